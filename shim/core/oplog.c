@@ -1,0 +1,490 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The op log, both sides of the format in chromashim_oplog.h.
+ */
+#include "core/oplog.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "core/checksum.h"
+#include "core/sys.h"
+
+#define PLACE_SIZE (OPLOG_HEADER_SIZE + (size_t)OPLOG_CAPACITY * OPLOG_SLOT_SIZE)
+#define REGION_SIZE (PLACE_SIZE * OPLOG_PLACES)
+#define NAME_SIZE 64
+
+uint32_t oplog_slot_check(const void *slot, uint32_t index)
+{
+	return checksum32_nonzero((const char *)slot + sizeof(uint32_t),
+				  OPLOG_SLOT_SIZE - sizeof(uint32_t), index);
+}
+
+uint64_t oplog_header_check(const struct oplog_header *header)
+{
+	return checksum64(header, offsetof(struct oplog_header, check), OPLOG_MAGIC);
+}
+
+const char *oplog_op_name(unsigned op)
+{
+	switch (op) {
+#define X(number, name, text)                                                                      \
+	case number:                                                                               \
+		return text;
+		OPLOG_OPS(X)
+#undef X
+	}
+	return NULL;
+}
+
+static uint64_t clock_ns(clockid_t clock)
+{
+	struct timespec ts = {0, 0};
+
+	clock_gettime(clock, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+uint64_t oplog_now(void)
+{
+	return clock_ns(CLOCK_MONOTONIC);
+}
+
+/* ---- the writer: making segments ---- */
+
+/* Segments grow with a process's life: a short-lived tool takes 128 KiB, a server soon 4 MiB. */
+static uint32_t capacity_of(uint32_t sequence)
+{
+	if (sequence >= 2)
+		return OPLOG_CAPACITY;
+	return sequence == 0 ? 2048 - OPLOG_HEADER_SIZE / OPLOG_SLOT_SIZE : OPLOG_CAPACITY / 4;
+}
+
+static size_t put_number(char *out, uint64_t value, unsigned base, unsigned digits)
+{
+	char tmp[24];
+	size_t n = 0, i;
+
+	do {
+		tmp[n++] = "0123456789abcdef"[value % base];
+		value /= base;
+	} while (value);
+	while (n < digits && n < sizeof(tmp))
+		tmp[n++] = '0';
+	for (i = 0; i < n; i++)
+		out[i] = tmp[n - 1 - i];
+	return n;
+}
+
+static void segment_name(char out[NAME_SIZE], const struct oplog_header *h, const char *suffix)
+{
+	size_t n = put_number(out, h->anchor_realtime, 16, 16);
+
+	out[n++] = '-';
+	n += put_number(out + n, h->pid, 10, 1);
+	out[n++] = '-';
+	n += put_number(out + n, h->sequence, 10, 6);
+	memcpy(out + n, suffix, strlen(suffix) + 1);
+}
+
+/* The pid in a segment's name, 0 if this is none. */
+static int pid_in_name(const char *name)
+{
+	const char *p = name;
+	long pid = 0;
+
+	while ((*p >= '0' && *p <= '9') || (*p >= 'a' && *p <= 'f'))
+		p++;
+	if (p - name != 16 || *p++ != '-')
+		return 0;
+	while (*p >= '0' && *p <= '9' && pid < INT32_MAX / 10)
+		pid = pid * 10 + (*p++ - '0');
+	return *p == '-' ? (int)pid : 0;
+}
+
+struct linux_dirent64 {
+	uint64_t ino;
+	int64_t offset;
+	uint16_t length;
+	uint8_t type;
+	char name[];
+};
+
+/* Sums up the directory; the oldest segment whose process is gone goes to `oldest` ("" if none). */
+static uint64_t scan_directory(int dirfd, char oldest[NAME_SIZE])
+{
+	char buf[4096] __attribute__((aligned(8)));
+	uint64_t total = 0;
+	ssize_t n, at;
+
+	oldest[0] = '\0';
+	if (sys_lseek(dirfd, 0, SEEK_SET) < 0)
+		return 0;
+	while ((n = sys_getdents(dirfd, buf, sizeof(buf))) > 0) {
+		const struct linux_dirent64 *d;
+
+		for (at = 0; at < n; at += d->length) {
+			struct stat st;
+			int pid;
+
+			d = (const struct linux_dirent64 *)(const void *)(buf + at);
+			pid = pid_in_name(d->name);
+			if (!pid || sys_fstatat(dirfd, d->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+				continue;
+			total += (uint64_t)st.st_size;
+			if (pid != sys_getpid() && sys_kill(pid, 0) != -ESRCH)
+				continue;
+			if (strlen(d->name) < NAME_SIZE &&
+			    (!oldest[0] || strcmp(d->name, oldest) < 0))
+				memcpy(oldest, d->name, strlen(d->name) + 1);
+		}
+	}
+	return total;
+}
+
+/* Oldest first, until a new segment of `size` bytes fits below the limit. */
+static void make_room(const struct oplog_writer *w, uint64_t size)
+{
+	char oldest[NAME_SIZE];
+	int i;
+
+	for (i = 0; i < 64; i++) {
+		if (scan_directory(w->dirfd, oldest) + size <= w->size_limit || !oldest[0])
+			return;
+		if (sys_unlinkat(w->dirfd, oldest, 0) < 0)
+			return;
+	}
+}
+
+/* Real blocks, since a store into a hole of a full disk would be SIGBUS. */
+static int allocate_blocks(int fd, size_t size)
+{
+	static const char zeros[65536];
+	size_t done = 0;
+	int r = sys_fallocate(fd, 0, 0, (off_t)size);
+
+	if (r != -EOPNOTSUPP && r != -ENOSYS && r != -EINVAL)
+		return r;
+	while (done < size) {
+		size_t n = size - done < sizeof(zeros) ? size - done : sizeof(zeros);
+		ssize_t written = sys_pwrite(fd, zeros, n, (off_t)done);
+
+		if (written < 0)
+			return (int)written;
+		done += (size_t)written;
+	}
+	return 0;
+}
+
+static int map_segment(const struct oplog_writer *w, struct oplog_segment *s, int fd,
+		       const struct oplog_header *header)
+{
+	size_t size = OPLOG_HEADER_SIZE + (size_t)header->capacity * OPLOG_SLOT_SIZE;
+	size_t place = header->sequence % OPLOG_PLACES;
+	char *at = w->region + place * PLACE_SIZE;
+	void *map;
+	int r = allocate_blocks(fd, size);
+
+	if (r < 0)
+		return r;
+	map = (void *)SYS6(SYS_mmap, at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+			   0);
+	if (sys_map_failed(map))
+		return (int)(long)map;
+	s->header = map;
+	s->slots = (struct oplog_record *)(void *)(at + OPLOG_HEADER_SIZE);
+	s->capacity = header->capacity;
+	s->sequence = header->sequence;
+	memcpy(s->header, header, sizeof(*header));
+	return 0;
+}
+
+/* Under w->making. */
+static int make_segment(struct oplog_writer *w, struct oplog_segment **out)
+{
+	struct oplog_header *h = &w->identity;
+	struct oplog_segment *s = &w->places[w->sequence % OPLOG_PLACES];
+	char name[NAME_SIZE], temporary[NAME_SIZE];
+	int fd, r;
+
+	h->sequence = w->sequence;
+	h->capacity = capacity_of(w->sequence);
+	h->anchor_monotonic = oplog_now();
+	h->anchor_realtime = clock_ns(CLOCK_REALTIME);
+	h->lost = atomic_load_explicit(&w->lost, memory_order_relaxed);
+	h->check = oplog_header_check(h);
+	segment_name(name, h, OPLOG_SUFFIX);
+	segment_name(temporary, h, ".new");
+	make_room(w, OPLOG_HEADER_SIZE + (uint64_t)h->capacity * OPLOG_SLOT_SIZE);
+	fd = sys_openat(w->dirfd, temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+			0600);
+	if (fd < 0)
+		return fd;
+	r = map_segment(w, s, fd, h);
+	sys_close(fd);
+	if (r == 0)
+		r = sys_renameat(w->dirfd, temporary, w->dirfd, name);
+	if (r < 0) {
+		sys_unlinkat(w->dirfd, temporary, 0);
+		return r;
+	}
+	w->sequence++;
+	*out = s;
+	return 0;
+}
+
+/* Makes the next segment unless someone is at it or it failed lately. */
+static void prepare_next(struct oplog_writer *w)
+{
+	struct oplog_segment *s = NULL;
+	int r = -EBUSY;
+
+	if (atomic_flag_test_and_set_explicit(&w->making, memory_order_acquire))
+		return;
+	if (atomic_load(&w->next) == NULL &&
+	    atomic_load(&w->lost) >= atomic_load_explicit(&w->retry_at, memory_order_relaxed)) {
+		r = make_segment(w, &s);
+		atomic_store(&w->error, r);
+		if (r == 0)
+			atomic_store(&w->next, s);
+		else
+			atomic_store(&w->retry_at, atomic_load(&w->lost) + 1024);
+	}
+	atomic_flag_clear_explicit(&w->making, memory_order_release);
+}
+
+/* Goes on from the full segment `full` (NULL at the start). False: there is no next one. */
+static bool advance(struct oplog_writer *w, struct oplog_segment *full)
+{
+	struct oplog_segment *next;
+	int spins;
+
+	for (spins = 0; spins < 200; spins++) {
+		if (atomic_load(&w->current) != full)
+			return true;
+		next = atomic_exchange(&w->next, NULL);
+		if (next) {
+			atomic_store(&w->current, next);
+			if (full) {
+				full->header->finished = 1;
+				SYS3(SYS_madvise, full->header, PLACE_SIZE, MADV_DONTNEED);
+			}
+			return true;
+		}
+		prepare_next(w);
+		if (atomic_load(&w->error) < 0)
+			return false;
+		if (spins > 1) /* another thread is making it */
+			SYS0(SYS_sched_yield);
+	}
+	return false;
+}
+
+/* ---- the writer: records ---- */
+
+static struct oplog_claim claim_slots(struct oplog_writer *w, uint32_t n)
+{
+	struct oplog_claim claim = {NULL, 0, 0};
+	int tries;
+
+	for (tries = 0; tries < 4; tries++) {
+		struct oplog_segment *s = atomic_load_explicit(&w->current, memory_order_acquire);
+		uint64_t index;
+
+		if (s) {
+			index = __atomic_fetch_add(&s->header->claimed, n, __ATOMIC_RELAXED);
+			if (index + n <= s->capacity) {
+				claim.record = &s->slots[index];
+				claim.index = (uint32_t)index;
+				claim.sequence = s->sequence;
+				if (index <= s->capacity / 2 && index + n > s->capacity / 2)
+					prepare_next(w);
+				return claim;
+			}
+		}
+		if (!w->region || !advance(w, s))
+			break;
+	}
+	atomic_fetch_add_explicit(&w->lost, 1, memory_order_relaxed);
+	return claim;
+}
+
+struct oplog_claim oplog_begin(struct oplog_writer *w, enum oplog_op op, uint32_t tid)
+{
+	struct oplog_claim claim = claim_slots(w, 1);
+	struct oplog_record *r = claim.record;
+
+	if (!r)
+		return claim;
+	r->time = oplog_now();
+	r->tid = tid;
+	__atomic_store_n(&r->op, (uint16_t)op, __ATOMIC_RELEASE);
+	return claim;
+}
+
+static void seal(void *slot, uint32_t index)
+{
+	__atomic_store_n((uint32_t *)slot, oplog_slot_check(slot, index), __ATOMIC_RELEASE);
+}
+
+void oplog_end(struct oplog_claim claim, int64_t result)
+{
+	struct oplog_record *r = claim.record;
+
+	if (!r)
+		return;
+	r->duration = oplog_now() - r->time;
+	r->result = result;
+	seal(r, claim.index);
+}
+
+static void put_texts(struct oplog_claim claim, const char *text, size_t size)
+{
+	uint8_t part;
+
+	for (part = 0; part < claim.record->texts; part++) {
+		struct oplog_text *t = (struct oplog_text *)(claim.record + 1 + part);
+		size_t n = size < OPLOG_TEXT_BYTES ? size : OPLOG_TEXT_BYTES;
+
+		memcpy(t->bytes, text, n);
+		t->size = (uint8_t)n;
+		t->part = part;
+		t->op = OP_TEXT;
+		seal(t, claim.index + 1 + part);
+		text += n;
+		size -= n;
+	}
+}
+
+uint32_t oplog_put(struct oplog_writer *w, const struct oplog_record *r, const char *text,
+		   size_t size)
+{
+	struct oplog_claim claim;
+	size_t texts = (size + OPLOG_TEXT_BYTES - 1) / OPLOG_TEXT_BYTES;
+	uint8_t cut = 0;
+
+	if (texts > OPLOG_TEXTS_MAX) {
+		texts = OPLOG_TEXTS_MAX;
+		cut = OPLOG_F_CUT;
+	}
+	claim = claim_slots(w, 1 + (uint32_t)texts);
+	if (!claim.record)
+		return 0;
+	memcpy((char *)claim.record + sizeof(uint32_t), (const char *)r + sizeof(uint32_t),
+	       sizeof(*r) - sizeof(uint32_t));
+	claim.record->texts = (uint8_t)texts;
+	claim.record->flags |= cut;
+	if (!claim.record->time)
+		claim.record->time = oplog_now();
+	put_texts(claim, text, size);
+	seal(claim.record, claim.index);
+	return claim.sequence + 1;
+}
+
+/* ---- the writer: its life ---- */
+
+static void read_small_file(const char *path, char *buf, size_t size)
+{
+	int fd = sys_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+	ssize_t n = fd < 0 ? 0 : sys_read(fd, buf, size - 1);
+
+	buf[n > 0 ? n : 0] = '\0';
+	if (fd >= 0)
+		sys_close(fd);
+}
+
+/* Field 22 of /proc/self/stat; the second field is in parentheses and may hold anything. */
+static uint64_t own_start_ticks(void)
+{
+	char buf[1024];
+	const char *p;
+	uint64_t ticks = 0;
+	int field;
+
+	read_small_file("/proc/self/stat", buf, sizeof(buf));
+	p = strrchr(buf, ')');
+	for (field = 2; p && field < 22; field++)
+		p = strchr(p + 1, ' ');
+	for (p = p ? p + 1 : ""; *p >= '0' && *p <= '9'; p++)
+		ticks = ticks * 10 + (uint64_t)(*p - '0');
+	return ticks;
+}
+
+static void read_boot_id(uint8_t out[16])
+{
+	char buf[64];
+	const char *p;
+	int digit = 0;
+
+	read_small_file("/proc/sys/kernel/random/boot_id", buf, sizeof(buf));
+	memset(out, 0, 16);
+	for (p = buf; *p && digit < 32; p++) {
+		int value = *p >= '0' && *p <= '9'   ? *p - '0'
+			    : *p >= 'a' && *p <= 'f' ? *p - 'a' + 10
+						     : -1;
+
+		if (value < 0)
+			continue;
+		out[digit / 2] = (uint8_t)(out[digit / 2] << 4 | value);
+		digit++;
+	}
+}
+
+static void identify_process(struct oplog_header *h)
+{
+	h->magic = OPLOG_MAGIC;
+	h->version = OPLOG_VERSION;
+	h->endian = OPLOG_ENDIAN;
+	h->header_size = OPLOG_HEADER_SIZE;
+	h->slot_size = OPLOG_SLOT_SIZE;
+	h->pid = (uint32_t)sys_getpid();
+	h->parent_pid = (uint32_t)SYS0(SYS_getppid);
+	h->start_ticks = own_start_ticks();
+	read_boot_id(h->boot_id);
+	h->claimed = 0;
+	h->finished = 0;
+}
+
+int oplog_writer_open(struct oplog_writer *w, int dirfd, uint64_t size_limit,
+		      const struct oplog_header *identity)
+{
+	void *region = sys_mmap(REGION_SIZE, PROT_READ | PROT_WRITE,
+				MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (sys_map_failed(region))
+		return (int)(long)region;
+	w->dirfd = dirfd;
+	w->size_limit = size_limit;
+	w->identity = *identity;
+	identify_process(&w->identity);
+	w->region = region;
+	return advance(w, NULL) ? 0 : atomic_load(&w->error);
+}
+
+void oplog_writer_fork(struct oplog_writer *w, int dirfd)
+{
+	if (!w->region)
+		return;
+	SYS6(SYS_mmap, w->region, REGION_SIZE, PROT_READ | PROT_WRITE,
+	     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+	w->dirfd = dirfd;
+	w->sequence = 0;
+	identify_process(&w->identity);
+	atomic_store(&w->next, NULL);
+	atomic_store(&w->current, NULL);
+	atomic_store(&w->lost, 0);
+	atomic_store(&w->retry_at, 0);
+	atomic_store(&w->error, 0);
+	atomic_flag_clear(&w->making);
+}
+
+void oplog_writer_finish(struct oplog_writer *w)
+{
+	struct oplog_segment *s = atomic_load(&w->current);
+
+	if (s)
+		s->header->finished = 1;
+}

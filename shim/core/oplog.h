@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Writing and reading the op log; the format is specified in chromashim_oplog.h.
+ *
+ * The writer runs inside the backend: lock-free, no malloc, no descriptor kept, async-signal-safe,
+ * thread-safe; raw system calls only, and those only when a segment is made. The reader runs in
+ * the command and may allocate.
+ */
+#ifndef CORE_OPLOG_H
+#define CORE_OPLOG_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "chromashim_oplog.h"
+
+#define OPLOG_DIR "oplog" /* in the store */
+#define OPLOG_SUFFIX ".oplog"
+
+/* ---- writing ---- */
+
+/*
+ * Segments are mapped at a few fixed places, used in turn. A place is never unmapped, only mapped
+ * over, so a thread that was held up for long between claiming and finishing hits valid memory.
+ */
+#define OPLOG_PLACES 8
+#define OPLOG_CAPACITY 65536u /* slots of a full-sized segment: 4 MiB */
+
+struct oplog_segment {
+	struct oplog_header *header;
+	struct oplog_record *slots;
+	uint32_t capacity; /* copied, since the file could be damaged under us */
+	uint32_t sequence;
+};
+
+/* One per process and protected directory. Zero-initialised memory plus oplog_writer_open(). */
+struct oplog_writer {
+	_Atomic(struct oplog_segment *) current;
+	_Atomic(struct oplog_segment *) next; /* made ahead, so that no one waits for it */
+	struct oplog_segment places[OPLOG_PLACES];
+	char *region; /* where the places are */
+	atomic_flag making;
+	_Atomic uint64_t lost;
+	_Atomic uint64_t retry_at; /* value of lost at which a failed making is tried again */
+	_Atomic int error; /* the last reason why a segment could not be made, -errno or 0 */
+	uint32_t sequence; /* of the segment to be made next */
+	int dirfd;	   /* of oplog/ ; lent by the owner, who keeps it open */
+	uint64_t size_limit; /* bytes for the whole oplog/ directory */
+	struct oplog_header identity; /* what every segment's header starts from */
+};
+
+/*
+ * Starts a log. identity gives program, data_dir, uid and protected_since; the rest is filled in.
+ * Returns 0 or -errno (no segment could be made: records are counted as lost, and making one is
+ * tried again later).
+ */
+int oplog_writer_open(struct oplog_writer *w, int dirfd, uint64_t size_limit,
+		      const struct oplog_header *identity);
+
+/*
+ * In a forked child, while it has one thread: leave the parent's segments alone and start an own
+ * one at the first record. dirfd as above.
+ */
+void oplog_writer_fork(struct oplog_writer *w, int dirfd);
+
+/* A process that is about to leave: marks the current segment finished. */
+void oplog_writer_finish(struct oplog_writer *w);
+
+/* A claimed record. Valid from oplog_begin() to oplog_end(); then do not touch. */
+struct oplog_claim {
+	struct oplog_record *record; /* NULL: lost */
+	uint32_t index;
+	uint32_t sequence; /* of its segment */
+};
+
+/*
+ * Claims a record and fills in what is known before the call; the reader sees it as "in flight".
+ * tid is the caller's; time is now.
+ */
+struct oplog_claim oplog_begin(struct oplog_writer *w, enum oplog_op op, uint32_t tid);
+
+/* Finishes it: result, duration, checksum. Keeps errno. */
+void oplog_end(struct oplog_claim claim, int64_t result);
+
+/*
+ * A whole record at once, with its texts. check, texts, and time if it is 0 are filled in here.
+ * Returns the sequence of the segment it went to plus 1, or 0 if it was lost.
+ */
+uint32_t oplog_put(struct oplog_writer *w, const struct oplog_record *r, const char *text,
+		   size_t size);
+
+/* Checksum of a record or text slot in place `slot`, over all but the field itself; never 0. */
+uint32_t oplog_slot_check(const void *slot, uint32_t index);
+uint64_t oplog_header_check(const struct oplog_header *header);
+const char *oplog_op_name(unsigned op); /* NULL if unknown */
+
+/* CLOCK_MONOTONIC in ns. */
+uint64_t oplog_now(void);
+
+#endif

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * System calls without libc: no errno, no cancellation, nothing interposed. Each returns what the
+ * kernel gave, -errno on failure. For code that runs inside the backend, in signal handlers, in
+ * vfork children and before main.
+ */
+#ifndef CORE_SYS_H
+#define CORE_SYS_H
+
+#include <fcntl.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+
+#if defined(__x86_64__)
+static inline long sys_call(long n, long a, long b, long c, long d, long e, long f)
+{
+	long ret;
+	register long r10 __asm__("r10") = d;
+	register long r8 __asm__("r8") = e;
+	register long r9 __asm__("r9") = f;
+
+	__asm__ volatile("syscall"
+			 : "=a"(ret)
+			 : "a"(n), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+			 : "rcx", "r11", "memory");
+	return ret;
+}
+#elif defined(__aarch64__)
+static inline long sys_call(long n, long a, long b, long c, long d, long e, long f)
+{
+	register long x8 __asm__("x8") = n;
+	register long x0 __asm__("x0") = a;
+	register long x1 __asm__("x1") = b;
+	register long x2 __asm__("x2") = c;
+	register long x3 __asm__("x3") = d;
+	register long x4 __asm__("x4") = e;
+	register long x5 __asm__("x5") = f;
+
+	__asm__ volatile("svc 0"
+			 : "+r"(x0)
+			 : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
+			 : "memory");
+	return x0;
+}
+#else
+#error "chromashim knows the system call conventions of x86-64 and aarch64"
+#endif
+
+#define SYS0(n) sys_call((n), 0, 0, 0, 0, 0, 0)
+#define SYS1(n, a) sys_call((n), (long)(a), 0, 0, 0, 0, 0)
+#define SYS2(n, a, b) sys_call((n), (long)(a), (long)(b), 0, 0, 0, 0)
+#define SYS3(n, a, b, c) sys_call((n), (long)(a), (long)(b), (long)(c), 0, 0, 0)
+#define SYS4(n, a, b, c, d) sys_call((n), (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
+#define SYS5(n, a, b, c, d, e)                                                                     \
+	sys_call((n), (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
+#define SYS6(n, a, b, c, d, e, f)                                                                  \
+	sys_call((n), (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
+
+static inline int sys_openat(int dirfd, const char *path, int flags, mode_t mode)
+{
+	return (int)SYS4(SYS_openat, dirfd, path, flags, mode);
+}
+
+static inline int sys_close(int fd)
+{
+	return (int)SYS1(SYS_close, fd);
+}
+
+static inline ssize_t sys_read(int fd, void *buf, size_t n)
+{
+	return SYS3(SYS_read, fd, buf, n);
+}
+
+static inline ssize_t sys_write(int fd, const void *buf, size_t n)
+{
+	return SYS3(SYS_write, fd, buf, n);
+}
+
+static inline ssize_t sys_pread(int fd, void *buf, size_t n, off_t offset)
+{
+	return SYS4(SYS_pread64, fd, buf, n, offset);
+}
+
+static inline ssize_t sys_pwrite(int fd, const void *buf, size_t n, off_t offset)
+{
+	return SYS4(SYS_pwrite64, fd, buf, n, offset);
+}
+
+static inline off_t sys_lseek(int fd, off_t offset, int whence)
+{
+	return SYS3(SYS_lseek, fd, offset, whence);
+}
+
+static inline int sys_fstat(int fd, struct stat *st)
+{
+	return (int)SYS2(SYS_fstat, fd, st);
+}
+
+static inline int sys_fstatat(int dirfd, const char *path, struct stat *st, int flags)
+{
+	return (int)SYS4(SYS_newfstatat, dirfd, path, st, flags);
+}
+
+static inline int sys_ftruncate(int fd, off_t size)
+{
+	return (int)SYS2(SYS_ftruncate, fd, size);
+}
+
+static inline int sys_fallocate(int fd, int mode, off_t offset, off_t size)
+{
+	return (int)SYS4(SYS_fallocate, fd, mode, offset, size);
+}
+
+static inline int sys_fdatasync(int fd)
+{
+	return (int)SYS1(SYS_fdatasync, fd);
+}
+
+static inline int sys_fsync(int fd)
+{
+	return (int)SYS1(SYS_fsync, fd);
+}
+
+static inline int sys_mkdirat(int dirfd, const char *path, mode_t mode)
+{
+	return (int)SYS3(SYS_mkdirat, dirfd, path, mode);
+}
+
+static inline int sys_unlinkat(int dirfd, const char *path, int flags)
+{
+	return (int)SYS3(SYS_unlinkat, dirfd, path, flags);
+}
+
+static inline int sys_renameat(int from, const char *old, int to, const char *new)
+{
+	return (int)SYS5(SYS_renameat2, from, old, to, new, 0);
+}
+
+static inline ssize_t sys_readlinkat(int dirfd, const char *path, char *buf, size_t n)
+{
+	return SYS4(SYS_readlinkat, dirfd, path, buf, n);
+}
+
+static inline ssize_t sys_getdents(int fd, void *buf, size_t n)
+{
+	return SYS3(SYS_getdents64, fd, buf, n);
+}
+
+static inline int sys_fcntl(int fd, int cmd, unsigned long arg)
+{
+	return (int)SYS3(SYS_fcntl, fd, cmd, arg);
+}
+
+/* The address, or -errno as a pointer: test with sys_map_failed(). */
+static inline void *sys_mmap(size_t size, int prot, int flags, int fd, off_t offset)
+{
+	return (void *)SYS6(SYS_mmap, 0, size, prot, flags, fd, offset);
+}
+
+static inline int sys_map_failed(const void *map)
+{
+	return (unsigned long)map > (unsigned long)-4096;
+}
+
+static inline int sys_munmap(void *map, size_t size)
+{
+	return (int)SYS2(SYS_munmap, map, size);
+}
+
+static inline int sys_getpid(void)
+{
+	return (int)SYS0(SYS_getpid);
+}
+
+static inline int sys_gettid(void)
+{
+	return (int)SYS0(SYS_gettid);
+}
+
+static inline int sys_kill(int pid, int signal)
+{
+	return (int)SYS2(SYS_kill, pid, signal);
+}
+
+#endif
