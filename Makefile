@@ -1,0 +1,173 @@
+# chromashim: an LD_PRELOAD library that protects a Chroma directory, and its command.
+#
+# Targets
+#   all (default)    $(BUILD)/libchromashim.so and $(BUILD)/chromashim
+#   install          both, the headers and the README, to $(DESTDIR)$(PREFIX); uninstall removes them
+#   run              set-up, then `chroma run` under the shim in the foreground (DATA=, PORT=)
+#   demo             the same unattended: load, kill -9, start again, compare, review
+#   check            everything a change has to pass, see tests/run; ends with "N passed, N failed"
+#   check-unit       unit tests            check-e2e      end to end, against real Chroma
+#   check-symbols    exports and imports   check-format   clang-format, without changing anything
+#   check-scripts    shellcheck            check-aarch64  cross build, unit tests under qemu
+#   sanitize         unit tests under ASan and UBSan, the threaded ones also under TSan
+#   fuzz             libFuzzer, FUZZ_SECONDS each; fuzz-replay: the corpora with any compiler
+#   bench            what the shim costs (BENCH_ARGS="--json", "--quick")
+#   format, clean, help
+#
+# Variables
+#   CC CFLAGS LDFLAGS   the compiler and its flags; the project's own are added to them
+#   WERROR=1            warnings are errors (always so in check)
+#   SAN=address|thread  build with sanitizers, in a build directory of its own
+#   CROSS=TRIPLE        cross build with TRIPLE-gcc, in a build directory of its own
+#   BUILD               the build directory
+#   PREFIX LIBDIR BINDIR INCLUDEDIR DOCDIR DESTDIR   where install puts things
+#   V=1                 show the commands
+
+PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+DOCDIR ?= $(PREFIX)/share/doc/chromashim
+DATA ?= ./chroma_data
+PORT ?= 8000
+FUZZ_SECONDS ?= 30
+BUILD ?= build$(if $(SAN),/$(SAN))$(if $(CROSS),/$(CROSS))
+PKG_CONFIG ?= pkg-config
+ifneq ($(CROSS),)
+CC = $(CROSS)-gcc
+AR = $(CROSS)-ar
+export PKG_CONFIG_LIBDIR = /usr/lib/$(CROSS)/pkgconfig:/usr/share/pkgconfig
+else ifeq ($(origin CC),default)
+CC = gcc
+endif
+
+CFLAGS ?= -O2 -g
+SAN_address := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+SAN_thread := -fsanitize=thread
+ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE -Ishim -Iinclude $(LIB_CFLAGS) $(CFLAGS) \
+	-fPIC -fvisibility=hidden -ffunction-sections -fdata-sections -ftls-model=initial-exec \
+	-Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef \
+	$(if $(WERROR),-Werror) $(SAN_$(SAN))
+ALL_LDFLAGS = $(LDFLAGS) -Wl,--gc-sections -Wl,-z,relro,-z,now $(SAN_$(SAN))
+# The bodies define open, open64 and __open_2 themselves, which fortified headers would redirect;
+# a tail call to dlsym(RTLD_NEXT) would hide from it who is asking.
+PRELOAD_FLAGS = -U_FORTIFY_SOURCE $(if $(filter %/real.c,$<),-fno-optimize-sibling-calls)
+
+# What compiles nothing by itself needs no libraries to be there.
+ifneq ($(filter-out clean help format check% sanitize fuzz fuzz-replay run demo bench uninstall,$(or $(MAKECMDGOALS),all)),)
+BSD := $(shell $(PKG_CONFIG) --exists libbsd-overlay && echo libbsd-overlay || echo libbsd)
+PACKAGES := sqlite3 $(BSD) libmd libzstd libxxhash
+ifneq ($(shell $(PKG_CONFIG) --exists --print-errors $(PACKAGES) || echo missing),)
+$(error Libraries are missing, see above; `wrappers/setup build` names and installs them)
+endif
+# System headers are not ours to warn about.
+LIB_CFLAGS := $(patsubst -I%,-isystem %,$(shell $(PKG_CONFIG) --cflags $(PACKAGES)))
+LIBS := $(shell $(PKG_CONFIG) --libs sqlite3 $(BSD) libmd libzstd) -lpthread
+endif
+
+core_src := $(wildcard shim/core/*.c)
+command_src := $(filter-out shim/command/main.c,$(wildcard shim/command/*.c))
+unit_src := $(wildcard tests/unit/test_*.c)
+fuzz_names := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+headers := $(wildcard include/*.h)
+objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+cores := $(BUILD)/libcommand.a $(BUILD)/libcore.a
+
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-6s %s\n' $(1) $@;) mkdir -p $(@D)
+link = $(Q)$(CC) $(ALL_LDFLAGS) $(1) -o $@ $(filter %.o %.a,$^)
+
+all: $(BUILD)/libchromashim.so $(BUILD)/chromashim
+.PHONY: all install uninstall run demo check check-unit check-e2e check-symbols check-format \
+	check-scripts check-aarch64 sanitize fuzz fuzz-replay bench format clean help FORCE
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+# The stamp changes, and so everything is made anew, when the compiler or a flag does.
+flags_now = $(subst ','\'',$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(LIBS))
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(flags_now)' | cmp -s - $@ || echo '$(flags_now)' >$@
+
+$(BUILD)/obj/shim/preload/%.o: EXTRA_FLAGS = $(PRELOAD_FLAGS)
+$(BUILD)/obj/%.o: %.c $(BUILD)/flags
+	$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) $(EXTRA_FLAGS) -MMD -MP -c -o $@ $<
+
+# Archives, so that only what is needed is linked in; made anew, so that no removed file stays.
+$(BUILD)/libcore.a: $(call objects,$(core_src))
+$(BUILD)/libcommand.a: $(call objects,$(command_src))
+$(BUILD)/libunit.a: $(call objects,$(filter-out $(unit_src),$(wildcard tests/unit/*.c)))
+$(BUILD)/lib%.a: $(BUILD)/flags
+	$(call say,AR)
+	$(Q)rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
+
+# Only libc, and no symbol left open, except that sanitized code has some that its host provides.
+$(BUILD)/libchromashim.so: $(call objects,$(wildcard shim/preload/*.c)) $(BUILD)/libcore.a
+	$(call say,LINK)
+	$(call link,-shared $(if $(SAN),,-Wl,-z,defs) -Wl,-soname,libchromashim.so)
+
+# By the one symbol it exports, the library knows the command and stays out of it.
+marker := chromashim_command_marker
+$(BUILD)/chromashim: $(call objects,shim/command/main.c) $(cores)
+	$(call say,LINK)
+	$(call link,-Wl,--export-dynamic-symbol=$(marker) -Wl,-u,$(marker)) $(LIBS)
+
+$(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libunit.a $(cores)
+	$(call say,LINK)
+	$(call link) -lcmocka $(LIBS)
+
+$(BUILD)/fuzz/%-replay: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/obj/tests/fuzz/replay_main.o $(cores)
+	$(call say,LINK)
+	$(call link) $(LIBS)
+
+$(BUILD)/fuzz/%: tests/fuzz/%.c $(command_src) $(core_src) $(BUILD)/flags
+	$(call say,FUZZ)
+	$(Q)$(CC) $(ALL_CFLAGS) -fsanitize=fuzzer,address,undefined -o $@ $(filter %.c,$^) $(LIBS)
+
+$(BUILD)/bench/micro: $(BUILD)/obj/tests/bench/micro.o
+	$(call say,LINK)
+	$(call link)
+
+# What tests/run builds.
+.PHONY: unit-tests replays fuzzers
+unit-tests: $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(unit_src))
+replays: $(patsubst %,$(BUILD)/fuzz/%-replay,$(fuzz_names))
+fuzzers: $(patsubst %,$(BUILD)/fuzz/%,$(fuzz_names))
+
+install: all
+	install -d $(addprefix $(DESTDIR),$(BINDIR) $(LIBDIR) $(INCLUDEDIR) $(DOCDIR))
+	install -m 755 $(BUILD)/chromashim $(DESTDIR)$(BINDIR)
+	install -m 755 $(BUILD)/libchromashim.so $(DESTDIR)$(LIBDIR)
+	install -m 644 $(headers) $(DESTDIR)$(INCLUDEDIR)
+	install -m 644 README.md $(DESTDIR)$(DOCDIR)
+
+uninstall:
+	rm -f $(DESTDIR)$(BINDIR)/chromashim $(DESTDIR)$(LIBDIR)/libchromashim.so \
+		$(addprefix $(DESTDIR)$(INCLUDEDIR)/,$(notdir $(headers)))
+	rm -rf $(DESTDIR)$(DOCDIR)
+
+run:
+	@exec wrappers/run '$(DATA)' '$(PORT)'
+demo:
+	@exec wrappers/demo
+bench:
+	@exec tests/bench/run $(BENCH_ARGS)
+
+check:
+	@tests/run
+check-unit check-e2e check-symbols check-format check-scripts check-aarch64:
+	@tests/run $(@:check-%=%)
+sanitize fuzz-replay:
+	@tests/run $@
+fuzz:
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) tests/run fuzz
+
+format:
+	clang-format -i $(wildcard shim/*/*.[ch] include/*.h tests/*/*.[ch])
+clean:
+	rm -rf build
+help:
+	@sed -n '/^# Targets/,/^$$/s/^# \{0,1\}//p' Makefile
+
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
