@@ -75,7 +75,7 @@ cores := $(BUILD)/libcommand.a $(BUILD)/libcore.a
 
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-6s %s\n' $(1) $@;) mkdir -p $(@D)
-link = $(Q)$(CC) $(ALL_LDFLAGS) $(1) -o $@ $(filter %.o %.a,$^)
+link = $(Q)$(CC) $(ALL_LDFLAGS) $(LINK_FLAGS) -o $@ $(filter %.o %.a,$^)
 
 all: $(BUILD)/libchromashim.so $(BUILD)/chromashim
 .PHONY: all install uninstall run demo check check-unit check-e2e check-symbols check-format \
@@ -103,23 +103,25 @@ $(BUILD)/lib%.a: $(BUILD)/flags
 	$(Q)rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
 
 # Only libc, and no symbol left open, except that sanitized code has some that its host provides.
+$(BUILD)/libchromashim.so: LINK_FLAGS = -shared $(if $(SAN),,-Wl,-z,defs) -Wl,-soname,$(@F)
 $(BUILD)/libchromashim.so: $(call objects,$(wildcard shim/preload/*.c)) $(BUILD)/libcore.a
 	$(call say,LINK)
-	$(call link,-shared $(if $(SAN),,-Wl,-z,defs) -Wl,-soname,libchromashim.so)
+	$(link)
 
 # By the one symbol it exports, the library knows the command and stays out of it.
 marker := chromashim_command_marker
+$(BUILD)/chromashim: LINK_FLAGS = -Wl,--export-dynamic-symbol=$(marker) -Wl,-u,$(marker)
 $(BUILD)/chromashim: $(call objects,shim/command/main.c) $(cores)
 	$(call say,LINK)
-	$(call link,-Wl,--export-dynamic-symbol=$(marker) -Wl,-u,$(marker)) $(LIBS)
+	$(link) $(LIBS)
 
 $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libunit.a $(cores)
 	$(call say,LINK)
-	$(call link) -lcmocka $(LIBS)
+	$(link) -lcmocka $(LIBS)
 
 $(BUILD)/fuzz/%-replay: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/obj/tests/fuzz/replay_main.o $(cores)
 	$(call say,LINK)
-	$(call link) $(LIBS)
+	$(link) $(LIBS)
 
 $(BUILD)/fuzz/%: tests/fuzz/%.c $(command_src) $(core_src) $(BUILD)/flags
 	$(call say,FUZZ)
@@ -127,7 +129,7 @@ $(BUILD)/fuzz/%: tests/fuzz/%.c $(command_src) $(core_src) $(BUILD)/flags
 
 $(BUILD)/bench/micro: $(BUILD)/obj/tests/bench/micro.o
 	$(call say,LINK)
-	$(call link)
+	$(link)
 
 # What tests/run builds.
 .PHONY: unit-tests replays fuzzers
