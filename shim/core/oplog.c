@@ -312,16 +312,21 @@ static struct oplog_claim claim_slots(struct oplog_writer *w, uint32_t n)
 	return claim;
 }
 
-struct oplog_claim oplog_begin(struct oplog_writer *w, enum oplog_op op, uint32_t tid)
+struct oplog_claim oplog_begin(struct oplog_writer *w, const struct oplog_record *known)
 {
 	struct oplog_claim claim = claim_slots(w, 1);
 	struct oplog_record *r = claim.record;
 
 	if (!r)
 		return claim;
+	r->flags = known->flags;
 	r->time = oplog_now();
-	r->tid = tid;
-	__atomic_store_n(&r->op, (uint16_t)op, __ATOMIC_RELEASE);
+	r->tid = known->tid;
+	r->file = known->file;
+	r->offset = known->offset;
+	r->length = known->length;
+	r->arg = known->arg;
+	__atomic_store_n(&r->op, known->op, __ATOMIC_RELEASE);
 	return claim;
 }
 

@@ -75,10 +75,10 @@ struct oplog_claim {
 };
 
 /*
- * Claims a record and fills in what is known before the call; the reader sees it as "in flight".
- * tid is the caller's; time is now.
+ * Claims a record and fills in what is known before the call (op, flags, tid, file, offset, length,
+ * arg of *known); time is now. The reader sees it as "in flight".
  */
-struct oplog_claim oplog_begin(struct oplog_writer *w, enum oplog_op op, uint32_t tid);
+struct oplog_claim oplog_begin(struct oplog_writer *w, const struct oplog_record *known);
 
 /* Finishes it: result, duration, checksum. Keeps errno. */
 void oplog_end(struct oplog_claim claim, int64_t result);
