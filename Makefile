@@ -78,6 +78,7 @@ say = $(if $(V),,@printf '  %-6s %s\n' $(1) $@;) mkdir -p $(@D)
 link = $(Q)$(CC) $(ALL_LDFLAGS) $(LINK_FLAGS) -o $@ $(filter %.o %.a,$^)
 
 all: $(BUILD)/libchromashim.so $(BUILD)/chromashim
+export CHROMASHIM_BUILD = $(BUILD)
 .PHONY: all install uninstall run demo check check-unit check-e2e check-symbols check-format \
 	check-scripts check-aarch64 sanitize fuzz fuzz-replay bench format clean help FORCE
 .DELETE_ON_ERROR:
@@ -149,12 +150,14 @@ uninstall:
 		$(addprefix $(DESTDIR)$(INCLUDEDIR)/,$(notdir $(headers)))
 	rm -rf $(DESTDIR)$(DOCDIR)
 
+prepared = wrappers/setup build run $(1) && $(MAKE) --no-print-directory all
 run:
-	@exec wrappers/run '$(DATA)' '$(PORT)'
+	@$(prepared) && exec wrappers/run --path '$(DATA)' --port '$(PORT)'
 demo:
-	@exec wrappers/demo
+	@$(prepared) && exec build/venv/bin/python wrappers/demo.py
 bench:
-	@exec tests/bench/run $(BENCH_ARGS)
+	@$(call prepared,bench) $(BUILD)/bench/micro && \
+		exec build/venv/bin/python tests/bench/bench.py $(BENCH_ARGS)
 
 check:
 	@tests/run
