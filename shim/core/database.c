@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A thin layer over SQLite for reading Chroma's database.
+ */
+#include "core/database.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BUSY_TIMEOUT_MS 5000 /* a transaction of Chroma's rarely takes longer */
+
+int database_error(int code)
+{
+	switch (code & 0xff) {
+	case SQLITE_OK:
+	case SQLITE_ROW:
+	case SQLITE_DONE:
+		return 0;
+	case SQLITE_CORRUPT:
+	case SQLITE_NOTADB:
+	case SQLITE_FORMAT:
+		return -EBADMSG;
+	case SQLITE_BUSY:
+	case SQLITE_LOCKED:
+		return -EBUSY;
+	case SQLITE_FULL:
+		return -ENOSPC;
+	case SQLITE_NOMEM:
+		return -ENOMEM;
+	case SQLITE_PERM:
+	case SQLITE_AUTH:
+	case SQLITE_CANTOPEN:
+		return -EACCES;
+	case SQLITE_READONLY:
+		return -EROFS;
+	case SQLITE_ERROR: /* no such table or column, in a statement of ours */
+		return -ENOENT;
+	case SQLITE_INTERRUPT:
+		return -EINTR;
+	default:
+		return -EIO;
+	}
+}
+
+/* "file:" + the path with everything but plain characters escaped + the options */
+static char *make_uri(const char *dir)
+{
+	static const char hex[] = "0123456789ABCDEF", options[] = "?mode=ro";
+	const char *parts[] = {dir, "/" DATABASE_FILE};
+	char *uri = malloc(3 * strlen(dir) + sizeof("file:/" DATABASE_FILE) + sizeof(options));
+	char *at = uri;
+	unsigned i;
+	const char *p;
+
+	if (!uri)
+		return NULL;
+	at = stpcpy(at, "file:");
+	for (i = 0; i < 2; i++) {
+		for (p = parts[i]; *p; p++) {
+			if (isalnum((unsigned char)*p) || strchr("/-_.", *p)) {
+				*at++ = *p;
+				continue;
+			}
+			*at++ = '%';
+			*at++ = hex[(unsigned char)*p >> 4];
+			*at++ = hex[*p & 15];
+		}
+	}
+	stpcpy(at, options);
+	return uri;
+}
+
+int database_open(const char *dir, sqlite3 **out)
+{
+	char *uri = make_uri(dir);
+	int code;
+
+	*out = NULL;
+	if (!uri)
+		return -ENOMEM;
+	code = sqlite3_open_v2(uri, out, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, NULL);
+	free(uri);
+	if (code == SQLITE_OK) {
+		sqlite3_extended_result_codes(*out, 1);
+		sqlite3_busy_timeout(*out, BUSY_TIMEOUT_MS);
+		/* The schema of a damaged file may say anything: no functions with side effects. */
+		sqlite3_db_config(*out, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+		sqlite3_db_config(*out, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+	}
+	return database_error(code);
+}
+
+int database_prepare(sqlite3 *db, sqlite3_stmt **out, const char *sql)
+{
+	return database_error(sqlite3_prepare_v2(db, sql, -1, out, NULL));
+}
+
+int database_step(sqlite3_stmt *statement)
+{
+	int code = sqlite3_step(statement);
+
+	return code == SQLITE_ROW ? 1 : database_error(code);
+}
+
+static int exists(sqlite3 *db, const char *sql, const char *first, const char *second)
+{
+	sqlite3_stmt *s = NULL;
+	int r = database_prepare(db, &s, sql);
+
+	if (r == 0) {
+		sqlite3_bind_text(s, 1, first, -1, SQLITE_STATIC);
+		if (second)
+			sqlite3_bind_text(s, 2, second, -1, SQLITE_STATIC);
+		r = database_step(s);
+	}
+	sqlite3_finalize(s);
+	return r;
+}
+
+int database_has_table(sqlite3 *db, const char *name)
+{
+	return exists(db, "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", name,
+		      NULL);
+}
+
+int database_has_column(sqlite3 *db, const char *table, const char *column)
+{
+	return exists(db, "SELECT 1 FROM pragma_table_info(?) WHERE name = ?", table, column);
+}
+
+int database_number(sqlite3 *db, const char *sql, const char *text, int64_t *out)
+{
+	sqlite3_stmt *s = NULL;
+	int r = database_prepare(db, &s, sql);
+
+	*out = 0;
+	if (r == 0 && text)
+		sqlite3_bind_text(s, 1, text, -1, SQLITE_STATIC);
+	if (r == 0)
+		r = database_step(s);
+	if (r == 1)
+		*out = sqlite3_column_int64(s, 0);
+	sqlite3_finalize(s);
+	return r < 0 ? r : 0;
+}
+
+int database_sequence(sqlite3_stmt *row, int column, uint64_t *out)
+{
+	int type = sqlite3_column_type(row, column), i;
+	const unsigned char *p;
+
+	*out = 0;
+	if (type == SQLITE_INTEGER) {
+		*out = (uint64_t)sqlite3_column_int64(row, column);
+	} else if (type == SQLITE_BLOB) {
+		p = sqlite3_column_blob(row, column);
+		if (sqlite3_column_bytes(row, column) != 8)
+			return SQLITE_TEXT;
+		for (i = 0; i < 8; i++)
+			*out = *out << 8 | p[i];
+	}
+	return type;
+}

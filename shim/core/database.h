@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Opening a Chroma database for reading with SQLite's own library, and asking it things.
+ *
+ * SQLite's errors become -errno: -EBADMSG the file is damaged or no database, -EBUSY locked,
+ * -ENOSPC, -ENOMEM, -EACCES may not or cannot open, -EROFS a journal waits to be rolled back,
+ * -ENOENT a table or column is missing, -EINTR interrupted, -EIO anything else;
+ * sqlite3_errmsg() has the words.
+ */
+#ifndef CORE_DATABASE_H
+#define CORE_DATABASE_H
+
+#include <sqlite3.h>
+#include <stdint.h>
+
+#define DATABASE_FILE "chroma.sqlite3"
+
+/*
+ * Opens <dir>/chroma.sqlite3 read-only (mode=ro, taking part in SQLite's locking). *out is the
+ * caller's to close with sqlite3_close(), also after an error unless it is NULL. Nothing is read
+ * yet.
+ */
+int database_open(const char *dir, sqlite3 **out);
+
+/* 0 or the -errno for a result code of SQLite (basic or extended; DONE and ROW are 0). */
+int database_error(int code);
+
+int database_prepare(sqlite3 *db, sqlite3_stmt **out, const char *sql);
+
+/* 1: a row, 0: no more, or -errno. */
+int database_step(sqlite3_stmt *statement);
+
+/* 1, 0, or -errno. */
+int database_has_table(sqlite3 *db, const char *name);
+int database_has_column(sqlite3 *db, const char *table, const char *column);
+
+/* The one number that sql gives with `text` as its parameter (NULL: none); 0 if it is NULL. */
+int database_number(sqlite3 *db, const char *sql, const char *text, int64_t *out);
+
+/*
+ * A sequence number as Chroma stores it: INTEGER (>= 1.0), or the 8-byte big-endian BLOB of
+ * Python's releases. Returns its type: SQLITE_INTEGER, SQLITE_BLOB, SQLITE_NULL, or another (then
+ * *out is 0).
+ */
+int database_sequence(sqlite3_stmt *row, int column, uint64_t *out);
+
+#endif
