@@ -62,7 +62,7 @@ $(error Libraries are missing, see above; `wrappers/setup build` names and insta
 endif
 # System headers are not ours to warn about.
 LIB_CFLAGS := $(patsubst -I%,-isystem %,$(shell $(PKG_CONFIG) --cflags $(PACKAGES)))
-LIBS := $(shell $(PKG_CONFIG) --libs sqlite3 $(BSD) libmd libzstd) -lpthread
+LIBS := $(shell $(PKG_CONFIG) --libs sqlite3 $(BSD) libmd libzstd) -lm -lpthread
 endif
 
 core_src := $(wildcard shim/core/*.c)
@@ -128,12 +128,14 @@ $(BUILD)/fuzz/%: tests/fuzz/%.c $(command_src) $(core_src) $(BUILD)/flags
 	$(call say,FUZZ)
 	$(Q)$(CC) $(ALL_CFLAGS) -fsanitize=fuzzer,address,undefined -o $@ $(filter %.c,$^) $(LIBS)
 
-$(BUILD)/bench/micro: $(BUILD)/obj/tests/bench/micro.o
+programs := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/bench/*.c tests/e2e/*.c))
+$(programs): $(BUILD)/%: $(BUILD)/obj/tests/%.o
 	$(call say,LINK)
-	$(link)
+	$(link) -lpthread
 
 # What tests/run builds.
-.PHONY: unit-tests replays fuzzers
+.PHONY: unit-tests replays fuzzers programs
+programs: $(programs)
 unit-tests: $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(unit_src))
 replays: $(patsubst %,$(BUILD)/fuzz/%-replay,$(fuzz_names))
 fuzzers: $(patsubst %,$(BUILD)/fuzz/%,$(fuzz_names))
