@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The op log, both sides of the format in chromashim_oplog.h.
+ * The op log: the writer, and what both sides of the format share.
  */
 #include "core/oplog.h"
 
@@ -31,8 +31,8 @@ uint64_t oplog_header_check(const struct oplog_header *header)
 const char *oplog_op_name(unsigned op)
 {
 	switch (op) {
-#define X(number, name, text)                                                                      \
-	case number:                                                                               \
+#define X(number, name, text) \
+	case number:          \
 		return text;
 		OPLOG_OPS(X)
 #undef X
@@ -190,8 +190,8 @@ static int map_segment(const struct oplog_writer *w, struct oplog_segment *s, in
 
 	if (r < 0)
 		return r;
-	map = (void *)SYS6(SYS_mmap, at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
-			   0);
+	map =
+	    (void *)SYS6(SYS_mmap, at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
 	if (sys_map_failed(map))
 		return (int)(long)map;
 	s->header = map;
@@ -285,6 +285,16 @@ static bool advance(struct oplog_writer *w, struct oplog_segment *full)
 
 /* ---- the writer: records ---- */
 
+/* Told in the last segment there is as well: another one may never come. */
+static void count_lost(struct oplog_writer *w)
+{
+	struct oplog_segment *s = atomic_load_explicit(&w->current, memory_order_acquire);
+
+	atomic_fetch_add_explicit(&w->lost, 1, memory_order_relaxed);
+	if (s)
+		__atomic_fetch_add(&s->header->lost, 1, __ATOMIC_RELAXED);
+}
+
 static struct oplog_claim claim_slots(struct oplog_writer *w, uint32_t n)
 {
 	struct oplog_claim claim = {NULL, 0, 0};
@@ -308,7 +318,7 @@ static struct oplog_claim claim_slots(struct oplog_writer *w, uint32_t n)
 		if (!w->region || !advance(w, s))
 			break;
 	}
-	atomic_fetch_add_explicit(&w->lost, 1, memory_order_relaxed);
+	count_lost(w);
 	return claim;
 }
 
@@ -401,15 +411,15 @@ static void read_small_file(const char *path, char *buf, size_t size)
 		sys_close(fd);
 }
 
-/* Field 22 of /proc/self/stat; the second field is in parentheses and may hold anything. */
-static uint64_t own_start_ticks(void)
+/* Field 22; the second field is in parentheses and may hold anything. */
+uint64_t oplog_start_ticks(const char *stat_path)
 {
 	char buf[1024];
 	const char *p;
 	uint64_t ticks = 0;
 	int field;
 
-	read_small_file("/proc/self/stat", buf, sizeof(buf));
+	read_small_file(stat_path, buf, sizeof(buf));
 	p = strrchr(buf, ')');
 	for (field = 2; p && field < 22; field++)
 		p = strchr(p + 1, ' ');
@@ -418,7 +428,7 @@ static uint64_t own_start_ticks(void)
 	return ticks;
 }
 
-static void read_boot_id(uint8_t out[16])
+void oplog_boot_id(uint8_t out[16])
 {
 	char buf[64];
 	const char *p;
@@ -447,8 +457,8 @@ static void identify_process(struct oplog_header *h)
 	h->slot_size = OPLOG_SLOT_SIZE;
 	h->pid = (uint32_t)sys_getpid();
 	h->parent_pid = (uint32_t)SYS0(SYS_getppid);
-	h->start_ticks = own_start_ticks();
-	read_boot_id(h->boot_id);
+	h->start_ticks = oplog_start_ticks("/proc/self/stat");
+	oplog_boot_id(h->boot_id);
 	h->claimed = 0;
 	h->finished = 0;
 }

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * Writing and reading the op log; the format is specified in chromashim_oplog.h.
+ * Writing the op log; the format is specified in chromashim_oplog.h, oplog_read.h reads it.
  *
  * The writer runs inside the backend: lock-free, no malloc, no descriptor kept, async-signal-safe,
- * thread-safe; raw system calls only, and those only when a segment is made. The reader runs in
- * the command and may allocate.
+ * thread-safe; raw system calls only, and those only when a segment is made.
  */
 #ifndef CORE_OPLOG_H
 #define CORE_OPLOG_H
@@ -43,9 +42,9 @@ struct oplog_writer {
 	atomic_flag making;
 	_Atomic uint64_t lost;
 	_Atomic uint64_t retry_at; /* value of lost at which a failed making is tried again */
-	_Atomic int error; /* the last reason why a segment could not be made, -errno or 0 */
-	uint32_t sequence; /* of the segment to be made next */
-	int dirfd;	   /* of oplog/ ; lent by the owner, who keeps it open */
+	_Atomic int error;   /* the last reason why a segment could not be made, -errno or 0 */
+	uint32_t sequence;   /* of the segment to be made next */
+	int dirfd;	     /* of oplog/ ; lent by the owner, who keeps it open */
 	uint64_t size_limit; /* bytes for the whole oplog/ directory */
 	struct oplog_header identity; /* what every segment's header starts from */
 };
@@ -94,6 +93,10 @@ uint32_t oplog_put(struct oplog_writer *w, const struct oplog_record *r, const c
 uint32_t oplog_slot_check(const void *slot, uint32_t index);
 uint64_t oplog_header_check(const struct oplog_header *header);
 const char *oplog_op_name(unsigned op); /* NULL if unknown */
+
+/* What names a process beyond its pid: from /proc/<pid>/stat, 0 if it is gone; and the boot. */
+uint64_t oplog_start_ticks(const char *stat_path);
+void oplog_boot_id(uint8_t out[16]);
 
 /* CLOCK_MONOTONIC in ns. */
 uint64_t oplog_now(void);

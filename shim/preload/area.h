@@ -17,17 +17,20 @@
 #define AREAS 64 /* directories that one process can have protected */
 #define STORE_NAME ".chromashim"
 
+#define SPELLINGS 4
+
 struct area {
-	char root[PATH_MAX]; /* absolute, no symbolic links, no trailing slash */
-	size_t root_length;
+	/* How the host may name the root: absolute; [0] is the real path, without trailing slash.
+	 */
+	char spelling[SPELLINGS][PATH_MAX];
+	size_t spelling_length[SPELLINGS];
+	_Atomic size_t spellings;
 	dev_t dev;
 	ino_t ino;
-	uint64_t since;	  /* ns, CLOCK_REALTIME */
-	int store_fd;	  /* hidden descriptor of the store, -1: unprotected */
-	int oplog_fd;	  /* hidden descriptor of its oplog/ */
-	struct oplog_writer log;
+	int store_fd;	   /* hidden descriptor of the store, -1: unprotected */
+	int oplog_fd;	   /* hidden descriptor of its oplog/ */
 	bool store_inside; /* the store is <root>/.chromashim */
-	_Atomic bool ready;
+	struct oplog_writer log;
 };
 
 extern struct area areas[AREAS];
@@ -38,8 +41,11 @@ static inline struct area *area_of(union slot s)
 	return &areas[s.area];
 }
 
-/* Finds or makes the area of the directory that dirfd is open on. NULL: none left, or not wanted. */
+/* Finds or makes the area of the directory that dirfd is open on. NULL: no room for another. */
 struct area *area_claim(int dirfd);
+void area_add_spelling(struct area *a, const char *directory);
+/* Something was renamed that may be, or be above, a root: roots that moved get their new path. */
+void areas_moved(void);
 
 /* In a forked child. */
 void areas_fork(void);

@@ -8,25 +8,25 @@
 #ifndef PRELOAD_FILES_H
 #define PRELOAD_FILES_H
 
-#include <limits.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/stat.h>
 
 enum role {
-	ROLE_NONE, /* not ours */
-	ROLE_HIDDEN,   /* a descriptor of the shim itself: as good as not there */
+	ROLE_NONE,   /* not ours */
+	ROLE_HIDDEN, /* a descriptor of the shim itself: as good as not there */
 	ROLE_DIRECTORY,
 	ROLE_DATABASE, /* chroma.sqlite3 */
 	ROLE_JOURNAL,
 	ROLE_WAL,
 	ROLE_SHM,
-	ROLE_HEADER,   /* <segment>/header.bin */
-	ROLE_LEVEL0,   /* <segment>/data_level0.bin */
-	ROLE_LENGTH,   /* <segment>/length.bin */
-	ROLE_LINKS,    /* <segment>/link_lists.bin */
-	ROLE_PICKLE,   /* <segment>/index_metadata.pickle */
+	ROLE_HEADER, /* <segment>/header.bin */
+	ROLE_LEVEL0, /* <segment>/data_level0.bin */
+	ROLE_LENGTH, /* <segment>/length.bin */
+	ROLE_LINKS,  /* <segment>/link_lists.bin */
+	ROLE_PICKLE, /* <segment>/index_metadata.pickle */
 	ROLE_OTHER,
 };
 
@@ -40,8 +40,8 @@ static inline bool role_in_segment(unsigned role)
 union slot {
 	uint64_t all; /* 0: not ours */
 	struct {
-		uint32_t name;	/* number of the name, see names below */
-		uint8_t area;	/* index of the protected directory */
+		uint32_t name; /* number of the name, see names below */
+		uint8_t area;  /* index of the protected directory */
 		uint8_t role;
 		uint8_t object; /* index of the library that opened it, 0 unknown */
 		uint8_t writable;
@@ -90,31 +90,47 @@ uint32_t name_intern_kind(unsigned area, const char *text, size_t length, unsign
 struct name *name_get(uint32_t number);
 const char *name_text(const struct name *n);
 
-/* ---- places: what a path means ---- */
+/* Reserves their room; false: out of address space. Called under the lock of area_claim(). */
+bool names_setup(void);
+
+/* ---- places: what a path means (places.c) ---- */
+
+/*
+ * Longest path below a protected directory that is followed. Small, since a host may open files on
+ * a signal stack of a few KiB; Chroma's own names have about 60 characters.
+ */
+#define PLACE_MAX 1024
 
 struct place {
-	union slot slot;	 /* all zero: not ours */
-	char relative[PATH_MAX]; /* normalised, "." for the directory itself */
+	union slot slot;	  /* all zero: not ours */
+	char relative[PLACE_MAX]; /* normalised, "." for the directory itself */
 };
 
 /*
- * Whether `path`, taken relative to dirfd as openat() does, lies in a protected directory. Follows
- * no symbolic link in the last component. True: place is filled in.
+ * Whether `path`, taken relative to dirfd as openat() does, lies in a protected directory. The last
+ * component is taken as it is, symbolic link or not. True: place is filled in. Keeps errno.
+ *
+ * thorough: ask the kernel also for absolute paths that do not begin with a known root (a path
+ * through a symbolic link); costs a few hundred ns for every path that is not ours.
  */
-bool place_find(struct place *place, int dirfd, const char *path);
+bool place_find(struct place *place, int dirfd, const char *path, bool thorough);
 
-/* The same for a database being opened: finds (and starts to protect) its directory. */
+/* For opens: starts to protect the directory of a chroma.sqlite3 that is about to be opened. */
 bool place_find_for_open(struct place *place, int dirfd, const char *path, int flags);
 
-/* A directory has appeared below a protected one, or gone. */
-void directory_known(const struct stat *st, unsigned area, uint32_t name);
-/* As directory_known(), asking the kernel. */
+/* An open descriptor of which only the number is known (inherited, or through a link). */
+bool place_of_descriptor(struct place *place, int fd, bool discover);
+
+/* The role and number for place->relative. */
+void place_settle(struct place *place, unsigned area);
+
+/* A directory was made, or opened; gone ones are overwritten when their inode is used again. */
+void directory_learn(const struct place *place, const struct stat *st);
 void directory_made(const struct place *place, int dirfd, const char *path);
-void directory_read(unsigned area, int dirfd); /* learns the directories in the root */
+void directories_read(unsigned area, int dirfd); /* learns the directories in the root */
 
-/* After a rename within or out of the protected directory: open descriptors get the new name. */
+/* After a rename: what is open, and what is below a renamed directory, gets its new name. */
 void files_renamed(const struct place *from, const struct place *to);
-
-bool file_in_store(const char *relative);
+void directories_renamed(const struct place *from, const struct place *to);
 
 #endif

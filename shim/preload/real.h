@@ -27,7 +27,8 @@ struct real {
 
 extern struct real real;
 
-/* Looks all of them up. Only in the constructor or, for a LATE one that is called before, earlier. */
+/* Looks all of them up. Only in the constructor or, for a LATE one that is called before, earlier.
+ */
 void real_bind(void);
 
 /* A LATE one: bound now if it was not yet. */

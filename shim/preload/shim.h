@@ -5,6 +5,7 @@
 #ifndef PRELOAD_SHIM_H
 #define PRELOAD_SHIM_H
 
+#include <errno.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -15,19 +16,19 @@
 #define THREAD_LOCAL static __thread __attribute__((tls_model("initial-exec")))
 
 struct settings {
-	bool off;	 /* CHROMASHIM=off, or this is the command itself */
-	bool log_sql;	 /* CHROMASHIM_LOG_SQL */
-	bool log_reads;	 /* CHROMASHIM_LOG_READS */
-	bool closed;	 /* CHROMASHIM_ON_FAILURE=closed */
-	uint64_t log_size; /* CHROMASHIM_LOG_SIZE */
-	const char *dir;   /* CHROMASHIM_DIR */
-	const char *store; /* CHROMASHIM_STORE */
+	bool off;	     /* CHROMASHIM=off, or this is the command itself */
+	bool log_sql;	     /* CHROMASHIM_LOG_SQL */
+	bool log_reads;	     /* CHROMASHIM_LOG_READS */
+	bool closed;	     /* CHROMASHIM_ON_FAILURE=closed */
+	uint64_t log_size;   /* CHROMASHIM_LOG_SIZE */
+	const char *dir;     /* CHROMASHIM_DIR */
+	const char *store;   /* CHROMASHIM_STORE */
 	const char *preload; /* LD_PRELOAD as it was at the start */
 };
 
 extern struct settings settings;
-extern bool shim_live;	 /* the constructor has run */
-extern int shim_pid;	 /* the process whose memory this is; a vfork child has another */
+extern bool shim_live; /* the constructor has run */
+extern int shim_pid;   /* the process whose memory this is; a vfork child has another */
 
 /* True in a vfork child (or after a raw clone): the memory is the parent's, change nothing. */
 static inline bool shim_borrowed(void)
@@ -44,6 +45,5 @@ void hidden_release(int *owner);
 void hidden_dodge(int fd); /* the host is about to put something at this number */
 /* The lowest hidden descriptor in [first, last], or -1. */
 int hidden_in_range(unsigned first, unsigned last);
-void hidden_fork(void);
 
 #endif

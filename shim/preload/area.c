@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Taking a directory under protection: its store, its log, and what is said when that fails.
+ */
+#include "preload/area.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "preload/record.h"
+#include "preload/shim.h"
+#include "preload/transactions.h"
+
+struct area areas[AREAS];
+_Atomic unsigned areas_used;
+
+static atomic_flag claiming = ATOMIC_FLAG_INIT;
+
+static const char *error_text(int error)
+{
+	switch (-error) {
+	case EACCES:
+	case EPERM:
+		return "permission denied";
+	case EROFS:
+		return "read-only file system";
+	case ENOSPC:
+	case EDQUOT:
+		return "no space left on the device";
+	case EMFILE:
+	case ENFILE:
+		return "too many open files";
+	case ELOOP:
+	case ENOTDIR:
+		return "it is not a directory (a symbolic link is not followed)";
+	default:
+		return "system error";
+	}
+}
+
+/* ---- the store ---- */
+
+/* Opens (and makes) a private directory in one that is open; never through a symbolic link. */
+static int open_private_directory(int parent, const char *name, const struct stat *owner)
+{
+	struct stat st;
+	int made = sys_mkdirat(parent, name, 0700);
+	int fd = sys_openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+
+	if (fd < 0)
+		return made < 0 && made != -EEXIST ? made : fd;
+	if (made == 0 && owner)
+		SYS3(SYS_fchown, fd, owner->st_uid, owner->st_gid);
+	if (sys_fstat(fd, &st) == 0 && (st.st_mode & 077))
+		SYS2(SYS_fchmod, fd, 0700);
+	return fd;
+}
+
+static int open_store(struct area *a, int dirfd)
+{
+	struct stat owner;
+	int fd, r = sys_fstat(dirfd, &owner);
+
+	if (r < 0)
+		return r;
+	if (settings.store && a == &areas[0]) {
+		a->store_inside = false;
+		fd = open_private_directory(AT_FDCWD, settings.store, &owner);
+	} else {
+		a->store_inside = true;
+		fd = open_private_directory(dirfd, STORE_NAME, &owner);
+	}
+	if (fd < 0)
+		return fd;
+	r = hidden_adopt(fd, &a->store_fd);
+	if (r < 0)
+		return r;
+	fd = open_private_directory(a->store_fd, OPLOG_DIR, &owner);
+	if (fd < 0)
+		return fd;
+	return hidden_adopt(fd, &a->oplog_fd);
+}
+
+static void put_start_record(unsigned index)
+{
+	struct oplog_record r = {.op = OP_START, .offset = -1};
+	char command[1024];
+	int fd = sys_openat(AT_FDCWD, "/proc/self/cmdline", O_RDONLY | O_CLOEXEC, 0);
+	ssize_t i, n = fd < 0 ? 0 : sys_read(fd, command, sizeof(command));
+
+	if (fd >= 0)
+		sys_close(fd);
+	if (n > 0 && command[n - 1] == '\0')
+		n--;
+	for (i = 0; i < n; i++)
+		if (command[i] == '\0')
+			command[i] = ' ';
+	record_put(index, &r, command, n > 0 ? (size_t)n : 0);
+}
+
+static int start_log(struct area *a)
+{
+	struct oplog_header identity;
+	struct timespec now = {0, 0};
+	ssize_t n;
+
+	memset(&identity, 0, sizeof(identity));
+	clock_gettime(CLOCK_REALTIME, &now);
+	identity.protected_since = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	identity.uid = (uint32_t)SYS0(SYS_geteuid);
+	identity.shim_version = SHIM_VERSION;
+	n = sys_readlinkat(AT_FDCWD, "/proc/self/exe", identity.program,
+			   sizeof(identity.program) - 1);
+	if (n < 0)
+		identity.program[0] = '\0';
+	n = (ssize_t)a->spelling_length[0];
+	if ((size_t)n >= sizeof(identity.data_dir))
+		n = sizeof(identity.data_dir) - 1;
+	memcpy(identity.data_dir, a->spelling[0], (size_t)n);
+	return oplog_writer_open(&a->log, a->oplog_fd, settings.log_size, &identity);
+}
+
+static void say_unprotected(const struct area *a, int error)
+{
+	shim_say(a->spelling[0], ": cannot use the store ",
+		 settings.store && !a->store_inside ? settings.store : STORE_NAME, ": ",
+		 error_text(error), "; the backend runs UNPROTECTED and unrecorded. ",
+		 "Make it writable for this user, or set CHROMASHIM_STORE, and restart.", NULL);
+}
+
+/* ---- areas ---- */
+
+static bool read_root(struct area *a, int dirfd)
+{
+	char link[32] = "/proc/self/fd/", digits[12];
+	size_t n = 14, k = 0;
+	ssize_t length;
+
+	for (; dirfd || !k; dirfd /= 10)
+		digits[k++] = (char)('0' + dirfd % 10);
+	while (k)
+		link[n++] = digits[--k];
+	length = sys_readlinkat(AT_FDCWD, link, a->spelling[0], PATH_MAX - 1);
+	if (length <= 0 || a->spelling[0][0] != '/')
+		return false;
+	a->spelling[0][length] = '\0';
+	a->spelling_length[0] = (size_t)length;
+	atomic_store(&a->spellings, 1);
+	return true;
+}
+
+static struct area *area_make(int dirfd, const struct stat *st)
+{
+	unsigned index = atomic_load(&areas_used);
+	struct area *a = &areas[index];
+	int r;
+
+	if (index >= AREAS || !names_setup())
+		return NULL;
+	a->dev = st->st_dev;
+	a->ino = st->st_ino;
+	a->store_fd = a->oplog_fd = -1;
+	if (!read_root(a, dirfd))
+		return NULL;
+	r = open_store(a, dirfd);
+	if (r >= 0)
+		r = start_log(a);
+	if (r < 0)
+		say_unprotected(a, r);
+	atomic_store_explicit(&areas_used, index + 1, memory_order_release);
+	directories_read(index, dirfd);
+	put_start_record(index);
+	return a;
+}
+
+static struct area *area_existing(const struct stat *st)
+{
+	unsigned i, used = atomic_load(&areas_used);
+
+	for (i = 0; i < used; i++)
+		if (areas[i].ino == st->st_ino && areas[i].dev == st->st_dev)
+			return &areas[i];
+	return NULL;
+}
+
+struct area *area_claim(int dirfd)
+{
+	struct area *a = NULL;
+	struct stat st;
+	int spins;
+
+	if (sys_fstat(dirfd, &st) < 0)
+		return NULL;
+	for (spins = 0; atomic_flag_test_and_set(&claiming); spins++) {
+		if (spins > 10000) /* a signal handler on top of the thread that is at it */
+			return area_existing(&st);
+		SYS0(SYS_sched_yield);
+	}
+	a = area_existing(&st);
+	if (!a)
+		a = area_make(dirfd, &st);
+	atomic_flag_clear(&claiming);
+	return a;
+}
+
+void area_add_spelling(struct area *a, const char *directory)
+{
+	size_t i, used = atomic_load(&a->spellings), n = strlen(directory);
+
+	for (i = 0; i < used; i++)
+		if (strcmp(a->spelling[i], directory) == 0)
+			return;
+	if (used >= SPELLINGS || n >= PATH_MAX)
+		return;
+	memcpy(a->spelling[used], directory, n + 1);
+	a->spelling_length[used] = n;
+	atomic_store(&a->spellings, used + 1);
+}
+
+void areas_moved(void)
+{
+	unsigned i, used = atomic_load(&areas_used);
+
+	for (i = 0; i < used; i++) {
+		struct area *a = &areas[i];
+		struct stat st;
+		int fd;
+
+		if (sys_fstatat(AT_FDCWD, a->spelling[0], &st, 0) == 0 && st.st_ino == a->ino &&
+		    st.st_dev == a->dev)
+			continue;
+		if (!a->store_inside || a->store_fd < 0)
+			continue;
+		fd = sys_openat(a->store_fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+		if (fd < 0)
+			continue;
+		read_root(a, fd);
+		sys_close(fd);
+	}
+}
+
+void areas_fork(void)
+{
+	unsigned i, used = atomic_load(&areas_used);
+
+	atomic_flag_clear(&claiming);
+	for (i = 0; i < used; i++)
+		oplog_writer_fork(&areas[i].log, areas[i].oplog_fd);
+}
+
+void areas_finish(void)
+{
+	unsigned i, used = atomic_load(&areas_used);
+
+	for (i = 0; i < used; i++) {
+		struct oplog_record r = {.op = OP_EXIT, .offset = -1};
+
+		if (!atomic_load(&areas[i].log.current))
+			continue;
+		record_put(i, &r, NULL, 0);
+		oplog_writer_finish(&areas[i].log);
+	}
+}

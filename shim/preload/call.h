@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the bodies of the calls share.
+ */
+#ifndef PRELOAD_CALL_H
+#define PRELOAD_CALL_H
+
+#include <errno.h>
+
+#include "preload/bodies.h"
+#include "preload/files.h"
+#include "preload/real.h"
+#include "preload/record.h"
+#include "preload/shim.h"
+
+#define LIKELY(x) __builtin_expect(!!(x), 1)
+
+#define SLOT_WRITABLE 1u
+#define SLOT_APPEND 2u
+
+/* Makes the call and its record; for calls that return -1 and errno. */
+#define RECORDED(slot, op, offset, length, arg, call)                        \
+	({                                                                   \
+		struct oplog_claim claim_ =                                  \
+		    record_begin(slot, op, offset, length, (uint64_t)(arg)); \
+		__typeof__(call) ret_ = (call);                              \
+                                                                             \
+		record_end(claim_, (int64_t)ret_);                           \
+		ret_;                                                        \
+	})
+
+/* Where a write() at the file's position will go. An unseekable file has none. */
+static inline int64_t position_of(int fd)
+{
+	off_t at = sys_lseek(fd, 0, SEEK_CUR);
+
+	return at < 0 ? -1 : at;
+}
+
+/* open.c: a place that is ours, opened and known from now on. */
+int open_place(const struct place *place, void *caller, enum oplog_op op, int dirfd,
+	       const char *path, int flags, mode_t mode);
+/* process.c: the environment as it is at the start; in a forked child. */
+void process_remember(void);
+void process_forked(void);
+
+#endif

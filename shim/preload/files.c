@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Descriptors and names: what is told by a descriptor, and the interned names of files.
+ */
+#include "preload/files.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#include "core/checksum.h"
+#include "core/oplog.h"
+#include "preload/area.h"
+#include "preload/shim.h"
+
+#define NAMES (1u << 20)
+#define BUCKETS (NAMES * 2)
+#define ARENA ((size_t)64 << 20)
+
+_Atomic uint64_t slots[SLOTS];
+_Atomic int slots_top;
+
+/* Reserved address space, real memory only where touched. */
+static struct name *names;
+static _Atomic uint32_t *buckets;
+static char *arena;
+static _Atomic uint32_t names_used = 1;
+static _Atomic uint64_t arena_used;
+
+void slot_set(int fd, union slot s)
+{
+	int top = atomic_load_explicit(&slots_top, memory_order_relaxed);
+
+	if ((unsigned)fd >= SLOTS)
+		return;
+	atomic_store_explicit(&slots[fd], s.all, memory_order_release);
+	while (fd >= top && !atomic_compare_exchange_weak(&slots_top, &top, fd + 1))
+		;
+}
+
+void slot_clear(int fd)
+{
+	if ((unsigned)fd < SLOTS)
+		atomic_store_explicit(&slots[fd], 0, memory_order_release);
+}
+
+/* ---- names ---- */
+
+static void *reserve(size_t size)
+{
+	void *map = sys_mmap(size, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return sys_map_failed(map) ? NULL : map;
+}
+
+bool names_setup(void)
+{
+	if (!names)
+		names = reserve(NAMES * sizeof(*names));
+	if (!buckets)
+		buckets = reserve(BUCKETS * sizeof(*buckets));
+	if (!arena)
+		arena = reserve(ARENA);
+	return names && buckets && arena;
+}
+
+struct name *name_get(uint32_t number)
+{
+	return &names[number];
+}
+
+const char *name_text(const struct name *n)
+{
+	return arena + n->text;
+}
+
+static bool has_suffix(const char *text, size_t length, const char *suffix)
+{
+	size_t n = strlen(suffix);
+
+	return length >= n && memcmp(text + length - n, suffix, n) == 0;
+}
+
+/* Segment directories are named by a UUID: 8-4-4-4-12. */
+static bool is_uuid(const char *text, size_t length)
+{
+	size_t i;
+
+	if (length != 36)
+		return false;
+	for (i = 0; i < length; i++) {
+		bool dash = i == 8 || i == 13 || i == 18 || i == 23;
+		bool hex = (text[i] >= '0' && text[i] <= '9') ||
+			   (text[i] >= 'a' && text[i] <= 'f') || (text[i] >= 'A' && text[i] <= 'F');
+
+		if (dash ? text[i] != '-' : !hex)
+			return false;
+	}
+	return true;
+}
+
+static uint8_t role_of(const char *text, size_t length)
+{
+	static const struct {
+		const char *file;
+		uint8_t role;
+	} root_files[] = {{"chroma.sqlite3", ROLE_DATABASE},
+			  {"chroma.sqlite3-journal", ROLE_JOURNAL},
+			  {"chroma.sqlite3-wal", ROLE_WAL},
+			  {"chroma.sqlite3-shm", ROLE_SHM}},
+	  segment_files[] = {{"/header.bin", ROLE_HEADER},
+			     {"/data_level0.bin", ROLE_LEVEL0},
+			     {"/length.bin", ROLE_LENGTH},
+			     {"/link_lists.bin", ROLE_LINKS},
+			     {"/index_metadata.pickle", ROLE_PICKLE}};
+	size_t i;
+
+	for (i = 0; i < sizeof(root_files) / sizeof(root_files[0]); i++)
+		if (length == strlen(root_files[i].file) &&
+		    memcmp(text, root_files[i].file, length) == 0)
+			return root_files[i].role;
+	for (i = 0; i < sizeof(segment_files) / sizeof(segment_files[0]); i++)
+		if (has_suffix(text, length, segment_files[i].file) &&
+		    is_uuid(text, length - strlen(segment_files[i].file)))
+			return segment_files[i].role;
+	return ROLE_OTHER;
+}
+
+static bool same_name(uint32_t number, unsigned area, unsigned kind, uint32_t hash,
+		      const char *text, size_t length)
+{
+	const struct name *n = name_get(number);
+
+	return n->hash == hash && n->length == length && n->area == area && n->kind == kind &&
+	       memcmp(name_text(n), text, length) == 0;
+}
+
+static uint32_t name_add(unsigned area, unsigned kind, uint32_t hash, const char *text,
+			 size_t length)
+{
+	static atomic_flag said = ATOMIC_FLAG_INIT;
+	uint32_t number = atomic_fetch_add(&names_used, 1);
+	uint64_t at = atomic_fetch_add(&arena_used, length + 1);
+	struct name *n;
+
+	if (number >= NAMES || at + length + 1 > ARENA) {
+		atomic_store(&names_used, NAMES);
+		if (!atomic_flag_test_and_set(&said))
+			shim_say("more file names than can be remembered; newer ones are recorded "
+				 "without a name until the backend is restarted",
+				 NULL);
+		return 0;
+	}
+	n = name_get(number);
+	memcpy(arena + at, text, length);
+	n->hash = hash;
+	n->length = (uint32_t)length;
+	n->text = at;
+	n->area = (uint8_t)area;
+	n->kind = (uint8_t)kind;
+	return number;
+}
+
+uint32_t name_intern_kind(unsigned area, const char *text, size_t length, unsigned kind)
+{
+	uint32_t hash = (uint32_t)checksum64(text, length, area * 8 + kind);
+	uint32_t number = 0, at, found;
+
+	for (at = hash % BUCKETS;; at = (at + 1) % BUCKETS) {
+		found = atomic_load_explicit(&buckets[at], memory_order_acquire);
+		if (!found) {
+			if (!number)
+				number = name_add(area, kind, hash, text, length);
+			if (!number || atomic_compare_exchange_strong(&buckets[at], &found, number))
+				return number;
+		}
+		if (same_name(found, area, kind, hash, text, length))
+			return found;
+	}
+}
+
+uint32_t name_intern(unsigned area, const char *text, size_t length)
+{
+	uint32_t number = name_intern_kind(area, text, length, OPLOG_NAME_FILE);
+	struct name *n = name_get(number);
+
+	if (number && n->role == ROLE_NONE) {
+		const char *slash = memrchr(text, '/', length);
+
+		if (slash)
+			n->directory = name_intern(area, text, (size_t)(slash - text));
+		n->role = role_of(text, length);
+	}
+	return number;
+}
+
+/* ---- renames ---- */
+
+/* The name after the rename of `from` to `to`, 0 if it is not concerned. */
+static uint32_t renamed(const struct name *n, const struct place *from, const struct place *to)
+{
+	char text[2 * PLACE_MAX];
+	size_t old = strlen(from->relative), new = strlen(to->relative);
+	const char *rest = name_text(n) + old;
+
+	if (n->area != from->slot.area || n->kind != OPLOG_NAME_FILE || n->length < old ||
+	    memcmp(name_text(n), from->relative, old) != 0 || (*rest && *rest != '/') ||
+	    n->length - old + new >= sizeof(text))
+		return 0;
+	memcpy(text, to->relative, new);
+	memcpy(text + new, rest, n->length - old);
+	return name_intern(to->slot.area, text, new + n->length - old);
+}
+
+void files_renamed(const struct place *from, const struct place *to)
+{
+	int fd, top = atomic_load(&slots_top);
+
+	for (fd = 0; fd < top; fd++) {
+		union slot s = slot_of(fd);
+		uint32_t name;
+
+		if (!slot_protected(s))
+			continue;
+		name = renamed(name_get(s.name), from, to);
+		if (!name)
+			continue;
+		s.name = name;
+		s.area = to->slot.area;
+		if (s.role != ROLE_DIRECTORY)
+			s.role = name_get(name)->role;
+		slot_set(fd, s);
+	}
+	directories_renamed(from, to);
+}

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Changing a file's mode, owner, times or attributes.
+ */
+#include "preload/call.h"
+
+/* By path: find the place, record around the call. */
+#define BY_PATH(dirfd, path, op, length, arg, call)                      \
+	do {                                                             \
+		struct place place_;                                     \
+                                                                         \
+		if (LIKELY(!place_find(&place_, dirfd, path, true)))     \
+			return call;                                     \
+		return RECORDED(place_.slot, op, -1, length, arg, call); \
+	} while (0)
+
+/* By descriptor. */
+#define BY_FD(fd, op, length, arg, call)                        \
+	do {                                                    \
+		union slot s_ = slot_of(fd);                    \
+                                                                \
+		if (LIKELY(!slot_protected(s_)))                \
+			return call;                            \
+		return RECORDED(s_, op, -1, length, arg, call); \
+	} while (0)
+
+int do_chmod(const char *path, mode_t mode)
+{
+	BY_PATH(AT_FDCWD, path, OP_CHMOD, 0, mode, real.chmod(path, mode));
+}
+
+int do_fchmod(int fd, mode_t mode)
+{
+	BY_FD(fd, OP_CHMOD, 0, mode, real.fchmod(fd, mode));
+}
+
+int do_fchmodat(int dirfd, const char *path, mode_t mode, int flags)
+{
+	BY_PATH(dirfd, path, OP_CHMOD, 0, mode, REAL_LATE(fchmodat)(dirfd, path, mode, flags));
+}
+
+int do_lchmod(const char *path, mode_t mode)
+{
+	BY_PATH(AT_FDCWD, path, OP_CHMOD, 0, mode, REAL_LATE(lchmod)(path, mode));
+}
+
+int do_chown(const char *path, uid_t uid, gid_t gid)
+{
+	BY_PATH(AT_FDCWD, path, OP_CHOWN, gid, uid, real.chown(path, uid, gid));
+}
+
+int do_fchown(int fd, uid_t uid, gid_t gid)
+{
+	BY_FD(fd, OP_CHOWN, gid, uid, real.fchown(fd, uid, gid));
+}
+
+int do_lchown(const char *path, uid_t uid, gid_t gid)
+{
+	BY_PATH(AT_FDCWD, path, OP_CHOWN, gid, uid, real.lchown(path, uid, gid));
+}
+
+int do_fchownat(int dirfd, const char *path, uid_t uid, gid_t gid, int flags)
+{
+	if ((flags & AT_EMPTY_PATH) && path && !*path)
+		BY_FD(dirfd, OP_CHOWN, gid, uid, real.fchownat(dirfd, path, uid, gid, flags));
+	BY_PATH(dirfd, path, OP_CHOWN, gid, uid, real.fchownat(dirfd, path, uid, gid, flags));
+}
+
+int do_utime(const char *path, const struct utimbuf *times)
+{
+	BY_PATH(AT_FDCWD, path, OP_UTIME, 0, 0, REAL_LATE(utime)(path, times));
+}
+
+int do_utimes(const char *path, const struct timeval times[2])
+{
+	BY_PATH(AT_FDCWD, path, OP_UTIME, 0, 0, REAL_LATE(utimes)(path, times));
+}
+
+int do_lutimes(const char *path, const struct timeval times[2])
+{
+	BY_PATH(AT_FDCWD, path, OP_UTIME, 0, 0, REAL_LATE(lutimes)(path, times));
+}
+
+int do_futimes(int fd, const struct timeval times[2])
+{
+	BY_FD(fd, OP_UTIME, 0, 0, REAL_LATE(futimes)(fd, times));
+}
+
+int do_futimesat(int dirfd, const char *path, const struct timeval times[2])
+{
+	if (!path)
+		BY_FD(dirfd, OP_UTIME, 0, 0, REAL_LATE(futimesat)(dirfd, path, times));
+	BY_PATH(dirfd, path, OP_UTIME, 0, 0, REAL_LATE(futimesat)(dirfd, path, times));
+}
+
+int do_utimensat(int dirfd, const char *path, const struct timespec times[2], int flags)
+{
+	if (!path || (!*path && (flags & AT_EMPTY_PATH)))
+		BY_FD(dirfd, OP_UTIME, 0, 0, real.utimensat(dirfd, path, times, flags));
+	BY_PATH(dirfd, path, OP_UTIME, 0, 0, real.utimensat(dirfd, path, times, flags));
+}
+
+int do_futimens(int fd, const struct timespec times[2])
+{
+	BY_FD(fd, OP_UTIME, 0, 0, REAL_LATE(futimens)(fd, times));
+}
+
+int do_setxattr(const char *path, const char *name, const void *value, size_t size, int flags)
+{
+	BY_PATH(AT_FDCWD, path, OP_SETXATTR, size, 0,
+		real.setxattr(path, name, value, size, flags));
+}
+
+int do_lsetxattr(const char *path, const char *name, const void *value, size_t size, int flags)
+{
+	BY_PATH(AT_FDCWD, path, OP_SETXATTR, size, 0,
+		real.lsetxattr(path, name, value, size, flags));
+}
+
+int do_fsetxattr(int fd, const char *name, const void *value, size_t size, int flags)
+{
+	BY_FD(fd, OP_SETXATTR, size, 0, real.fsetxattr(fd, name, value, size, flags));
+}
+
+int do_removexattr(const char *path, const char *name)
+{
+	BY_PATH(AT_FDCWD, path, OP_REMOVEXATTR, 0, 0, real.removexattr(path, name));
+}
+
+int do_lremovexattr(const char *path, const char *name)
+{
+	BY_PATH(AT_FDCWD, path, OP_REMOVEXATTR, 0, 0, real.lremovexattr(path, name));
+}
+
+int do_fremovexattr(int fd, const char *name)
+{
+	BY_FD(fd, OP_REMOVEXATTR, 0, 0, real.fremovexattr(fd, name));
+}

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Opening and creating: where a descriptor of a protected file begins.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "preload/call.h"
+#include "preload/sqlite_calls.h"
+#include "preload/transactions.h"
+
+static bool takes_mode(int flags)
+{
+	return (flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE;
+}
+
+static union slot opened_slot(const struct place *place, void *caller, int fd, int flags)
+{
+	union slot s = place->slot;
+	struct stat st;
+
+	if (s.role == ROLE_OTHER && sys_fstat(fd, &st) == 0 && S_ISDIR(st.st_mode) &&
+	    (flags & O_TMPFILE) != O_TMPFILE) {
+		s.role = ROLE_DIRECTORY;
+		directory_learn(place, &st);
+	}
+	if ((flags & O_ACCMODE) != O_RDONLY)
+		s.writable |= SLOT_WRITABLE;
+	if (flags & O_APPEND)
+		s.writable |= SLOT_APPEND;
+	if (s.role >= ROLE_DATABASE && s.role <= ROLE_SHM)
+		s.object = object_of(caller);
+	return s;
+}
+
+static int real_open(enum oplog_op op, int dirfd, const char *path, int flags, mode_t mode)
+{
+	if (op == OP_OPENAT)
+		return real.openat(dirfd, path, flags, mode);
+	return op == OP_CREAT ? real.creat(path, mode) : real.open(path, flags, mode);
+}
+
+int open_place(const struct place *place, void *caller, enum oplog_op op, int dirfd,
+	       const char *path, int flags, mode_t mode)
+{
+	struct oplog_claim claim =
+	    record_begin(place->slot, op, -1, takes_mode(flags) ? mode : 0, (unsigned)flags);
+	int fd = real_open(op, dirfd, path, flags, mode);
+	int saved = errno;
+
+	record_end(claim, fd);
+	if (fd >= 0) {
+		union slot s = opened_slot(place, caller, fd, flags);
+
+		slot_set(fd, s);
+		if (s.role == ROLE_DATABASE)
+			sqlite_copy_seen(s.area, s.object);
+		transaction_opened(s, flags);
+	}
+	errno = saved;
+	return fd;
+}
+
+/* Opened for writing by a path that did not look like ours: through a symbolic link, perhaps. */
+static void look_again(void *caller, int fd, int flags)
+{
+	int saved = errno;
+	struct place place;
+
+	if (place_of_descriptor(&place, fd, false))
+		slot_set(fd, opened_slot(&place, caller, fd, flags));
+	errno = saved;
+}
+
+static int open_any(void *caller, enum oplog_op op, int dirfd, const char *path, int flags,
+		    mode_t mode)
+{
+	struct place place;
+	int fd;
+
+	if (place_find_for_open(&place, dirfd, path, flags))
+		return open_place(&place, caller, op, dirfd, path, flags, mode);
+	fd = real_open(op, dirfd, path, flags, mode);
+	if (fd >= 0 && (flags & O_ACCMODE) != O_RDONLY && atomic_load(&areas_used))
+		look_again(caller, fd, flags);
+	return fd;
+}
+
+int do_open(void *caller, const char *path, int flags, mode_t mode)
+{
+	return open_any(caller, OP_OPEN, AT_FDCWD, path, flags, takes_mode(flags) ? mode : 0);
+}
+
+int do_openat(void *caller, int dirfd, const char *path, int flags, mode_t mode)
+{
+	return open_any(caller, OP_OPENAT, dirfd, path, flags, takes_mode(flags) ? mode : 0);
+}
+
+/* What glibc does when a fortified program forgets the mode. */
+static void need_no_mode(int flags)
+{
+	if (takes_mode(flags)) {
+		shim_say("open without a mode although a file may be created: program error", NULL);
+		abort();
+	}
+}
+
+int do_open_2(void *caller, const char *path, int flags)
+{
+	need_no_mode(flags);
+	return do_open(caller, path, flags, 0);
+}
+
+int do_openat_2(void *caller, int dirfd, const char *path, int flags)
+{
+	need_no_mode(flags);
+	return do_openat(caller, dirfd, path, flags, 0);
+}
+
+int do_creat(void *caller, const char *path, mode_t mode)
+{
+	return open_any(caller, OP_CREAT, AT_FDCWD, path, O_CREAT | O_WRONLY | O_TRUNC, mode);
+}
+
+/* These two know the file only once it is open. */
+static int known_by_descriptor(enum oplog_op op, int fd, int flags)
+{
+	int saved = errno;
+	struct place place;
+
+	if (fd >= 0 && atomic_load(&areas_used) && place_of_descriptor(&place, fd, false)) {
+		union slot s = opened_slot(&place, NULL, fd, flags);
+
+		slot_set(fd, s);
+		record_end(record_begin(s, op, -1, 0, (unsigned)flags), fd);
+	}
+	errno = saved;
+	return fd;
+}
+
+int do_open_by_handle_at(int mountfd, struct file_handle *handle, int flags)
+{
+	int fd = real.open_by_handle_at(mountfd, handle, flags);
+
+	return known_by_descriptor(OP_OPEN_BY_HANDLE_AT, fd, flags);
+}
+
+int do_mkostemps(char *path, int suffix, int flags)
+{
+	int fd = REAL_LATE(mkostemps)(path, suffix, flags);
+
+	return known_by_descriptor(OP_MKSTEMP, fd, flags | O_RDWR | O_CREAT | O_EXCL);
+}

@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * From a path to a protected file.
+ *
+ * A path is ours if it begins with a root (or with another spelling of it that the host has used),
+ * if it is relative to a directory that is ours by its inode, or if the open descriptor says so.
+ */
+#include <limits.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "preload/area.h"
+#include "preload/files.h"
+#include "preload/shim.h"
+
+#define DIRECTORIES (1u << 17)
+#define DATABASE_NAME "chroma.sqlite3"
+
+/* Inode -> name of the directory; open addressing, entries are never removed, only overwritten. */
+static struct directory {
+	_Atomic uint64_t inode;
+	_Atomic uint32_t name;
+} directories[DIRECTORIES];
+
+/* ---- paths ---- */
+
+static bool has_dotdot(const char *path)
+{
+	const char *p = path;
+
+	while ((p = strstr(p, "..")) != NULL) {
+		if ((p == path || p[-1] == '/') && (p[2] == '/' || p[2] == '\0'))
+			return true;
+		p += 2;
+	}
+	return false;
+}
+
+/* Joins with single slashes and without "." components. False: too long. */
+static bool join(char out[PLACE_MAX], const char *directory, const char *rest)
+{
+	size_t n = 0;
+
+	if (strcmp(directory, ".") != 0) {
+		n = strlen(directory);
+		if (n >= PLACE_MAX)
+			return false;
+		memcpy(out, directory, n);
+	}
+	while (*rest) {
+		const char *end = strchrnul(rest, '/');
+		size_t length = (size_t)(end - rest);
+
+		if (length && !(length == 1 && *rest == '.')) {
+			if (n + length + 2 > PLACE_MAX)
+				return false;
+			if (n)
+				out[n++] = '/';
+			memcpy(out + n, rest, length);
+			n += length;
+		}
+		rest = *end ? end + 1 : end;
+	}
+	if (!n)
+		out[n++] = '.';
+	out[n] = '\0';
+	return true;
+}
+
+static bool in_store(const struct area *a, const char *relative)
+{
+	size_t n = sizeof(STORE_NAME) - 1;
+
+	return a->store_inside && strncmp(relative, STORE_NAME, n) == 0 &&
+	       (relative[n] == '/' || relative[n] == '\0');
+}
+
+void place_settle(struct place *place, unsigned area)
+{
+	place->slot.all = 0;
+	if (in_store(&areas[area], place->relative))
+		return;
+	place->slot.name = name_intern(area, place->relative, strlen(place->relative));
+	place->slot.area = (uint8_t)area;
+	place->slot.role = place->slot.name ? name_get(place->slot.name)->role : ROLE_OTHER;
+}
+
+static bool settled(struct place *place, unsigned area)
+{
+	place_settle(place, area);
+	return place->slot.all != 0;
+}
+
+/* ---- directories by inode ---- */
+
+static struct directory *directory_at(uint64_t inode)
+{
+	uint32_t at = (uint32_t)(inode * UINT64_C(0x9e3779b97f4a7c15) >> 40) % DIRECTORIES;
+	unsigned tries;
+
+	for (tries = 0; tries < 64; tries++, at = (at + 1) % DIRECTORIES) {
+		uint64_t there = atomic_load(&directories[at].inode);
+
+		if (!there && atomic_compare_exchange_strong(&directories[at].inode, &there, inode))
+			return &directories[at];
+		if (there == inode)
+			return &directories[at];
+	}
+	return NULL;
+}
+
+static uint32_t directory_find(const struct stat *st)
+{
+	struct directory *d = directory_at(st->st_ino);
+	uint32_t name = d ? atomic_load(&d->name) : 0;
+
+	return name && areas[name_get(name)->area].dev == st->st_dev ? name : 0;
+}
+
+void directory_learn(const struct place *place, const struct stat *st)
+{
+	struct directory *d = directory_at(st->st_ino);
+
+	if (d)
+		atomic_store(&d->name, place->slot.name);
+}
+
+void directory_made(const struct place *place, int dirfd, const char *path)
+{
+	struct stat st;
+
+	if (sys_fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode))
+		directory_learn(place, &st);
+}
+
+struct linux_dirent64 {
+	uint64_t ino;
+	int64_t offset;
+	uint16_t length;
+	uint8_t type;
+	char name[];
+};
+
+void directories_read(unsigned area, int dirfd)
+{
+	char buf[8192] __attribute__((aligned(8)));
+	ssize_t n, at;
+	int fd = sys_openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+
+	if (fd < 0)
+		return;
+	while ((n = sys_getdents(fd, buf, sizeof(buf))) > 0) {
+		const struct linux_dirent64 *d;
+
+		for (at = 0; at < n; at += d->length) {
+			struct place place;
+			struct stat st;
+
+			d = (const struct linux_dirent64 *)(const void *)(buf + at);
+			if (strcmp(d->name, "..") == 0 ||
+			    sys_fstatat(fd, d->name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+			    !S_ISDIR(st.st_mode) || !join(place.relative, ".", d->name))
+				continue;
+			if (settled(&place, area))
+				directory_learn(&place, &st);
+		}
+	}
+	sys_close(fd);
+}
+
+void directories_renamed(const struct place *from, const struct place *to)
+{
+	size_t old = strlen(from->relative);
+	unsigned i;
+
+	for (i = 0; i < DIRECTORIES; i++) {
+		uint32_t name = atomic_load_explicit(&directories[i].name, memory_order_relaxed);
+		const struct name *n = name ? name_get(name) : NULL;
+		struct place place;
+
+		if (!n || n->area != from->slot.area || n->length < old ||
+		    memcmp(name_text(n), from->relative, old) != 0)
+			continue;
+		if (name_text(n)[old] != '\0' && name_text(n)[old] != '/')
+			continue;
+		if (join(place.relative, to->relative, name_text(n) + old) &&
+		    settled(&place, to->slot.area))
+			atomic_store(&directories[i].name, place.slot.name);
+	}
+}
+
+/* ---- finding ---- */
+
+static bool find_by_root(struct place *place, const char *path)
+{
+	unsigned i, used = atomic_load_explicit(&areas_used, memory_order_acquire);
+
+	for (i = 0; i < used; i++) {
+		struct area *a = &areas[i];
+		size_t k;
+
+		for (k = 0; k < a->spellings; k++) {
+			size_t n = a->spelling_length[k];
+
+			if (strncmp(path, a->spelling[k], n) == 0 &&
+			    (path[n] == '/' || path[n] == '\0' || n == 1))
+				return join(place->relative, ".", path + n) && settled(place, i);
+		}
+	}
+	return false;
+}
+
+/* Absolute path of an open descriptor. */
+static bool descriptor_path(int fd, char out[PATH_MAX])
+{
+	char link[32] = "/proc/self/fd/";
+	char digits[12];
+	size_t n = 14, k = 0;
+	ssize_t got;
+
+	do {
+		digits[k++] = (char)('0' + fd % 10);
+		fd /= 10;
+	} while (fd);
+	while (k)
+		link[n++] = digits[--k];
+	link[n] = '\0';
+	got = sys_readlinkat(AT_FDCWD, link, out, PATH_MAX - 1);
+	if (got <= 0 || out[0] != '/')
+		return false;
+	out[got] = '\0';
+	return true;
+}
+
+/* A directory that is not known by inode: one that another process made lately? */
+static bool learn_directory(int dirfd, const char *directory, struct place *place)
+{
+	char path[PATH_MAX];
+	struct stat st;
+	bool found = false;
+	int fd = sys_openat(dirfd, directory, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+
+	if (fd < 0)
+		return false;
+	if (descriptor_path(fd, path) && find_by_root(place, path) && sys_fstat(fd, &st) == 0) {
+		directory_learn(place, &st);
+		found = true;
+	}
+	sys_close(fd);
+	return found;
+}
+
+static bool device_has_areas(dev_t dev)
+{
+	unsigned i, used = atomic_load(&areas_used);
+
+	for (i = 0; i < used; i++)
+		if (areas[i].dev == dev)
+			return true;
+	return false;
+}
+
+/* By the inode of the directory that the last component is in. */
+static bool find_by_parent(struct place *place, int dirfd, const char *path)
+{
+	char parent[PLACE_MAX];
+	size_t length = strlen(path), cut;
+	struct stat st;
+	uint32_t name;
+
+	if (length >= sizeof(parent))
+		return false;
+	memcpy(parent, path, length + 1);
+	while (length > 1 && parent[length - 1] == '/')
+		parent[--length] = '\0';
+	for (cut = length; cut > 0 && parent[cut - 1] != '/'; cut--)
+		;
+	if (strcmp(parent + cut, "..") == 0 || strcmp(parent + cut, ".") == 0)
+		return learn_directory(dirfd, parent, place);
+	if (cut == 0)
+		memcpy(parent, ".", 2);
+	else
+		parent[cut > 1 ? cut - 1 : 1] = '\0';
+	if (sys_fstatat(dirfd, parent, &st, 0) < 0 || !device_has_areas(st.st_dev))
+		return false;
+	name = directory_find(&st);
+	if (!name) {
+		/* the root itself, named from the directory above it, or a new directory in it */
+		if (!learn_directory(dirfd, parent, place))
+			return sys_fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+			       S_ISDIR(st.st_mode) && directory_find(&st) &&
+			       learn_directory(dirfd, path, place);
+		name = place->slot.name;
+	}
+	return join(place->relative, name_text(name_get(name)), path + cut) &&
+	       settled(place, name_get(name)->area);
+}
+
+bool place_find(struct place *place, int dirfd, const char *path, bool thorough)
+{
+	place->slot.all = 0;
+	if (!atomic_load_explicit(&areas_used, memory_order_acquire) || !path || !*path)
+		return false;
+	if (!has_dotdot(path)) {
+		if (path[0] == '/' && find_by_root(place, path))
+			return true;
+		if (path[0] != '/' && dirfd != AT_FDCWD) {
+			union slot s = slot_of(dirfd);
+
+			if (s.role == ROLE_DIRECTORY)
+				return join(place->relative, name_text(name_get(s.name)), path) &&
+				       settled(place, s.area);
+		}
+		if (path[0] == '/' && !thorough)
+			return false;
+	}
+	return find_by_parent(place, dirfd, path);
+}
+
+/* ---- opens ---- */
+
+static bool is_database(const char *path)
+{
+	size_t n = strlen(path), k = sizeof(DATABASE_NAME) - 1;
+
+	return n >= k && memcmp(path + n - k, DATABASE_NAME, k) == 0 &&
+	       (n == k || path[n - k - 1] == '/');
+}
+
+/* Starts to protect the directory that the database is in, if it is not protected yet. */
+static void discover(int dirfd, const char *path, int flags)
+{
+	char directory[PLACE_MAX];
+	size_t n = strlen(path) - (sizeof(DATABASE_NAME) - 1);
+	struct stat st;
+	int fd;
+
+	if (n >= sizeof(directory))
+		return;
+	memcpy(directory, path, n);
+	while (n > 1 && directory[n - 1] == '/')
+		n--;
+	if (n == 0)
+		directory[n++] = '.';
+	directory[n] = '\0';
+	fd = sys_openat(dirfd, directory, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+	if (fd < 0)
+		return;
+	if ((flags & O_CREAT) || sys_fstatat(fd, DATABASE_NAME, &st, 0) == 0) {
+		struct area *a = area_claim(fd);
+
+		if (a && directory[0] == '/' && !has_dotdot(directory))
+			area_add_spelling(a, directory);
+	}
+	sys_close(fd);
+}
+
+bool place_find_for_open(struct place *place, int dirfd, const char *path, int flags)
+{
+	place->slot.all = 0;
+	if (!shim_live || !path)
+		return false;
+	if (is_database(path) && !place_find(place, dirfd, path, false))
+		discover(dirfd, path, flags);
+	return place_find(place, dirfd, path, false);
+}
+
+bool place_of_descriptor(struct place *place, int fd, bool discover_too)
+{
+	char path[PATH_MAX];
+	struct stat st;
+
+	place->slot.all = 0;
+	if (!shim_live || sys_fstat(fd, &st) < 0 || !(S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)))
+		return false;
+	if (!discover_too && !device_has_areas(st.st_dev))
+		return false;
+	if (!descriptor_path(fd, path))
+		return false;
+	if (discover_too && is_database(path))
+		discover(AT_FDCWD, path, 0);
+	if (!find_by_root(place, path))
+		return false;
+	if (S_ISDIR(st.st_mode))
+		place->slot.role = ROLE_DIRECTORY;
+	return true;
+}

@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Processes: children keep the preload and its settings, whatever environment they are given.
+ *
+ * These run in vfork children: nothing but the stack is written to.
+ */
+#include <alloca.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "preload/call.h"
+#include "preload/transactions.h"
+
+extern char **environ;
+
+#define LIBRARY "libchromashim"
+#define PRELOAD "LD_PRELOAD="
+#define SETTING "CHROMASHIM"
+
+/* What a child's environment must have; found at the start, before the host could change it. */
+static char preload_entry[4096];
+static char setting_text[4096];
+static const char *setting[32];
+static size_t settings_found;
+
+void process_remember(void)
+{
+	const char *preload = NULL;
+	size_t used = 0;
+	char **e;
+
+	for (e = environ; e && *e; e++) {
+		size_t n = strlen(*e) + 1;
+
+		if (strncmp(*e, PRELOAD, sizeof(PRELOAD) - 1) == 0)
+			preload = *e + sizeof(PRELOAD) - 1;
+		if (strncmp(*e, SETTING, sizeof(SETTING) - 1) != 0 ||
+		    used + n > sizeof(setting_text) || settings_found >= 32)
+			continue;
+		memcpy(setting_text + used, *e, n);
+		setting[settings_found++] = setting_text + used;
+		used += n;
+	}
+	if (!preload || !strstr(preload, LIBRARY) ||
+	    strlen(preload) + sizeof(PRELOAD) > sizeof(preload_entry))
+		return; /* loaded in another way (ld.so.preload): children get it in that way */
+	memcpy(preload_entry, PRELOAD, sizeof(PRELOAD));
+	strcat(preload_entry, preload);
+}
+
+static const char *find(char *const envp[], const char *name, size_t n)
+{
+	for (; envp && *envp; envp++)
+		if (strncmp(*envp, name, n) == 0)
+			return *envp;
+	return NULL;
+}
+
+static size_t count(char *const list[])
+{
+	size_t n = 0;
+
+	while (list && list[n])
+		n++;
+	return n;
+}
+
+static bool is_complete(char *const envp[])
+{
+	const char *preload = find(envp, PRELOAD, sizeof(PRELOAD) - 1);
+	const char *off = find(envp, SETTING "=", sizeof(SETTING));
+
+	return !preload_entry[0] || settings.off || (preload && strstr(preload, LIBRARY)) ||
+	       (off && strcmp(off, SETTING "=off") == 0);
+}
+
+/*
+ * Fills `out` (room for count(envp) + settings_found + 2) with envp and what it lacks. Another
+ * preload that the host has chosen stays in front; `joined` has room for both.
+ */
+static void complete(char **out, char *const envp[], char *joined)
+{
+	const char *preload = find(envp, PRELOAD, sizeof(PRELOAD) - 1);
+	size_t i, n = 0;
+
+	for (; envp && *envp; envp++)
+		if (*envp != preload)
+			out[n++] = *envp;
+	if (preload && preload[sizeof(PRELOAD) - 1]) {
+		strcpy(joined, preload);
+		strcat(joined, ":");
+		strcat(joined, preload_entry + sizeof(PRELOAD) - 1);
+		out[n++] = joined;
+	} else {
+		out[n++] = preload_entry;
+	}
+	for (i = 0; i < settings_found; i++) {
+		const char *equals = strchr(setting[i], '=');
+
+		if (equals && !find(out, setting[i], (size_t)(equals - setting[i]) + 1)) {
+			out[n++] = (char *)setting[i];
+			out[n] = NULL;
+		}
+		out[n] = NULL;
+	}
+	out[n] = NULL;
+}
+
+#define COMPLETED(envp)                                                                    \
+	({                                                                                 \
+		char *const *env_ = (envp);                                                \
+                                                                                           \
+		if (!is_complete(env_)) {                                                  \
+			const char *old_ = find(env_, PRELOAD, sizeof(PRELOAD) - 1);       \
+			size_t room_ = count(env_) + settings_found + 3;                   \
+			char **new_ = alloca(room_ * sizeof(char *));                      \
+			char *joined_ =                                                    \
+			    alloca((old_ ? strlen(old_) : 0) + sizeof(preload_entry) + 2); \
+                                                                                           \
+			memset(new_, 0, room_ * sizeof(char *));                           \
+			complete(new_, env_, joined_);                                     \
+			env_ = new_;                                                       \
+		}                                                                          \
+		env_;                                                                      \
+	})
+
+static void note_exec(const char *path)
+{
+	unsigned i, used = atomic_load(&areas_used);
+
+	for (i = 0; i < used; i++) {
+		struct oplog_record r = {.op = OP_EXEC, .offset = -1};
+
+		if (!shim_borrowed())
+			record_put(i, &r, path ? path : "", path ? strlen(path) : 0);
+	}
+}
+
+int do_execve(const char *path, char *const argv[], char *const envp[])
+{
+	note_exec(path);
+	return REAL_LATE(execve)(path, argv, COMPLETED(envp));
+}
+
+int do_execveat(int dirfd, const char *path, char *const argv[], char *const envp[], int flags)
+{
+	note_exec(path);
+	return REAL_LATE(execveat)(dirfd, path, argv, COMPLETED(envp), flags);
+}
+
+int do_fexecve(int fd, char *const argv[], char *const envp[])
+{
+	note_exec(NULL);
+	return REAL_LATE(fexecve)(fd, argv, COMPLETED(envp));
+}
+
+int do_execv(const char *path, char *const argv[])
+{
+	return do_execve(path, argv, environ);
+}
+
+int do_execvpe(const char *file, char *const argv[], char *const envp[])
+{
+	note_exec(file);
+	return REAL_LATE(execvpe)(file, argv, COMPLETED(envp));
+}
+
+int do_execvp(const char *file, char *const argv[])
+{
+	return do_execvpe(file, argv, environ);
+}
+
+int do_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+		   const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
+{
+	return REAL_LATE(posix_spawn)(pid, path, actions, attr, argv, COMPLETED(envp));
+}
+
+int do_posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
+		    const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
+{
+	return REAL_LATE(posix_spawnp)(pid, file, actions, attr, argv, COMPLETED(envp));
+}
+
+/* ---- the variadic ones ---- */
+
+#define EXPORT __attribute__((visibility("default")))
+EXPORT int entry_execl(const char *path, const char *arg, ...) __asm__("execl");
+EXPORT int entry_execlp(const char *file, const char *arg, ...) __asm__("execlp");
+EXPORT int entry_execle(const char *path, const char *arg, ...) __asm__("execle");
+
+/* Collects the arguments up to NULL; what follows (execle's environment) is left in `args`. */
+#define COLLECT(args, arg)                                 \
+	({                                                 \
+		va_list count_;                            \
+		size_t n_ = 1, i_;                         \
+		char **argv_;                              \
+                                                           \
+		va_copy(count_, args);                     \
+		while (va_arg(count_, char *))             \
+			n_++;                              \
+		va_end(count_);                            \
+		argv_ = alloca((n_ + 1) * sizeof(char *)); \
+		argv_[0] = (char *)(arg);                  \
+		for (i_ = 1; i_ <= n_; i_++)               \
+			argv_[i_] = va_arg(args, char *);  \
+		argv_;                                     \
+	})
+
+int entry_execl(const char *path, const char *arg, ...)
+{
+	va_list args;
+	char **argv;
+
+	va_start(args, arg);
+	argv = COLLECT(args, arg);
+	va_end(args);
+	return do_execve(path, argv, environ);
+}
+
+int entry_execlp(const char *file, const char *arg, ...)
+{
+	va_list args;
+	char **argv;
+
+	va_start(args, arg);
+	argv = COLLECT(args, arg);
+	va_end(args);
+	return do_execvpe(file, argv, environ);
+}
+
+int entry_execle(const char *path, const char *arg, ...)
+{
+	va_list args;
+	char **argv, **envp;
+
+	va_start(args, arg);
+	argv = COLLECT(args, arg);
+	envp = va_arg(args, char **);
+	va_end(args);
+	return do_execve(path, argv, envp);
+}
+
+/* ---- fork and the end ---- */
+
+void process_forked(void)
+{
+	if (!shim_live)
+		return;
+	shim_pid = sys_getpid();
+	thread_id_forget();
+	areas_fork();
+	transactions_fork();
+}
+
+/* No atfork handler runs for this one. */
+pid_t do_Fork(void)
+{
+	pid_t pid = REAL_LATE(_Fork)();
+
+	if (pid == 0)
+		process_forked();
+	return pid;
+}
+
+void do_exit(int status)
+{
+	if (shim_live && !shim_borrowed())
+		areas_finish();
+	REAL_LATE(_exit)(status);
+	for (;;)
+		SYS1(SYS_exit_group, status);
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Reading: change nothing, recorded with CHROMASHIM_LOG_READS=on.
+ */
+#include "preload/call.h"
+
+static inline bool wanted(union slot s)
+{
+	return __builtin_expect(slot_protected(s), 0) && settings.log_reads;
+}
+
+static uint64_t room_in(const struct iovec *iov, int count)
+{
+	uint64_t n = 0;
+	int i;
+
+	for (i = 0; i < count; i++)
+		n += iov[i].iov_len;
+	return n;
+}
+
+ssize_t do_read(int fd, void *buf, size_t n)
+{
+	union slot s = slot_of(fd);
+
+	if (!wanted(s))
+		return real.read(fd, buf, n);
+	return RECORDED(s, OP_READ, position_of(fd), n, 0, real.read(fd, buf, n));
+}
+
+ssize_t do_read_chk(int fd, void *buf, size_t n, size_t room)
+{
+	if (n > room || !wanted(slot_of(fd)))
+		return REAL_LATE(__read_chk)(fd, buf, n, room);
+	return do_read(fd, buf, n);
+}
+
+ssize_t do_pread(int fd, void *buf, size_t n, off_t offset)
+{
+	union slot s = slot_of(fd);
+
+	if (!wanted(s))
+		return real.pread(fd, buf, n, offset);
+	return RECORDED(s, OP_PREAD, offset, n, 0, real.pread(fd, buf, n, offset));
+}
+
+ssize_t do_pread_chk(int fd, void *buf, size_t n, off_t offset, size_t room)
+{
+	if (n > room || !wanted(slot_of(fd)))
+		return REAL_LATE(__pread_chk)(fd, buf, n, offset, room);
+	return do_pread(fd, buf, n, offset);
+}
+
+ssize_t do_readv(int fd, const struct iovec *iov, int count)
+{
+	union slot s = slot_of(fd);
+
+	if (!wanted(s))
+		return real.readv(fd, iov, count);
+	return RECORDED(s, OP_READV, position_of(fd), room_in(iov, count), (unsigned)count,
+			real.readv(fd, iov, count));
+}
+
+ssize_t do_preadv(int fd, const struct iovec *iov, int count, off_t offset)
+{
+	union slot s = slot_of(fd);
+
+	if (!wanted(s))
+		return real.preadv(fd, iov, count, offset);
+	return RECORDED(s, OP_PREADV, offset, room_in(iov, count), (unsigned)count,
+			real.preadv(fd, iov, count, offset));
+}
+
+ssize_t do_preadv2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
+{
+	union slot s = slot_of(fd);
+
+	if (!wanted(s))
+		return real.preadv2(fd, iov, count, offset, flags);
+	return RECORDED(s, OP_PREADV, offset == -1 ? position_of(fd) : offset, room_in(iov, count),
+			(unsigned)count, real.preadv2(fd, iov, count, offset, flags));
+}

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * From a call to its record in the op log, and which library called.
+ */
+#include "preload/record.h"
+
+#include <link.h>
+#include <string.h>
+
+#include "preload/shim.h"
+
+#define OBJECTS 255
+
+__thread uint8_t record_flags __attribute__((tls_model("initial-exec")));
+THREAD_LOCAL uint32_t own_thread_id;
+
+uint32_t thread_id(void)
+{
+	if (__builtin_expect(!own_thread_id, 0))
+		own_thread_id = (uint32_t)sys_gettid();
+	return own_thread_id;
+}
+
+void thread_id_forget(void)
+{
+	own_thread_id = 0;
+}
+
+void record_name(unsigned area, uint32_t name, uint32_t told)
+{
+	struct name *n = name_get(name);
+	struct oplog_record r = {.op = OP_NAME, .file = name, .arg = n->kind, .offset = -1};
+	int tries;
+
+	for (tries = 0; tries < 3; tries++) {
+		uint32_t in;
+
+		r.tid = thread_id();
+		r.length = n->length;
+		in = oplog_put(&areas[area].log, &r, name_text(n), n->length);
+		atomic_store_explicit(&n->told, in, memory_order_relaxed);
+		if (in >= told || !in)
+			return;
+	}
+}
+
+static inline void tell_name(unsigned area, uint32_t name, uint32_t told)
+{
+	if (name && atomic_load_explicit(&name_get(name)->told, memory_order_relaxed) != told)
+		record_name(area, name, told);
+}
+
+struct oplog_claim record_begin(union slot s, enum oplog_op op, int64_t offset, uint64_t length,
+				uint64_t arg)
+{
+	const struct oplog_record known = {
+	    .op = (uint16_t)op,
+	    .flags = record_flags,
+	    .tid = thread_id(),
+	    .file = s.name,
+	    .offset = offset,
+	    .length = length,
+	    .arg = arg,
+	};
+	struct oplog_claim claim = oplog_begin(&areas[s.area].log, &known);
+
+	if (claim.record)
+		tell_name(s.area, s.name, claim.sequence + 1);
+	return claim;
+}
+
+void record_put(unsigned area, struct oplog_record *r, const char *text, size_t size)
+{
+	int saved = errno;
+	uint32_t told;
+
+	r->tid = thread_id();
+	told = oplog_put(&areas[area].log, r, text, size);
+	if (told)
+		tell_name(area, r->file, told);
+	errno = saved;
+}
+
+/* ---- which library ---- */
+
+static struct {
+	uintptr_t start, end;
+	char path[256];
+} objects[OBJECTS];
+static _Atomic unsigned objects_used;
+
+struct lookup {
+	uintptr_t address, start, end;
+	const char *path;
+};
+
+static int find_object(struct dl_phdr_info *info, size_t size, void *context)
+{
+	struct lookup *l = context;
+	uintptr_t start = UINTPTR_MAX, end = 0;
+	int i;
+
+	(void)size;
+	for (i = 0; i < info->dlpi_phnum; i++) {
+		const ElfW(Phdr) *p = &info->dlpi_phdr[i];
+
+		if (p->p_type != PT_LOAD)
+			continue;
+		if (info->dlpi_addr + p->p_vaddr < start)
+			start = info->dlpi_addr + p->p_vaddr;
+		if (info->dlpi_addr + p->p_vaddr + p->p_memsz > end)
+			end = info->dlpi_addr + p->p_vaddr + p->p_memsz;
+	}
+	if (l->address < start || l->address >= end)
+		return 0;
+	l->start = start;
+	l->end = end;
+	l->path = info->dlpi_name;
+	return 1;
+}
+
+static uint8_t object_add(const struct lookup *l)
+{
+	unsigned i = atomic_fetch_add(&objects_used, 1);
+	size_t length = strlen(l->path);
+
+	if (i >= OBJECTS) {
+		atomic_store(&objects_used, OBJECTS);
+		return 0;
+	}
+	if (!*l->path) { /* the program itself */
+		ssize_t n = sys_readlinkat(AT_FDCWD, "/proc/self/exe", objects[i].path,
+					   sizeof(objects[i].path) - 1);
+
+		objects[i].path[n > 0 ? n : 0] = '\0';
+	} else {
+		if (length >= sizeof(objects[i].path))
+			length = sizeof(objects[i].path) - 1;
+		memcpy(objects[i].path, l->path, length);
+	}
+	objects[i].start = l->start;
+	__atomic_store_n(&objects[i].end, l->end, __ATOMIC_RELEASE);
+	return (uint8_t)(i + 1);
+}
+
+uint8_t object_of(const void *address)
+{
+	struct lookup l = {.address = (uintptr_t)address};
+	unsigned i, used = atomic_load(&objects_used);
+
+	for (i = 0; i < used && i < OBJECTS; i++)
+		if (l.address < __atomic_load_n(&objects[i].end, __ATOMIC_ACQUIRE) &&
+		    l.address >= objects[i].start)
+			return (uint8_t)(i + 1);
+	if (!dl_iterate_phdr(find_object, &l))
+		return 0;
+	return object_add(&l);
+}
+
+const char *object_path(uint8_t object)
+{
+	return object ? objects[object - 1].path : NULL;
+}

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Start and end: settings, inherited descriptors, fork. Nothing here may stop the host.
+ */
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "preload/call.h"
+#include "preload/sqlite_calls.h"
+
+#define DEFAULT_LOG_SIZE (UINT64_C(256) << 20)
+
+/* A number with an optional K, M, G or T (powers of 1024, "MiB" and "MB" too). */
+static uint64_t read_size(const char *text, uint64_t otherwise)
+{
+	const char *p = text;
+	uint64_t value = 0;
+	int shift = 0;
+
+	if (!p || !*p)
+		return otherwise;
+	for (; *p >= '0' && *p <= '9' && value < UINT64_MAX / 16; p++)
+		value = value * 10 + (uint64_t)(*p - '0');
+	while (*p == ' ')
+		p++;
+	switch (*p | 0x20) {
+	case 'k':
+		shift = 10;
+		break;
+	case 'm':
+		shift = 20;
+		break;
+	case 'g':
+		shift = 30;
+		break;
+	case 't':
+		shift = 40;
+		break;
+	}
+	if (p == text || (*p && !shift && *p != 'B')) {
+		shim_say("CHROMASHIM_LOG_SIZE=", text, ": not a size such as 256M; using 256M",
+			 NULL);
+		return otherwise;
+	}
+	return value << shift;
+}
+
+static bool is_word(const char *value, const char *word)
+{
+	return value && strcmp(value, word) == 0;
+}
+
+static void read_settings(void)
+{
+	settings.off = is_word(getenv("CHROMASHIM"), "off") ||
+		       dlsym(RTLD_DEFAULT, "chromashim_command_marker") != NULL;
+	settings.log_sql = !is_word(getenv("CHROMASHIM_LOG_SQL"), "off");
+	settings.log_reads = is_word(getenv("CHROMASHIM_LOG_READS"), "on");
+	settings.closed = is_word(getenv("CHROMASHIM_ON_FAILURE"), "closed");
+	settings.log_size = read_size(getenv("CHROMASHIM_LOG_SIZE"), DEFAULT_LOG_SIZE);
+	settings.dir = getenv("CHROMASHIM_DIR");
+	settings.store = getenv("CHROMASHIM_STORE");
+	if (settings.store && !*settings.store)
+		settings.store = NULL;
+}
+
+/* CHROMASHIM_DIR: one or several, with colons between. One that is not there yet is found later. */
+static void claim_named(void)
+{
+	const char *p = settings.dir;
+
+	while (p && *p) {
+		const char *end = strchrnul(p, ':');
+		char path[PLACE_MAX];
+		size_t n = (size_t)(end - p);
+		int fd;
+
+		if (n && n < sizeof(path)) {
+			struct area *a = NULL;
+
+			memcpy(path, p, n);
+			path[n] = '\0';
+			fd = sys_openat(AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+			if (fd >= 0)
+				a = area_claim(fd);
+			if (a && path[0] == '/')
+				area_add_spelling(a, path);
+			if (fd >= 0)
+				sys_close(fd);
+		}
+		p = *end ? end + 1 : end;
+	}
+}
+
+struct linux_dirent64 {
+	uint64_t ino;
+	int64_t offset;
+	uint16_t length;
+	uint8_t type;
+	char name[];
+};
+
+static void adopt_inherited(int fd)
+{
+	struct place place;
+	int flags = sys_fcntl(fd, F_GETFL, 0);
+
+	if (flags < 0 || !place_of_descriptor(&place, fd, true))
+		return;
+	if ((flags & O_ACCMODE) != O_RDONLY)
+		place.slot.writable |= SLOT_WRITABLE;
+	if (flags & O_APPEND)
+		place.slot.writable |= SLOT_APPEND;
+	slot_set(fd, place.slot);
+	record_end(record_begin(place.slot, OP_INHERIT, -1, 0, (unsigned)flags), fd);
+}
+
+static void read_inherited(void)
+{
+	char buf[2048] __attribute__((aligned(8)));
+	int dirfd = sys_openat(AT_FDCWD, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	ssize_t n, at;
+
+	while (dirfd >= 0 && (n = sys_getdents(dirfd, buf, sizeof(buf))) > 0) {
+		const struct linux_dirent64 *d;
+
+		for (at = 0; at < n; at += d->length) {
+			const char *p;
+			int fd = 0;
+
+			d = (const struct linux_dirent64 *)(const void *)(buf + at);
+			for (p = d->name; *p >= '0' && *p <= '9' && fd < SLOTS; p++)
+				fd = fd * 10 + (*p - '0');
+			if (p != d->name && fd != dirfd && !slot_of(fd).all)
+				adopt_inherited(fd);
+		}
+	}
+	if (dirfd >= 0)
+		sys_close(dirfd);
+}
+
+__attribute__((constructor)) static void start(void)
+{
+	int saved = errno;
+
+	real_bind();
+	read_settings();
+	if (settings.off)
+		return;
+	shim_pid = sys_getpid();
+	process_remember();
+	pthread_atfork(NULL, NULL, process_forked);
+	shim_live = true;
+	claim_named();
+	read_inherited();
+	errno = saved;
+}
+
+__attribute__((destructor)) static void end(void)
+{
+	if (shim_live && !shim_borrowed())
+		areas_finish();
+}

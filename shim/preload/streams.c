@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * stdio. Its buffers are flushed inside libc, where nothing can be interposed; so a protected
+ * stream is one of fopencookie(), whose reads and writes are ours, and fileno() knows its
+ * descriptor.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "preload/call.h"
+
+/* The cookie stream of a descriptor. */
+static FILE *_Atomic stream_of[SLOTS];
+
+static ssize_t cookie_read(void *cookie, char *buf, size_t n)
+{
+	return do_read((int)(intptr_t)cookie - 1, buf, n);
+}
+
+static ssize_t cookie_write(void *cookie, const char *buf, size_t n)
+{
+	uint8_t before = record_flags;
+	ssize_t ret;
+
+	record_flags = (uint8_t)(before | OPLOG_F_STDIO);
+	ret = do_write((int)(intptr_t)cookie - 1, buf, n);
+	record_flags = before;
+	return ret < 0 ? 0 : ret; /* 0 is a cookie's way to say error */
+}
+
+static int cookie_seek(void *cookie, off64_t *offset, int whence)
+{
+	off_t at = sys_lseek((int)(intptr_t)cookie - 1, *offset, whence);
+
+	if (at < 0) {
+		errno = (int)-at;
+		return -1;
+	}
+	*offset = at;
+	return 0;
+}
+
+static int cookie_close(void *cookie)
+{
+	int fd = (int)(intptr_t)cookie - 1;
+
+	atomic_store(&stream_of[fd], NULL);
+	return do_close(fd);
+}
+
+static FILE *stream_on(int fd, const char *mode)
+{
+	static const cookie_io_functions_t functions = {cookie_read, cookie_write, cookie_seek,
+							cookie_close};
+	FILE *stream;
+
+	if ((unsigned)fd >= SLOTS)
+		return NULL;
+	if (!real.fopencookie)
+		real_bind();
+	stream = real.fopencookie((void *)((intptr_t)fd + 1), mode, functions);
+	if (stream) {
+		stream->_fileno = fd;
+		atomic_store(&stream_of[fd], stream);
+	}
+	return stream;
+}
+
+/* As libc reads a mode string. -1: not one, or one (wide characters) that only libc can do. */
+static int open_flags(const char *mode)
+{
+	int flags;
+
+	switch (*mode) {
+	case 'r':
+		flags = O_RDONLY;
+		break;
+	case 'w':
+		flags = O_WRONLY | O_CREAT | O_TRUNC;
+		break;
+	case 'a':
+		flags = O_WRONLY | O_CREAT | O_APPEND;
+		break;
+	default:
+		return -1;
+	}
+	for (mode++; *mode && *mode != ','; mode++) {
+		if (*mode == '+')
+			flags = (flags & ~O_ACCMODE) | O_RDWR;
+		else if (*mode == 'x')
+			flags |= O_EXCL;
+		else if (*mode == 'e')
+			flags |= O_CLOEXEC;
+	}
+	return *mode ? -1 : flags;
+}
+
+FILE *do_fopen(void *caller, const char *path, const char *mode)
+{
+	struct place place;
+	FILE *stream;
+	int flags, fd;
+
+	if (!mode || (flags = open_flags(mode)) < 0 ||
+	    !place_find_for_open(&place, AT_FDCWD, path, flags))
+		return REAL_LATE(fopen)(path, mode);
+	record_flags |= OPLOG_F_STDIO;
+	fd = open_place(&place, caller, OP_OPEN, AT_FDCWD, path, flags, 0666);
+	record_flags &= (uint8_t)~OPLOG_F_STDIO;
+	if (fd < 0)
+		return NULL;
+	stream = stream_on(fd, mode);
+	if (!stream)
+		do_close(fd);
+	return stream;
+}
+
+FILE *do_fdopen(int fd, const char *mode)
+{
+	int flags = mode ? open_flags(mode) : -1, status;
+
+	if (flags < 0 || !slot_protected(slot_of(fd)))
+		return REAL_LATE(fdopen)(fd, mode);
+	status = real.fcntl(fd, F_GETFL, 0);
+	if (status < 0)
+		return NULL;
+	if ((status & O_ACCMODE) != O_RDWR && (flags & O_ACCMODE) != (status & O_ACCMODE)) {
+		errno = EINVAL;
+		return NULL;
+	}
+	if ((flags & O_APPEND) && !(status & O_APPEND) &&
+	    do_fcntl(fd, F_SETFL, (unsigned long)(status | O_APPEND)) < 0)
+		return NULL;
+	return stream_on(fd, mode);
+}
+
+static bool is_ours(FILE *stream)
+{
+	int fd = stream->_fileno;
+
+	return (unsigned)fd < SLOTS && atomic_load(&stream_of[fd]) == stream;
+}
+
+int do_fileno(FILE *stream)
+{
+	return is_ours(stream) ? stream->_fileno : REAL_LATE(fileno)(stream);
+}
+
+/* A stream cannot change its kind: the old one is closed, a new one takes its place. */
+static FILE *replace(FILE *old, FILE *new)
+{
+	if (!new) {
+		fclose(old);
+		return NULL;
+	}
+	if (old == stdin)
+		stdin = new;
+	else if (old == stdout)
+		stdout = new;
+	else if (old == stderr)
+		stderr = new;
+	fclose(old);
+	return new;
+}
+
+FILE *do_freopen(void *caller, const char *path, const char *mode, FILE *stream)
+{
+	bool ours = is_ours(stream);
+	struct place place;
+	int flags = mode ? open_flags(mode) : -1;
+
+	if (flags < 0 || (!ours && !path))
+		return REAL_LATE(freopen)(path, mode, stream);
+	if (!path) /* another mode for the same file */
+		return replace(stream, do_fdopen(do_dup(stream->_fileno), mode));
+	if (!ours && !place_find_for_open(&place, AT_FDCWD, path, flags))
+		return REAL_LATE(freopen)(path, mode, stream);
+	return replace(stream, do_fopen(caller, path, mode));
+}
+
+/* ---- printing to a descriptor ---- */
+
+static int print_to(int fd, const char *format, va_list args)
+{
+	char small[1024], *text = small;
+	va_list again;
+	int n, done = 0;
+
+	va_copy(again, args);
+	n = vsnprintf(small, sizeof(small), format, args);
+	if (n >= (int)sizeof(small)) {
+		text = malloc((size_t)n + 1);
+		n = text ? vsnprintf(text, (size_t)n + 1, format, again) : -1;
+	}
+	va_end(again);
+	while (n > done) {
+		ssize_t written = do_write(fd, text + done, (size_t)(n - done));
+
+		if (written < 0 && errno != EINTR)
+			n = -1;
+		else if (written > 0)
+			done += (int)written;
+	}
+	if (text != small)
+		free(text);
+	return n;
+}
+
+int do_vdprintf(int fd, const char *format, va_list args)
+{
+	if (!slot_protected(slot_of(fd)))
+		return REAL_LATE(vdprintf)(fd, format, args);
+	return print_to(fd, format, args);
+}
+
+int do_vdprintf_chk(int fd, int flag, const char *format, va_list args)
+{
+	if (!slot_protected(slot_of(fd)))
+		return REAL_LATE(__vdprintf_chk)(fd, flag, format, args);
+	return print_to(fd, format, args);
+}
+
+#define EXPORT __attribute__((visibility("default")))
+EXPORT int entry_dprintf(int fd, const char *format, ...) __asm__("dprintf");
+EXPORT int entry_dprintf_chk(int fd, int flag, const char *format, ...) __asm__("__dprintf_chk");
+
+int entry_dprintf(int fd, const char *format, ...)
+{
+	va_list args;
+	int n;
+
+	va_start(args, format);
+	n = do_vdprintf(fd, format, args);
+	va_end(args);
+	return n;
+}
+
+int entry_dprintf_chk(int fd, int flag, const char *format, ...)
+{
+	va_list args;
+	int n;
+
+	va_start(args, format);
+	n = do_vdprintf_chk(fd, flag, format, args);
+	va_end(args);
+	return n;
+}
