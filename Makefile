@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: MIT
+#
 # chromashim: an LD_PRELOAD library that protects a Chroma directory, and its command.
 #
 # Targets
