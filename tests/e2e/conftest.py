@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""What the end-to-end tests share. They need a built library and command in CHROMASHIM_BUILD."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import hosts  # noqa: E402
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes more than ten seconds")
+
+
+@pytest.fixture(scope="session")
+def shim() -> str:
+    """The library, for LD_PRELOAD."""
+    assert hosts.SHIM.exists(), f"{hosts.SHIM} is missing; run make"
+    return str(hosts.SHIM)
+
+
+@pytest.fixture(scope="session")
+def chromashim():
+    """Runs the command: chromashim("log", directory) gives the finished process."""
+    assert hosts.COMMAND.exists(), f"{hosts.COMMAND} is missing; run make"
+
+    def run(*args, **how):
+        how = {"capture_output": True, "text": True, "timeout": 60, "check": False,
+               "env": hosts.environment(), **how}
+        return subprocess.run([str(hosts.COMMAND), *map(str, args)], **how)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def strace() -> None:
+    """Skips where there is no strace or it may not trace."""
+    if not shutil.which("strace"):
+        pytest.skip("strace is missing; run wrappers/setup check")
+    tried = subprocess.run(["strace", "-f", "--seccomp-bpf", "-o", "/dev/null", "true"],
+                           capture_output=True, text=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"strace does not work here: {tried.stderr.strip()}")
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+    """Compiles a helper program of this directory, once."""
+    done: dict[str, Path] = {}
+
+    def compile_(name: str) -> Path:
+        if name not in done:
+            program = tmp_path_factory.mktemp("helpers") / name
+            subprocess.run([os.environ.get("CC", "gcc"), "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g",
+                            "-Wall", "-Wextra", "-Wno-unused-result", "-o", str(program),
+                            str(HERE / f"{name}.c"), "-pthread"], check=True)
+            done[name] = program
+        return done[name]
+
+    return compile_
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A directory to be protected, not yet made by Chroma."""
+    path = tmp_path / "chroma_data"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def data_in_memory():
+    """The same on tmpfs."""
+    if not os.access("/dev/shm", os.W_OK):
+        pytest.skip("/dev/shm is not writable")
+    with tempfile.TemporaryDirectory(prefix="chromashim-", dir="/dev/shm") as path:
+        yield Path(path)

@@ -1,0 +1,669 @@
+# SPDX-License-Identifier: MIT
+"""A second opinion on what a program did to a directory: strace, beside the op log.
+
+run() runs a program under strace; Strace reads what strace wrote; recorded() reads the op log.
+Both sides come out as Events, sorted by thread and, within a thread, by time. differences()
+compares them one by one.
+
+What strace sees of the shim's own work (its store, /proc) is left out by path. Calls are given by
+what they do, not by how they are spelled: open(2) and openat(2) are both `open`.
+"""
+
+import difflib
+import errno
+import os
+import re
+import signal
+import subprocess
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Iterable, Optional
+
+import oplog_reader
+
+STORE = ".chromashim"
+
+# Calls that change bytes, length, names, attributes or locks; the rest of the list is needed to
+# understand those.
+TRACED = """
+    open openat openat2 creat open_by_handle_at
+    write pwrite64 writev pwritev pwritev2 sendfile copy_file_range splice ioctl
+    ftruncate truncate fallocate fsync fdatasync sync_file_range syncfs msync mmap
+    rename renameat renameat2 unlink unlinkat rmdir mkdir mkdirat link linkat symlink symlinkat
+    mknod mknodat chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat
+    utime utimes futimesat utimensat setxattr lsetxattr fsetxattr
+    removexattr lremovexattr fremovexattr fcntl flock
+    lseek chdir fchdir clone clone3 fork vfork
+""".split()
+
+
+@dataclass(frozen=True)
+class Event:
+    """One call. None stands for "not known on this side" and equals everything."""
+
+    kind: str
+    path: str  # relative to the directory, "." for itself
+    second: str = ""  # the other name of rename, link and symlink
+    offset: Optional[int] = None
+    length: Optional[int] = None
+    detail: Optional[str] = None  # type of a lock
+    result: Optional[int] = None  # or -errno
+    unfinished: bool = False
+
+    def __str__(self) -> str:
+        words = [self.kind, self.path]
+        if self.second:
+            words.append(f"-> {self.second}")
+        for name in ("detail", "offset", "length"):
+            value = getattr(self, name)
+            if value is not None:
+                words.append(f"{name}={value}")
+        if self.unfinished:
+            words.append("(unfinished)")
+        elif self.result is not None:
+            words.append(f"= {errno_name(self.result)}")
+        return " ".join(words)
+
+    def agrees(self, other: "Event") -> bool:
+        return (self.kind, self.path, self.second) == (other.kind, other.path, other.second) and \
+            all(a is None or b is None or a == b
+                for a, b in ((self.offset, other.offset), (self.length, other.length),
+                             (self.detail, other.detail), (self.result, other.result)))
+
+
+def errno_name(result: int) -> str:
+    return errno.errorcode.get(-result, str(result)) if result < 0 else str(result)
+
+
+Threads = dict[int, list[Event]]
+
+# ---- running under strace ----
+
+
+def command(argv: list[str], output: Path, preload: str = "", env: Optional[dict] = None,
+            kill_on_exit: bool = False) -> list[str]:
+    """The command line that runs argv under strace. strace itself is not shimmed."""
+    words = ["strace", "-ff", "-y", "-v", "-s", "0", "--seccomp-bpf", "-o", str(output),
+             "-e", "trace=" + ",".join("?" + name for name in TRACED),
+             "-e", "signal=none"]
+    if kill_on_exit:
+        words.append("--kill-on-exit")
+    settings = dict(env or {})
+    if preload:
+        settings["LD_PRELOAD"] = preload
+    for name, value in settings.items():
+        words += ["-E", f"{name}={value}"]
+    return words + ["--"] + [str(a) for a in argv]
+
+
+def tracees(strace_pid: int) -> list[int]:
+    """The processes that strace has started, oldest first."""
+    path = Path(f"/proc/{strace_pid}/task/{strace_pid}/children")
+    return [int(pid) for pid in path.read_text().split()]
+
+
+# ---- reading strace ----
+
+CALL = re.compile(r"(\w+)\((.*)\)\s+= (-?\w+|\?)(?:<(.*?)>)?(?:\(deleted\))?(?: (E[A-Z0-9]+))?")
+FD = re.compile(r"(-?\d+|AT_FDCWD)(?:<(.*?)>)?(?:\(deleted\))?$", re.S)
+PLAIN_PATH = re.compile(r'"((?:[^"\\]|\\.)*)"(?:\.\.\.)?$', re.S)
+OPENERS = {"(": ")", "[": "]", "{": "}"}
+
+
+def split_arguments(text: str) -> list[str]:
+    """Splits at the commas that are not within brackets, quotes or <the path of a descriptor>."""
+    parts, depth, start, i = [], [], 0, 0
+    while i < len(text):
+        c = text[i]
+        if c == '"':
+            i += 1
+            while i < len(text) and text[i] != '"':
+                i += 2 if text[i] == "\\" else 1
+        elif c == "<" and text[i:i + 2] != "<<" and i and (text[i - 1].isdigit() or
+                                                           text[i - 1] == "D"):
+            i = text.find(">", i)
+            if i < 0:
+                break
+        elif text[i:i + 2] == "<<":
+            i += 1
+        elif c in OPENERS:
+            depth.append(OPENERS[c])
+        elif depth and c == depth[-1]:
+            depth.pop()
+        elif c == "," and not depth:
+            parts.append(text[start:i].strip())
+            start = i + 1
+        i += 1
+    parts.append(text[start:].strip())
+    return parts
+
+
+def unquote(text: str) -> Optional[str]:
+    match = PLAIN_PATH.match(text)
+    if not match:
+        return None
+    return match[1].encode("latin-1").decode("unicode_escape").encode("latin-1").decode(
+        errors="surrogateescape")
+
+
+def number(text: str) -> int:
+    """A number as strace prints it; products and sums of shifts do not occur where it is used."""
+    return int(text, 0) if not re.fullmatch(r"0[0-7]+", text) else int(text, 8)
+
+
+@dataclass
+class Root:
+    """The protected directory, and how paths lead to it."""
+
+    directory: Path
+
+    def __post_init__(self) -> None:
+        self.real = os.path.realpath(self.directory)
+
+    def relative(self, absolute: Optional[str]) -> Optional[str]:
+        """The path within the directory; None if it is not in it, or in the store."""
+        if absolute is None or not absolute.startswith("/"):
+            return None
+        head, tail = os.path.split(os.path.normpath(absolute))
+        path = os.path.join(os.path.realpath(head), tail)
+        if path != self.real and not path.startswith(self.real + "/"):
+            path = os.path.realpath(path)  # a symbolic link to the directory itself
+        if path == self.real:
+            return "."
+        if not path.startswith(self.real + "/"):
+            return None
+        name = path[len(self.real) + 1:]
+        if name == STORE or name.startswith(STORE + "/"):
+            return None
+        return re.sub(r"#\d+$", "#", name)  # a file of O_TMPFILE has a number, not a name
+
+
+@dataclass
+class Strace:
+    """What one or more strace -ff files say about the directory."""
+
+    root: Root
+    cwd: str
+    threads: Threads = field(default_factory=lambda: defaultdict(list))
+    parents: dict[int, int] = field(default_factory=dict)  # thread -> who started it
+    same_process: set[int] = field(default_factory=set)  # threads that are no process of their own
+    calls: int = 0
+
+    def process_of(self, tid: int) -> int:
+        while tid in self.same_process:
+            tid = self.parents[tid]
+        return tid
+
+    def read(self, prefix: Path) -> "Strace":
+        for file in sorted(prefix.parent.glob(prefix.name + ".*")):
+            tid = int(file.suffix[1:])
+            with open(file, encoding="latin-1") as lines:
+                Thread(self, tid).read(lines)
+        return self
+
+
+class Thread:
+    def __init__(self, strace: Strace, tid: int) -> None:
+        self.strace, self.tid, self.cwd = strace, tid, strace.cwd
+        self.positions: dict[int, int] = {}  # as told by the lseek just before
+        self.maps: dict[int, tuple[int, str]] = {}  # writable shared ones: start -> size, path
+
+    def read(self, lines: Iterable[str]) -> None:
+        pending = ""
+        for line in lines:
+            line = line.rstrip("\n")
+            if line.startswith(("---", "+++")) or not line:
+                continue
+            resumed = re.match(r"<\.\.\. \w+ resumed>(.*)$", line)
+            if resumed:
+                line, pending = pending + resumed[1], ""
+            if line.endswith("<unfinished ...>"):
+                pending = line.removesuffix("<unfinished ...>").rstrip()
+                continue
+            self.line(line)
+        if pending:
+            self.line(pending.rstrip(", ") + ") = ?")
+
+    def line(self, line: str) -> None:
+        match = CALL.match(line)
+        if not match:
+            if re.match(r"\w+\(", line):  # cut off by the death of strace
+                return
+            raise ValueError(f"strace line not understood: {line!r}")
+        name, arguments, result, self.result_path, failure = match.groups()
+        if failure and failure.startswith("ERESTART"):
+            return  # it will be seen again
+        self.strace.calls += 1
+        value: Optional[int]
+        if result == "?":
+            value = None
+        elif failure:
+            value = -getattr(errno, failure)
+        else:
+            value = number(result)
+        parse = getattr(self, "do_" + name, None) or getattr(self, "do_" + FAMILY.get(name, ""), None)
+        if parse is None:
+            raise ValueError(f"no reading for {line!r}")
+        found = parse(name, split_arguments(arguments), value)
+        if found is not None:
+            self.strace.threads[self.tid].append(
+                replace(found, result=value, unfinished=value is None))
+        if name not in ("lseek",):
+            self.positions.clear()
+
+    # -- paths and descriptors
+
+    def fd(self, text: str) -> Optional[str]:
+        match = FD.match(text)
+        return self.strace.root.relative(match[2]) if match and match[2] else None
+
+    def at(self, directory: str, path: str) -> Optional[str]:
+        name = unquote(path)
+        if name is None:
+            return None
+        match = FD.match(directory)
+        base = match[2] if match and match[2] else self.cwd
+        if name == "":  # AT_EMPTY_PATH
+            return self.strace.root.relative(base)
+        return self.strace.root.relative(os.path.join(base, name))
+
+    def path(self, path: str) -> Optional[str]:
+        return self.at("AT_FDCWD", path)
+
+    # -- families
+
+    def opened(self, path: Optional[str], flags: str) -> Optional[Event]:
+        words = set(flags.split("|"))
+        if path is None or not words & {"O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC", "O_TMPFILE"}:
+            return None
+        return Event("open", path)
+
+    def do_open(self, _name, a, _value):
+        return self.opened(self.path(a[0]), a[1])
+
+    def do_openat(self, _name, a, _value):
+        return self.opened(self.at(a[0], a[1]), a[2])
+
+    def do_openat2(self, _name, a, _value):
+        match = re.search(r"flags=([A-Z_|]+)", a[2])
+        return self.opened(self.at(a[0], a[1]), match[1] if match else "")
+
+    def do_creat(self, _name, a, _value):
+        return self.opened(self.path(a[0]), "O_WRONLY|O_CREAT|O_TRUNC")
+
+    def do_open_by_handle_at(self, _name, a, _value):
+        return self.opened(self.strace.root.relative(self.result_path), a[2])
+
+    def data(self, kind, path, offset=None, length=None):
+        return None if path is None else Event(kind, path, offset=offset, length=length)
+
+    def do_write(self, name, a, _value):
+        length = number(a[2]) if name == "write" else vector_length(a[1])
+        offset = self.positions.get(int(FD.match(a[0])[1]))
+        return self.data("write", self.fd(a[0]), offset, length)
+
+    def do_pwrite64(self, _name, a, _value):
+        return self.data("write", self.fd(a[0]), number(a[3]), number(a[2]))
+
+    def do_pwritev(self, _name, a, _value):
+        offset = number(a[3])
+        return self.data("write", self.fd(a[0]), None if offset < 0 else offset,
+                         vector_length(a[1]))
+
+    def do_sendfile(self, _name, a, _value):
+        return self.data("sendfile", self.fd(a[0]), length=number(a[3]))
+
+    def do_copy_file_range(self, _name, a, _value):
+        return self.data("copy_file_range", self.fd(a[2]), pointed(a[3]), number(a[4]))
+
+    def do_splice(self, _name, a, _value):
+        return self.data("splice", self.fd(a[2]), pointed(a[3]), number(a[4]))
+
+    def do_ioctl(self, _name, a, _value):
+        return self.data("clone", self.fd(a[0])) if a[1].startswith("FICLONE") or \
+            "BTRFS_IOC_CLONE" in a[1] else None
+
+    def do_ftruncate(self, _name, a, _value):
+        return self.data("truncate", self.fd(a[0]), length=number(a[1]))
+
+    def do_truncate(self, _name, a, _value):
+        return self.data("truncate", self.path(a[0]), length=number(a[1]))
+
+    def do_fallocate(self, _name, a, _value):
+        return self.data("fallocate", self.fd(a[0]), number(a[2]), number(a[3]))
+
+    def do_fsync(self, name, a, _value):
+        return self.data(name, self.fd(a[0]))
+
+    def do_sync_file_range(self, name, a, _value):
+        return self.data(name, self.fd(a[0]), number(a[1]), number(a[2]))
+
+    def do_mmap(self, name, a, value):
+        path = self.fd(a[4])
+        if path is None or "MAP_SHARED" not in a[3] or "PROT_WRITE" not in a[2]:
+            return None
+        if value is not None and value > 0:
+            self.maps[value] = number(a[1]), path
+        # The result is an address, which the log need not keep.
+        return replace(self.data("mmap", path, number(a[5]), number(a[1])))
+
+    def do_msync(self, name, a, _value):
+        at = number(a[0])
+        for start, (size, path) in self.maps.items():
+            if start <= at < start + size:
+                return self.data("msync", path, None, number(a[1]))
+        return None
+
+    def do_lseek(self, _name, a, value):
+        match = FD.match(a[0])
+        if value is not None and value >= 0:
+            self.positions = {int(match[1]): value}
+        return None
+
+    def two(self, kind, first, second):
+        if first is None and second is None:
+            return None
+        return Event(kind, first or "", second or "")
+
+    def do_rename(self, _name, a, _value):
+        return self.two("rename", self.path(a[0]), self.path(a[1]))
+
+    def do_renameat(self, _name, a, _value):
+        return self.two("rename", self.at(a[0], a[1]), self.at(a[2], a[3]))
+
+    def do_link(self, _name, a, _value):
+        return self.two("link", self.path(a[0]), self.path(a[1]))
+
+    def do_linkat(self, _name, a, _value):
+        return self.two("link", self.at(a[0], a[1]), self.at(a[2], a[3]))
+
+    def do_symlink(self, _name, a, _value):
+        path = self.path(a[1])
+        return None if path is None else Event("symlink", path)
+
+    def do_symlinkat(self, _name, a, _value):
+        path = self.at(a[1], a[2])
+        return None if path is None else Event("symlink", path)
+
+    def name(self, kind, path):
+        return None if path is None else Event(kind, path)
+
+    def do_unlink(self, name, a, _value):
+        return self.name(name, self.path(a[0]))
+
+    def do_unlinkat(self, _name, a, _value):
+        return self.name("rmdir" if "AT_REMOVEDIR" in a[2] else "unlink", self.at(a[0], a[1]))
+
+    def do_mkdirat(self, name, a, _value):
+        return self.name(name.removesuffix("at"), self.at(a[0], a[1]))
+
+    def do_chmod(self, _name, a, _value):
+        return self.name("chmod", self.path(a[0]))
+
+    def do_fchmod(self, _name, a, _value):
+        return self.name("chmod", self.fd(a[0]))
+
+    def do_fchmodat(self, _name, a, _value):
+        return self.name("chmod", self.at(a[0], a[1]))
+
+    def do_chown(self, _name, a, _value):
+        return self.name("chown", self.path(a[0]))
+
+    def do_fchown(self, _name, a, _value):
+        return self.name("chown", self.fd(a[0]))
+
+    def do_fchownat(self, _name, a, _value):
+        return self.name("chown", self.at(a[0], a[1]))
+
+    def do_utime(self, _name, a, _value):
+        return self.name("utime", self.path(a[0]))
+
+    def do_utimensat(self, _name, a, _value):
+        return self.name("utime", self.fd(a[0]) if a[1] == "NULL" else self.at(a[0], a[1]))
+
+    def do_setxattr(self, _name, a, _value):
+        return self.name("setxattr", self.path(a[0]))
+
+    def do_fsetxattr(self, _name, a, _value):
+        return self.name("setxattr", self.fd(a[0]))
+
+    def do_removexattr(self, _name, a, _value):
+        return self.name("removexattr", self.path(a[0]))
+
+    def do_fremovexattr(self, _name, a, _value):
+        return self.name("removexattr", self.fd(a[0]))
+
+    def do_fcntl(self, _name, a, _value):
+        path = self.fd(a[0])
+        if path is None or a[1] not in ("F_SETLK", "F_SETLKW", "F_OFD_SETLK", "F_OFD_SETLKW"):
+            return None
+        fields = dict(re.findall(r"(l_\w+)=(-?\w+)", a[2]))
+        if fields.get("l_whence") != "SEEK_SET":
+            return Event("lock", path, detail=LOCKS[fields["l_type"]])
+        return Event("lock", path, offset=number(fields["l_start"]), length=number(fields["l_len"]),
+                     detail=LOCKS[fields["l_type"]])
+
+    def do_flock(self, _name, a, _value):
+        return self.name("flock", self.fd(a[0]))
+
+    def do_chdir(self, name, a, value):
+        if value == 0:
+            new = unquote(a[0]) if name == "chdir" else FD.match(a[0])[2]
+            self.cwd = os.path.join(self.cwd, new or "")
+
+    def do_clone(self, name, a, value):
+        if value is not None and value > 0:
+            self.strace.parents[value] = self.tid
+            if name.startswith("clone") and "CLONE_THREAD" in ",".join(a):
+                self.strace.same_process.add(value)
+
+
+LOCKS = {"F_RDLCK": "read", "F_WRLCK": "write", "F_UNLCK": "unlock"}
+
+FAMILY = {
+    "writev": "write", "pwritev2": "pwritev", "fdatasync": "fsync", "syncfs": "fsync",
+    "renameat2": "renameat", "rmdir": "unlink", "mkdir": "unlink", "mknod": "unlink",
+    "mknodat": "mkdirat", "fchmodat2": "fchmodat", "lchown": "chown", "utimes": "utime",
+    "futimesat": "utimensat", "lsetxattr": "setxattr", "lremovexattr": "removexattr",
+    "fchdir": "chdir", "clone3": "clone", "fork": "clone", "vfork": "clone",
+}
+
+
+def vector_length(text: str) -> Optional[int]:
+    sizes = re.findall(r"iov_len=(\d+)", text)
+    return sum(map(int, sizes)) if sizes and "..." not in text.replace('"..."', "").replace(
+        '""...', "") else None
+
+
+def pointed(text: str) -> Optional[int]:
+    """[100] or [100 => 200] or NULL"""
+    match = re.match(r"\[(-?\d+)", text)
+    return int(match[1]) if match else None
+
+
+# ---- reading the op log ----
+
+KINDS = {
+    "openat": "open", "creat": "open", "mkstemp": "open", "open_by_handle_at": "open",
+    "pwrite": "write", "writev": "write", "pwritev": "write", "ioctl.ficlone": "clone",
+    "ftruncate": "truncate", "renameat": "rename", "renameat2": "rename", "mkdirat": "mkdir",
+    "linkat": "link", "symlinkat": "symlink", "mknodat": "mknod",
+}
+SAME = """open write sendfile copy_file_range splice aio_write truncate fallocate fsync fdatasync
+    sync_file_range syncfs msync mmap rename unlink rmdir mkdir link symlink mknod chmod chown utime
+    setxattr removexattr lock flock""".split()
+KINDS.update({name: name for name in SAME})
+WITH_OFFSET = {"write", "copy_file_range", "splice", "fallocate", "sync_file_range", "mmap", "lock"}
+WITH_LENGTH = WITH_OFFSET | {"sendfile", "truncate", "msync"}
+AT_REMOVEDIR = 0x200
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | (os.O_TMPFILE & ~os.O_DIRECTORY)
+LOCK_TYPES = ("read", "write", "unlock")
+
+
+def log_event(record: dict) -> Optional[Event]:
+    """The event of a record, None if it stands for no file-changing call."""
+    kind = KINDS.get(record["op"])
+    if record["op"] == "unlinkat":
+        kind = "rmdir" if record["length"] & AT_REMOVEDIR else "unlink"
+    if kind is None or kind == "open" and record["op"] not in ("creat", "mkstemp") and not record["arg"] & WRITING:
+        return None
+    return Event(
+        kind,
+        re.sub(r"#\d+$", "#", record["path"] or ""),
+        (record["path2"] or "") if kind in ("rename", "link") else "",
+        offset=record["offset"] if kind in WITH_OFFSET and record["offset"] >= 0 else None,
+        length=record["length"] if kind in WITH_LENGTH else None,
+        detail=LOCK_TYPES[record["arg"] & 0xff] if kind == "lock" else None,
+        result=record["result"],
+        unfinished=record["in_flight"])
+
+
+@dataclass
+class Log:
+    records: list[dict]
+    threads: Threads
+    problems: list
+
+    def ops(self) -> set[str]:
+        return {record["op"] for record in self.records}
+
+
+def recorded(directory: Path) -> Log:
+    """What the op log of the directory says."""
+    problems: list = []
+    records = list(oplog_reader.read_store(directory, problems))
+    # Segments of a process follow each other; clocks are anchored anew in each.
+    records.sort(key=lambda r: (os.path.basename(r["segment"]), r["time"], r["slot"]))
+    threads: Threads = defaultdict(list)
+    for record in records:
+        event = log_event(record)
+        if event is not None:
+            threads[record["tid"]].append(event)
+    return Log(records, threads, problems)
+
+
+# ---- comparing ----
+
+LOCK_KINDS = {"lock", "flock"}
+
+
+def without_results_of_maps(event: Event) -> Event:
+    return replace(event, result=None) if event.kind == "mmap" and (event.result or 0) >= 0 else event
+
+
+def side(threads: Threads, locks: bool) -> Threads:
+    out = {}
+    for tid, events in threads.items():
+        kept = [without_results_of_maps(e) for e in events if locks or e.kind not in LOCK_KINDS]
+        if kept:
+            out[tid] = kept
+    return out
+
+
+def explain(tid: int, seen: list[Event], logged: list[Event]) -> list[str]:
+    def text(event):
+        return f"{event.kind} {event.path} {event.second} {event.length} {event.result}"
+
+    matcher = difflib.SequenceMatcher(None, [text(e) for e in seen], [text(e) for e in logged],
+                                      autojunk=False)
+    lines = []
+    for tag, a, b, c, d in matcher.get_opcodes():
+        if tag == "equal":
+            lines += [f"thread {tid}, call {a + i}: {e} was recorded as {logged[c + i]}"
+                      for i, e in enumerate(seen[a:b]) if not e.agrees(logged[c + i])]
+            continue
+        lines += [f"thread {tid}, call {a + i}: not recorded: {e}" for i, e in enumerate(seen[a:b])]
+        lines += [f"thread {tid}, record {c + i}: did not happen: {e}"
+                  for i, e in enumerate(logged[c:d])]
+    return lines
+
+
+def differences(seen: Threads, logged: Threads, locks: bool = True, ordered: bool = True) -> list[str]:
+    """What is in one and not in the other, one line each. Empty: they agree.
+
+    locks=False leaves record locks and flock out: the shim may ask for another lock than its
+    caller. ordered=False is for signal handlers: their calls come between a record and its call.
+    """
+    seen, logged = side(seen, locks), side(logged, locks)
+    lines = []
+    for tid in sorted(set(seen) | set(logged)):
+        a, b = seen.get(tid, []), logged.get(tid, [])
+        if not ordered:
+            a, b = sorted(a, key=str), sorted(b, key=str)
+        if len(a) != len(b) or not all(x.agrees(y) for x, y in zip(a, b)):
+            lines += explain(tid, a, b) or [f"thread {tid}: order differs"]
+    return lines
+
+
+def differences_after_kill(seen: Threads, logged: Threads, locks: bool = True) -> list[str]:
+    """As differences(), when all was killed: each thread may have had one call in flight.
+
+    A record is claimed before its call and finished after it, so the last call of a thread may
+    be seen done and recorded as in flight, or recorded as in flight and not seen at all.
+    """
+    seen, logged = side(seen, locks), side(logged, locks)
+    lines = []
+    for tid in sorted(set(seen) | set(logged)):
+        a, b = seen.get(tid, []), logged.get(tid, [])
+        done = [e for e in b if not e.unfinished]
+        flying = [e for e in b if e.unfinished]
+        if len(flying) > 1 or flying and b[-1] is not flying[0]:
+            lines.append(f"thread {tid}: {len(flying)} calls in flight: {'; '.join(map(str, flying))}")
+        sure = [e for e in a if not e.unfinished]
+        if len(sure) == len(done) + 1 and flying and sure[-1].agrees(flying[0]):
+            sure.pop()
+        if len(sure) != len(done) or not all(x.agrees(y) for x, y in zip(sure, done)):
+            # A call that was cut off by the kill may still have been finished and recorded.
+            if len(a) == len(done) and all(x.agrees(y) for x, y in zip(a, done)):
+                continue
+            lines += explain(tid, sure, done)
+    return lines
+
+
+# ---- all of it together ----
+
+
+@dataclass
+class Testimony:
+    """A program's run: how it ended, what strace saw, what was recorded."""
+
+    status: int
+    output: str
+    errors: str
+    strace: Strace
+    log: Log
+
+    def differences(self, **how) -> list[str]:
+        return differences(self.strace.threads, self.log.threads, **how)
+
+    def check(self, at_least: int = 1, **how) -> "Testimony":
+        """Both agree, and there was something to agree on."""
+        found = self.differences(**how)
+        assert not found, f"{len(found)} differences:\n" + "\n".join(found[:40])
+        assert not self.log.problems
+        total = sum(map(len, self.strace.threads.values()))
+        assert total >= at_least, f"only {total} calls on the directory"
+        return self
+
+    def kinds(self) -> set[str]:
+        return {e.kind for events in self.strace.threads.values() for e in events}
+
+
+def run(argv: list, directory: Path, work: Path, preload: str, env: Optional[dict] = None,
+        cwd: Optional[Path] = None, timeout: float = 120) -> Testimony:
+    """Runs a program under strace and the shim; directory is the protected one."""
+    prefix = work / "strace"
+    for old in work.glob("strace.*"):
+        old.unlink()
+    with subprocess.Popen(command(argv, prefix, preload, env), cwd=cwd, text=True,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, start_new_session=True) as child:
+        try:
+            output, errors = child.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            output, errors = child.communicate()
+            raise AssertionError(f"{argv} did not end in {timeout} s\n{output}\n{errors}") from None
+    strace = Strace(Root(directory), str(cwd or os.getcwd())).read(prefix)
+    return Testimony(child.returncode, output, errors, strace, recorded(directory))
