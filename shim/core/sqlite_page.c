@@ -87,6 +87,8 @@ int sqlite_freelist_walk(const struct sqlite_header *header, const struct file_s
 	unsigned char *p = malloc(header->page_size);
 	int r = p ? 0 : -ENOMEM;
 
+	if (r == 0 && header->freelist_count > f.pages)
+		r = -EBADMSG;
 	while (r == 0 && trunk) {
 		if (trunk > f.pages) {
 			r = -EBADMSG;

@@ -63,7 +63,7 @@ static inline uint32_t sqlite_lock_page(uint32_t page_size)
 typedef int sqlite_free_page_fn(void *context, uint32_t page, bool is_trunk);
 
 /*
- * Walks the freelist: at most header->freelist_count pages, so a loop ends. -EBADMSG: it does not
+ * Walks the freelist: no more pages than the file has, so a loop ends. -EBADMSG: it does not
  * agree with its count or leads out of the file. page may be NULL.
  */
 int sqlite_freelist_walk(const struct sqlite_header *header, const struct file_source *source,

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What a Chroma database says of its collections: names, segments, marks, space. Read from every
+ * schema since 0.4.0.
+ *
+ * A collection has a VECTOR segment (the directory of that name, HNSW) and a METADATA segment
+ * (rows in `embeddings`). Both take their input from the queue, table embeddings_queue; a
+ * segment's mark, in table max_seq_id, is the last queue row it holds durably.
+ */
+#ifndef CORE_CHROMA_H
+#define CORE_CHROMA_H
+
+#include <sqlite3.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define CHROMA_ID_SIZE 64 /* ids are UUIDs of 36 characters */
+#define CHROMA_TOPIC_PREFIX "persistent://default/default/"
+#define CHROMA_SYNC_THRESHOLD 1000
+/* Larger marks are the trace of migration metadb/00005 run twice over the same value. */
+#define CHROMA_MARK_POISONED UINT64_C(0x1111000000000000)
+
+/* embeddings_queue.operation */
+enum chroma_operation {
+	CHROMA_ADD = 0,
+	CHROMA_UPDATE = 1,
+	CHROMA_UPSERT = 2,
+	CHROMA_DELETE = 3,
+};
+
+enum chroma_space { CHROMA_L2, CHROMA_COSINE, CHROMA_IP };
+
+struct chroma_mark {
+	int type; /* SQLITE_NULL: no row, SQLITE_INTEGER, SQLITE_BLOB (Chroma < 1.0), or odd */
+	uint64_t value;
+};
+
+struct chroma_collection {
+	char id[CHROMA_ID_SIZE];
+	char vector_segment[CHROMA_ID_SIZE];   /* "": none */
+	char metadata_segment[CHROMA_ID_SIZE]; /* "": none */
+	char topic[sizeof(CHROMA_TOPIC_PREFIX) + CHROMA_ID_SIZE];
+	const char *name, *database, *tenant; /* lent; database and tenant NULL before 0.4.15 */
+	int64_t dimension;		      /* 0: not known yet */
+	enum chroma_space space;
+	int64_t sync_threshold;
+	struct chroma_mark vector_mark, metadata_mark;
+};
+
+/* Called for each, in the order of creation. A result other than 0 ends it and is returned. */
+typedef int chroma_collection_fn(void *context, const struct chroma_collection *collection);
+
+/* 0, -ENOENT if a table or column is missing, or another -errno of database.h. */
+int chroma_each_collection(sqlite3 *db, chroma_collection_fn *each, void *context);
+
+/* Whether a name could be a segment's directory: a UUID in its usual spelling. */
+bool chroma_is_uuid(const char *name);
+
+#endif
