@@ -19,7 +19,7 @@
 # Variables
 #   CC CFLAGS LDFLAGS   the compiler and its flags; the project's own are added to them
 #   WERROR=1            warnings are errors (always so in check)
-#   SAN=address|thread  build with sanitizers, in a build directory of its own
+#   SAN=address|thread|fuzzer   build with sanitizers, in a build directory of its own
 #   CROSS=TRIPLE        cross build with TRIPLE-gcc, in a build directory of its own
 #   BUILD               the build directory
 #   PREFIX LIBDIR BINDIR INCLUDEDIR DOCDIR DESTDIR   where install puts things
@@ -46,6 +46,7 @@ endif
 CFLAGS ?= -O2 -g
 SAN_address := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 SAN_thread := -fsanitize=thread
+SAN_fuzzer := -fsanitize=fuzzer-no-link,address,undefined
 ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE -Ishim -Iinclude $(LIB_CFLAGS) $(CFLAGS) \
 	-fPIC -fvisibility=hidden -ffunction-sections -fdata-sections -ftls-model=initial-exec \
 	-Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef \
@@ -57,14 +58,14 @@ PRELOAD_FLAGS = -U_FORTIFY_SOURCE $(if $(filter %/real.c,$<),-fno-optimize-sibli
 
 # What compiles nothing by itself needs no libraries to be there.
 ifneq ($(filter-out clean help format check% sanitize fuzz fuzz-replay run demo bench uninstall,$(or $(MAKECMDGOALS),all)),)
-BSD := $(shell $(PKG_CONFIG) --exists libbsd-overlay && echo libbsd-overlay || echo libbsd)
-PACKAGES := sqlite3 $(BSD) libmd libzstd libxxhash
+# Without its overlay, which would put other headers before those that shim/preload stands in for.
+PACKAGES := sqlite3 libbsd libmd libzstd libxxhash
 ifneq ($(shell $(PKG_CONFIG) --exists --print-errors $(PACKAGES) || echo missing),)
 $(error Libraries are missing, see above; `wrappers/setup build` names and installs them)
 endif
 # System headers are not ours to warn about.
 LIB_CFLAGS := $(patsubst -I%,-isystem %,$(shell $(PKG_CONFIG) --cflags $(PACKAGES)))
-LIBS := $(shell $(PKG_CONFIG) --libs sqlite3 $(BSD) libmd libzstd) -lm -lpthread
+LIBS := $(shell $(PKG_CONFIG) --libs $(filter-out libxxhash,$(PACKAGES))) -lm -lpthread
 endif
 
 core_src := $(wildcard shim/core/*.c)
@@ -122,13 +123,13 @@ $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libunit.a $(cores)
 	$(call say,LINK)
 	$(link) -lcmocka $(LIBS)
 
-$(BUILD)/fuzz/%-replay: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/obj/tests/fuzz/replay_main.o $(cores)
+$(BUILD)/fuzz/%-replay: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/obj/tests/fuzz/replay_main.o $(BUILD)/libcore.a
 	$(call say,LINK)
 	$(link) $(LIBS)
 
-$(BUILD)/fuzz/%: tests/fuzz/%.c $(command_src) $(core_src) $(BUILD)/flags
-	$(call say,FUZZ)
-	$(Q)$(CC) $(ALL_CFLAGS) -fsanitize=fuzzer,address,undefined -o $@ $(filter %.c,$^) $(LIBS)
+$(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libcore.a
+	$(call say,LINK)
+	$(link) -fsanitize=fuzzer $(LIBS)
 
 programs := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/bench/*.c tests/e2e/*.c))
 $(programs): $(BUILD)/%: $(BUILD)/obj/tests/%.o
