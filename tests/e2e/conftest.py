@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import hosts  # noqa: E402
+import witness  # noqa: E402
 
 
 def pytest_configure(config):
@@ -83,3 +85,23 @@ def data_in_memory():
         pytest.skip("/dev/shm is not writable")
     with tempfile.TemporaryDirectory(prefix="chromashim-", dir="/dev/shm") as path:
         yield Path(path)
+
+
+@pytest.fixture
+def testify(tmp_path, shim, strace):
+    """Runs a Python script under the shim and strace: testify(script, directory, ...).
+
+    The script's first argument is the directory, which is protected because the environment says
+    so unless named=False.
+    """
+    def run(script: str, directory: Path, *args, named: bool = True, preload: str = shim,
+            env: dict | None = None, cwd: Path | None = None, status: int = 0) -> witness.Testimony:
+        file = tmp_path / "script.py"
+        file.write_text(textwrap.dedent(script), encoding="utf-8")
+        settings = {**({"CHROMASHIM_DIR": str(directory)} if named else {}), **(env or {})}
+        done = witness.run([hosts.python("venv").resolve(), "-I", "-S", file, directory, *args],
+                           directory, tmp_path, preload, settings, cwd)
+        assert done.status == status, done.errors
+        return done
+
+    return run

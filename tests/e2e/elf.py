@@ -6,19 +6,19 @@ import subprocess
 from pathlib import Path
 
 
-def symbols(path: Path, *options: str) -> set[str]:
-    """Names in the dynamic symbol table, without versions."""
-    done = subprocess.run(["nm", "-D", "--without-symbol-versions", *options, str(path)],
-                          capture_output=True, text=True, check=True)
-    return {line.split()[-1] for line in done.stdout.splitlines() if line.strip()}
+def symbols(path: Path, option: str, without: str = "no version") -> set[str]:
+    """Names in the dynamic symbol table; not those of the version `without`."""
+    done = subprocess.run(["nm", "-D", option, str(path)], capture_output=True, text=True, check=True)
+    found = (line.split()[-1].split("@") for line in done.stdout.splitlines() if line.strip())
+    return {name for name, *version in found if without not in version}
 
 
 def imports(path: Path) -> set[str]:
     return symbols(path, "--undefined-only")
 
 
-def exports(path: Path) -> set[str]:
-    return symbols(path, "--defined-only")
+def exports(path: Path, without: str = "no version") -> set[str]:
+    return symbols(path, "--defined-only", without)
 
 
 SHT_DYNSYM = 11

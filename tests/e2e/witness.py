@@ -139,12 +139,15 @@ def split_arguments(text: str) -> list[str]:
     return parts
 
 
+def plain(text: str) -> str:
+    """Undoes strace's escapes."""
+    return text.encode("latin-1").decode("unicode_escape").encode("latin-1").decode(
+        errors="surrogateescape")
+
+
 def unquote(text: str) -> Optional[str]:
     match = PLAIN_PATH.match(text)
-    if not match:
-        return None
-    return match[1].encode("latin-1").decode("unicode_escape").encode("latin-1").decode(
-        errors="surrogateescape")
+    return plain(match[1]) if match else None
 
 
 def number(text: str) -> int:
@@ -174,7 +177,7 @@ class Root:
         if not path.startswith(self.real + "/"):
             return None
         name = path[len(self.real) + 1:]
-        if name == STORE or name.startswith(STORE + "/"):
+        if STORE in name.split("/"):
             return None
         return re.sub(r"#\d+$", "#", name)  # a file of O_TMPFILE has a number, not a name
 
@@ -256,14 +259,14 @@ class Thread:
 
     def fd(self, text: str) -> Optional[str]:
         match = FD.match(text)
-        return self.strace.root.relative(match[2]) if match and match[2] else None
+        return self.strace.root.relative(plain(match[2])) if match and match[2] else None
 
     def at(self, directory: str, path: str) -> Optional[str]:
         name = unquote(path)
         if name is None:
             return None
         match = FD.match(directory)
-        base = match[2] if match and match[2] else self.cwd
+        base = plain(match[2]) if match and match[2] else self.cwd
         if name == "":  # AT_EMPTY_PATH
             return self.strace.root.relative(base)
         return self.strace.root.relative(os.path.join(base, name))
@@ -361,9 +364,11 @@ class Thread:
             self.positions = {int(match[1]): value}
         return None
 
-    def two(self, kind, first, second):
+    def two(self, kind, first, second, old=""):
         if first is None and second is None:
             return None
+        if old.startswith('"/proc/'):
+            first = None  # the name of a descriptor
         return Event(kind, first or "", second or "")
 
     def do_rename(self, _name, a, _value):
@@ -376,7 +381,7 @@ class Thread:
         return self.two("link", self.path(a[0]), self.path(a[1]))
 
     def do_linkat(self, _name, a, _value):
-        return self.two("link", self.at(a[0], a[1]), self.at(a[2], a[3]))
+        return self.two("link", self.at(a[0], a[1]), self.at(a[2], a[3]), a[1])
 
     def do_symlink(self, _name, a, _value):
         path = self.path(a[1])
@@ -449,7 +454,7 @@ class Thread:
 
     def do_chdir(self, name, a, value):
         if value == 0:
-            new = unquote(a[0]) if name == "chdir" else FD.match(a[0])[2]
+            new = unquote(a[0]) if name == "chdir" else plain(FD.match(a[0])[2])
             self.cwd = os.path.join(self.cwd, new or "")
 
     def do_clone(self, name, a, value):

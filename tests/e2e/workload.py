@@ -2,7 +2,8 @@
 """What a host of Chroma is made to do; runs inside a virtual environment that has chromadb.
 
     workload.py TARGET PART...     prints what the parts saw, as one JSON object
-    workload.py TARGET load        upserts for ever, telling each batch (for kills)
+    workload.py - forks            reads directories from stdin; for each, forks a child that
+                                   upserts into it until it is killed
 
 TARGET is a directory (PersistentClient) or host:port (HttpClient). Embeddings are made from a seed,
 so every host and every run gets the same ones, and nothing is ever downloaded.
@@ -120,13 +121,24 @@ def load(client: Any) -> None:
     while True:
         books.upsert(**records(first, first, 20))
         first += 20
-        print(first, flush=True)
+
+
+def forks() -> None:
+    for line in sys.stdin:
+        child = os.fork()
+        if not child:
+            load(connect(line.strip()))
+        print(child, flush=True)
+        os.waitpid(child, 0)
+        print("dead", flush=True)
 
 
 def main() -> None:
+    if sys.argv[2:] == ["forks"]:
+        import chromadb.api.rust  # noqa: F401, so that the children need not
+        forks()
+        return
     client = connect(sys.argv[1])
-    if sys.argv[2:] == ["load"]:
-        load(client)
     parts = {"life": life, "again": again}
     json.dump({part: parts[part](client) for part in sys.argv[2:]}, sys.stdout)
 
