@@ -44,6 +44,7 @@ struct transaction {
 	bool cut;	   /* the database was cut to its size before */
 	bool housekeeping; /* in the WAL: a checkpoint or a recovery */
 	bool committed;	   /* in the WAL: a commit frame */
+	bool failed;	   /* a hot journal could not be played back */
 	uint64_t number, since, pages, bytes;
 	struct page_one before, after;
 	/* The journal; `record` is where the next page record begins. */
