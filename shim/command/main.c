@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The chromashim command: a table of verbs.
+ */
+#include "command/command.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "command/terminal.h"
+
+/* By this symbol the library knows the command, and stays out of it whatever LD_PRELOAD says. */
+extern const char chromashim_command_marker;
+__attribute__((visibility("default"), used)) const char chromashim_command_marker = 1;
+
+static int command_help(int argc, char **argv);
+
+static const struct command commands[] = {
+    {"status", command_status, "is a process protected now, and what is recorded", status_usage,
+     COMMAND_READ_ONLY | COMMAND_JSON},
+    {"log", command_log, "what was done to the data directory", log_usage, COMMAND_JSON},
+    {"help", command_help, "this, or all about one command", "Usage: chromashim help [COMMAND]\n",
+     COMMAND_READ_ONLY},
+};
+
+#define COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+static const struct command *find_command(const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < COMMANDS; i++)
+		if (!strcmp(commands[i].name, name))
+			return &commands[i];
+	return NULL;
+}
+
+static void print_overview(FILE *out)
+{
+	size_t i;
+
+	fputs("Usage: chromashim COMMAND [OPTION]... [DIR]\n"
+	      "\n"
+	      "Looks after a Chroma directory that is protected by libchromashim.so. DIR is\n"
+	      "CHROMASHIM_DIR or ./chroma_data if not given.\n"
+	      "\n",
+	      out);
+	for (i = 0; i < COMMANDS; i++)
+		fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
+	fputs(
+	    "\n"
+	    "`chromashim help COMMAND` tells all about one; `chromashim --version` the version.\n",
+	    out);
+}
+
+static int fail_unknown(const char *name)
+{
+	return fail(EXIT_USAGE, 0, "`chromashim help` lists what there is.",
+		    "there is no command '%s'", name);
+}
+
+static int command_help(int argc, char **argv)
+{
+	const struct command *c;
+
+	if (argc < 2) {
+		print_overview(stdout);
+		return EXIT_DONE;
+	}
+	c = find_command(argv[1]);
+	if (!c)
+		return fail_unknown(argv[1]);
+	fputs(c->usage, stdout);
+	return EXIT_DONE;
+}
+
+int main(int argc, char **argv)
+{
+	static char help[] = "help", program[] = "chromashim";
+	const struct command *c;
+	int status;
+
+	terminal_start();
+	if (argc < 2) {
+		print_overview(stderr);
+		return EXIT_USAGE;
+	}
+	if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V")) {
+		printf("chromashim %s\n", CHROMASHIM_VERSION);
+		return terminal_finish(EXIT_DONE);
+	}
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
+		argv[1] = help;
+	c = find_command(argv[1]);
+	if (!c)
+		return fail_unknown(argv[1]);
+	/* getopt names the program in its messages. */
+	argv[1] = program;
+	status = c->run(argc - 1, argv + 1);
+	return terminal_finish(status);
+}

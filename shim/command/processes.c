@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Other processes, by /proc. And what SQLite a file carries.
+ */
+#include "command/processes.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+int process_maps_file(uint32_t pid, uint64_t device, uint64_t inode, const char *name)
+{
+	char path[64], *line = NULL;
+	size_t room = 0;
+	int found = 0;
+	FILE *maps;
+
+	snprintf(path, sizeof(path), "/proc/%" PRIu32 "/maps", pid);
+	maps = fopen(path, "re");
+	if (!maps)
+		return -errno;
+	while (!found && getline(&line, &room, maps) > 0) {
+		unsigned major_number, minor_number;
+		uint64_t number;
+		char *at;
+
+		if (sscanf(line, "%*s %*s %*s %x:%x %" SCNu64, &major_number, &minor_number,
+			   &number) != 3 ||
+		    number != inode)
+			continue;
+		/* On btrfs and overlayfs stat() and maps name different devices. */
+		at = strrchr(line, '/');
+		found = makedev(major_number, minor_number) == device ||
+			(at && !strncmp(at + 1, name, strlen(name)));
+	}
+	if (!found && ferror(maps))
+		found = -EIO;
+	free(line);
+	fclose(maps);
+	return found;
+}
+
+/* ---- who has a file open ---- */
+
+static void read_first(const char *pid, const char *file, char *out, size_t room)
+{
+	char path[320];
+	ssize_t n = 0, i;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%.255s/%s", pid, file);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		n = read(fd, out, room - 1);
+		close(fd);
+	}
+	n = n > 0 ? n : 0;
+	while (n > 0 && (out[n - 1] == '\0' || out[n - 1] == '\n'))
+		n--;
+	for (i = 0; i < n; i++)
+		if (out[i] == '\0')
+			out[i] = ' ';
+	out[n] = '\0';
+}
+
+/* 1, 0 or -errno. */
+static int has_open(const char *pid, const struct stat *file)
+{
+	char path[320];
+	struct dirent *d;
+	struct stat st;
+	int found = 0;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%.255s/fd", pid);
+	dir = opendir(path);
+	if (!dir)
+		return -errno;
+	while (!found && (d = readdir(dir)))
+		if (isdigit((unsigned char)*d->d_name) &&
+		    fstatat(dirfd(dir), d->d_name, &st, 0) == 0)
+			found = st.st_dev == file->st_dev && st.st_ino == file->st_ino;
+	closedir(dir);
+	return found;
+}
+
+static int compare_openers(const void *a, const void *b)
+{
+	const struct process_opener *x = a, *y = b;
+
+	return x->pid < y->pid ? -1 : x->pid > y->pid;
+}
+
+static int add_opener(struct process_opener **list, unsigned n, const char *pid)
+{
+	struct process_opener *bigger = realloc(*list, (n + 1) * sizeof(**list));
+
+	if (!bigger)
+		return -ENOMEM;
+	*list = bigger;
+	memset(&bigger[n], 0, sizeof(bigger[n]));
+	bigger[n].pid = (uint32_t)strtoul(pid, NULL, 10);
+	read_first(pid, "comm", bigger[n].name, sizeof(bigger[n].name));
+	read_first(pid, "cmdline", bigger[n].command, sizeof(bigger[n].command));
+	return 0;
+}
+
+int process_find_openers(const struct stat *file, struct process_opener **list_out,
+			 unsigned *hidden_out)
+{
+	DIR *proc = opendir("/proc");
+	struct dirent *d;
+	unsigned n = 0;
+	int r = 0;
+
+	*list_out = NULL;
+	*hidden_out = 0;
+	if (!proc)
+		return -errno;
+	while (r == 0 && (d = readdir(proc))) {
+		int found;
+
+		if (!isdigit((unsigned char)*d->d_name) ||
+		    strtoul(d->d_name, NULL, 10) == (unsigned long)getpid())
+			continue;
+		found = has_open(d->d_name, file);
+		*hidden_out += found == -EACCES || found == -EPERM;
+		if (found > 0)
+			r = add_opener(list_out, n, d->d_name);
+		n += found > 0 && r == 0;
+	}
+	closedir(proc);
+	if (r < 0) {
+		free(*list_out);
+		*list_out = NULL;
+		return r;
+	}
+	if (n)
+		qsort(*list_out, n, sizeof(**list_out), compare_openers);
+	return (int)n;
+}
+
+/* ---- SQLite in a file ---- */
+
+/* 'd' a digit, 'h' a hexadecimal one, else itself. */
+static bool fits(const char *text, const char *pattern)
+{
+	for (; *pattern; pattern++, text++) {
+		if (*pattern == 'd' ? !isdigit((unsigned char)*text) : *text != *pattern)
+			return false;
+	}
+	return true;
+}
+
+static bool is_source_id(const char *text)
+{
+	int i;
+
+	if (!fits(text, "20dd-dd-dd dd:dd:dd "))
+		return false;
+	for (i = 20; i < 84; i++)
+		if (!isxdigit((unsigned char)text[i]) || isupper((unsigned char)text[i]))
+			return false;
+	return true;
+}
+
+/* Length of "3.46.0" or "3.46.0.1" at text, 0 if there is none. */
+static size_t version_length(const char *text, size_t size)
+{
+	size_t i, dots = 0;
+
+	if (size < 8 || text[0] != '3' || text[1] != '.')
+		return 0;
+	for (i = 0; i < size && i < 12 && (isdigit((unsigned char)text[i]) || text[i] == '.'); i++)
+		dots += text[i] == '.';
+	return dots >= 2 && dots <= 3 && i < size && text[i - 1] != '.' ? i : 0;
+}
+
+/* sqlite3_version[] is a constant of the same object file, so the nearest one is the one. */
+static void find_version(const char *data, size_t size, size_t at, struct sqlite_build *out)
+{
+	size_t reach = 1u << 20, best = SIZE_MAX, i;
+	size_t begin = at > reach ? at - reach : 1, end = size - at > reach ? at + reach : size;
+
+	for (i = begin; i + 8 < end; i++) {
+		size_t n, distance = i > at ? i - at : at - i;
+
+		if (data[i] != '3' || data[i - 1] != '\0' || distance >= best)
+			continue;
+		n = version_length(data + i, size - i);
+		if (!n || n >= sizeof(out->version) || data[i + n] != '\0')
+			continue;
+		memcpy(out->version, data + i, n);
+		out->version[n] = '\0';
+		best = distance;
+	}
+}
+
+bool sqlite_build_find(const char *data, size_t size, struct sqlite_build *out)
+{
+	const char *p = data, *end = data + size;
+
+	memset(out, 0, sizeof(*out));
+	while (end - p > 84 && (p = memmem(p, (size_t)(end - p), "20", 2)) && end - p > 84) {
+		if (is_source_id(p)) {
+			memcpy(out->source_id, p, 84);
+			out->source_id[84] = '\0';
+			find_version(data, size, (size_t)(p - data), out);
+			return true;
+		}
+		p++;
+	}
+	return false;
+}
+
+static bool search_file(const char *path, struct sqlite_build *out)
+{
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	bool found = false;
+	struct stat st;
+
+	if (fd < 0)
+		return false;
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0) {
+		void *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+
+		if (map != MAP_FAILED) {
+			found = sqlite_build_find(map, (size_t)st.st_size, out);
+			munmap(map, (size_t)st.st_size);
+		}
+	}
+	close(fd);
+	return found;
+}
+
+bool process_find_sqlite(uint32_t pid, const char *path, struct sqlite_build *out)
+{
+	char inside[4200];
+
+	memset(out, 0, sizeof(*out));
+	if (*path != '/')
+		return false;
+	/* In a container, the path is the container's. */
+	snprintf(inside, sizeof(inside), "/proc/%" PRIu32 "/root%.4096s", pid, path);
+	return search_file(inside, out) || search_file(path, out);
+}

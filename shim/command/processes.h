@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Other processes, by /proc: which files they map and have open. And what SQLite a file carries.
+ */
+#ifndef COMMAND_PROCESSES_H
+#define COMMAND_PROCESSES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+/* Does the process map this very file, known by its last path component too? 1, 0 or -errno. */
+int process_maps_file(uint32_t pid, uint64_t device, uint64_t inode, const char *name);
+
+struct process_opener {
+	uint32_t pid;
+	char name[64];	   /* comm */
+	char command[256]; /* command line, cut */
+};
+
+/*
+ * Processes that have the file open, by pid. *list_out is the caller's to free; *hidden_out: how
+ * many processes could not be looked into. The number of them, or -errno.
+ */
+int process_find_openers(const struct stat *file, struct process_opener **list_out,
+			 unsigned *hidden_out);
+
+/* "2024-05-23 13:25:27 96c92aba…" and "3.46.0" ("" if unknown), as compiled into a file. */
+struct sqlite_build {
+	char source_id[20 + 64 + 1];
+	char version[16];
+};
+
+/* Looks for a SQLite in the file, as the process sees it. False if there is none to be found. */
+bool process_find_sqlite(uint32_t pid, const char *path, struct sqlite_build *out);
+
+/* The same in memory. */
+bool sqlite_build_find(const char *data, size_t size, struct sqlite_build *out);
+
+#endif

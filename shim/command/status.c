@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * `chromashim status`: is a process protected now, and what is recorded.
+ *
+ * A process is protected if its segment's header names a process that lives (pid, start time, boot)
+ * and that process has this very file mapped: an environment variable proves nothing.
+ */
+#include "command/status.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include <bsd/string.h>
+
+#include "core/oplog.h"
+
+const char status_usage[] =
+    "Usage: chromashim status [OPTION]... [DIR]\n"
+    "\n"
+    "Tells whether a process that works on a Chroma directory is protected now, by proof from\n"
+    "inside the process, and what is recorded. DIR is CHROMASHIM_DIR or ./chroma_data if not\n"
+    "given.\n"
+    "\n"
+    "      --json   one JSON object\n"
+    "      --check  for monitoring: one line, exit status 0 fine, 1 warning, 2 damage, 3 unknown\n"
+    "      --utc    times in UTC\n"
+    "\n"
+    "Exit status without --check: 0 done (protected or not), 3 done but the log is damaged or\n"
+    "records were lost, 10 no store, 12 no such directory or no Chroma directory.\n";
+
+/* ---- gathering ---- */
+
+static struct status_process *process_of(struct status *s, const struct oplog_header *h)
+{
+	struct status_process *p;
+	unsigned i;
+
+	for (i = 0; i < s->processes_size; i++) {
+		p = &s->processes[i];
+		if (p->header.pid == h->pid && p->header.start_ticks == h->start_ticks)
+			return p;
+	}
+	p = realloc(s->processes, (s->processes_size + 1) * sizeof(*p));
+	if (!p)
+		return NULL;
+	s->processes = p;
+	p += s->processes_size++;
+	memset(p, 0, sizeof(*p));
+	p->header = *h;
+	return p;
+}
+
+static int note_copy(struct status *s, const struct oplog_entry *e)
+{
+	struct status_process *p;
+	unsigned i;
+
+	for (i = 0; i < s->processes_size; i++) {
+		p = &s->processes[i];
+		if (p->header.pid == e->header->pid &&
+		    p->header.start_ticks == e->header->start_ticks)
+			break;
+	}
+	if (i == s->processes_size || p->copies_size == STATUS_COPIES || !e->name)
+		return 0;
+	for (i = 0; i < p->copies_size; i++) {
+		if (!strcmp(p->copies[i].path, e->name)) {
+			p->copies[i].above |= e->arg == OPLOG_COPY_ABOVE;
+			return 0;
+		}
+	}
+	strlcpy(p->copies[i].path, e->name, sizeof(p->copies[i].path));
+	p->copies[i].above = e->arg == OPLOG_COPY_ABOVE;
+	p->copies_size++;
+	return 0;
+}
+
+/* Which living processes there are, before their records are read. */
+static int note_processes(struct status *s, struct oplog_reader *reader)
+{
+	size_t i;
+
+	for (i = 0; i < oplog_reader_segments(reader); i++) {
+		const struct oplog_segment_info *info = oplog_reader_segment(reader, i);
+		struct status_process *p;
+		int mapped;
+
+		if (info->error || info->life != OPLOG_LIVE)
+			continue;
+		p = process_of(s, &info->header);
+		if (!p)
+			return -ENOMEM;
+		if (info->packed || p->proof == PROOF_MAPPED)
+			continue;
+		mapped = process_maps_file(info->header.pid, info->device, info->inode, info->name);
+		p->proof = mapped > 0 ? PROOF_MAPPED : mapped < 0 ? PROOF_HIDDEN : p->proof;
+	}
+	return 0;
+}
+
+static void sum_up(struct status *s, struct oplog_reader *reader)
+{
+	size_t i;
+	unsigned k;
+
+	for (i = 0; i < oplog_reader_segments(reader); i++) {
+		const struct oplog_segment_info *info = oplog_reader_segment(reader, i);
+
+		s->segments++;
+		s->packed += info->packed;
+		s->bytes += info->size;
+		s->records += info->records;
+		s->damaged += info->damaged;
+		s->unreadable += info->error && info->error != -ENOENT;
+		s->cut += info->missing != 0;
+		if (info->life != OPLOG_LIVE) {
+			s->in_flight_dead += info->in_flight;
+			continue;
+		}
+		for (k = 0; k < s->processes_size; k++) {
+			struct status_process *p = &s->processes[k];
+
+			if (p->header.pid == info->header.pid &&
+			    p->header.start_ticks == info->header.start_ticks)
+				p->records += info->records;
+		}
+	}
+	s->lost = oplog_reader_lost(reader);
+}
+
+static int gather_log(struct status *s, int storefd)
+{
+	struct oplog_reader *reader = NULL;
+	struct oplog_entry e;
+	int r = oplog_reader_open(storefd, &reader);
+
+	if (r == -ENOENT)
+		return 0;
+	if (r == 0)
+		r = note_processes(s, reader);
+	while (r == 0 && (r = oplog_reader_next(reader, &e)) > 0) {
+		if (s->first_time == 0)
+			s->first_time = e.time;
+		s->last_time = e.time;
+		r = e.op == OP_SQL_COPY ? note_copy(s, &e) : 0;
+	}
+	if (r == 0)
+		sum_up(s, reader);
+	oplog_reader_close(reader);
+	return r;
+}
+
+static bool is_protected(const struct status *s, uint32_t pid)
+{
+	unsigned i;
+
+	for (i = 0; i < s->processes_size; i++)
+		if (s->processes[i].header.pid == pid && s->processes[i].proof != PROOF_NONE)
+			return true;
+	return false;
+}
+
+/* Who works on the database without being protected. */
+static int gather_others(struct status *s, int dirfd)
+{
+	struct stat st;
+	int i, n;
+
+	if (fstatat(dirfd, DATABASE_NAME, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0;
+	n = process_find_openers(&st, &s->others, &s->hidden);
+	if (n < 0)
+		return n;
+	for (i = 0; i < n; i++)
+		if (!is_protected(s, s->others[i].pid))
+			s->others[s->others_size++] = s->others[i];
+	return 0;
+}
+
+static void gather_builds(struct status *s)
+{
+	unsigned i, k;
+
+	for (i = 0; i < s->processes_size; i++)
+		for (k = 0; k < s->processes[i].copies_size; k++)
+			process_find_sqlite(s->processes[i].header.pid,
+					    s->processes[i].copies[k].path,
+					    &s->processes[i].copies[k].build);
+}
+
+static void count_protected(struct status *s)
+{
+	unsigned i;
+
+	for (i = 0; i < s->processes_size; i++) {
+		s->protected_size += s->processes[i].proof == PROOF_MAPPED;
+		s->unproven_size += s->processes[i].proof == PROOF_HIDDEN;
+	}
+}
+
+static enum check_code judge(const struct status *s)
+{
+	if (s->damaged || s->unreadable || s->cut)
+		return CHECK_DAMAGE;
+	if (!s->protected_size && s->unproven_size)
+		return CHECK_UNKNOWN;
+	if (!s->protected_size || s->others_size || s->lost)
+		return CHECK_WARNING;
+	return CHECK_FINE;
+}
+
+/* ---- the verb ---- */
+
+enum { OPT_JSON = 256, OPT_CHECK, OPT_UTC };
+
+static int parse_arguments(struct status_options *o, int argc, char **argv)
+{
+	static const struct option options[] = {
+	    {"json", no_argument, NULL, OPT_JSON},
+	    {"check", no_argument, NULL, OPT_CHECK},
+	    {"utc", no_argument, NULL, OPT_UTC},
+	    {"help", no_argument, NULL, 'h'},
+	    {NULL, 0, NULL, 0},
+	};
+	int option;
+
+	memset(o, 0, sizeof(*o));
+	while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+		switch (option) {
+		case OPT_JSON:
+			o->json = true;
+			break;
+		case OPT_CHECK:
+			o->check = true;
+			break;
+		case OPT_UTC:
+			o->utc = true;
+			break;
+		case 'h':
+			o->help = true;
+			break;
+		default:
+			return fail_usage("status");
+		}
+	}
+	if (argc - optind > 1)
+		return fail(EXIT_USAGE, 0, "See `chromashim help status`.",
+			    "status takes one directory, and there are %d", argc - optind);
+	o->dir = argv[optind];
+	return 0;
+}
+
+static int show(struct status *s, const struct status_options *o)
+{
+	const struct target *t = s->target;
+	int r = t->storefd >= 0 ? gather_log(s, t->storefd) : 0;
+
+	if (r == 0)
+		r = gather_others(s, t->dirfd);
+	if (r < 0)
+		return fail(o->check ? (enum exit_code)CHECK_UNKNOWN : exit_code_of(r), r,
+			    "Run this as the owner of the data directory.",
+			    "cannot find out about '%s'", t->dir);
+	count_protected(s);
+	s->verdict = judge(s);
+	if (o->json || !o->check)
+		gather_builds(s);
+	if (o->json)
+		status_print_json(s);
+	else if (o->check)
+		status_print_check(s);
+	else
+		status_print_text(s, o->utc);
+	if (o->check)
+		return (int)s->verdict;
+	if (t->storefd < 0)
+		return fail(EXIT_NO_STORE, 0,
+			    "Start Chroma with LD_PRELOAD=/path/to/libchromashim.so.",
+			    "there is no store '%s'", t->store);
+	return s->verdict == CHECK_DAMAGE || s->lost ? EXIT_WARNINGS : EXIT_DONE;
+}
+
+int command_status(int argc, char **argv)
+{
+	struct status_options o;
+	struct status s = {0};
+	struct target t;
+	int status = parse_arguments(&o, argc, argv);
+
+	if (status)
+		return status;
+	if (o.help) {
+		fputs(status_usage, stdout);
+		return EXIT_DONE;
+	}
+	status = target_open(&t, o.dir, false);
+	if (status == 0) {
+		s.target = &t;
+		status = show(&s, &o);
+	} else if (o.check) {
+		status = CHECK_UNKNOWN;
+	}
+	free(s.processes);
+	free(s.others);
+	target_close(&t);
+	return status;
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What `chromashim status` has found out, and how it is shown.
+ */
+#ifndef COMMAND_STATUS_H
+#define COMMAND_STATUS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "command/command.h"
+#include "command/processes.h"
+#include "core/oplog_read.h"
+
+#define STATUS_COPIES 8
+
+/* Is the process that the log names at work on it? */
+enum status_proof {
+	PROOF_NONE,   /* it lives, and does not map its segment any more */
+	PROOF_HIDDEN, /* it lives, and we may not look into it */
+	PROOF_MAPPED, /* it lives and maps its segment */
+};
+
+struct status_copy {
+	char path[256];
+	bool above; /* its entry points are seen; else through the file protocol */
+	struct sqlite_build build;
+};
+
+struct status_process {
+	struct oplog_header header;
+	enum status_proof proof;
+	uint64_t records;
+	struct status_copy copies[STATUS_COPIES];
+	unsigned copies_size;
+};
+
+struct status {
+	const struct target *target;
+	struct status_process *processes; /* living ones */
+	unsigned processes_size, protected_size, unproven_size;
+	struct process_opener *others; /* have the database open and are not protected */
+	unsigned others_size, hidden;
+	uint64_t segments, packed, bytes, records, in_flight_dead;
+	uint64_t lost, damaged, unreadable, cut;
+	uint64_t first_time, last_time; /* of records */
+	enum check_code verdict;
+};
+
+struct status_options {
+	bool json, check, utc, help;
+	const char *dir;
+};
+
+void status_print_json(const struct status *s);
+void status_print_text(const struct status *s, bool utc);
+/* One line, as monitoring plugins give it. */
+void status_print_check(const struct status *s);
+
+#endif

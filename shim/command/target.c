@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Messages and exit codes, and which data directory a verb is about.
+ */
+#include "command/command.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <bsd/string.h>
+
+#include "core/fileio.h"
+
+int fail(enum exit_code code, int error, const char *todo, const char *format, ...)
+{
+	va_list ap;
+
+	fflush(stdout);
+	fputs("chromashim: ", stderr);
+	va_start(ap, format);
+	vfprintf(stderr, format, ap);
+	va_end(ap);
+	if (error)
+		fprintf(stderr, ": %s", strerror(error < 0 ? -error : error));
+	fputc('\n', stderr);
+	if (todo)
+		fprintf(stderr, "  %s\n", todo);
+	return (int)code;
+}
+
+void warn(const char *format, ...)
+{
+	va_list ap;
+
+	fflush(stdout);
+	fputs("chromashim: ", stderr);
+	va_start(ap, format);
+	vfprintf(stderr, format, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+}
+
+enum exit_code exit_code_of(int error)
+{
+	switch (-error) {
+	case EBUSY:
+	case EAGAIN:
+		return EXIT_BUSY;
+	case ENOENT:
+	case ENOTDIR:
+		return EXIT_NOT_FOUND;
+	case ENOSPC:
+	case EDQUOT:
+		return EXIT_NO_SPACE;
+	default:
+		return EXIT_FAILED;
+	}
+}
+
+int fail_usage(const char *verb)
+{
+	fprintf(stderr, "  See `chromashim help%s%s`.\n", verb ? " " : "", verb ? verb : "");
+	return EXIT_USAGE;
+}
+
+static void choose_directory(struct target *t, const char *dir)
+{
+	const char *given = getenv("CHROMASHIM_DIR");
+	size_t n;
+
+	if (!dir && given && *given) {
+		n = strcspn(given, ":");
+		if (n >= sizeof(t->dir))
+			n = sizeof(t->dir) - 1;
+		memcpy(t->dir, given, n);
+		t->dir[n] = '\0';
+		return;
+	}
+	strlcpy(t->dir, dir ? dir : "./chroma_data", sizeof(t->dir));
+	n = strlen(t->dir);
+	while (n > 1 && t->dir[n - 1] == '/')
+		t->dir[--n] = '\0';
+}
+
+static bool looks_like_chroma(int dirfd)
+{
+	return faccessat(dirfd, DATABASE_NAME, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static int open_store(struct target *t, bool need_store)
+{
+	const char *moved = getenv("CHROMASHIM_STORE");
+	int fd, error;
+
+	if (moved && *moved) {
+		strlcpy(t->store, moved, sizeof(t->store));
+		fd = open(moved, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		fd = fd < 0 ? -errno : fd;
+	} else {
+		snprintf(t->store, sizeof(t->store), "%.4000s/%s", t->dir, STORE_NAME);
+		fd = file_open_directory_at(t->dirfd, STORE_NAME);
+	}
+	t->storefd = fd < 0 ? -1 : fd;
+	error = fd < 0 ? fd : 0;
+	if (error == -ENOENT && !looks_like_chroma(t->dirfd))
+		return fail(EXIT_NOT_FOUND, 0,
+			    "Give the directory that Chroma was started with (`chroma run --path`, "
+			    "PersistentClient(path=…)).",
+			    "'%s' is no Chroma directory: it has no %s", t->dir, DATABASE_NAME);
+	if (error == 0 || (error == -ENOENT && !need_store))
+		return 0;
+	if (error == -ENOENT)
+		return fail(EXIT_NO_STORE, 0,
+			    "Nothing was recorded yet: start Chroma with "
+			    "LD_PRELOAD=/path/to/libchromashim.so.",
+			    "there is no store '%s'", t->store);
+	if (error == -EACCES)
+		return fail(EXIT_FAILED, error, "Run this as the owner of the data directory.",
+			    "cannot open the store '%s'", t->store);
+	return fail(
+	    EXIT_FAILED, error,
+	    "The store has to be a directory, and no symbolic link; move away what is there.",
+	    "cannot open the store '%s'", t->store);
+}
+
+int target_open(struct target *t, const char *dir, bool need_store)
+{
+	int error;
+
+	memset(t, 0, sizeof(*t));
+	t->storefd = -1;
+	choose_directory(t, dir);
+	t->dirfd = open(t->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (t->dirfd < 0) {
+		error = -errno;
+		return fail(error == -ENOENT || error == -ENOTDIR ? EXIT_NOT_FOUND : EXIT_FAILED,
+			    error,
+			    error == -EACCES
+				? "Run this as the owner of the data directory."
+				: "Give Chroma's data directory as DIR, or set CHROMASHIM_DIR.",
+			    "cannot open the data directory '%s'", t->dir);
+	}
+	return open_store(t, need_store);
+}
+
+void target_close(struct target *t)
+{
+	if (t->storefd >= 0)
+		close(t->storefd);
+	if (t->dirfd >= 0)
+		close(t->dirfd);
+	t->storefd = t->dirfd = -1;
+}
