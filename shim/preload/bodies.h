@@ -70,13 +70,14 @@ int do_syncfs(int fd);
 int do_sync_file_range(int fd, off_t offset, off_t n, unsigned int flags);
 
 /* names.c */
-int do_rename(const char *from, const char *to);
-int do_renameat(int fromfd, const char *from, int tofd, const char *to);
-int do_renameat2(int fromfd, const char *from, int tofd, const char *to, unsigned int flags);
-int do_unlink(const char *path);
-int do_unlinkat(int dirfd, const char *path, int flags);
+int do_rename(void *caller, const char *from, const char *to);
+int do_renameat(void *caller, int fromfd, const char *from, int tofd, const char *to);
+int do_renameat2(void *caller, int fromfd, const char *from, int tofd, const char *to,
+		 unsigned int flags);
+int do_unlink(void *caller, const char *path);
+int do_unlinkat(void *caller, int dirfd, const char *path, int flags);
 int do_rmdir(const char *path);
-int do_remove(const char *path);
+int do_remove(void *caller, const char *path);
 int do_mkdir(const char *path, mode_t mode);
 int do_mkdirat(int dirfd, const char *path, mode_t mode);
 char *do_mkdtemp(char *path);

@@ -8,6 +8,7 @@
 #include <errno.h>
 
 #include "preload/bodies.h"
+#include "preload/change.h"
 #include "preload/files.h"
 #include "preload/real.h"
 #include "preload/record.h"
@@ -15,10 +16,7 @@
 
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 
-#define SLOT_WRITABLE 1u
-#define SLOT_APPEND 2u
-
-/* Makes the call and its record; for calls that return -1 and errno. */
+/* A call that changes nothing, and its record; for calls that return -1 and errno. */
 #define RECORDED(slot, op, offset, length, arg, call)                        \
 	({                                                                   \
 		struct oplog_claim claim_ =                                  \

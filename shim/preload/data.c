@@ -6,34 +6,6 @@
 
 #include <limits.h>
 
-#include "preload/transactions.h"
-
-static inline bool of_sqlite(union slot s)
-{
-	return s.role >= ROLE_DATABASE && s.role <= ROLE_SHM;
-}
-
-/* A write at the position: with O_APPEND only known afterwards. */
-static void fix_offset(struct oplog_claim claim, int fd, union slot s, ssize_t ret)
-{
-	if ((s.writable & SLOT_APPEND) && claim.record && ret > 0)
-		claim.record->offset = position_of(fd) - ret;
-}
-
-static void tell_vector(union slot s, const struct iovec *iov, int count, ssize_t n, off_t offset)
-{
-	int i;
-
-	for (i = 0; i < count && n > 0; i++) {
-		size_t length = iov[i].iov_len < (size_t)n ? iov[i].iov_len : (size_t)n;
-
-		if (length)
-			transaction_written(s, iov[i].iov_base, length, offset);
-		offset += (off_t)length;
-		n -= (ssize_t)length;
-	}
-}
-
 static uint64_t vector_length(const struct iovec *iov, int count)
 {
 	uint64_t n = 0;
@@ -48,15 +20,11 @@ static uint64_t vector_length(const struct iovec *iov, int count)
 
 static ssize_t protected_write(int fd, union slot s, const void *buf, size_t n)
 {
-	int64_t offset = position_of(fd);
-	struct oplog_claim claim = record_begin(s, OP_WRITE, offset, n, 0);
-	ssize_t ret = real.write(fd, buf, n);
+	struct iovec iov = {(void *)(uintptr_t)buf, n};
 
-	fix_offset(claim, fd, s, ret);
-	record_end(claim, ret);
-	if (ret > 0 && of_sqlite(s))
-		transaction_written(s, buf, (size_t)ret, offset);
-	return ret;
+	return CHANGED(
+	    CHANGE_FD(OP_WRITE, fd, s, position_of(fd), .length = n, .iov = &iov, .iov_count = 1),
+	    real.write(fd, buf, n));
 }
 
 ssize_t do_write(int fd, const void *buf, size_t n)
@@ -68,68 +36,58 @@ ssize_t do_write(int fd, const void *buf, size_t n)
 	return protected_write(fd, s, buf, n);
 }
 
+static ssize_t protected_pwrite(int fd, union slot s, const void *buf, size_t n, off_t offset)
+{
+	struct iovec iov = {(void *)(uintptr_t)buf, n};
+
+	return CHANGED(
+	    CHANGE_FD(OP_PWRITE, fd, s, offset, .length = n, .iov = &iov, .iov_count = 1),
+	    real.pwrite(fd, buf, n, offset));
+}
+
 ssize_t do_pwrite(int fd, const void *buf, size_t n, off_t offset)
 {
 	union slot s = slot_of(fd);
-	ssize_t ret;
 
 	if (LIKELY(!slot_protected(s)))
 		return real.pwrite(fd, buf, n, offset);
-	ret = RECORDED(s, OP_PWRITE, offset, n, 0, real.pwrite(fd, buf, n, offset));
-	if (ret > 0 && of_sqlite(s))
-		transaction_written(s, buf, (size_t)ret, offset);
-	return ret;
+	return protected_pwrite(fd, s, buf, n, offset);
 }
 
 ssize_t do_writev(int fd, const struct iovec *iov, int count)
 {
 	union slot s = slot_of(fd);
-	struct oplog_claim claim;
-	int64_t offset;
-	ssize_t ret;
 
 	if (LIKELY(!slot_protected(s)))
 		return real.writev(fd, iov, count);
-	offset = position_of(fd);
-	claim = record_begin(s, OP_WRITEV, offset, vector_length(iov, count), (unsigned)count);
-	ret = real.writev(fd, iov, count);
-	fix_offset(claim, fd, s, ret);
-	record_end(claim, ret);
-	if (of_sqlite(s))
-		tell_vector(s, iov, count, ret, offset);
-	return ret;
+	return CHANGED(CHANGE_FD(OP_WRITEV, fd, s, position_of(fd),
+				 .length = vector_length(iov, count), .arg = (unsigned)count,
+				 .iov = iov, .iov_count = count),
+		       real.writev(fd, iov, count));
 }
 
 /* Offset -1 in pwritev2: at the position. */
 ssize_t do_pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
 {
 	union slot s = slot_of(fd);
-	off_t at = offset;
-	ssize_t ret;
 
 	if (LIKELY(!slot_protected(s)))
 		return real.pwritev2(fd, iov, count, offset, flags);
-	if (at == -1)
-		at = position_of(fd);
-	ret = RECORDED(s, OP_PWRITEV, at, vector_length(iov, count), (unsigned)count,
+	return CHANGED(CHANGE_FD(OP_PWRITEV, fd, s, offset == -1 ? position_of(fd) : offset,
+				 .length = vector_length(iov, count), .arg = (unsigned)count,
+				 .iov = iov, .iov_count = count),
 		       real.pwritev2(fd, iov, count, offset, flags));
-	if (of_sqlite(s))
-		tell_vector(s, iov, count, ret, at);
-	return ret;
 }
 
 ssize_t do_pwritev(int fd, const struct iovec *iov, int count, off_t offset)
 {
 	union slot s = slot_of(fd);
-	ssize_t ret;
 
 	if (LIKELY(!slot_protected(s)))
 		return real.pwritev(fd, iov, count, offset);
-	ret = RECORDED(s, OP_PWRITEV, offset, vector_length(iov, count), (unsigned)count,
+	return CHANGED(CHANGE_FD(OP_PWRITEV, fd, s, offset, .length = vector_length(iov, count),
+				 .arg = (unsigned)count, .iov = iov, .iov_count = count),
 		       real.pwritev(fd, iov, count, offset));
-	if (of_sqlite(s))
-		tell_vector(s, iov, count, ret, offset);
-	return ret;
 }
 
 /* ---- copies made by the kernel; what they wrote to a database is not looked into ---- */
@@ -140,7 +98,8 @@ ssize_t do_sendfile(int out, int in, off_t *offset, size_t n)
 
 	if (LIKELY(!slot_protected(s)))
 		return real.sendfile(out, in, offset, n);
-	return RECORDED(s, OP_SENDFILE, position_of(out), n, 0, real.sendfile(out, in, offset, n));
+	return CHANGED(CHANGE_FD(OP_SENDFILE, out, s, position_of(out), .length = n),
+		       real.sendfile(out, in, offset, n));
 }
 
 static int64_t target_offset(int fd, const off_t *offset)
@@ -155,8 +114,9 @@ ssize_t do_copy_file_range(int in, off_t *in_offset, int out, off_t *out_offset,
 
 	if (LIKELY(!slot_protected(s)))
 		return real.copy_file_range(in, in_offset, out, out_offset, n, flags);
-	return RECORDED(s, OP_COPY_FILE_RANGE, target_offset(out, out_offset), n, 0,
-			real.copy_file_range(in, in_offset, out, out_offset, n, flags));
+	return CHANGED(
+	    CHANGE_FD(OP_COPY_FILE_RANGE, out, s, target_offset(out, out_offset), .length = n),
+	    real.copy_file_range(in, in_offset, out, out_offset, n, flags));
 }
 
 ssize_t do_splice(int in, off_t *in_offset, int out, off_t *out_offset, size_t n,
@@ -166,26 +126,24 @@ ssize_t do_splice(int in, off_t *in_offset, int out, off_t *out_offset, size_t n
 
 	if (LIKELY(!slot_protected(s)))
 		return real.splice(in, in_offset, out, out_offset, n, flags);
-	return RECORDED(s, OP_SPLICE, target_offset(out, out_offset), n, 0,
-			real.splice(in, in_offset, out, out_offset, n, flags));
+	return CHANGED(CHANGE_FD(OP_SPLICE, out, s, target_offset(out, out_offset), .length = n),
+		       real.splice(in, in_offset, out, out_offset, n, flags));
 }
 
 /* ---- POSIX AIO: libc's threads write later; recorded when handed in ---- */
 
-static void note_aio(const struct aiocb *cb, int ret)
+static struct change aio_change(const struct aiocb *cb, union slot s)
 {
-	union slot s = cb ? slot_of(cb->aio_fildes) : (union slot){0};
-
-	if (slot_protected(s))
-		record_end(record_begin(s, OP_AIO_WRITE, cb->aio_offset, cb->aio_nbytes, 0), ret);
+	return CHANGE_FD(OP_AIO_WRITE, cb->aio_fildes, s, cb->aio_offset, .length = cb->aio_nbytes);
 }
 
 int do_aio_write(struct aiocb *cb)
 {
-	int ret = REAL_LATE(aio_write)(cb);
+	union slot s = cb ? slot_of(cb->aio_fildes) : (union slot){0};
 
-	note_aio(cb, ret);
-	return ret;
+	if (LIKELY(!slot_protected(s)))
+		return REAL_LATE(aio_write)(cb);
+	return CHANGED(aio_change(cb, s), REAL_LATE(aio_write)(cb));
 }
 
 int do_aio_fsync(int op, struct aiocb *cb)
@@ -198,13 +156,21 @@ int do_aio_fsync(int op, struct aiocb *cb)
 			REAL_LATE(aio_fsync)(op, cb));
 }
 
+/* One by one where one is ours: the list as a whole could not be refused in part. */
 int do_lio_listio(int mode, struct aiocb *const *list, int count, struct sigevent *event)
 {
-	int ret = REAL_LATE(lio_listio)(mode, list, count, event);
 	int i;
 
-	for (i = 0; list && i < count; i++)
-		if (list[i] && list[i]->aio_lio_opcode == LIO_WRITE)
-			note_aio(list[i], ret);
-	return ret;
+	for (i = 0; list && i < count; i++) {
+		union slot s = list[i] ? slot_of(list[i]->aio_fildes) : (union slot){0};
+
+		if (slot_protected(s) && list[i]->aio_lio_opcode == LIO_WRITE) {
+			struct change c = aio_change(list[i], s);
+
+			if (change_begin(&c) == CHANGE_ANSWERED)
+				return (int)c.result;
+			change_end(&c, 0);
+		}
+	}
+	return REAL_LATE(lio_listio)(mode, list, count, event);
 }

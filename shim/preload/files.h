@@ -43,10 +43,13 @@ union slot {
 		uint32_t name; /* number of the name, see names below */
 		uint8_t area;  /* index of the protected directory */
 		uint8_t role;
-		uint8_t object; /* index of the library that opened it, 0 unknown */
-		uint8_t writable;
+		uint8_t object;	  /* index of the library that opened it, 0 unknown */
+		uint8_t writable; /* SLOT_ flags */
 	};
 };
+
+#define SLOT_WRITABLE 1u
+#define SLOT_APPEND 2u
 
 #define SLOTS (1 << 20)
 extern _Atomic uint64_t slots[SLOTS];

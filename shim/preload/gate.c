@@ -13,6 +13,7 @@
 
 #define PATH(x) ((const char *)(x))
 #define FD(x) ((int)(x))
+#define CALLER __builtin_return_address(0)
 
 static long gate_data(long number, long a, long b, long c, long d, long e)
 {
@@ -53,11 +54,9 @@ static long gate_data(long number, long a, long b, long c, long d, long e)
 
 static long gate_descriptors(long number, long a, long b, long c, long d)
 {
-	void *caller = __builtin_return_address(0);
-
 	switch (number) {
 	case SYS_openat:
-		return do_openat(caller, FD(a), PATH(b), (int)c, (mode_t)d);
+		return do_openat(CALLER, FD(a), PATH(b), (int)c, (mode_t)d);
 	case SYS_open_by_handle_at:
 		return do_open_by_handle_at(FD(a), (struct file_handle *)b, (int)c);
 	case SYS_close:
@@ -80,9 +79,9 @@ static long gate_names(long number, long a, long b, long c, long d, long e)
 {
 	switch (number) {
 	case SYS_renameat2:
-		return do_renameat2(FD(a), PATH(b), FD(c), PATH(d), (unsigned)e);
+		return do_renameat2(CALLER, FD(a), PATH(b), FD(c), PATH(d), (unsigned)e);
 	case SYS_unlinkat:
-		return do_unlinkat(FD(a), PATH(b), (int)c);
+		return do_unlinkat(CALLER, FD(a), PATH(b), (int)c);
 	case SYS_mkdirat:
 		return do_mkdirat(FD(a), PATH(b), (mode_t)c);
 	case SYS_linkat:
@@ -121,19 +120,17 @@ static long gate_names(long number, long a, long b, long c, long d, long e)
 /* Numbers that newer architectures no longer have. */
 static long gate_old(long number, long a, long b, long c)
 {
-	void *caller = __builtin_return_address(0);
-
 	switch (number) {
 	case SYS_open:
-		return do_open(caller, PATH(a), (int)b, (mode_t)c);
+		return do_open(CALLER, PATH(a), (int)b, (mode_t)c);
 	case SYS_creat:
-		return do_creat(caller, PATH(a), (mode_t)b);
+		return do_creat(CALLER, PATH(a), (mode_t)b);
 	case SYS_dup2:
 		return do_dup2(FD(a), FD(b));
 	case SYS_rename:
-		return do_rename(PATH(a), PATH(b));
+		return do_rename(CALLER, PATH(a), PATH(b));
 	case SYS_unlink:
-		return do_unlink(PATH(a));
+		return do_unlink(CALLER, PATH(a));
 	case SYS_rmdir:
 		return do_rmdir(PATH(a));
 	case SYS_mkdir:
@@ -305,16 +302,19 @@ int do_ioctl(int fd, unsigned long request, unsigned long arg)
 		return real.ioctl(fd, request, arg);
 	switch (request) {
 	case FICLONE:
-		return RECORDED(s, OP_CLONE_RANGE, 0, 0, request, real.ioctl(fd, request, arg));
+		return CHANGED(CHANGE_FD(OP_CLONE_RANGE, fd, s, 0, .arg = request),
+			       real.ioctl(fd, request, arg));
 	case FICLONERANGE: {
 		const struct file_clone_range *range = (const void *)arg;
 
-		return RECORDED(s, OP_CLONE_RANGE, (int64_t)range->dest_offset, range->src_length,
-				request, real.ioctl(fd, request, arg));
+		return CHANGED(CHANGE_FD(OP_CLONE_RANGE, fd, s, (int64_t)range->dest_offset,
+					 .length = range->src_length, .arg = request),
+			       real.ioctl(fd, request, arg));
 	}
 	case FS_IOC_SETFLAGS:
 	case FS_IOC_FSSETXATTR:
-		return RECORDED(s, OP_IOCTL, -1, 0, request, real.ioctl(fd, request, arg));
+		return CHANGED(CHANGE_FD(OP_IOCTL, fd, s, -1, .arg = request),
+			       real.ioctl(fd, request, arg));
 	default:
 		return real.ioctl(fd, request, arg);
 	}

@@ -43,8 +43,9 @@ int do_record_lock(int fd, int cmd, struct flock *lock)
 	type = lock->l_type;
 	start = lock_start(fd, lock);
 	length = lock->l_len;
-	ret = RECORDED(s, OP_LOCK, start, (uint64_t)length, lock_arg(cmd, type),
-		       real.fcntl(fd, cmd, (unsigned long)lock));
+	ret = CHANGED(CHANGE_FD(OP_LOCK, fd, s, start, .length = (uint64_t)length,
+				.arg = lock_arg(cmd, type)),
+		      real.fcntl(fd, cmd, (unsigned long)lock));
 	if (ret == 0)
 		transaction_locked(s, type, start, length);
 	return ret;

@@ -4,24 +4,26 @@
  */
 #include "preload/call.h"
 
-/* By path: find the place, record around the call. */
-#define BY_PATH(dirfd, path, op, length, arg, call)                      \
-	do {                                                             \
-		struct place place_;                                     \
-                                                                         \
-		if (LIKELY(!place_find(&place_, dirfd, path, true)))     \
-			return call;                                     \
-		return RECORDED(place_.slot, op, -1, length, arg, call); \
+/* By path: find the place, and the change around the call. */
+#define BY_PATH(dirfd, path, op, length_, arg_, call)                                        \
+	do {                                                                                 \
+		struct place place_;                                                         \
+                                                                                             \
+		if (LIKELY(!place_find(&place_, dirfd, path, true)))                         \
+			return call;                                                         \
+		return CHANGED(CHANGE_PATH(op, &place_, .length = (length_), .arg = (arg_)), \
+			       call);                                                        \
 	} while (0)
 
 /* By descriptor. */
-#define BY_FD(fd, op, length, arg, call)                        \
-	do {                                                    \
-		union slot s_ = slot_of(fd);                    \
-                                                                \
-		if (LIKELY(!slot_protected(s_)))                \
-			return call;                            \
-		return RECORDED(s_, op, -1, length, arg, call); \
+#define BY_FD(fd_, op, length_, arg_, call)                                                    \
+	do {                                                                                   \
+		union slot s_ = slot_of(fd_);                                                  \
+                                                                                               \
+		if (LIKELY(!slot_protected(s_)))                                               \
+			return call;                                                           \
+		return CHANGED(CHANGE_FD(op, fd_, s_, -1, .length = (length_), .arg = (arg_)), \
+			       call);                                                          \
 	} while (0)
 
 int do_chmod(const char *path, mode_t mode)

@@ -7,8 +7,6 @@
 
 #include "preload/call.h"
 
-#include "preload/transactions.h"
-
 /* ---- rename ---- */
 
 static int real_rename(enum oplog_op op, int fromfd, const char *from, int tofd, const char *to,
@@ -21,26 +19,23 @@ static int real_rename(enum oplog_op op, int fromfd, const char *from, int tofd,
 	return real.renameat2(fromfd, from, tofd, to, flags);
 }
 
+/* Open files and known directories get their new names. An exchange leaves them as they were. */
 static void after_rename(struct place *from, bool from_ours, struct place *to, bool to_ours,
-			 unsigned flags)
+			 int tofd, const char *to_path, unsigned flags)
 {
-	if (from_ours && to_ours) {
-		if (flags & RENAME_EXCHANGE)
-			return; /* both exist on; the names of open files are left as they were */
-		transaction_unlinked(to->slot);
+	if (from_ours && to_ours && !(flags & RENAME_EXCHANGE))
 		files_renamed(from, to);
-	} else if (from_ours) {
-		transaction_unlinked(from->slot);
-	}
+	else if (to_ours)
+		directory_made(to, tofd, to_path);
 }
 
-static int rename_any(enum oplog_op op, int fromfd, const char *from, int tofd, const char *to,
-		      unsigned flags)
+static int rename_any(void *caller, enum oplog_op op, int fromfd, const char *from, int tofd,
+		      const char *to, unsigned flags)
 {
 	struct place source, target;
 	bool from_ours = place_find(&source, fromfd, from, true);
 	bool to_ours = place_find(&target, tofd, to, true);
-	struct oplog_claim claim;
+	struct change c;
 	int ret;
 
 	if (LIKELY(!from_ours && !to_ours)) {
@@ -53,83 +48,78 @@ static int rename_any(enum oplog_op op, int fromfd, const char *from, int tofd, 
 		}
 		return ret;
 	}
-	if (to_ours) /* the record names it, so its segment must know it */
-		record_end(record_begin(target.slot, OP_NAME, -1, 0, 0), 0);
-	claim = record_begin(from_ours ? source.slot : target.slot, op, -1, flags,
-			     to_ours ? target.slot.name : 0);
-	ret = real_rename(op, fromfd, from, tofd, to, flags);
-	record_end(claim, ret);
+	c = CHANGE_PATH(op, from_ours ? &source : &target, .flags = (int)flags, .length = flags,
+			.target = to_ours ? &target : NULL, .caller = caller);
+	c.arg = to_ours ? target.slot.name : 0;
+	ret = CHANGED(c, real_rename(op, fromfd, from, tofd, to, flags));
 	if (ret == 0) {
 		int saved = errno;
 
-		after_rename(&source, from_ours, &target, to_ours, flags);
+		after_rename(&source, from_ours, &target, to_ours, tofd, to, flags);
 		errno = saved;
 	}
 	return ret;
 }
 
-int do_rename(const char *from, const char *to)
+int do_rename(void *caller, const char *from, const char *to)
 {
-	return rename_any(OP_RENAME, AT_FDCWD, from, AT_FDCWD, to, 0);
+	return rename_any(caller, OP_RENAME, AT_FDCWD, from, AT_FDCWD, to, 0);
 }
 
-int do_renameat(int fromfd, const char *from, int tofd, const char *to)
+int do_renameat(void *caller, int fromfd, const char *from, int tofd, const char *to)
 {
-	return rename_any(OP_RENAMEAT, fromfd, from, tofd, to, 0);
+	return rename_any(caller, OP_RENAMEAT, fromfd, from, tofd, to, 0);
 }
 
-int do_renameat2(int fromfd, const char *from, int tofd, const char *to, unsigned int flags)
+int do_renameat2(void *caller, int fromfd, const char *from, int tofd, const char *to,
+		 unsigned int flags)
 {
-	return rename_any(OP_RENAMEAT2, fromfd, from, tofd, to, flags);
+	return rename_any(caller, OP_RENAMEAT2, fromfd, from, tofd, to, flags);
 }
 
 /* ---- unlink ---- */
 
-static int unlink_any(enum oplog_op op, int dirfd, const char *path, int flags)
+static int real_unlink(enum oplog_op op, int dirfd, const char *path, int flags)
+{
+	if (op == OP_UNLINK)
+		return real.unlink(path);
+	return op == OP_RMDIR ? real.rmdir(path) : real.unlinkat(dirfd, path, flags);
+}
+
+static int unlink_any(void *caller, enum oplog_op op, int dirfd, const char *path, int flags)
 {
 	struct place place;
-	bool ours = place_find(&place, dirfd, path, true);
-	struct oplog_claim claim = {NULL, 0, 0};
-	int ret;
 
-	if (ours)
-		claim =
-		    record_begin(place.slot, op, -1, op == OP_UNLINKAT ? (unsigned)flags : 0, 0);
-	if (op == OP_UNLINK)
-		ret = real.unlink(path);
-	else if (op == OP_RMDIR)
-		ret = real.rmdir(path);
-	else
-		ret = real.unlinkat(dirfd, path, flags);
-	record_end(claim, ret);
-	if (ours && ret == 0)
-		transaction_unlinked(place.slot);
-	return ret;
+	if (LIKELY(!place_find(&place, dirfd, path, true)))
+		return real_unlink(op, dirfd, path, flags);
+	return CHANGED(
+	    CHANGE_PATH(op, &place, .flags = flags, .length = (unsigned)flags, .caller = caller),
+	    real_unlink(op, dirfd, path, flags));
 }
 
-int do_unlink(const char *path)
+int do_unlink(void *caller, const char *path)
 {
-	return unlink_any(OP_UNLINK, AT_FDCWD, path, 0);
+	return unlink_any(caller, OP_UNLINK, AT_FDCWD, path, 0);
 }
 
-int do_unlinkat(int dirfd, const char *path, int flags)
+int do_unlinkat(void *caller, int dirfd, const char *path, int flags)
 {
-	return unlink_any(OP_UNLINKAT, dirfd, path, flags);
+	return unlink_any(caller, OP_UNLINKAT, dirfd, path, flags);
 }
 
 int do_rmdir(const char *path)
 {
-	return unlink_any(OP_RMDIR, AT_FDCWD, path, 0);
+	return unlink_any(NULL, OP_RMDIR, AT_FDCWD, path, 0);
 }
 
 /* As libc does it: unlink, and rmdir if it is a directory. */
-int do_remove(const char *path)
+int do_remove(void *caller, const char *path)
 {
 	struct place place;
 
 	if (LIKELY(!place_find(&place, AT_FDCWD, path, true)))
 		return REAL_LATE(remove)(path);
-	if (do_unlink(path) == 0)
+	if (do_unlink(caller, path) == 0)
 		return 0;
 	return errno == EISDIR || errno == EPERM ? do_rmdir(path) : -1;
 }
@@ -153,7 +143,7 @@ int do_mkdir(const char *path, mode_t mode)
 	if (LIKELY(!place_find(&place, AT_FDCWD, path, true)))
 		return real.mkdir(path, mode);
 	return made(&place, AT_FDCWD, path,
-		    RECORDED(place.slot, OP_MKDIR, -1, mode, 0, real.mkdir(path, mode)));
+		    CHANGED(CHANGE_PATH(OP_MKDIR, &place, .length = mode), real.mkdir(path, mode)));
 }
 
 int do_mkdirat(int dirfd, const char *path, mode_t mode)
@@ -163,9 +153,11 @@ int do_mkdirat(int dirfd, const char *path, mode_t mode)
 	if (LIKELY(!place_find(&place, dirfd, path, true)))
 		return real.mkdirat(dirfd, path, mode);
 	return made(&place, dirfd, path,
-		    RECORDED(place.slot, OP_MKDIRAT, -1, mode, 0, real.mkdirat(dirfd, path, mode)));
+		    CHANGED(CHANGE_PATH(OP_MKDIRAT, &place, .length = mode),
+			    real.mkdirat(dirfd, path, mode)));
 }
 
+/* The name is known only afterwards. */
 char *do_mkdtemp(char *path)
 {
 	char *ret = REAL_LATE(mkdtemp)(path);
@@ -180,24 +172,23 @@ char *do_mkdtemp(char *path)
 	return ret;
 }
 
-/* Links make a second name for a file; the record tells the new one, arg the old one if ours. */
+/* A second name for a file; the record tells the old one if it is ours, and arg the new one. */
 static int link_any(enum oplog_op op, int fromfd, const char *from, int tofd, const char *to,
 		    int flags)
 {
 	struct place source, target;
 	bool from_ours = place_find(&source, fromfd, from, true);
 	bool to_ours = place_find(&target, tofd, to, true);
-	struct oplog_claim claim = {NULL, 0, 0};
-	int ret;
+	struct change c;
 
-	if (from_ours && to_ours)
-		record_end(record_begin(target.slot, OP_NAME, -1, 0, 0), 0);
-	if (from_ours || to_ours)
-		claim = record_begin(from_ours ? source.slot : target.slot, op, -1, (unsigned)flags,
-				     from_ours && to_ours ? target.slot.name : 0);
-	ret = op == OP_LINK ? real.link(from, to) : real.linkat(fromfd, from, tofd, to, flags);
-	record_end(claim, ret);
-	return ret;
+	if (LIKELY(!from_ours && !to_ours))
+		return op == OP_LINK ? real.link(from, to)
+				     : real.linkat(fromfd, from, tofd, to, flags);
+	c = CHANGE_PATH(op, from_ours ? &source : &target, .flags = flags,
+			.length = (unsigned)flags, .target = from_ours && to_ours ? &target : NULL);
+	c.arg = c.target ? target.slot.name : 0;
+	return CHANGED(c, op == OP_LINK ? real.link(from, to)
+					: real.linkat(fromfd, from, tofd, to, flags));
 }
 
 int do_link(const char *from, const char *to)
@@ -216,7 +207,7 @@ int do_symlink(const char *target, const char *path)
 
 	if (LIKELY(!place_find(&place, AT_FDCWD, path, true)))
 		return real.symlink(target, path);
-	return RECORDED(place.slot, OP_SYMLINK, -1, 0, 0, real.symlink(target, path));
+	return CHANGED(CHANGE_PATH(OP_SYMLINK, &place), real.symlink(target, path));
 }
 
 int do_symlinkat(const char *target, int dirfd, const char *path)
@@ -225,7 +216,7 @@ int do_symlinkat(const char *target, int dirfd, const char *path)
 
 	if (LIKELY(!place_find(&place, dirfd, path, true)))
 		return real.symlinkat(target, dirfd, path);
-	return RECORDED(place.slot, OP_SYMLINKAT, -1, 0, 0, real.symlinkat(target, dirfd, path));
+	return CHANGED(CHANGE_PATH(OP_SYMLINKAT, &place), real.symlinkat(target, dirfd, path));
 }
 
 int do_mknod(const char *path, mode_t mode, dev_t dev)
@@ -234,7 +225,8 @@ int do_mknod(const char *path, mode_t mode, dev_t dev)
 
 	if (LIKELY(!place_find(&place, AT_FDCWD, path, true)))
 		return real.mknod(path, mode, dev);
-	return RECORDED(place.slot, OP_MKNOD, -1, mode, dev, real.mknod(path, mode, dev));
+	return CHANGED(CHANGE_PATH(OP_MKNOD, &place, .length = mode, .arg = dev),
+		       real.mknod(path, mode, dev));
 }
 
 int do_mknodat(int dirfd, const char *path, mode_t mode, dev_t dev)
@@ -243,8 +235,8 @@ int do_mknodat(int dirfd, const char *path, mode_t mode, dev_t dev)
 
 	if (LIKELY(!place_find(&place, dirfd, path, true)))
 		return real.mknodat(dirfd, path, mode, dev);
-	return RECORDED(place.slot, OP_MKNODAT, -1, mode, dev,
-			real.mknodat(dirfd, path, mode, dev));
+	return CHANGED(CHANGE_PATH(OP_MKNODAT, &place, .length = mode, .arg = dev),
+		       real.mknodat(dirfd, path, mode, dev));
 }
 
 /* The names that old programs were linked with; version 0 (_MKNOD_VER on LP64 Linux) alone is

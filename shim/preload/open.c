@@ -43,12 +43,12 @@ static int real_open(enum oplog_op op, int dirfd, const char *path, int flags, m
 int open_place(const struct place *place, void *caller, enum oplog_op op, int dirfd,
 	       const char *path, int flags, mode_t mode)
 {
-	struct oplog_claim claim =
-	    record_begin(place->slot, op, -1, takes_mode(flags) ? mode : 0, (unsigned)flags);
-	int fd = real_open(op, dirfd, path, flags, mode);
+	int fd =
+	    CHANGED(CHANGE_PATH(op, place, .caller = caller, .flags = flags,
+				.length = takes_mode(flags) ? mode : 0, .arg = (unsigned)flags),
+		    real_open(op, dirfd, path, flags, mode));
 	int saved = errno;
 
-	record_end(claim, fd);
 	if (fd >= 0) {
 		union slot s = opened_slot(place, caller, fd, flags);
 
@@ -61,13 +61,15 @@ int open_place(const struct place *place, void *caller, enum oplog_op op, int di
 	return fd;
 }
 
-/* Opened for writing by a path that did not look like ours: through a symbolic link, perhaps. */
-static void look_again(void *caller, int fd, int flags)
+/* Opened for writing by a name that did not look like ours, but is a symbolic link? */
+static void look_again(void *caller, int dirfd, const char *path, int fd, int flags)
 {
 	int saved = errno;
 	struct place place;
+	struct stat st;
 
-	if (place_of_descriptor(&place, fd, false))
+	if (sys_fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode) &&
+	    place_of_descriptor(&place, fd, false))
 		slot_set(fd, opened_slot(&place, caller, fd, flags));
 	errno = saved;
 }
@@ -82,7 +84,7 @@ static int open_any(void *caller, enum oplog_op op, int dirfd, const char *path,
 		return open_place(&place, caller, op, dirfd, path, flags, mode);
 	fd = real_open(op, dirfd, path, flags, mode);
 	if (fd >= 0 && (flags & O_ACCMODE) != O_RDONLY && atomic_load(&areas_used))
-		look_again(caller, fd, flags);
+		look_again(caller, dirfd, path, fd, flags);
 	return fd;
 }
 

@@ -16,7 +16,11 @@
 #define DIRECTORIES (1u << 17)
 #define DATABASE_NAME "chroma.sqlite3"
 
-/* Inode -> name of the directory; open addressing, entries are never removed, only overwritten. */
+/*
+ * Inode -> name of the directory; open addressing, entries are never removed, only overwritten.
+ * What was found not to be ours is remembered too, or every open beside us would pay for the look.
+ */
+#define NOT_OURS UINT32_MAX
 static struct directory {
 	_Atomic uint64_t inode;
 	_Atomic uint32_t name;
@@ -109,12 +113,15 @@ static struct directory *directory_at(uint64_t inode)
 	return NULL;
 }
 
+/* The directory's name, NOT_OURS, or 0: not known. */
 static uint32_t directory_find(const struct stat *st)
 {
 	struct directory *d = directory_at(st->st_ino);
 	uint32_t name = d ? atomic_load(&d->name) : 0;
 
-	return name && areas[name_get(name)->area].dev == st->st_dev ? name : 0;
+	if (name && name != NOT_OURS && areas[name_get(name)->area].dev != st->st_dev)
+		return 0;
+	return name;
 }
 
 void directory_learn(const struct place *place, const struct stat *st)
@@ -175,7 +182,7 @@ void directories_renamed(const struct place *from, const struct place *to)
 
 	for (i = 0; i < DIRECTORIES; i++) {
 		uint32_t name = atomic_load_explicit(&directories[i].name, memory_order_relaxed);
-		const struct name *n = name ? name_get(name) : NULL;
+		const struct name *n = name && name != NOT_OURS ? name_get(name) : NULL;
 		struct place place;
 
 		if (!n || n->area != from->slot.area || n->length < old ||
@@ -242,12 +249,27 @@ static bool learn_directory(int dirfd, const char *directory, struct place *plac
 
 	if (fd < 0)
 		return false;
-	if (descriptor_path(fd, path) && find_by_root(place, path) && sys_fstat(fd, &st) == 0) {
-		directory_learn(place, &st);
-		found = true;
+	if (descriptor_path(fd, path) && sys_fstat(fd, &st) == 0) {
+		struct directory *d;
+
+		found = find_by_root(place, path);
+		if (found)
+			directory_learn(place, &st);
+		else if ((d = directory_at(st.st_ino)) != NULL)
+			atomic_store(&d->name, NOT_OURS);
 	}
 	sys_close(fd);
 	return found;
+}
+
+static bool is_root(const struct stat *st)
+{
+	unsigned i, used = atomic_load(&areas_used);
+
+	for (i = 0; i < used; i++)
+		if (areas[i].ino == st->st_ino && areas[i].dev == st->st_dev)
+			return true;
+	return false;
 }
 
 static bool device_has_areas(dev_t dev)
@@ -284,14 +306,11 @@ static bool find_by_parent(struct place *place, int dirfd, const char *path)
 	if (sys_fstatat(dirfd, parent, &st, 0) < 0 || !device_has_areas(st.st_dev))
 		return false;
 	name = directory_find(&st);
-	if (!name) {
-		/* the root itself, named from the directory above it, or a new directory in it */
-		if (!learn_directory(dirfd, parent, place))
-			return sys_fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-			       S_ISDIR(st.st_mode) && directory_find(&st) &&
-			       learn_directory(dirfd, path, place);
+	if (!name && learn_directory(dirfd, parent, place))
 		name = place->slot.name;
-	}
+	if (!name || name == NOT_OURS) /* the root itself, named from the directory above it? */
+		return sys_fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		       S_ISDIR(st.st_mode) && is_root(&st) && learn_directory(dirfd, path, place);
 	return join(place->relative, name_text(name_get(name)), path + cut) &&
 	       settled(place, name_get(name)->area);
 }
@@ -362,7 +381,7 @@ bool place_find_for_open(struct place *place, int dirfd, const char *path, int f
 		return false;
 	if (is_database(path) && !place_find(place, dirfd, path, false))
 		discover(dirfd, path, flags);
-	return place_find(place, dirfd, path, false);
+	return place_find(place, dirfd, path, (flags & O_ACCMODE) != O_RDONLY);
 }
 
 bool place_of_descriptor(struct place *place, int fd, bool discover_too)

@@ -26,7 +26,7 @@ void thread_id_forget(void)
 	own_thread_id = 0;
 }
 
-void record_name(unsigned area, uint32_t name, uint32_t told)
+static void record_name(unsigned area, uint32_t name, uint32_t told)
 {
 	struct name *n = name_get(name);
 	struct oplog_record r = {.op = OP_NAME, .file = name, .arg = n->kind, .offset = -1};
@@ -67,6 +67,12 @@ struct oplog_claim record_begin(union slot s, enum oplog_op op, int64_t offset, 
 	if (claim.record)
 		tell_name(s.area, s.name, claim.sequence + 1);
 	return claim;
+}
+
+void record_mention(struct oplog_claim claim, unsigned area, uint32_t name)
+{
+	if (claim.record)
+		tell_name(area, name, claim.sequence + 1);
 }
 
 void record_put(unsigned area, struct oplog_record *r, const char *text, size_t size)

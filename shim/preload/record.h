@@ -32,8 +32,8 @@ static inline void record_end(struct oplog_claim claim, int64_t ret)
 /* A record of its own, with an optional text; r->tid, time and name are seen to. Keeps errno. */
 void record_put(unsigned area, struct oplog_record *r, const char *text, size_t size);
 
-/* Makes sure that segment `sequence` + 1 knows the name. */
-void record_name(unsigned area, uint32_t name, uint32_t told);
+/* The claimed record speaks of another name as well: its segment must know that one too. */
+void record_mention(struct oplog_claim claim, unsigned area, uint32_t name);
 
 /* The library that holds a code address: index for slot.object, 0 if unknown. Not for hot paths. */
 uint8_t object_of(const void *address);

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The order in which the rooms are asked about a change, and told of it.
+ */
+#include "preload/change.h"
+
+#include <sys/uio.h>
+
+#include "preload/shim.h"
+#include "preload/transactions.h"
+
+static bool of_sqlite(union slot s)
+{
+	return s.role >= ROLE_DATABASE && s.role <= ROLE_SHM;
+}
+
+enum change_verdict change_begin(struct change *c)
+{
+	int saved = errno;
+
+	c->claim = record_begin(c->slot, c->op, c->offset, c->length, c->arg);
+	if (c->target)
+		record_mention(c->claim, c->slot.area, c->target->slot.name);
+	errno = saved;
+	return CHANGE_GO;
+}
+
+bool change_retry(struct change *c)
+{
+	(void)c;
+	return false;
+}
+
+/* With O_APPEND the place of a write is known only afterwards. */
+static void fix_offset(struct change *c, int64_t ret)
+{
+	off_t at;
+
+	if (!(c->slot.writable & SLOT_APPEND) || ret <= 0 || !c->iov ||
+	    (c->op != OP_WRITE && c->op != OP_WRITEV))
+		return;
+	at = sys_lseek(c->fd, 0, SEEK_CUR);
+	if (at < ret)
+		return;
+	c->offset = at - ret;
+	if (c->claim.record)
+		c->claim.record->offset = c->offset;
+}
+
+static void tell_written(const struct change *c, int64_t n)
+{
+	off_t offset = c->offset;
+	int i;
+
+	for (i = 0; i < c->iov_count && n > 0; i++) {
+		size_t length = c->iov[i].iov_len < (size_t)n ? c->iov[i].iov_len : (size_t)n;
+
+		if (length)
+			transaction_written(c->slot, c->iov[i].iov_base, length, offset);
+		offset += (off_t)length;
+		n -= (int64_t)length;
+	}
+}
+
+static void tell_transactions(const struct change *c, int64_t ret)
+{
+	switch (c->op) {
+	case OP_WRITE:
+	case OP_PWRITE:
+	case OP_WRITEV:
+	case OP_PWRITEV:
+		tell_written(c, ret);
+		break;
+	case OP_FTRUNCATE:
+	case OP_TRUNCATE:
+		transaction_truncated(c->slot, (off_t)c->length);
+		break;
+	case OP_UNLINK:
+	case OP_UNLINKAT:
+		transaction_unlinked(c->slot);
+		break;
+	case OP_RENAME:
+	case OP_RENAMEAT:
+	case OP_RENAMEAT2:
+		transaction_unlinked(c->place ? c->place->slot : c->slot);
+		break;
+	default:
+		break;
+	}
+}
+
+void change_end(struct change *c, int64_t ret)
+{
+	int saved = errno;
+
+	fix_offset(c, ret);
+	oplog_end(c->claim, ret < 0 ? -(int64_t)saved : ret);
+	if (ret >= 0 && of_sqlite(c->slot))
+		tell_transactions(c, ret);
+	errno = saved;
+}

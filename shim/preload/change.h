@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * One way for every change: what is asked before a call changes a protected file, and what is
+ * learned from it afterwards. The bodies of the calls describe the change; the rooms that refuse,
+ * save and recognise are called from here, in one order, and from nowhere else.
+ */
+#ifndef PRELOAD_CHANGE_H
+#define PRELOAD_CHANGE_H
+
+#include "preload/record.h"
+
+struct change {
+	/* Given by the body. */
+	enum oplog_op op;
+	union slot slot;
+	int fd;			    /* -1: by path */
+	const struct place *place;  /* by path, else NULL */
+	const struct place *target; /* second name of a rename or link, NULL if not ours */
+	void *caller;		    /* who calls, NULL where it does not matter */
+	int flags;		    /* of an open, unlink or rename */
+	int64_t offset;		    /* -1: has none */
+	uint64_t length;
+	uint64_t arg;
+	const struct iovec *iov; /* the bytes of a write; NULL if the kernel copies them */
+	int iov_count;
+	/* Kept between begin and end. */
+	struct oplog_claim claim;
+	int64_t result; /* of a call that was answered without being made */
+	int tries;
+};
+
+enum change_verdict {
+	CHANGE_GO,	/* make the call */
+	CHANGE_ANSWERED /* do not: change.result is the answer, errno is set */
+};
+
+/* Before the call. Keeps errno unless it answers. */
+enum change_verdict change_begin(struct change *c);
+/* After a failed call: whether to make it once more. */
+bool change_retry(struct change *c);
+/* After the call; ret as it returned it. Keeps errno. */
+void change_end(struct change *c, int64_t ret);
+
+/* The whole of it around a call that returns -1 and errno. */
+#define CHANGED(what, call)                                    \
+	({                                                     \
+		struct change c_ = what;                       \
+		__typeof__(call) ret_;                         \
+                                                               \
+		if (change_begin(&c_) == CHANGE_ANSWERED) {    \
+			ret_ = (__typeof__(call))c_.result;    \
+		} else {                                       \
+			do                                     \
+				ret_ = (call);                 \
+			while (ret_ < 0 && change_retry(&c_)); \
+			change_end(&c_, (int64_t)ret_);        \
+		}                                              \
+		ret_;                                          \
+	})
+
+/* Descriptions: by descriptor and by path, further fields after it. */
+#define CHANGE_FD(op_, fd_, slot_, offset_, ...) \
+	((struct change){                        \
+	    .op = (op_), .fd = (fd_), .slot = (slot_), .offset = (offset_), __VA_ARGS__})
+#define CHANGE_PATH(op_, place_, ...)            \
+	((struct change){.op = (op_),            \
+			 .fd = -1,               \
+			 .slot = (place_)->slot, \
+			 .place = (place_),      \
+			 .offset = -1,           \
+			 __VA_ARGS__})
+
+#endif
