@@ -1,5 +1,6 @@
-/* SPDX-License-Identifier: MIT
- *
+/* SPDX-License-Identifier: MIT */
+/* clang-format off: grammar and tables are laid out by hand */
+/*
  * The op log: what a protected process did to its data directory.
  *
  * A flight recorder. Each process writes its own segments, files below
@@ -21,10 +22,10 @@
  * followed by n-1 texts), filled in with `check` still 0, and finished by storing `check` last
  * with release order. Records of calls are claimed before the call and finished after it, hence:
  *	- check == 0 and op == 0: claimed or free, nothing known;
- *	- check == 0 and op != 0: in flight. In the segment of a dead process these are the calls
- *that were under way when it died; result and duration mean nothing;
- *	- check != 0: finished; oplog_slot_check() must agree, else the slot is damaged and is
- *skipped. Slots are independent of each other: a reader never loses more than the damaged slot.
+ *	- check == 0 and op != 0: in flight. In the segment of a dead process these are the calls that
+ *	  were under way when it died; result and duration mean nothing;
+ *	- check != 0: finished; oplog_slot_check() must agree, else the slot is damaged and is skipped.
+ * Slots are independent of each other: a reader never loses more than the damaged slot.
  *
  * Reading. claimed may exceed capacity (claims that came too late; they are counted in `lost` or
  * went to the next segment). Time order within a segment is by record.time, not by slot.
@@ -53,23 +54,23 @@
 /* All operations: number, C name, printed name. Numbers are never reused. */
 #define OPLOG_OPS(X)                                                                               \
 	/* the log itself */                                                                       \
-	X(1, NAME, "log.name")	 /* file = number, arg = enum oplog_name_kind, texts = name */     \
-	X(2, TEXT, "log.text")	 /* never printed alone */                                         \
-	X(3, START, "log.start") /* first record of a process: texts = its command line */         \
-	X(4, NOTE, "log.note")	 /* texts = a message */                                           \
-	X(5, EXIT, "log.exit")	 /* the process left through exit(); result = 0 */                 \
-	X(7, EXEC, "exec")	 /* texts = program */                                             \
+	X(1, NAME, "log.name")       /* file = number, arg = enum oplog_name_kind, texts = name */ \
+	X(2, TEXT, "log.text")       /* never printed alone */                                     \
+	X(3, START, "log.start")     /* first record of a process: texts = its command line */     \
+	X(4, NOTE, "log.note")       /* texts = a message */                                       \
+	X(5, EXIT, "log.exit")       /* the process left through exit(); result = 0 */             \
+	X(7, EXEC, "exec")           /* texts = program */                                         \
 	/* open and close */                                                                       \
-	X(16, OPEN, "open") /* arg = open flags, result = descriptor */                            \
+	X(16, OPEN, "open")          /* arg = open flags, result = descriptor */                   \
 	X(17, OPENAT, "openat")                                                                    \
 	X(18, CREAT, "creat")                                                                      \
 	X(19, MKSTEMP, "mkstemp")                                                                  \
-	X(20, CLOSE, "close")	  /* arg = descriptor */                                           \
-	X(21, DUP, "dup")	  /* arg = old descriptor, result = new one */                     \
-	X(22, INHERIT, "inherit") /* a descriptor found open at start; arg = open flags */         \
+	X(20, CLOSE, "close")        /* arg = descriptor */                                        \
+	X(21, DUP, "dup")            /* arg = old descriptor, result = new one */                  \
+	X(22, INHERIT, "inherit")    /* a descriptor found open at start; arg = open flags */      \
 	X(23, OPEN_BY_HANDLE_AT, "open_by_handle_at")                                              \
 	/* data */                                                                                 \
-	X(32, READ, "read") /* the reads only with CHROMASHIM_LOG_READS=on */                      \
+	X(32, READ, "read")          /* the reads only with CHROMASHIM_LOG_READS=on */             \
 	X(33, PREAD, "pread")                                                                      \
 	X(34, READV, "readv")                                                                      \
 	X(35, PREADV, "preadv")                                                                    \
@@ -82,7 +83,7 @@
 	X(42, SPLICE, "splice")                                                                    \
 	X(43, AIO_WRITE, "aio_write")                                                              \
 	X(44, CLONE_RANGE, "ioctl.ficlone") /* arg = request */                                    \
-	X(45, IOCTL, "ioctl")		    /* arg = request; those that change a file */          \
+	X(45, IOCTL, "ioctl")               /* arg = request; those that change a file */          \
 	/* length and allocation */                                                                \
 	X(48, FTRUNCATE, "ftruncate") /* length = new size */                                      \
 	X(49, TRUNCATE, "truncate")                                                                \
@@ -93,7 +94,7 @@
 	X(58, SYNC_FILE_RANGE, "sync_file_range")                                                  \
 	X(59, SYNCFS, "syncfs")                                                                    \
 	X(60, MSYNC, "msync")                                                                      \
-	/* names; arg = number of the second name where there is one */                            \
+	/* names; arg = number of the second name where there is one */                           \
 	X(64, RENAME, "rename")                                                                    \
 	X(65, RENAMEAT, "renameat")                                                                \
 	X(66, RENAMEAT2, "renameat2") /* length = flags */                                         \
@@ -115,30 +116,25 @@
 	X(83, SETXATTR, "setxattr")                                                                \
 	X(84, REMOVEXATTR, "removexattr")                                                          \
 	/* locks; offset and length = range, arg = enum oplog_lock */                              \
-	X(88, LOCK, "lock")   /* fcntl record locks */                                             \
-	X(89, FLOCK, "flock") /* arg = operation */                                                \
+	X(88, LOCK, "lock")     /* fcntl record locks */                                           \
+	X(89, FLOCK, "flock")   /* arg = operation */                                              \
 	/* maps */                                                                                 \
-	X(92, MMAP, "mmap") /* writable shared maps only; arg = protection */                      \
+	X(92, MMAP, "mmap")     /* writable shared maps only; arg = protection */                  \
 	X(93, MUNMAP, "munmap")                                                                    \
 	X(94, MPROTECT, "mprotect") /* a shared map made writable */                               \
 	/* SQLite seen from above; file = statement text or database */                            \
-	X(112, SQL_COPY,                                                                           \
-	  "sqlite.copy") /* a SQLite in this process; file = its library, arg = enum oplog_copy */ \
+	X(112, SQL_COPY, "sqlite.copy") /* a SQLite in this process; file = its library, arg = enum oplog_copy */ \
 	X(113, SQL_OPEN, "sqlite.open")                                                            \
 	X(114, SQL_CLOSE, "sqlite.close")                                                          \
 	X(115, SQL_PREPARE, "sqlite.prepare") /* only failures; result = -SQLite code */           \
-	X(116, SQL_STEP, "sqlite.step") /* a statement's run: length = rows given, offset = rows   \
-					   changed, result = -SQLite code or 0 */                  \
-	X(117, SQL_EXEC, "sqlite.exec") /* as step */                                              \
+	X(116, SQL_STEP, "sqlite.step") /* a statement's run: length = rows given, offset = rows changed, result = -SQLite code or 0 */ \
+	X(117, SQL_EXEC, "sqlite.exec")       /* as step */                                        \
 	X(118, SQL_BACKUP, "sqlite.backup")                                                        \
 	X(119, SQL_CHECKPOINT, "sqlite.checkpoint")                                                \
 	X(120, SQL_LOAD, "sqlite.load_extension")                                                  \
-	/* transactions, from the file protocol; file = the database, arg = number in this process \
-	 */                                                                                        \
-	X(128, TXN_BEGIN, "txn.begin") /* RESERVED (or the WAL write lock) taken */                \
-	X(129, TXN_COMMIT,                                                                         \
-	  "txn.commit") /* duration = since begin, length = bytes to database or WAL, offset =     \
-			   pages, result = schema cookie if changed else 0 */                      \
+	/* transactions, from the file protocol; file = the database, arg = number in this process */ \
+	X(128, TXN_BEGIN, "txn.begin")       /* RESERVED (or the WAL write lock) taken */          \
+	X(129, TXN_COMMIT, "txn.commit")     /* duration = since begin, length = bytes to database or WAL, offset = pages, result = schema cookie if changed else 0 */ \
 	X(130, TXN_ROLLBACK, "txn.rollback") /* as commit */                                       \
 	X(131, TXN_RECOVER, "txn.recover")   /* a hot journal was played back */                   \
 	/* persists of an HNSW segment; file = the segment directory, arg = group number */        \
@@ -164,8 +160,8 @@ enum oplog_op {
 };
 
 enum oplog_name_kind {
-	OPLOG_NAME_FILE = 1,   /* relative to the data directory; "." is the directory itself */
-	OPLOG_NAME_SQL = 2,    /* statement text without bound values */
+	OPLOG_NAME_FILE = 1, /* relative to the data directory; "." is the directory itself */
+	OPLOG_NAME_SQL = 2,  /* statement text without bound values */
 	OPLOG_NAME_OBJECT = 3, /* path of a shared object or program */
 };
 
@@ -192,17 +188,17 @@ enum oplog_copy {
 
 struct oplog_record {
 	uint32_t check; /* 0 until finished, then oplog_slot_check() */
-	uint16_t op;	/* enum oplog_op */
+	uint16_t op;    /* enum oplog_op */
 	uint8_t flags;
-	uint8_t texts;	   /* how many slots after this one are its texts */
-	uint64_t time;	   /* ns, CLOCK_MONOTONIC, when the call was entered */
+	uint8_t texts;     /* how many slots after this one are its texts */
+	uint64_t time;     /* ns, CLOCK_MONOTONIC, when the call was entered */
 	uint64_t duration; /* ns */
 	uint32_t tid;
-	uint32_t file;	/* name number, 0 if none */
+	uint32_t file;  /* name number, 0 if none */
 	int64_t offset; /* bytes; -1 where it has no meaning */
 	uint64_t length;
 	int64_t result; /* as the call returned it, or -errno */
-	uint64_t arg;	/* see OPLOG_OPS */
+	uint64_t arg;   /* see OPLOG_OPS */
 };
 
 struct oplog_text {
@@ -213,6 +209,15 @@ struct oplog_text {
 	uint32_t zero;
 	char bytes[OPLOG_TEXT_BYTES];
 };
+
+/* header.features */
+#define OPLOG_HAS_WRITER UINT64_C(0x01)    /* this process is the writer (writer.lock) */
+#define OPLOG_HAS_OFD_LOCKS UINT64_C(0x02) /* SQLite's locks are carried by OFD locks */
+#define OPLOG_HAS_FENCE UINT64_C(0x04)     /* RESERVED is kept between transactions */
+#define OPLOG_HAS_GROUPS UINT64_C(0x08)    /* persists can be rolled back */
+#define OPLOG_HAS_BALLAST UINT64_C(0x10)   /* the ballast file is there */
+#define OPLOG_SPACE_LOW UINT64_C(0x20)     /* new transactions are refused for want of space */
+#define OPLOG_WAL_MODE UINT64_C(0x40)      /* the database is in WAL mode: no fence */
 
 struct oplog_header {
 	uint64_t magic;
@@ -229,15 +234,16 @@ struct oplog_header {
 	uint64_t start_ticks;  /* field 22 of /proc/<pid>/stat: with the pid it names the process */
 	uint64_t anchor_monotonic; /* ns: these two clocks were read together */
 	uint64_t anchor_realtime;
-	uint8_t boot_id[16];	  /* /proc/sys/kernel/random/boot_id without dashes */
+	uint8_t boot_id[16];   /* /proc/sys/kernel/random/boot_id without dashes */
 	uint64_t protected_since; /* ns, CLOCK_REALTIME: when this process took the directory */
-	char program[256];	  /* /proc/self/exe, NUL-terminated, cut if longer */
-	char data_dir[1024];	  /* absolute, NUL-terminated, cut if longer */
-	uint64_t check;		  /* oplog_header_check(): everything above */
+	char program[256];     /* /proc/self/exe, NUL-terminated, cut if longer */
+	char data_dir[1024];   /* absolute, NUL-terminated, cut if longer */
+	uint64_t check;        /* oplog_header_check(): everything above */
 	/* Below: written while the segment lives, not covered by check. */
-	uint64_t claimed;  /* atomic: slots claimed */
-	uint64_t lost;	   /* atomic: records this process could not write, since it started */
+	uint64_t claimed; /* atomic: slots claimed */
+	uint64_t lost;    /* atomic: records this process could not write, since it started */
 	uint64_t finished; /* 1 once the process has gone on to the next segment */
+	uint64_t features; /* OPLOG_HAS_ bits: what protects the directory in this process now */
 };
 
 _Static_assert(sizeof(struct oplog_record) == OPLOG_SLOT_SIZE, "record is one slot");
