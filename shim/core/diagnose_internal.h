@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the parts of the diagnosis share; for diagnose*.c only.
+ */
+#ifndef CORE_DIAGNOSE_INTERNAL_H
+#define CORE_DIAGNOSE_INTERNAL_H
+
+#include <sqlite3.h>
+#include <sys/stat.h>
+
+#include "core/chroma.h"
+#include "core/diagnose.h"
+#include "core/fileio.h"
+#include "core/hnsw.h"
+
+#define DIAGNOSE_PENDING_MAX 32
+
+struct diagnose_pending {
+	enum diagnose_code code;
+	char collection[256], segment[CHROMA_ID_SIZE], file[48], detail[512];
+};
+
+struct diagnosis {
+	const char *path;
+	int dirfd;
+	const struct diagnose_options *options;
+	struct diagnose_summary *summary;
+	sqlite3 *db;	    /* NULL: could not be opened */
+	uint64_t queue_end; /* highest row of the queue */
+	uint64_t done;	    /* bytes, for the progress */
+	/* Findings of a segment wait until its files turn out to have kept still. */
+	bool holds_back;
+	unsigned pending_count;
+	struct diagnose_pending *pending;
+};
+
+/* Where a finding is; any of them NULL. */
+struct diagnose_place {
+	const char *collection, *segment, *file;
+};
+
+void diagnose_report(struct diagnosis *d, enum diagnose_code code, struct diagnose_place place,
+		     const char *detail, ...) __attribute__((format(printf, 4, 5)));
+void diagnose_advance(struct diagnosis *d, uint64_t bytes);
+
+/* diagnose_sqlite.c: from the file's own bytes. False: SQLite cannot open it now. */
+bool diagnose_database_file(struct diagnosis *d, const struct stat *st);
+/* diagnose_tables.c: what the database says; d->db is open. False: no sense in looking further. */
+bool diagnose_structure(struct diagnosis *d);
+bool diagnose_tables(struct diagnosis *d);
+void diagnose_marks(struct diagnosis *d, const struct chroma_collection *c);
+/* diagnose_segment.c: the files of a collection's VECTOR segment against the database. */
+void diagnose_segment(struct diagnosis *d, const struct chroma_collection *c);
+
+/* diagnose_ids.c: ids and labels of a segment, between pickle, index, records and queue. */
+struct diagnose_files {
+	const struct file_source *pickle; /* NULL: none, the vectors are in the queue */
+	const struct file_source *level0;
+	const struct hnsw_header *header;
+};
+void diagnose_ids(struct diagnosis *d, const struct chroma_collection *c,
+		  const struct diagnose_files *files);
+
+#endif
