@@ -41,9 +41,11 @@ struct command {
 	unsigned flags;
 };
 
+int command_check(int argc, char **argv);
 int command_log(int argc, char **argv);
 int command_status(int argc, char **argv);
 
+extern const char check_usage[];
 extern const char log_usage[];
 extern const char status_usage[];
 
@@ -77,6 +79,8 @@ struct target {
  * missing store is an error only if `need_store`. Returns 0, or the exit status after saying why.
  */
 int target_open(struct target *t, const char *dir, bool need_store);
+/* Only the directory, whatever is in it: for verbs that judge a directory and need no store. */
+int target_open_directory(struct target *t, const char *dir);
 void target_close(struct target *t);
 
 #endif

@@ -19,6 +19,8 @@ static const struct command commands[] = {
     {"status", command_status, "is a process protected now, and what is recorded", status_usage,
      COMMAND_READ_ONLY | COMMAND_JSON},
     {"log", command_log, "what was done to the data directory", log_usage, COMMAND_JSON},
+    {"check", command_check, "judge a Chroma directory by its files; changes nothing", check_usage,
+     COMMAND_READ_ONLY | COMMAND_JSON},
     {"help", command_help, "this, or all about one command", "Usage: chromashim help [COMMAND]\n",
      COMMAND_READ_ONLY},
 };

@@ -128,7 +128,7 @@ static int open_store(struct target *t, bool need_store)
 	    "cannot open the store '%s'", t->store);
 }
 
-int target_open(struct target *t, const char *dir, bool need_store)
+int target_open_directory(struct target *t, const char *dir)
 {
 	int error;
 
@@ -145,7 +145,14 @@ int target_open(struct target *t, const char *dir, bool need_store)
 				: "Give Chroma's data directory as DIR, or set CHROMASHIM_DIR.",
 			    "cannot open the data directory '%s'", t->dir);
 	}
-	return open_store(t, need_store);
+	return 0;
+}
+
+int target_open(struct target *t, const char *dir, bool need_store)
+{
+	int status = target_open_directory(t, dir);
+
+	return status ? status : open_store(t, need_store);
 }
 
 void target_close(struct target *t)
