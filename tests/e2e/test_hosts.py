@@ -32,6 +32,9 @@ def run(host: hosts.Host, work: Path, preload: str) -> Run:
     strace = witness.Strace(witness.Root(data), str(hosts.ROOT))
     for part in ("life", "again"):
         strace.read(work / f"strace-{part}")
+    # Making the directory itself comes before it is known to be one.
+    for tid, events in strace.threads.items():
+        strace.threads[tid] = [e for e in events if (e.kind, e.path) != ("mkdir", ".")]
     return Run(host, data, without, under, strace, witness.recorded(data))
 
 

@@ -23,6 +23,7 @@ from typing import Iterable, Optional
 import oplog_reader
 
 STORE = ".chromashim"
+ANY = "*"  # a path that is not known
 
 # Calls that change bytes, length, names, attributes or locks; the rest of the list is needed to
 # understand those.
@@ -66,7 +67,8 @@ class Event:
         return " ".join(words)
 
     def agrees(self, other: "Event") -> bool:
-        return (self.kind, self.path, self.second) == (other.kind, other.path, other.second) and \
+        return self.kind == other.kind and self.second == other.second and \
+            (self.path == other.path or ANY in (self.path, other.path)) and \
             all(a is None or b is None or a == b
                 for a, b in ((self.offset, other.offset), (self.length, other.length),
                              (self.detail, other.detail), (self.result, other.result)))
@@ -179,7 +181,9 @@ class Root:
         name = path[len(self.real) + 1:]
         if STORE in name.split("/"):
             return None
-        return re.sub(r"#\d+$", "#", name)  # a file of O_TMPFILE has a number, not a name
+        if re.search(r"(^|/)#\d+$", name):  # an unnamed file goes by its directory
+            return os.path.dirname(name) or "."
+        return name
 
 
 @dataclass
@@ -209,6 +213,7 @@ class Strace:
 class Thread:
     def __init__(self, strace: Strace, tid: int) -> None:
         self.strace, self.tid, self.cwd = strace, tid, strace.cwd
+        self.descriptors: dict[int, str] = {}  # what was opened last, for /proc/self/fd
         self.positions: dict[int, int] = {}  # as told by the lseek just before
         self.maps: dict[int, tuple[int, str]] = {}  # writable shared ones: start -> size, path
 
@@ -252,7 +257,9 @@ class Thread:
         if found is not None:
             self.strace.threads[self.tid].append(
                 replace(found, result=value, unfinished=value is None))
-        if name not in ("lseek",):
+        if self.result_path and value is not None:
+            self.descriptors[value] = plain(self.result_path)
+        if name != "lseek":
             self.positions.clear()
 
     # -- paths and descriptors
@@ -269,10 +276,17 @@ class Thread:
         base = plain(match[2]) if match and match[2] else self.cwd
         if name == "":  # AT_EMPTY_PATH
             return self.strace.root.relative(base)
+        link = re.match(r"/proc/self/fd/(\d+)$", name)
+        if link:
+            return self.strace.root.relative(self.descriptors.get(int(link[1])))
         return self.strace.root.relative(os.path.join(base, name))
 
     def path(self, path: str) -> Optional[str]:
         return self.at("AT_FDCWD", path)
+
+    def named(self, first: Optional[str], text: str) -> Optional[str]:
+        """None for a file that is given by its descriptor and has no name."""
+        return None if text == '""' or text.startswith('"/proc/self/fd/') else first
 
     # -- families
 
@@ -296,7 +310,8 @@ class Thread:
         return self.opened(self.path(a[0]), "O_WRONLY|O_CREAT|O_TRUNC")
 
     def do_open_by_handle_at(self, _name, a, _value):
-        return self.opened(self.strace.root.relative(self.result_path), a[2])
+        mount = self.fd(a[0])  # strace does not tell which file it was
+        return self.opened(mount and ANY, a[2])
 
     def data(self, kind, path, offset=None, length=None):
         return None if path is None else Event(kind, path, offset=offset, length=length)
@@ -359,17 +374,13 @@ class Thread:
         return None
 
     def do_lseek(self, _name, a, value):
-        match = FD.match(a[0])
-        if value is not None and value >= 0:
-            self.positions = {int(match[1]): value}
-        return None
+        # Asking for the position is no sign of where a write goes: a file may be appended to.
+        if value is not None and value >= 0 and (a[1], a[2]) != ("0", "SEEK_CUR"):
+            self.positions = {int(FD.match(a[0])[1]): value}
 
-    def two(self, kind, first, second, old=""):
-        if first is None and second is None:
-            return None
-        if old.startswith('"/proc/'):
-            first = None  # the name of a descriptor
-        return Event(kind, first or "", second or "")
+    def two(self, kind, first, second):
+        names = [name for name in (first, second) if name is not None]
+        return Event(kind, *names) if names else None
 
     def do_rename(self, _name, a, _value):
         return self.two("rename", self.path(a[0]), self.path(a[1]))
@@ -381,7 +392,7 @@ class Thread:
         return self.two("link", self.path(a[0]), self.path(a[1]))
 
     def do_linkat(self, _name, a, _value):
-        return self.two("link", self.at(a[0], a[1]), self.at(a[2], a[3]), a[1])
+        return self.two("link", self.named(self.at(a[0], a[1]), a[1]), self.at(a[2], a[3]))
 
     def do_symlink(self, _name, a, _value):
         path = self.path(a[1])
@@ -515,7 +526,7 @@ def log_event(record: dict) -> Optional[Event]:
         return None
     return Event(
         kind,
-        re.sub(r"#\d+$", "#", record["path"] or ""),
+        record["path"] or "",
         (record["path2"] or "") if kind in ("rename", "link") else "",
         offset=record["offset"] if kind in WITH_OFFSET and record["offset"] >= 0 else None,
         length=record["length"] if kind in WITH_LENGTH else None,
@@ -568,7 +579,7 @@ def side(threads: Threads, locks: bool) -> Threads:
 
 def explain(tid: int, seen: list[Event], logged: list[Event]) -> list[str]:
     def text(event):
-        return f"{event.kind} {event.path} {event.second} {event.length} {event.result}"
+        return f"{event.kind} {event.path} {event.second}"
 
     matcher = difflib.SequenceMatcher(None, [text(e) for e in seen], [text(e) for e in logged],
                                       autojunk=False)
