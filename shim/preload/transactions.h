@@ -21,9 +21,10 @@
  *			  own they are none.
  *	hot journal	  EXCLUSIVE without RESERVED and an existing journal: txn.recover.
  *
- * Known limits: with locking_mode=EXCLUSIVE and journal_mode=MEMORY or OFF nothing marks the end of
- * a transaction, all up to the unlock are one; there, too, an UPDATE that leaves every byte as it
- * was counts as rolled back if reads are not told.
+ * Known limits, all with locking_mode=EXCLUSIVE: with journal_mode=MEMORY or OFF nothing marks the
+ * end of a transaction, all up to the unlock are one; so are, in WAL mode, transactions that follow
+ * each other and change the same single page; and an UPDATE that leaves every byte as it was counts
+ * as rolled back if reads are not told.
  */
 #ifndef PRELOAD_TRANSACTIONS_H
 #define PRELOAD_TRANSACTIONS_H
