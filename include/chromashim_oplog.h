@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* clang-format off: grammar and tables are laid out by hand */
+/* clang-format off */
 /*
  * The op log: what a protected process did to its data directory.
  *
