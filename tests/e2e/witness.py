@@ -35,7 +35,7 @@ TRACED = """
     mknod mknodat chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat
     utime utimes futimesat utimensat setxattr lsetxattr fsetxattr
     removexattr lremovexattr fremovexattr fcntl flock
-    lseek chdir fchdir clone clone3 fork vfork
+    lseek read readv chdir fchdir clone clone3 fork vfork
 """.split()
 
 
@@ -378,6 +378,9 @@ class Thread:
         if value is not None and value >= 0 and (a[1], a[2]) != ("0", "SEEK_CUR"):
             self.positions = {int(FD.match(a[0])[1]): value}
 
+    def do_read(self, _name, _a, _value):
+        return None  # it moves the position, that is all
+
     def two(self, kind, first, second):
         names = [name for name in (first, second) if name is not None]
         return Event(kind, *names) if names else None
@@ -478,7 +481,7 @@ class Thread:
 LOCKS = {"F_RDLCK": "read", "F_WRLCK": "write", "F_UNLCK": "unlock"}
 
 FAMILY = {
-    "writev": "write", "pwritev2": "pwritev", "fdatasync": "fsync", "syncfs": "fsync",
+    "writev": "write", "readv": "read", "pwritev2": "pwritev", "fdatasync": "fsync", "syncfs": "fsync",
     "renameat2": "renameat", "rmdir": "unlink", "mkdir": "unlink", "mknod": "unlink",
     "mknodat": "mkdirat", "fchmodat2": "fchmodat", "lchown": "chown", "utimes": "utime",
     "futimesat": "utimensat", "lsetxattr": "setxattr", "lremovexattr": "removexattr",
