@@ -226,7 +226,7 @@ struct oplog_header {
 	uint32_t header_size;
 	uint32_t slot_size;
 	uint32_t capacity; /* slots */
-	uint32_t sequence; /* 0 for a process's first segment */
+	uint32_t sequence; /* from 0; a forked child counts on from its parent's */
 	uint32_t pid;
 	uint32_t parent_pid;
 	uint32_t uid;

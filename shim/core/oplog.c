@@ -56,11 +56,11 @@ uint64_t oplog_now(void)
 /* ---- the writer: making segments ---- */
 
 /* Segments grow with a process's life: a short-lived tool takes 128 KiB, a server soon 4 MiB. */
-static uint32_t capacity_of(uint32_t sequence)
+static uint32_t capacity_of(uint32_t nth)
 {
-	if (sequence >= 2)
+	if (nth >= 2)
 		return OPLOG_CAPACITY;
-	return sequence == 0 ? 2048 - OPLOG_HEADER_SIZE / OPLOG_SLOT_SIZE : OPLOG_CAPACITY / 4;
+	return nth == 0 ? 2048 - OPLOG_HEADER_SIZE / OPLOG_SLOT_SIZE : OPLOG_CAPACITY / 4;
 }
 
 static size_t put_number(char *out, uint64_t value, unsigned base, unsigned digits)
@@ -211,7 +211,7 @@ static int make_segment(struct oplog_writer *w, struct oplog_segment **out)
 	int fd, r;
 
 	h->sequence = w->sequence;
-	h->capacity = capacity_of(w->sequence);
+	h->capacity = capacity_of(w->sequence - w->first);
 	h->anchor_monotonic = oplog_now();
 	h->anchor_realtime = clock_ns(CLOCK_REALTIME);
 	h->lost = atomic_load_explicit(&w->lost, memory_order_relaxed);
@@ -466,16 +466,21 @@ static void identify_process(struct oplog_header *h)
 int oplog_writer_open(struct oplog_writer *w, int dirfd, uint64_t size_limit,
 		      const struct oplog_header *identity)
 {
-	void *region = sys_mmap(REGION_SIZE, PROT_READ | PROT_WRITE,
-				MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *region = w->region;
 
+	if (!region)
+		region = sys_mmap(REGION_SIZE, PROT_READ | PROT_WRITE,
+				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (sys_map_failed(region))
 		return (int)(long)region;
 	w->dirfd = dirfd;
 	w->size_limit = size_limit;
 	w->identity = *identity;
 	identify_process(&w->identity);
+	w->first = w->sequence;
 	w->region = region;
+	atomic_store(&w->next, NULL);
+	atomic_store(&w->current, NULL);
 	return advance(w, NULL) ? 0 : atomic_load(&w->error);
 }
 
@@ -486,7 +491,7 @@ void oplog_writer_fork(struct oplog_writer *w, int dirfd)
 	SYS6(SYS_mmap, w->region, REGION_SIZE, PROT_READ | PROT_WRITE,
 	     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 	w->dirfd = dirfd;
-	w->sequence = 0;
+	w->first = w->sequence; /* what the parent's segments know must not seem known to ours */
 	identify_process(&w->identity);
 	atomic_store(&w->next, NULL);
 	atomic_store(&w->current, NULL);

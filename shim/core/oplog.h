@@ -44,15 +44,16 @@ struct oplog_writer {
 	_Atomic uint64_t retry_at; /* value of lost at which a failed making is tried again */
 	_Atomic int error;   /* the last reason why a segment could not be made, -errno or 0 */
 	uint32_t sequence;   /* of the segment to be made next */
+	uint32_t first;	     /* of this process; a forked child counts on from its parent */
 	int dirfd;	     /* of oplog/ ; lent by the owner, who keeps it open */
 	uint64_t size_limit; /* bytes for the whole oplog/ directory */
 	struct oplog_header identity; /* what every segment's header starts from */
 };
 
 /*
- * Starts a log. identity gives program, data_dir, uid and protected_since; the rest is filled in.
- * Returns 0 or -errno (no segment could be made: records are counted as lost, and making one is
- * tried again later).
+ * Starts a log (or starts it again, in a directory that was made anew). identity gives program,
+ * data_dir, uid and protected_since; the rest is filled in. Returns 0 or -errno (no segment could
+ * be made: records are counted as lost, and making one is tried again later).
  */
 int oplog_writer_open(struct oplog_writer *w, int dirfd, uint64_t size_limit,
 		      const struct oplog_header *identity);

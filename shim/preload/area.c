@@ -150,16 +150,43 @@ static bool read_root(struct area *a, int dirfd)
 	return true;
 }
 
+/* Its store is gone, and so the directory: removed, perhaps made anew. */
+static bool is_gone(const struct area *a)
+{
+	struct stat st;
+
+	return a->store_fd > 0 && sys_fstat(a->store_fd, &st) == 0 && st.st_nlink == 0;
+}
+
+/* A place for a new directory; that of one that is gone before a fresh one. */
+static unsigned free_index(void)
+{
+	unsigned i, used = atomic_load(&areas_used);
+
+	for (i = 0; i < used; i++)
+		if (is_gone(&areas[i]))
+			return i;
+	return used;
+}
+
 static struct area *area_make(int dirfd, const struct stat *st)
 {
-	unsigned index = atomic_load(&areas_used);
+	static atomic_flag said = ATOMIC_FLAG_INIT;
+	unsigned index = free_index();
 	struct area *a = &areas[index];
 	int r;
 
-	if (index >= AREAS || !names_setup())
+	if (index >= AREAS || !names_setup()) {
+		if (!atomic_flag_test_and_set(&said))
+			shim_say("more directories than one process can have protected; further "
+				 "ones are UNPROTECTED",
+				 NULL);
 		return NULL;
+	}
 	a->dev = st->st_dev;
 	a->ino = st->st_ino;
+	hidden_release(&a->store_fd);
+	hidden_release(&a->oplog_fd);
 	a->store_fd = a->oplog_fd = -1;
 	if (!read_root(a, dirfd))
 		return NULL;
@@ -168,7 +195,8 @@ static struct area *area_make(int dirfd, const struct stat *st)
 		r = start_log(a);
 	if (r < 0)
 		say_unprotected(a, r);
-	atomic_store_explicit(&areas_used, index + 1, memory_order_release);
+	if (index == atomic_load(&areas_used))
+		atomic_store_explicit(&areas_used, index + 1, memory_order_release);
 	directories_read(index, dirfd);
 	put_start_record(index);
 	return a;
@@ -179,7 +207,7 @@ static struct area *area_existing(const struct stat *st)
 	unsigned i, used = atomic_load(&areas_used);
 
 	for (i = 0; i < used; i++)
-		if (areas[i].ino == st->st_ino && areas[i].dev == st->st_dev)
+		if (areas[i].ino == st->st_ino && areas[i].dev == st->st_dev && !is_gone(&areas[i]))
 			return &areas[i];
 	return NULL;
 }

@@ -38,6 +38,8 @@ static inline int64_t position_of(int fd)
 /* open.c: a place that is ours, opened and known from now on. */
 int open_place(const struct place *place, void *caller, enum oplog_op op, int dirfd,
 	       const char *path, int flags, mode_t mode);
+/* streams.c: standard output or error that was inherited open on a protected file. */
+void streams_adopt(int fd);
 /* process.c: the environment as it is at the start; in a forked child. */
 void process_remember(void);
 void process_forked(void);

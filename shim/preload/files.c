@@ -196,8 +196,7 @@ uint32_t name_intern(unsigned area, const char *text, size_t length)
 
 /* ---- renames ---- */
 
-/* The name after the rename of `from` to `to`, 0 if it is not concerned. */
-static uint32_t renamed(const struct name *n, const struct place *from, const struct place *to)
+uint32_t name_renamed(const struct name *n, const struct place *from, const struct place *to)
 {
 	char text[2 * PLACE_MAX];
 	size_t old = strlen(from->relative), new = strlen(to->relative);
@@ -212,7 +211,7 @@ static uint32_t renamed(const struct name *n, const struct place *from, const st
 	return name_intern(to->slot.area, text, new + n->length - old);
 }
 
-void files_renamed(const struct place *from, const struct place *to)
+void files_renamed(const struct place *from, const struct place *to, bool exchanged)
 {
 	int fd, top = atomic_load(&slots_top);
 
@@ -222,14 +221,16 @@ void files_renamed(const struct place *from, const struct place *to)
 
 		if (!slot_protected(s))
 			continue;
-		name = renamed(name_get(s.name), from, to);
+		name = name_renamed(name_get(s.name), from, to);
+		if (!name && exchanged)
+			name = name_renamed(name_get(s.name), to, from);
 		if (!name)
 			continue;
 		s.name = name;
-		s.area = to->slot.area;
+		s.area = name_get(name)->area;
 		if (s.role != ROLE_DIRECTORY)
 			s.role = name_get(name)->role;
 		slot_set(fd, s);
 	}
-	directories_renamed(from, to);
+	directories_renamed(from, to, exchanged);
 }

@@ -102,7 +102,7 @@ bool names_setup(void);
  * Longest path below a protected directory that is followed. Small, since a host may open files on
  * a signal stack of a few KiB; Chroma's own names have about 60 characters.
  */
-#define PLACE_MAX 1024
+#define PLACE_MAX 2048
 
 struct place {
 	union slot slot;	  /* all zero: not ours */
@@ -117,6 +117,9 @@ struct place {
  * through a symbolic link); costs a few hundred ns for every path that is not ours.
  */
 bool place_find(struct place *place, int dirfd, const char *path, bool thorough);
+
+/* As place_find(), for calls that follow a symbolic link in the last component. */
+bool place_find_target(struct place *place, int dirfd, const char *path, bool thorough);
 
 /* For opens: starts to protect the directory of a chroma.sqlite3 that is about to be opened. */
 bool place_find_for_open(struct place *place, int dirfd, const char *path, int flags);
@@ -133,7 +136,9 @@ void directory_made(const struct place *place, int dirfd, const char *path);
 void directories_read(unsigned area, int dirfd); /* learns the directories in the root */
 
 /* After a rename: what is open, and what is below a renamed directory, gets its new name. */
-void files_renamed(const struct place *from, const struct place *to);
-void directories_renamed(const struct place *from, const struct place *to);
+void files_renamed(const struct place *from, const struct place *to, bool exchanged);
+void directories_renamed(const struct place *from, const struct place *to, bool exchanged);
+/* The name that the rename of `from` to `to` gives to n, 0 if it is not concerned. */
+uint32_t name_renamed(const struct name *n, const struct place *from, const struct place *to);
 
 #endif

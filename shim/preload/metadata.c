@@ -4,12 +4,15 @@
  */
 #include "preload/call.h"
 
+/* Which of the two finders, by the flag of the ...at() calls. */
+#define FINDER(flags) ((flags)&AT_SYMLINK_NOFOLLOW ? place_find : place_find_target)
+
 /* By path: find the place, and the change around the call. */
-#define BY_PATH(dirfd, path, op, length_, arg_, call)                                        \
+#define BY_PATH(find, dirfd, path, op, length_, arg_, call)                                  \
 	do {                                                                                 \
 		struct place place_;                                                         \
                                                                                              \
-		if (LIKELY(!place_find(&place_, dirfd, path, true)))                         \
+		if (LIKELY(!(find)(&place_, dirfd, path, true)))                             \
 			return call;                                                         \
 		return CHANGED(CHANGE_PATH(op, &place_, .length = (length_), .arg = (arg_)), \
 			       call);                                                        \
@@ -28,7 +31,7 @@
 
 int do_chmod(const char *path, mode_t mode)
 {
-	BY_PATH(AT_FDCWD, path, OP_CHMOD, 0, mode, real.chmod(path, mode));
+	BY_PATH(place_find_target, AT_FDCWD, path, OP_CHMOD, 0, mode, real.chmod(path, mode));
 }
 
 int do_fchmod(int fd, mode_t mode)
@@ -38,17 +41,18 @@ int do_fchmod(int fd, mode_t mode)
 
 int do_fchmodat(int dirfd, const char *path, mode_t mode, int flags)
 {
-	BY_PATH(dirfd, path, OP_CHMOD, 0, mode, REAL_LATE(fchmodat)(dirfd, path, mode, flags));
+	BY_PATH(FINDER(flags), dirfd, path, OP_CHMOD, 0, mode,
+		REAL_LATE(fchmodat)(dirfd, path, mode, flags));
 }
 
 int do_lchmod(const char *path, mode_t mode)
 {
-	BY_PATH(AT_FDCWD, path, OP_CHMOD, 0, mode, REAL_LATE(lchmod)(path, mode));
+	BY_PATH(place_find, AT_FDCWD, path, OP_CHMOD, 0, mode, REAL_LATE(lchmod)(path, mode));
 }
 
 int do_chown(const char *path, uid_t uid, gid_t gid)
 {
-	BY_PATH(AT_FDCWD, path, OP_CHOWN, gid, uid, real.chown(path, uid, gid));
+	BY_PATH(place_find_target, AT_FDCWD, path, OP_CHOWN, gid, uid, real.chown(path, uid, gid));
 }
 
 int do_fchown(int fd, uid_t uid, gid_t gid)
@@ -58,29 +62,30 @@ int do_fchown(int fd, uid_t uid, gid_t gid)
 
 int do_lchown(const char *path, uid_t uid, gid_t gid)
 {
-	BY_PATH(AT_FDCWD, path, OP_CHOWN, gid, uid, real.lchown(path, uid, gid));
+	BY_PATH(place_find, AT_FDCWD, path, OP_CHOWN, gid, uid, real.lchown(path, uid, gid));
 }
 
 int do_fchownat(int dirfd, const char *path, uid_t uid, gid_t gid, int flags)
 {
 	if ((flags & AT_EMPTY_PATH) && path && !*path)
 		BY_FD(dirfd, OP_CHOWN, gid, uid, real.fchownat(dirfd, path, uid, gid, flags));
-	BY_PATH(dirfd, path, OP_CHOWN, gid, uid, real.fchownat(dirfd, path, uid, gid, flags));
+	BY_PATH(FINDER(flags), dirfd, path, OP_CHOWN, gid, uid,
+		real.fchownat(dirfd, path, uid, gid, flags));
 }
 
 int do_utime(const char *path, const struct utimbuf *times)
 {
-	BY_PATH(AT_FDCWD, path, OP_UTIME, 0, 0, REAL_LATE(utime)(path, times));
+	BY_PATH(place_find_target, AT_FDCWD, path, OP_UTIME, 0, 0, REAL_LATE(utime)(path, times));
 }
 
 int do_utimes(const char *path, const struct timeval times[2])
 {
-	BY_PATH(AT_FDCWD, path, OP_UTIME, 0, 0, REAL_LATE(utimes)(path, times));
+	BY_PATH(place_find_target, AT_FDCWD, path, OP_UTIME, 0, 0, REAL_LATE(utimes)(path, times));
 }
 
 int do_lutimes(const char *path, const struct timeval times[2])
 {
-	BY_PATH(AT_FDCWD, path, OP_UTIME, 0, 0, REAL_LATE(lutimes)(path, times));
+	BY_PATH(place_find, AT_FDCWD, path, OP_UTIME, 0, 0, REAL_LATE(lutimes)(path, times));
 }
 
 int do_futimes(int fd, const struct timeval times[2])
@@ -92,14 +97,16 @@ int do_futimesat(int dirfd, const char *path, const struct timeval times[2])
 {
 	if (!path)
 		BY_FD(dirfd, OP_UTIME, 0, 0, REAL_LATE(futimesat)(dirfd, path, times));
-	BY_PATH(dirfd, path, OP_UTIME, 0, 0, REAL_LATE(futimesat)(dirfd, path, times));
+	BY_PATH(place_find_target, dirfd, path, OP_UTIME, 0, 0,
+		REAL_LATE(futimesat)(dirfd, path, times));
 }
 
 int do_utimensat(int dirfd, const char *path, const struct timespec times[2], int flags)
 {
 	if (!path || (!*path && (flags & AT_EMPTY_PATH)))
 		BY_FD(dirfd, OP_UTIME, 0, 0, real.utimensat(dirfd, path, times, flags));
-	BY_PATH(dirfd, path, OP_UTIME, 0, 0, real.utimensat(dirfd, path, times, flags));
+	BY_PATH(FINDER(flags), dirfd, path, OP_UTIME, 0, 0,
+		real.utimensat(dirfd, path, times, flags));
 }
 
 int do_futimens(int fd, const struct timespec times[2])
@@ -109,13 +116,13 @@ int do_futimens(int fd, const struct timespec times[2])
 
 int do_setxattr(const char *path, const char *name, const void *value, size_t size, int flags)
 {
-	BY_PATH(AT_FDCWD, path, OP_SETXATTR, size, 0,
+	BY_PATH(place_find_target, AT_FDCWD, path, OP_SETXATTR, size, 0,
 		real.setxattr(path, name, value, size, flags));
 }
 
 int do_lsetxattr(const char *path, const char *name, const void *value, size_t size, int flags)
 {
-	BY_PATH(AT_FDCWD, path, OP_SETXATTR, size, 0,
+	BY_PATH(place_find, AT_FDCWD, path, OP_SETXATTR, size, 0,
 		real.lsetxattr(path, name, value, size, flags));
 }
 
@@ -126,12 +133,13 @@ int do_fsetxattr(int fd, const char *name, const void *value, size_t size, int f
 
 int do_removexattr(const char *path, const char *name)
 {
-	BY_PATH(AT_FDCWD, path, OP_REMOVEXATTR, 0, 0, real.removexattr(path, name));
+	BY_PATH(place_find_target, AT_FDCWD, path, OP_REMOVEXATTR, 0, 0,
+		real.removexattr(path, name));
 }
 
 int do_lremovexattr(const char *path, const char *name)
 {
-	BY_PATH(AT_FDCWD, path, OP_REMOVEXATTR, 0, 0, real.lremovexattr(path, name));
+	BY_PATH(place_find, AT_FDCWD, path, OP_REMOVEXATTR, 0, 0, real.lremovexattr(path, name));
 }
 
 int do_fremovexattr(int fd, const char *name)

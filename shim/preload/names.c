@@ -19,12 +19,12 @@ static int real_rename(enum oplog_op op, int fromfd, const char *from, int tofd,
 	return real.renameat2(fromfd, from, tofd, to, flags);
 }
 
-/* Open files and known directories get their new names. An exchange leaves them as they were. */
+/* Open files and known directories get their new names. */
 static void after_rename(struct place *from, bool from_ours, struct place *to, bool to_ours,
 			 int tofd, const char *to_path, unsigned flags)
 {
-	if (from_ours && to_ours && !(flags & RENAME_EXCHANGE))
-		files_renamed(from, to);
+	if (from_ours && to_ours)
+		files_renamed(from, to, flags & RENAME_EXCHANGE);
 	else if (to_ours)
 		directory_made(to, tofd, to_path);
 }

@@ -61,31 +61,14 @@ int open_place(const struct place *place, void *caller, enum oplog_op op, int di
 	return fd;
 }
 
-/* Opened for writing by a name that did not look like ours, but is a symbolic link? */
-static void look_again(void *caller, int dirfd, const char *path, int fd, int flags)
-{
-	int saved = errno;
-	struct place place;
-	struct stat st;
-
-	if (sys_fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode) &&
-	    place_of_descriptor(&place, fd, false))
-		slot_set(fd, opened_slot(&place, caller, fd, flags));
-	errno = saved;
-}
-
 static int open_any(void *caller, enum oplog_op op, int dirfd, const char *path, int flags,
 		    mode_t mode)
 {
 	struct place place;
-	int fd;
 
 	if (place_find_for_open(&place, dirfd, path, flags))
 		return open_place(&place, caller, op, dirfd, path, flags, mode);
-	fd = real_open(op, dirfd, path, flags, mode);
-	if (fd >= 0 && (flags & O_ACCMODE) != O_RDONLY && atomic_load(&areas_used))
-		look_again(caller, dirfd, path, fd, flags);
-	return fd;
+	return real_open(op, dirfd, path, flags, mode);
 }
 
 int do_open(void *caller, const char *path, int flags, mode_t mode)

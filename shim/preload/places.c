@@ -175,24 +175,21 @@ void directories_read(unsigned area, int dirfd)
 	sys_close(fd);
 }
 
-void directories_renamed(const struct place *from, const struct place *to)
+void directories_renamed(const struct place *from, const struct place *to, bool exchanged)
 {
-	size_t old = strlen(from->relative);
 	unsigned i;
 
 	for (i = 0; i < DIRECTORIES; i++) {
 		uint32_t name = atomic_load_explicit(&directories[i].name, memory_order_relaxed);
-		const struct name *n = name && name != NOT_OURS ? name_get(name) : NULL;
-		struct place place;
+		uint32_t new;
 
-		if (!n || n->area != from->slot.area || n->length < old ||
-		    memcmp(name_text(n), from->relative, old) != 0)
+		if (!name || name == NOT_OURS)
 			continue;
-		if (name_text(n)[old] != '\0' && name_text(n)[old] != '/')
-			continue;
-		if (join(place.relative, to->relative, name_text(n) + old) &&
-		    settled(&place, to->slot.area))
-			atomic_store(&directories[i].name, place.slot.name);
+		new = name_renamed(name_get(name), from, to);
+		if (!new &&exchanged)
+			new = name_renamed(name_get(name), to, from);
+		if (new)
+			atomic_store(&directories[i].name, new);
 	}
 }
 
@@ -320,20 +317,29 @@ bool place_find(struct place *place, int dirfd, const char *path, bool thorough)
 	place->slot.all = 0;
 	if (!atomic_load_explicit(&areas_used, memory_order_acquire) || !path || !*path)
 		return false;
-	if (!has_dotdot(path)) {
-		if (path[0] == '/' && find_by_root(place, path))
-			return true;
-		if (path[0] != '/' && dirfd != AT_FDCWD) {
-			union slot s = slot_of(dirfd);
-
-			if (s.role == ROLE_DIRECTORY)
-				return join(place->relative, name_text(name_get(s.name)), path) &&
-				       settled(place, s.area);
-		}
-		if (path[0] == '/' && !thorough)
-			return false;
-	}
+	if (path[0] == '/' && !thorough && !has_dotdot(path) && !find_by_root(place, path))
+		return false;
+	place->slot.all = 0;
 	return find_by_parent(place, dirfd, path);
+}
+
+/* As the kernel does for calls that follow a symbolic link in the last component. */
+bool place_find_target(struct place *place, int dirfd, const char *path, bool thorough)
+{
+	bool found = place_find(place, dirfd, path, thorough);
+	struct stat st;
+	int fd;
+
+	if ((!found && !thorough) || !atomic_load(&areas_used) || !path)
+		return found;
+	if (sys_fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISLNK(st.st_mode))
+		return found;
+	fd = sys_openat(dirfd, path, O_PATH | O_CLOEXEC, 0);
+	if (fd < 0)
+		return found; /* it leads nowhere yet */
+	found = place_of_descriptor(place, fd, false);
+	sys_close(fd);
+	return found;
 }
 
 /* ---- opens ---- */
@@ -379,9 +385,11 @@ bool place_find_for_open(struct place *place, int dirfd, const char *path, int f
 	place->slot.all = 0;
 	if (!shim_live || !path)
 		return false;
-	if (is_database(path) && !place_find(place, dirfd, path, false))
+	if (is_database(path))
 		discover(dirfd, path, flags);
-	return place_find(place, dirfd, path, (flags & O_ACCMODE) != O_RDONLY);
+	if (flags & O_NOFOLLOW)
+		return place_find(place, dirfd, path, (flags & O_ACCMODE) != O_RDONLY);
+	return place_find_target(place, dirfd, path, (flags & O_ACCMODE) != O_RDONLY);
 }
 
 bool place_of_descriptor(struct place *place, int fd, bool discover_too)

@@ -18,7 +18,7 @@ int do_truncate(const char *path, off_t size)
 {
 	struct place place;
 
-	if (LIKELY(!place_find(&place, AT_FDCWD, path, true)))
+	if (LIKELY(!place_find_target(&place, AT_FDCWD, path, true)))
 		return real.truncate(path, size);
 	return CHANGED(CHANGE_PATH(OP_TRUNCATE, &place, .length = (uint64_t)size),
 		       real.truncate(path, size));

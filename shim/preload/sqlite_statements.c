@@ -19,26 +19,39 @@ void sqlite_database_opened(union slot s)
 
 /* ---- a database that becomes a protected one, by ATTACH ---- */
 
+static bool is_word(const char *sql, const char *word)
+{
+	while (*word && (*sql | 0x20) == *word) {
+		sql++;
+		word++;
+	}
+	return !*word;
+}
+
 static bool is_attach(const char *sql)
 {
-	static const char word[] = "attach";
-	unsigned i;
-
 	while (sql && (*sql == ' ' || (*sql >= '\t' && *sql <= '\r') || *sql == ';'))
 		sql++;
-	for (i = 0; sql && word[i]; i++)
-		if ((sql[i] | 0x20) != word[i])
-			return false;
-	return sql != NULL;
+	return sql && is_word(sql, "attach");
 }
 
-static void watch_attach(void)
+static bool has_attach(const char *sql)
+{
+	while (sql && *sql && !is_word(sql, "attach"))
+		sql++;
+	return sql && *sql;
+}
+
+/* What SQLite then runs to read the schema is its own. */
+static void attach_begin(void)
 {
 	opened_here.all = 0;
+	sqlite_depth++;
 }
 
-static void note_attach(const struct sqlite_calls *calls, sqlite3 *db)
+static void attach_end(const struct sqlite_calls *calls, sqlite3 *db)
 {
+	sqlite_depth--;
 	if (opened_here.all)
 		sqlite_remember(db, &(struct sqlite_handle){
 					.copy = (uint8_t)sqlite_copy_index(calls),
@@ -249,10 +262,10 @@ static int step_attach(const struct sqlite_calls *calls, const struct sqlite_han
 	sqlite3 *db = h->db;
 	int ret, saved;
 
-	watch_attach();
+	attach_begin();
 	ret = calls->sqlite3_step(stmt);
 	saved = errno;
-	note_attach(calls, db);
+	attach_end(calls, db);
 	errno = saved;
 	return ret;
 }
@@ -353,14 +366,14 @@ int do_sqlite3_exec(void *caller, sqlite3 *db, const char *sql,
 	struct counting c = {row, context, 0};
 	int ret, saved;
 
-	if (sqlite_depth)
-		return calls->sqlite3_exec(db, sql, row, context, message);
-	if (h && h->protected)
+	if (!sqlite_depth && h && h->protected)
 		return exec_protected(calls, h, db, sql, &c, message);
-	watch_attach();
+	if (sqlite_depth || !has_attach(sql))
+		return calls->sqlite3_exec(db, sql, row, context, message);
+	attach_begin();
 	ret = calls->sqlite3_exec(db, sql, row, context, message);
 	saved = errno;
-	note_attach(calls, db);
+	attach_end(calls, db);
 	errno = saved;
 	return ret;
 }

@@ -115,6 +115,8 @@ static void adopt_inherited(int fd)
 		place.slot.writable |= SLOT_APPEND;
 	slot_set(fd, place.slot);
 	record_end(record_begin(place.slot, OP_INHERIT, -1, 0, (unsigned)flags), fd);
+	if (place.slot.writable & SLOT_WRITABLE)
+		streams_adopt(fd);
 }
 
 static void read_inherited(void)

@@ -6,6 +6,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "preload/call.h"
 
@@ -176,6 +177,20 @@ FILE *do_freopen(void *caller, const char *path, const char *mode, FILE *stream)
 	if (!ours && !place_find_for_open(&place, AT_FDCWD, path, flags))
 		return REAL_LATE(freopen)(path, mode, stream);
 	return replace(stream, do_fopen(caller, path, mode));
+}
+
+void streams_adopt(int fd)
+{
+	FILE *stream = fd == STDOUT_FILENO || fd == STDERR_FILENO ? stream_on(fd, "w") : NULL;
+
+	if (!stream)
+		return;
+	if (fd == STDOUT_FILENO) {
+		stdout = stream;
+	} else {
+		setvbuf(stream, NULL, _IONBF, 0);
+		stderr = stream;
+	}
 }
 
 /* ---- printing to a descriptor ---- */

@@ -174,8 +174,14 @@ static void wal_frame(union slot s, const unsigned char *p, uint64_t offset)
 	/* The lock is kept from the transaction before, and this is the next one. */
 	if (t->kind == TRANSACTION_WAL && t->committed && offset > t->commit_at && !again)
 		transaction_end(s.area, OP_TXN_COMMIT);
-	if (t->kind != TRANSACTION_WAL)
+	else if (t->kind == TRANSACTION_WAL && t->kept && !t->committed && offset == t->first_at)
+		transaction_end(s.area, OP_TXN_ROLLBACK);
+	if (t->kind != TRANSACTION_WAL) {
 		transaction_begin(s, TRANSACTION_WAL);
+		t->kept = true;
+	}
+	if (t->first_at == NOWHERE)
+		t->first_at = offset;
 	transaction_tell(s.area);
 	transaction_count_page(t, page);
 	if (commit) {

@@ -52,8 +52,8 @@ struct transaction {
 	uint64_t record;
 	uint32_t witness; /* the first page journaled */
 	uint64_t witness_before, witness_after;
-	/* The WAL: the newest commit frame. */
-	uint64_t commit_at;
+	/* The WAL: its first frame, and the newest commit frame. */
+	uint64_t first_at, commit_at;
 	uint32_t commit_page;
 	/* Pages written, to count each once: exact up to SEEN_PAGES, a little low above. */
 	uint32_t highest;

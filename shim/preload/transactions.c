@@ -88,6 +88,7 @@ static void tell_end(unsigned area, enum oplog_op op)
 static void remember(struct transaction *t, const struct page_one *one)
 {
 	SET(t->last, (uint64_t)one->counter << 32 | one->cookie);
+	SET(t->last_known, true);
 }
 
 static void forget_pages(struct transaction *t)
@@ -109,7 +110,7 @@ void transaction_begin(union slot s, enum transaction_kind kind)
 	t->told = t->kept = t->played_back = t->cut = t->housekeeping = false;
 	t->committed = t->failed = false;
 	t->before = (struct page_one){
-	    .known = last != 0,
+	    .known = GET(t->last_known),
 	    .counter = (uint32_t)(last >> 32),
 	    .cookie = (uint32_t)last,
 	};
@@ -118,7 +119,7 @@ void transaction_begin(union slot s, enum transaction_kind kind)
 		t->page_size = 0;
 	t->initial_pages = t->journal_page = t->witness = 0;
 	t->record = NOWHERE;
-	t->commit_at = NOWHERE;
+	t->first_at = t->commit_at = NOWHERE;
 	SET(t->journaled, 0);
 	SET(t->thread, thread_id());
 	atomic_store_explicit(&t->kind, kind, memory_order_release);
@@ -355,13 +356,14 @@ void transaction_written(union slot s, const void *buf, size_t n, off_t offset)
 /* A page 1 that is newer than what was known, since another process has written. */
 static void adopt(struct transaction *t, const void *buf, size_t n)
 {
-	struct page_one one;
-	uint64_t last = GET(t->last);
+	struct page_one one = {0};
+	uint32_t last = (uint32_t)(GET(t->last) >> 32);
 
 	if (GET(t->kind) != TRANSACTION_NONE && GET(t->thread) == thread_id())
 		return; /* may be its own and not committed */
-	if (transaction_page_one(&one, buf, n) &&
-	    (!last || (int32_t)(one.counter - (uint32_t)(last >> 32)) > 0))
+	if (n && !transaction_page_one(&one, buf, n))
+		return;
+	if (!GET(t->last_known) || (int32_t)(one.counter - last) > 0)
 		remember(t, &one);
 }
 
@@ -369,7 +371,7 @@ void transaction_read(union slot s, const void *buf, size_t n, off_t offset)
 {
 	struct transaction *t = transaction_of(s);
 
-	if (s.role == ROLE_WAL || (s.role == ROLE_DATABASE && offset == 0))
+	if ((s.role == ROLE_WAL && n) || (s.role == ROLE_DATABASE && offset == 0))
 		adopt(t, buf, n);
 	/* A hot journal is looked for with one byte; savepoints are undone from behind the header.
 	 */

@@ -23,8 +23,9 @@
  *
  * Known limits, all with locking_mode=EXCLUSIVE: with journal_mode=MEMORY or OFF nothing marks the
  * end of a transaction, all up to the unlock are one; so are, in WAL mode, transactions that follow
- * each other and change the same single page; and an UPDATE that leaves every byte as it was counts
- * as rolled back if reads are not told.
+ * each other and change the same single page; a
+ * rollback there shows only when the next transaction begins; and an UPDATE that leaves every byte
+ *as it was counts as rolled back if reads are not told.
  */
 #ifndef PRELOAD_TRANSACTIONS_H
 #define PRELOAD_TRANSACTIONS_H
@@ -41,8 +42,8 @@ void transaction_locked(union slot s, short type, off_t start, off_t length);
 /* n bytes at buf were written at offset. */
 void transaction_written(union slot s, const void *buf, size_t n, off_t offset);
 /*
- * n bytes were read into buf from offset. Not needed, but it tells the schema cookie that was there
- * before a WAL transaction, and settles the limit above.
+ * n bytes (0: the end) were read into buf from offset. Not needed, but it tells the schema cookie
+ * that was there before a WAL transaction, and settles the limit above.
  */
 void transaction_read(union slot s, const void *buf, size_t n, off_t offset);
 void transaction_truncated(union slot s, off_t size);
