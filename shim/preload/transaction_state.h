@@ -36,6 +36,7 @@ struct transaction {
 	_Atomic bool reserved, exclusive, wal_lock;
 	_Atomic uint32_t file; /* name of the database */
 	_Atomic uint64_t last; /* counter << 32 | cookie of the newest page 1 met, 0: none */
+	_Atomic bool last_known;
 	/* Below: belongs to the thread that holds the lock under which SQLite writes. */
 	uint8_t object;	   /* the library whose lock it is */
 	bool told;	   /* txn.begin is written */

@@ -478,7 +478,7 @@ static void test_coalesced(void **state)
 static void test_memory(void **state)
 {
 	(void)state;
-	transaction_read(db, image(1, 4, 4), 100, 0);
+	transaction_read(db, image(1, 4, 4), 0, 0); /* an empty file */
 	reserve();
 	exclusive();
 	database_page(1, image(1, 5, 5));
@@ -641,14 +641,19 @@ static void test_wal_lock_is_kept(void **state)
 	frame(1, 0, image(1, 1, 1)); /* never locked: locking_mode=EXCLUSIVE from the start */
 	frame(2, 2, image(2, 1, 1));
 	expect_end(OP_TXN_COMMIT, 1, 2, 0);
+	frame(1, 0, image(1, 3, 1)); /* spilled and rolled back, as the next one's place tells */
+	wal_at -= 24 + PAGE;
+	frame(1, 2, image(1, 2, 1));
+	expect_end(OP_TXN_ROLLBACK, 2, 1, 0);
+	expect_end(OP_TXN_COMMIT, 3, 1, 0);
 	wal_lock_type(F_WRLCK); /* locked once: the next transaction's frame ends this one */
 	frame(2, 2, image(2, 1, 1));
-	expect_open(2);
+	expect_open(4);
 	frame(1, 0, image(1, 2, 1));
 	frame(2, 2, image(2, 1, 1));
 	wal_lock_type(F_UNLCK);
-	expect_end_of(OP_TXN_COMMIT, 2, 1, 0);
-	expect_end(OP_TXN_COMMIT, 3, 2, 0);
+	expect_end_of(OP_TXN_COMMIT, 4, 1, 0);
+	expect_end(OP_TXN_COMMIT, 5, 2, 0);
 	expect_nothing();
 }
 
