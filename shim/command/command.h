@@ -42,10 +42,12 @@ struct command {
 };
 
 int command_check(int argc, char **argv);
+int command_export(int argc, char **argv);
 int command_log(int argc, char **argv);
 int command_status(int argc, char **argv);
 
 extern const char check_usage[];
+extern const char export_usage[];
 extern const char log_usage[];
 extern const char status_usage[];
 

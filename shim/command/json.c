@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "command/terminal.h"
@@ -106,12 +107,18 @@ void json_null(struct json *j)
 
 void json_double(struct json *j, double value)
 {
+	char text[32];
+
 	if (!isfinite(value)) {
 		json_null(j);
 		return;
 	}
 	separate(j);
-	fprintf(j->out, "%.17g", value);
+	snprintf(text, sizeof(text), "%.15g", value);
+	if (strtod(text, NULL) != value)
+		snprintf(text, sizeof(text), "%.17g", value);
+	/* With a point, so that it is read back as a float. */
+	fprintf(j->out, "%s%s", text, strpbrk(text, ".e") ? "" : ".0");
 }
 
 void json_newline(struct json *j)

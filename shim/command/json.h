@@ -27,6 +27,7 @@ void json_int(struct json *j, int64_t value);
 void json_uint(struct json *j, uint64_t value);
 void json_bool(struct json *j, bool value);
 void json_null(struct json *j);
+/* As short as reads back the same; always with a point or exponent. null if not finite. */
 void json_double(struct json *j, double value);
 
 /* Ends a line of JSON Lines. */

@@ -7,6 +7,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/database.h"
@@ -22,6 +23,29 @@ bool chroma_is_uuid(const char *name)
 			return false;
 	}
 	return name[36] == '\0';
+}
+
+/*
+ * The migration took a number's decimal digits for the bytes of a BLOB, and padded them in front
+ * with 0x11: 502498 became 0x1111353032343938.
+ */
+uint64_t chroma_mark_restore(uint64_t value)
+{
+	uint64_t result = 0;
+	int shift;
+
+	if (value < CHROMA_MARK_POISONED)
+		return value;
+	for (shift = 56; shift >= 0; shift -= 8) {
+		unsigned digit = (unsigned)(value >> shift) & 0xff;
+
+		if (digit == 0x11 && result == 0)
+			continue;
+		if (digit < '0' || digit > '9')
+			return value;
+		result = result * 10 + digit - '0';
+	}
+	return result;
 }
 
 /*
@@ -54,7 +78,7 @@ static int make_query(sqlite3 *db, char *sql, size_t room)
 		 "(SELECT seq_id FROM max_seq_id WHERE segment_id = " VECTOR "), "
 		 "(SELECT seq_id FROM max_seq_id WHERE segment_id = " METADATA "), "
 		 "%s, " HNSW("space") ", " HNSW("sync_threshold") " FROM collections c %s "
-								  "ORDER BY c.rowid",
+								  "WHERE c.id = ?",
 		 databases ? "d.name, d.tenant_id" : "NULL, NULL", topic ? "c.topic" : "NULL",
 		 schema ? JSON("schema_str", IN_SCHEMA "space") : "NULL",
 		 config ? JSON("config_json_str", "$.vector_index.hnsw.space") : "NULL",
@@ -81,16 +105,32 @@ static struct chroma_mark get_mark(sqlite3_stmt *row, int column)
 	return mark;
 }
 
-static void get_collection(struct chroma_collection *c, sqlite3_stmt *row)
+/* A copy of a column, NULL if it is NULL; false: no memory. */
+static bool copy_column(char **out, sqlite3_stmt *row, int column)
+{
+	const char *s = (const char *)sqlite3_column_text(row, column);
+
+	*out = s ? strdup(s) : NULL;
+	return !s || *out;
+}
+
+struct names {
+	char *name, *database, *tenant;
+};
+
+static int get_collection(struct chroma_collection *c, struct names *names, sqlite3_stmt *row)
 {
 	const char *space = (const char *)sqlite3_column_text(row, 10);
 
 	*c = (struct chroma_collection){0};
+	if (!copy_column(&names->name, row, 1) || !copy_column(&names->database, row, 3) ||
+	    !copy_column(&names->tenant, row, 4))
+		return -ENOMEM;
+	c->name = names->name ? names->name : "";
+	c->database = names->database;
+	c->tenant = names->tenant;
 	copy_text(c->id, sizeof(c->id), row, 0);
-	c->name = (const char *)sqlite3_column_text(row, 1);
 	c->dimension = sqlite3_column_int64(row, 2);
-	c->database = (const char *)sqlite3_column_text(row, 3);
-	c->tenant = (const char *)sqlite3_column_text(row, 4);
 	copy_text(c->vector_segment, sizeof(c->vector_segment), row, 5);
 	copy_text(c->metadata_segment, sizeof(c->metadata_segment), row, 6);
 	c->vector_mark = get_mark(row, 7);
@@ -104,23 +144,75 @@ static void get_collection(struct chroma_collection *c, sqlite3_stmt *row)
 	c->sync_threshold = sqlite3_column_int64(row, 11);
 	if (c->sync_threshold <= 0)
 		c->sync_threshold = CHROMA_SYNC_THRESHOLD;
-	if (!c->name)
-		c->name = "";
+	return 0;
+}
+
+/* One collection in a read transaction of its own. */
+static int visit(sqlite3 *db, sqlite3_stmt *query, const char *id, chroma_collection_fn *each,
+		 void *context)
+{
+	struct chroma_collection collection;
+	struct names names = {0};
+	int r = database_error(sqlite3_exec(db, "BEGIN", NULL, NULL, NULL));
+
+	if (r < 0)
+		return r;
+	sqlite3_bind_text(query, 1, id, -1, SQLITE_STATIC);
+	r = database_step(query); /* 0: it has been deleted meanwhile */
+	if (r == 1)
+		r = get_collection(&collection, &names, query) < 0 ? -ENOMEM : 1;
+	sqlite3_reset(query);
+	if (r == 1)
+		r = each(context, &collection);
+	free(names.name);
+	free(names.database);
+	free(names.tenant);
+	sqlite3_exec(db, "COMMIT", NULL, NULL, NULL);
+	return r;
+}
+
+/* All ids first, so that no lock is held from one collection to the next. */
+static int list_ids(sqlite3 *db, char (**ids_out)[CHROMA_ID_SIZE], size_t *count_out)
+{
+	char(*ids)[CHROMA_ID_SIZE] = NULL, (*more)[CHROMA_ID_SIZE];
+	size_t count = 0, room = 0;
+	sqlite3_stmt *rows = NULL;
+	int r = database_prepare(db, &rows, "SELECT id FROM collections ORDER BY rowid");
+
+	while (r == 0 && (r = database_step(rows)) == 1) {
+		r = 0;
+		if (count == room) {
+			room = room ? 2 * room : 64;
+			more = realloc(ids, room * sizeof(*ids));
+			if (!more) {
+				r = -ENOMEM;
+				break;
+			}
+			ids = more;
+		}
+		copy_text(ids[count++], CHROMA_ID_SIZE, rows, 0);
+	}
+	sqlite3_finalize(rows);
+	*ids_out = ids;
+	*count_out = count;
+	return r;
 }
 
 int chroma_each_collection(sqlite3 *db, chroma_collection_fn *each, void *context)
 {
-	struct chroma_collection collection;
-	sqlite3_stmt *rows = NULL;
+	char(*ids)[CHROMA_ID_SIZE] = NULL;
+	sqlite3_stmt *query = NULL;
+	size_t count = 0, i;
 	char sql[4096];
 	int r = make_query(db, sql, sizeof(sql));
 
 	if (r == 0)
-		r = database_prepare(db, &rows, sql);
-	while (r == 0 && (r = database_step(rows)) == 1) {
-		get_collection(&collection, rows);
-		r = each(context, &collection);
-	}
-	sqlite3_finalize(rows);
+		r = database_prepare(db, &query, sql);
+	if (r == 0)
+		r = list_ids(db, &ids, &count);
+	for (i = 0; r == 0 && i < count; i++)
+		r = visit(db, query, ids[i], each, context);
+	sqlite3_finalize(query);
+	free(ids);
 	return r;
 }

@@ -47,11 +47,17 @@ struct chroma_collection {
 	struct chroma_mark vector_mark, metadata_mark;
 };
 
-/* Called for each, in the order of creation. A result other than 0 ends it and is returned. */
+/*
+ * Called for each, in the order of creation, inside a read transaction that ends with it: what it
+ * reads from the database belongs together. A result other than 0 ends it and is returned.
+ */
 typedef int chroma_collection_fn(void *context, const struct chroma_collection *collection);
 
 /* 0, -ENOENT if a table or column is missing, or another -errno of database.h. */
 int chroma_each_collection(sqlite3 *db, chroma_collection_fn *each, void *context);
+
+/* A mark's value as it was before it was poisoned; others as they are. */
+uint64_t chroma_mark_restore(uint64_t value);
 
 /* Whether a name could be a segment's directory: a UUID in its usual spelling. */
 bool chroma_is_uuid(const char *name);

@@ -186,8 +186,7 @@ void file_window_close(struct file_window *w)
 
 int file_window_get(struct file_window *w, uint64_t offset, size_t n, const unsigned char **out)
 {
-	uint64_t left;
-	size_t want;
+	size_t want = n;
 	ssize_t r;
 
 	if (offset >= w->at && offset - w->at <= w->have && n <= w->have - (offset - w->at)) {
@@ -198,8 +197,11 @@ int file_window_get(struct file_window *w, uint64_t offset, size_t n, const unsi
 		return -EMSGSIZE;
 	if (offset > w->source->size || n > w->source->size - offset)
 		return -ENODATA;
-	left = w->source->size - offset;
-	want = left < w->capacity ? (size_t)left : w->capacity;
+	/* Ahead only for who goes forward: a jump costs no more than what is asked for. */
+	if (offset >= w->at && offset - w->at <= w->have)
+		want = w->capacity;
+	if (want > w->source->size - offset)
+		want = (size_t)(w->source->size - offset);
 	w->have = 0;
 	r = w->source->read(w->source, w->buf, want, offset);
 	if (r < 0)

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Every record of a Chroma directory, straight from the files, loadable by Chroma or not.
+ *
+ * A record is what the client's get() gives: the row in `embeddings` with its metadata, the vector
+ * from the index or from the queue, and on both what the queue holds beyond the segment's mark.
+ * Without a database (missing, or its first page lost) the segments still give ids and vectors;
+ * their collection is then the segment's name.
+ *
+ * Memory does not grow with the directory: ids and labels go to SQLite's temporary tables.
+ */
+#ifndef CORE_EXPORT_H
+#define CORE_EXPORT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/chroma.h"
+
+enum export_type { EXPORT_NULL, EXPORT_STRING, EXPORT_INT, EXPORT_FLOAT, EXPORT_BOOL };
+
+/* A metadata value; elements of one array follow each other with the same key. Lent. */
+struct export_value {
+	char *key;
+	bool is_element; /* of an array */
+	enum export_type type;
+	char *text; /* strings: may contain zero bytes */
+	size_t size;
+	int64_t number; /* ints and bools */
+	double real;
+};
+
+/* Everything is lent until the callback returns. */
+struct export_record {
+	const struct chroma_collection *collection;
+	const char *id;
+	size_t id_size;
+	const float *vector; /* NULL: lost, or not asked for */
+	uint64_t dimension;
+	const struct export_value *document, *uri; /* strings, or NULL */
+	const struct export_value *values;	   /* document and uri are not among them */
+	size_t value_count;
+};
+
+struct export_options {
+	const char *collection; /* a name or id; NULL: all */
+	bool vectors;
+	/* A result other than 0 ends the export and is returned. */
+	int (*record)(void *context, const struct export_record *record);
+	/* A collection, or something of it, could not be read; the export goes on. */
+	void (*trouble)(void *context, const char *collection, const char *what, int error);
+	void *context;
+};
+
+struct export_summary {
+	uint64_t collections, records;
+	uint64_t without_vector; /* lost, not just not asked for */
+	uint64_t troubles;
+	bool without_database;
+};
+
+/* 0 (also with troubles), -ENOENT no database and no segments, or another -errno. */
+int export_directory(const char *path, int dirfd, const struct export_options *options,
+		     struct export_summary *out);
+
+#endif

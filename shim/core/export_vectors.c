@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The vectors of a segment: from its files as far as they can be read, and from the queue.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/database.h"
+#include "core/export_internal.h"
+#include "core/pickle.h"
+
+void export_trouble(struct exporter *x, const struct chroma_collection *c, const char *what,
+		    int error)
+{
+	x->summary->troubles++;
+	x->options->trouble(x->options->context, c ? c->name : NULL, what, error);
+}
+
+static int run(struct exporter *x, const char *sql)
+{
+	return database_error(sqlite3_exec(x->db, sql, NULL, NULL, NULL));
+}
+
+/* ---- the pickle: id -> label ---- */
+
+static int insert_label(void *context, enum pickle_map map, const char *id, size_t size,
+			int64_t label)
+{
+	sqlite3_stmt *insert = context;
+	int code;
+
+	if (map != PICKLE_ID_TO_LABEL || label < 1)
+		return 0;
+	sqlite3_bind_text(insert, 1, id, (int)size, SQLITE_STATIC);
+	sqlite3_bind_int64(insert, 2, label);
+	code = sqlite3_step(insert);
+	sqlite3_reset(insert);
+	return database_error(code);
+}
+
+/* Returns the mark that Chroma up to 0.5.5 kept in the pickle, 0 if none; *found: it is there. */
+static uint64_t load_labels(struct exporter *x, const struct chroma_collection *c, int dirfd,
+			    bool *found)
+{
+	struct pickle_index index = {0};
+	struct file_source source;
+	sqlite3_stmt *insert = NULL;
+	int fd = file_open_at(dirfd, PICKLE_FILE);
+	int r = fd < 0 ? fd : file_source_open(&source, fd);
+
+	*found = fd != -ENOENT;
+	if (r == 0)
+		r = database_prepare(x->db, &insert,
+				     "INSERT OR REPLACE INTO temp.label VALUES (?, ?)");
+	/* A pickle that is cut short gives what it has. */
+	if (r == 0)
+		r = pickle_read_index(&source, insert_label, insert, &index);
+	sqlite3_finalize(insert);
+	if (fd >= 0)
+		close(fd);
+	if (r < 0 && r != -ENOENT)
+		export_trouble(x, c, PICKLE_FILE, r);
+	return index.has_max_seq_id && index.max_seq_id > 0 ? (uint64_t)index.max_seq_id : 0;
+}
+
+/* ---- the index: label -> element ---- */
+
+static int load_elements(struct export_vectors *v, struct exporter *x)
+{
+	sqlite3_stmt *insert = NULL;
+	struct hnsw_element e;
+	uint64_t i;
+	int r =
+	    database_prepare(x->db, &insert, "INSERT OR IGNORE INTO temp.element VALUES (?, ?)");
+
+	for (i = 0; r == 0 && i < hnsw_level0_count(&v->level0); i++) {
+		r = hnsw_level0_get(&v->level0, i, &e);
+		if (r < 0 || e.deleted || e.label == 0 || e.label > INT64_MAX)
+			continue;
+		sqlite3_bind_int64(insert, 1, (sqlite3_int64)e.label);
+		sqlite3_bind_int64(insert, 2, (sqlite3_int64)i);
+		r = database_error(sqlite3_step(insert));
+		sqlite3_reset(insert);
+	}
+	sqlite3_finalize(insert);
+	return r;
+}
+
+static int read_header(int dirfd, struct hnsw_header *out)
+{
+	unsigned char raw[HNSW_HEADER_SIZE];
+	int fd = file_open_at(dirfd, HNSW_HEADER_FILE);
+	ssize_t n = fd < 0 ? fd : file_read_at(fd, raw, sizeof(raw), 0);
+
+	if (fd >= 0)
+		close(fd);
+	return n < 0 ? (int)n : hnsw_header_parse(out, raw, (size_t)n);
+}
+
+static int open_index(struct export_vectors *v, int dirfd)
+{
+	struct hnsw_header header;
+	int r = read_header(dirfd, &header);
+
+	if (r < 0)
+		return r;
+	v->level0_fd = file_open_at(dirfd, HNSW_LEVEL0_FILE);
+	if (v->level0_fd < 0)
+		return v->level0_fd;
+	r = file_source_open(&v->level0_source, v->level0_fd);
+	if (r == 0)
+		r = hnsw_level0_open(&v->level0, &header, &v->level0_source);
+	if (r < 0)
+		return r;
+	v->has_index = true;
+	v->length_fd =
+	    v->collection->space == CHROMA_COSINE ? file_open_at(dirfd, HNSW_LENGTH_FILE) : -1;
+	v->has_length = v->length_fd >= 0 &&
+			file_source_open(&v->length_source, v->length_fd) == 0 &&
+			file_window_open(&v->length, &v->length_source, 64u << 10) == 0;
+	return 0;
+}
+
+/* ---- the queue ---- */
+
+/* Rows beyond the mark in their order: which row has an id's vector now, 0 if it was deleted. */
+static int load_newer(struct export_vectors *v, struct exporter *x, uint64_t mark)
+{
+	static const char add[] =
+	    "INSERT INTO temp.newer VALUES (?1, ?2) ON CONFLICT DO UPDATE SET seq = ?2";
+	static const char is_there[] =
+	    "SELECT coalesce((SELECT seq > 0 FROM temp.newer WHERE id = ?1), "
+	    "EXISTS (SELECT 1 FROM temp.label WHERE id = ?1))";
+	sqlite3_stmt *rows = NULL, *put = NULL, *ask = NULL;
+	int r = database_prepare(x->db, &rows,
+				 "SELECT seq_id, operation, id, vector IS NOT NULL FROM "
+				 "embeddings_queue WHERE topic = ? AND seq_id > ? ORDER BY seq_id");
+
+	if (r == 0)
+		r = database_prepare(x->db, &put, add);
+	if (r == 0)
+		r = database_prepare(x->db, &ask, is_there);
+	if (r == 0) {
+		sqlite3_bind_text(rows, 1, v->collection->topic, -1, SQLITE_STATIC);
+		sqlite3_bind_int64(rows, 2, (sqlite3_int64)mark);
+	}
+	while (r == 0 && (r = database_step(rows)) == 1) {
+		int operation = sqlite3_column_int(rows, 1);
+		bool has_vector = sqlite3_column_int(rows, 3), exists;
+
+		sqlite3_bind_value(ask, 1, sqlite3_column_value(rows, 2));
+		r = database_step(ask);
+		exists = r == 1 && sqlite3_column_int(ask, 0);
+		sqlite3_reset(ask);
+		if (r < 0)
+			break;
+		r = 0;
+		if (operation == CHROMA_DELETE
+			? !exists
+			: !has_vector || (operation == CHROMA_ADD && exists) ||
+			      (operation == CHROMA_UPDATE && !exists))
+			continue;
+		sqlite3_bind_value(put, 1, sqlite3_column_value(rows, 2));
+		sqlite3_bind_int64(put, 2,
+				   operation == CHROMA_DELETE ? 0 : sqlite3_column_int64(rows, 0));
+		r = database_error(sqlite3_step(put));
+		sqlite3_reset(put);
+	}
+	sqlite3_finalize(rows);
+	sqlite3_finalize(put);
+	sqlite3_finalize(ask);
+	return r;
+}
+
+/* ---- all of it ---- */
+
+static void load_segment(struct export_vectors *v, struct exporter *x, uint64_t *mark)
+{
+	const struct chroma_collection *c = v->collection;
+	bool found = false;
+	uint64_t in_pickle;
+	int dirfd = chroma_is_uuid(c->vector_segment)
+			? file_open_directory_at(x->dirfd, c->vector_segment)
+			: -ENOENT;
+	int r;
+
+	/* Without a pickle Chroma starts from the beginning of the queue. */
+	if (dirfd < 0) {
+		if (dirfd != -ENOENT || *mark)
+			export_trouble(x, c, c->vector_segment, dirfd);
+		*mark = 0;
+		return;
+	}
+	in_pickle = load_labels(x, c, dirfd, &found);
+	if (!found) {
+		if (*mark)
+			export_trouble(x, c, PICKLE_FILE, -ENOENT);
+		*mark = 0;
+	} else {
+		*mark = in_pickle > *mark ? in_pickle : *mark;
+		r = open_index(v, dirfd);
+		if (r == 0)
+			r = load_elements(v, x);
+		if (r < 0)
+			export_trouble(x, c, "the vector index", r);
+	}
+	close(dirfd);
+}
+
+int export_vectors_open(struct export_vectors *v, struct exporter *x,
+			const struct chroma_collection *c, bool has_queue)
+{
+	uint64_t mark = chroma_mark_restore(c->vector_mark.value);
+	int r;
+
+	*v = (struct export_vectors){.collection = c, .level0_fd = -1, .length_fd = -1};
+	r = run(x, "CREATE TEMP TABLE IF NOT EXISTS label(id TEXT PRIMARY KEY, label INTEGER) "
+		   "WITHOUT ROWID;"
+		   "CREATE TEMP TABLE IF NOT EXISTS element(label INTEGER PRIMARY KEY, at INTEGER);"
+		   "CREATE TEMP TABLE IF NOT EXISTS newer(id TEXT PRIMARY KEY, seq INTEGER) "
+		   "WITHOUT ROWID;"
+		   "DELETE FROM temp.label; DELETE FROM temp.element; DELETE FROM temp.newer;");
+	if (r < 0 || !x->options->vectors)
+		return r;
+	/* One transaction, or each row would be one. The tables are scratch: no journal. */
+	r = run(x, "SAVEPOINT load");
+	if (r < 0)
+		return r;
+	load_segment(v, x, &mark);
+	if (has_queue) {
+		r = load_newer(v, x, mark);
+		if (r == 0)
+			r = database_prepare(x->db, &v->from_queue,
+					     "SELECT vector, encoding FROM embeddings_queue WHERE "
+					     "seq_id = ?");
+		if (r < 0)
+			export_trouble(x, c, "the queue", r);
+	}
+	return run(x, "RELEASE load");
+}
+
+void export_vectors_close(struct export_vectors *v)
+{
+	if (v->has_index)
+		hnsw_level0_close(&v->level0);
+	if (v->has_length)
+		file_window_close(&v->length);
+	if (v->level0_fd >= 0)
+		close(v->level0_fd);
+	if (v->length_fd >= 0)
+		close(v->length_fd);
+	sqlite3_finalize(v->from_queue);
+	free(v->buf);
+}
+
+static int reserve(struct export_vectors *v, size_t floats)
+{
+	float *more;
+
+	if (floats <= v->room)
+		return 0;
+	more = realloc(v->buf, floats * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	v->buf = more;
+	v->room = floats;
+	return 0;
+}
+
+int export_vector_of_index(struct export_vectors *v, uint64_t at, const float **out,
+			   uint64_t *dimension_out)
+{
+	struct hnsw_element e;
+	float length = 1;
+	uint64_t dimension;
+	int r = v->has_index ? hnsw_level0_get(&v->level0, at, &e) : -ENODATA;
+
+	if (r < 0)
+		return r;
+	dimension = hnsw_dimension(&v->level0.header);
+	r = reserve(v, (size_t)dimension);
+	if (r < 0)
+		return r;
+	if (v->has_length && hnsw_length_get(&v->length, at, &length) < 0)
+		length = 1; /* the direction is better than nothing */
+	hnsw_vector_copy(v->buf, &e, dimension, length);
+	*out = v->buf;
+	*dimension_out = dimension;
+	return 0;
+}
+
+int export_vector_of_queue(struct export_vectors *v, int64_t row, const float **out,
+			   uint64_t *dimension_out)
+{
+	const char *encoding;
+	const void *data;
+	size_t size, i;
+	int r = -ENODATA;
+
+	sqlite3_reset(v->from_queue);
+	sqlite3_bind_int64(v->from_queue, 1, row);
+	if (database_step(v->from_queue) != 1)
+		return -ENODATA;
+	data = sqlite3_column_blob(v->from_queue, 0);
+	size = (size_t)sqlite3_column_bytes(v->from_queue, 0);
+	encoding = (const char *)sqlite3_column_text(v->from_queue, 1);
+	if (data && size && size % sizeof(float) == 0)
+		r = reserve(v, size / sizeof(float));
+	if (r == 0) {
+		memcpy(v->buf, data, size);
+		*dimension_out = size / sizeof(float);
+		*out = v->buf;
+	}
+	if (r == 0 && encoding && strcmp(encoding, "INT32") == 0) {
+		for (i = 0; i < size / sizeof(float); i++) {
+			int32_t number;
+
+			memcpy(&number, &v->buf[i], sizeof(number));
+			v->buf[i] = (float)number;
+		}
+	}
+	sqlite3_reset(v->from_queue);
+	return r;
+}
