@@ -104,15 +104,14 @@ def compare(collection, acknowledged):
     return missing, different
 
 
-def review(title, *arguments, last=None):
+def review(*arguments, last=None):
     """Shows what the command says."""
     command = [str(BUILD / "chromashim"), *arguments]
     said = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    head(title)
     arguments = [str(Path(a).relative_to(ROOT)) if a == str(DATA) else a for a in arguments]
     tail = f" | tail -n {last}" if last else ""
     print(f"{DIM}  $ chromashim {' '.join(arguments)}{tail}{PLAIN}")
-    lines = (said.stdout + said.stderr).splitlines()
+    lines = (said.stdout + said.stderr).splitlines() or ["(nothing)"]
     for line in lines[-last:] if last else lines:
         print(f"  {line}")
     return said.returncode
@@ -150,8 +149,11 @@ def main():
     server.process.wait()
     shown(f"acknowledged: {len(acknowledged) * BATCH} records; then the client got {lost}")
 
-    status = review("3. What the dead process was doing", "log", str(DATA), "--pid", str(killed),
-                    last=8)
+    head("3. What the dead process did last: calls under way, writes, transactions")
+    dead = ["log", str(DATA), "--pid", str(killed)]
+    status = review(*dead, "--in-flight")
+    status |= review(*dead, "--op", "write,pwrite,fsync,unlink", last=5)
+    status |= review(*dead, "--transactions", last=3)
 
     head("4. Chroma starts again on the same directory")
     server = Server(2)
@@ -174,10 +176,15 @@ def main():
     shown(f"the rest is loaded: {collection.count()} records")
     good = good and collection.count() == RECORDS
 
-    status |= review("5. Is it protected, and what is recorded?", "status", str(DATA))
+    head("5. Is it protected, and what is recorded?")
+    status |= review("status", str(DATA))
     server.stop(signal.SIGINT)
-    status |= review("6. What all this cost, call by call", "log", str(DATA), "--stats")
-    status |= review("7. The last transactions", "log", str(DATA), "--transactions", last=10)
+
+    head("6. All that was done to the directory, by operation and by file")
+    status |= review("log", str(DATA), "--stats")
+
+    head("7. The last transactions")
+    status |= review("log", str(DATA), "--transactions", last=10)
 
     head("Done" if good and not status else "NOT as promised")
     if status:
