@@ -179,26 +179,47 @@ static int allocate_blocks(int fd, size_t size)
 	return 0;
 }
 
+#ifdef __SANITIZE_THREAD__
+/* TSan forgets what was done to the old mapping only when libc tells it of a new one. */
+static void *map_over(char *at, size_t size, int fd)
+{
+	return mmap(at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+}
+#else
+static void *map_over(char *at, size_t size, int fd)
+{
+	return (void *)SYS6(SYS_mmap, at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+			    0);
+}
+#endif
+
+/*
+ * Puts a new segment in its place. The header is in the file before it is mapped: a thread that was
+ * held up may still look at the place, and must see the one segment or the other.
+ */
 static int map_segment(const struct oplog_writer *w, struct oplog_segment *s, int fd,
 		       const struct oplog_header *header)
 {
 	size_t size = OPLOG_HEADER_SIZE + (size_t)header->capacity * OPLOG_SLOT_SIZE;
 	size_t place = header->sequence % OPLOG_PLACES;
 	char *at = w->region + place * PLACE_SIZE;
+	ssize_t written;
 	void *map;
 	int r = allocate_blocks(fd, size);
 
 	if (r < 0)
 		return r;
-	map =
-	    (void *)SYS6(SYS_mmap, at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+	written = sys_pwrite(fd, header, sizeof(*header), 0);
+	if (written != (ssize_t)sizeof(*header))
+		return written < 0 ? (int)written : -ENOSPC;
+	map = map_over(at, size, fd);
 	if (sys_map_failed(map))
 		return (int)(long)map;
-	s->header = map;
-	s->slots = (struct oplog_record *)(void *)(at + OPLOG_HEADER_SIZE);
-	s->capacity = header->capacity;
-	s->sequence = header->sequence;
-	memcpy(s->header, header, sizeof(*header));
+	__atomic_store_n(&s->header, map, __ATOMIC_RELAXED);
+	__atomic_store_n(&s->slots, (struct oplog_record *)(void *)(at + OPLOG_HEADER_SIZE),
+			 __ATOMIC_RELAXED);
+	__atomic_store_n(&s->capacity, header->capacity, __ATOMIC_RELAXED);
+	__atomic_store_n(&s->sequence, header->sequence, __ATOMIC_RELEASE);
 	return 0;
 }
 
@@ -256,6 +277,14 @@ static void prepare_next(struct oplog_writer *w)
 	atomic_flag_clear_explicit(&w->making, memory_order_release);
 }
 
+static void finish_segment(struct oplog_segment *s)
+{
+	struct oplog_header *header = __atomic_load_n(&s->header, __ATOMIC_RELAXED);
+
+	__atomic_store_n(&header->finished, 1, __ATOMIC_RELAXED);
+	SYS3(SYS_madvise, header, PLACE_SIZE, MADV_DONTNEED);
+}
+
 /* Goes on from the full segment `full` (NULL at the start). False: there is no next one. */
 static bool advance(struct oplog_writer *w, struct oplog_segment *full)
 {
@@ -268,10 +297,8 @@ static bool advance(struct oplog_writer *w, struct oplog_segment *full)
 		next = atomic_exchange(&w->next, NULL);
 		if (next) {
 			atomic_store(&w->current, next);
-			if (full) {
-				full->header->finished = 1;
-				SYS3(SYS_madvise, full->header, PLACE_SIZE, MADV_DONTNEED);
-			}
+			if (full)
+				finish_segment(full);
 			return true;
 		}
 		prepare_next(w);
@@ -292,30 +319,48 @@ static void count_lost(struct oplog_writer *w)
 
 	atomic_fetch_add_explicit(&w->lost, 1, memory_order_relaxed);
 	if (s)
-		__atomic_fetch_add(&s->header->lost, 1, __ATOMIC_RELAXED);
+		__atomic_fetch_add(&__atomic_load_n(&s->header, __ATOMIC_RELAXED)->lost, 1,
+				   __ATOMIC_RELAXED);
+}
+
+/*
+ * One try in segment s. 1: claimed, 0: it is full, -EAGAIN: its place went to another segment
+ * meanwhile, and the slot claimed, of whichever of the two, stays blank.
+ */
+static int claim_in(struct oplog_segment *s, uint32_t n, struct oplog_claim *claim, bool *half)
+{
+	uint32_t sequence = __atomic_load_n(&s->sequence, __ATOMIC_ACQUIRE);
+	uint32_t capacity = __atomic_load_n(&s->capacity, __ATOMIC_RELAXED);
+	struct oplog_header *header = __atomic_load_n(&s->header, __ATOMIC_RELAXED);
+	uint64_t index = __atomic_fetch_add(&header->claimed, n, __ATOMIC_ACQUIRE);
+
+	if (__atomic_load_n(&header->sequence, __ATOMIC_RELAXED) != sequence)
+		return -EAGAIN;
+	if (index + n > capacity)
+		return 0;
+	claim->record = __atomic_load_n(&s->slots, __ATOMIC_RELAXED) + index;
+	claim->index = (uint32_t)index;
+	claim->sequence = sequence;
+	*half = index <= capacity / 2 && index + n > capacity / 2;
+	return 1;
 }
 
 static struct oplog_claim claim_slots(struct oplog_writer *w, uint32_t n)
 {
 	struct oplog_claim claim = {NULL, 0, 0};
+	bool half = false;
 	int tries;
 
 	for (tries = 0; tries < 4; tries++) {
 		struct oplog_segment *s = atomic_load_explicit(&w->current, memory_order_acquire);
-		uint64_t index;
+		int r = s ? claim_in(s, n, &claim, &half) : 0;
 
-		if (s) {
-			index = __atomic_fetch_add(&s->header->claimed, n, __ATOMIC_RELAXED);
-			if (index + n <= s->capacity) {
-				claim.record = &s->slots[index];
-				claim.index = (uint32_t)index;
-				claim.sequence = s->sequence;
-				if (index <= s->capacity / 2 && index + n > s->capacity / 2)
-					prepare_next(w);
-				return claim;
-			}
+		if (r > 0) {
+			if (half)
+				prepare_next(w);
+			return claim;
 		}
-		if (!w->region || !advance(w, s))
+		if (r == 0 && (!w->region || !advance(w, s)))
 			break;
 	}
 	count_lost(w);
@@ -345,11 +390,21 @@ static void seal(void *slot, uint32_t index)
 	__atomic_store_n((uint32_t *)slot, oplog_slot_check(slot, index), __ATOMIC_RELEASE);
 }
 
+/* The call may have taken so long that its segment's place has gone to another one. */
+static bool is_in_place(struct oplog_claim claim)
+{
+	const struct oplog_header *header =
+	    (const void *)((const char *)(claim.record - claim.index) - OPLOG_HEADER_SIZE);
+
+	return __atomic_load_n(&header->sequence, __ATOMIC_RELAXED) == claim.sequence;
+}
+
 void oplog_end(struct oplog_claim claim, int64_t result)
 {
 	struct oplog_record *r = claim.record;
 
-	if (!r)
+	/* A record that can no longer be reached stays in flight, which is what it was for long. */
+	if (!r || !is_in_place(claim))
 		return;
 	r->duration = oplog_now() - r->time;
 	r->result = result;
@@ -499,6 +554,18 @@ void oplog_writer_fork(struct oplog_writer *w, int dirfd)
 	atomic_store(&w->retry_at, 0);
 	atomic_store(&w->error, 0);
 	atomic_flag_clear(&w->making);
+}
+
+void oplog_feature(struct oplog_writer *w, uint64_t bits, bool on)
+{
+	struct oplog_segment *s = atomic_load(&w->current);
+
+	if (on)
+		__atomic_or_fetch(&w->identity.features, bits, __ATOMIC_RELAXED);
+	else
+		__atomic_and_fetch(&w->identity.features, ~bits, __ATOMIC_RELAXED);
+	if (s)
+		__atomic_store_n(&s->header->features, w->identity.features, __ATOMIC_RELAXED);
 }
 
 void oplog_writer_finish(struct oplog_writer *w)

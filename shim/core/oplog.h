@@ -64,6 +64,9 @@ int oplog_writer_open(struct oplog_writer *w, int dirfd, uint64_t size_limit,
  */
 void oplog_writer_fork(struct oplog_writer *w, int dirfd);
 
+/* OPLOG_HAS_ bits, for whoever looks at the header. */
+void oplog_feature(struct oplog_writer *w, uint64_t bits, bool on);
+
 /* A process that is about to leave: marks the current segment finished. */
 void oplog_writer_finish(struct oplog_writer *w);
 

@@ -150,12 +150,12 @@ static bool read_root(struct area *a, int dirfd)
 	return true;
 }
 
-/* Its store is gone, and so the directory: removed, perhaps made anew. */
+/* Removed, perhaps made anew. */
 static bool is_gone(const struct area *a)
 {
 	struct stat st;
 
-	return a->store_fd > 0 && sys_fstat(a->store_fd, &st) == 0 && st.st_nlink == 0;
+	return a->root_fd > 0 && sys_fstat(a->root_fd, &st) == 0 && st.st_nlink == 0;
 }
 
 /* A place for a new directory; that of one that is gone before a fresh one. */
@@ -185,11 +185,17 @@ static struct area *area_make(int dirfd, const struct stat *st)
 	}
 	a->dev = st->st_dev;
 	a->ino = st->st_ino;
+	hidden_release(&a->root_fd);
 	hidden_release(&a->store_fd);
 	hidden_release(&a->oplog_fd);
-	a->store_fd = a->oplog_fd = -1;
+	hidden_release(&a->writer_fd);
+	atomic_store(&a->writer, 0);
+	atomic_store(&a->ofd_locks, 0);
+	atomic_store(&a->wal_mode, false);
+	a->root_fd = a->store_fd = a->oplog_fd = a->writer_fd = -1;
 	if (!read_root(a, dirfd))
 		return NULL;
+	hidden_adopt(sys_fcntl(dirfd, F_DUPFD_CLOEXEC, 0), &a->root_fd);
 	r = open_store(a, dirfd);
 	if (r >= 0)
 		r = start_log(a);
@@ -253,18 +259,12 @@ void areas_moved(void)
 	for (i = 0; i < used; i++) {
 		struct area *a = &areas[i];
 		struct stat st;
-		int fd;
 
 		if (sys_fstatat(AT_FDCWD, a->spelling[0], &st, 0) == 0 && st.st_ino == a->ino &&
 		    st.st_dev == a->dev)
 			continue;
-		if (!a->store_inside || a->store_fd < 0)
-			continue;
-		fd = sys_openat(a->store_fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
-		if (fd < 0)
-			continue;
-		read_root(a, fd);
-		sys_close(fd);
+		if (a->root_fd > 0)
+			read_root(a, a->root_fd);
 	}
 }
 

@@ -27,10 +27,17 @@ struct area {
 	_Atomic size_t spellings;
 	dev_t dev;
 	ino_t ino;
+	int root_fd;	   /* hidden O_PATH descriptor of the directory */
 	int store_fd;	   /* hidden descriptor of the store, -1: unprotected */
 	int oplog_fd;	   /* hidden descriptor of its oplog/ */
 	bool store_inside; /* the store is <root>/.chromashim */
 	struct oplog_writer log;
+	_Atomic int ofd_locks; /* carriers.c: 1 usable, -1 not, 0 not known yet */
+	_Atomic bool wal_mode; /* a WAL was opened for writing */
+	/* writer.c */
+	_Atomic int writer; /* shim_pid when this process is the writer */
+	atomic_flag writer_claim;
+	int writer_fd; /* hidden, holds the OFD lock */
 };
 
 extern struct area areas[AREAS];

@@ -6,6 +6,7 @@
 
 #include <sys/uio.h>
 
+#include "preload/refuse.h"
 #include "preload/shim.h"
 #include "preload/transactions.h"
 
@@ -14,10 +15,25 @@ static bool of_sqlite(union slot s)
 	return s.role >= ROLE_DATABASE && s.role <= ROLE_SHM;
 }
 
+/* The rooms that may say no, the cheapest first. */
+static int refusal_of(const struct change *c)
+{
+	int r = writer_check(c);
+
+	if (r == 0)
+		r = destroyer_check(c);
+	return r == 0 ? room_check(c) : r;
+}
+
 enum change_verdict change_begin(struct change *c)
 {
-	int saved = errno;
+	int saved = errno, refused = refusal_of(c);
 
+	if (refused < 0) {
+		errno = -refused;
+		c->result = -1;
+		return CHANGE_ANSWERED;
+	}
 	c->claim = record_begin(c->slot, c->op, c->offset, c->length, c->arg);
 	if (c->target)
 		record_mention(c->claim, c->slot.area, c->target->slot.name);
@@ -27,8 +43,11 @@ enum change_verdict change_begin(struct change *c)
 
 bool change_retry(struct change *c)
 {
-	(void)c;
-	return false;
+	if (errno != ENOSPC && errno != EDQUOT)
+		return false;
+	if (errno == EDQUOT)
+		room_quota_hit(c->slot.area);
+	return c->tries++ < 3 && room_make(c->slot.area);
 }
 
 /* With O_APPEND the place of a write is known only afterwards. */

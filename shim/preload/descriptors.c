@@ -163,6 +163,8 @@ int do_fcntl(int fd, int cmd, unsigned long arg)
 	case F_SETLKW:
 	case F_OFD_SETLK:
 	case F_OFD_SETLKW:
+	case F_GETLK:
+	case F_OFD_GETLK:
 		return do_record_lock(fd, cmd, (struct flock *)arg);
 	default:
 		return real.fcntl(fd, cmd, arg);

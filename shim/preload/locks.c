@@ -4,6 +4,7 @@
  */
 #include "preload/call.h"
 
+#include "preload/carriers.h"
 #include "preload/transactions.h"
 
 static uint64_t lock_arg(int cmd, short type)
@@ -31,6 +32,19 @@ static off_t lock_start(int fd, const struct flock *lock)
 	return lock->l_start;
 }
 
+static int real_record_lock(int fd, union slot s, int cmd, struct flock *lock)
+{
+	int ret;
+
+	if (!carrier_lock(s, fd, cmd, lock, &ret))
+		return real.fcntl(fd, cmd, (unsigned long)lock);
+	if (ret < 0) {
+		errno = -ret;
+		ret = -1;
+	}
+	return ret;
+}
+
 int do_record_lock(int fd, int cmd, struct flock *lock)
 {
 	union slot s = slot_of(fd);
@@ -38,14 +52,15 @@ int do_record_lock(int fd, int cmd, struct flock *lock)
 	off_t start, length;
 	int ret;
 
-	if (!lock)
-		return real.fcntl(fd, cmd, (unsigned long)lock);
+	if (!lock || cmd == F_GETLK || cmd == F_OFD_GETLK)
+		return lock ? real_record_lock(fd, s, cmd, lock)
+			    : real.fcntl(fd, cmd, (unsigned long)lock);
 	type = lock->l_type;
 	start = lock_start(fd, lock);
 	length = lock->l_len;
 	ret = CHANGED(CHANGE_FD(OP_LOCK, fd, s, start, .length = (uint64_t)length,
 				.arg = lock_arg(cmd, type)),
-		      real.fcntl(fd, cmd, (unsigned long)lock));
+		      real_record_lock(fd, s, cmd, lock));
 	if (ret == 0)
 		transaction_locked(s, type, start, length);
 	return ret;

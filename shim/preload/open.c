@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "preload/call.h"
+#include "preload/carriers.h"
 #include "preload/sqlite_calls.h"
 #include "preload/transactions.h"
 
@@ -53,8 +54,14 @@ int open_place(const struct place *place, void *caller, enum oplog_op op, int di
 		union slot s = opened_slot(place, caller, fd, flags);
 
 		slot_set(fd, s);
+		carrier_make(s, fd);
 		if (s.role == ROLE_DATABASE)
 			sqlite_copy_seen(s.area, s.object);
+		if (s.role == ROLE_WAL && (s.writable & SLOT_WRITABLE)) {
+			atomic_store(&areas[s.area].wal_mode, true);
+			oplog_feature(&areas[s.area].log, OPLOG_WAL_MODE, true);
+			fence_drop(s.area);
+		}
 		transaction_opened(s, flags);
 	}
 	errno = saved;

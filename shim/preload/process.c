@@ -9,6 +9,8 @@
 #include <string.h>
 
 #include "preload/call.h"
+#include "preload/carriers.h"
+#include "preload/refuse.h"
 #include "preload/transactions.h"
 
 extern char **environ;
@@ -248,6 +250,8 @@ void process_forked(void)
 	if (!shim_live)
 		return;
 	shim_pid = sys_getpid();
+	carriers_fork();
+	writers_fork();
 	thread_id_forget();
 	areas_fork();
 	transactions_fork();

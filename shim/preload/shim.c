@@ -13,7 +13,6 @@
 
 #define HIDDEN 256
 
-struct settings settings;
 bool shim_live;
 int shim_pid;
 

@@ -11,22 +11,11 @@
 #include <stdint.h>
 
 #include "core/sys.h"
+#include "preload/settings.h"
 
 #define SHIM_VERSION 0x000100u
 #define THREAD_LOCAL static __thread __attribute__((tls_model("initial-exec")))
 
-struct settings {
-	bool off;	     /* CHROMASHIM=off, or this is the command itself */
-	bool log_sql;	     /* CHROMASHIM_LOG_SQL */
-	bool log_reads;	     /* CHROMASHIM_LOG_READS */
-	bool closed;	     /* CHROMASHIM_ON_FAILURE=closed */
-	uint64_t log_size;   /* CHROMASHIM_LOG_SIZE */
-	const char *dir;     /* CHROMASHIM_DIR */
-	const char *store;   /* CHROMASHIM_STORE */
-	const char *preload; /* LD_PRELOAD as it was at the start */
-};
-
-extern struct settings settings;
 extern bool shim_live; /* the constructor has run */
 extern int shim_pid;   /* the process whose memory this is; a vfork child has another */
 

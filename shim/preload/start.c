@@ -2,69 +2,11 @@
  *
  * Start and end: settings, inherited descriptors, fork. Nothing here may stop the host.
  */
-#include <dlfcn.h>
 #include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "preload/call.h"
 #include "preload/sqlite_calls.h"
-
-#define DEFAULT_LOG_SIZE (UINT64_C(256) << 20)
-
-/* A number with an optional K, M, G or T (powers of 1024, "MiB" and "MB" too). */
-static uint64_t read_size(const char *text, uint64_t otherwise)
-{
-	const char *p = text;
-	uint64_t value = 0;
-	int shift = 0;
-
-	if (!p || !*p)
-		return otherwise;
-	for (; *p >= '0' && *p <= '9' && value < UINT64_MAX / 16; p++)
-		value = value * 10 + (uint64_t)(*p - '0');
-	while (*p == ' ')
-		p++;
-	switch (*p | 0x20) {
-	case 'k':
-		shift = 10;
-		break;
-	case 'm':
-		shift = 20;
-		break;
-	case 'g':
-		shift = 30;
-		break;
-	case 't':
-		shift = 40;
-		break;
-	}
-	if (p == text || (*p && !shift && *p != 'B')) {
-		shim_say("CHROMASHIM_LOG_SIZE=", text, ": not a size such as 256M; using 256M",
-			 NULL);
-		return otherwise;
-	}
-	return value << shift;
-}
-
-static bool is_word(const char *value, const char *word)
-{
-	return value && strcmp(value, word) == 0;
-}
-
-static void read_settings(void)
-{
-	settings.off = is_word(getenv("CHROMASHIM"), "off") ||
-		       dlsym(RTLD_DEFAULT, "chromashim_command_marker") != NULL;
-	settings.log_sql = !is_word(getenv("CHROMASHIM_LOG_SQL"), "off");
-	settings.log_reads = is_word(getenv("CHROMASHIM_LOG_READS"), "on");
-	settings.closed = is_word(getenv("CHROMASHIM_ON_FAILURE"), "closed");
-	settings.log_size = read_size(getenv("CHROMASHIM_LOG_SIZE"), DEFAULT_LOG_SIZE);
-	settings.dir = getenv("CHROMASHIM_DIR");
-	settings.store = getenv("CHROMASHIM_STORE");
-	if (settings.store && !*settings.store)
-		settings.store = NULL;
-}
 
 /* CHROMASHIM_DIR: one or several, with colons between. One that is not there yet is found later. */
 static void claim_named(void)
@@ -148,7 +90,7 @@ __attribute__((constructor)) static void start(void)
 	int saved = errno;
 
 	real_bind();
-	read_settings();
+	settings_read();
 	if (settings.off)
 		return;
 	shim_pid = sys_getpid();

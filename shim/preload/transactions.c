@@ -24,6 +24,7 @@
 #define WAL_END 128
 
 struct transaction transactions[AREAS];
+static _Atomic bool libraries[256]; /* by object */
 
 static inline struct transaction *transaction_of(union slot s)
 {
@@ -282,10 +283,12 @@ void transaction_locked(union slot s, short type, off_t start, off_t length)
 {
 	int saved = errno;
 
-	if (s.role == ROLE_DATABASE)
+	if (s.role == ROLE_DATABASE) {
+		SET(libraries[s.object], true);
 		lock_database(s, type, start, length);
-	else if (s.role == ROLE_SHM)
+	} else if (s.role == ROLE_SHM) {
 		lock_wal(s, type, start, length);
+	}
 	errno = saved;
 }
 
@@ -472,6 +475,19 @@ bool transaction_journal_starts(union slot s, const void *buf, size_t n, off_t o
 {
 	return s.role == ROLE_JOURNAL && offset == 0 && !transaction_journal_left(s.area) &&
 	       transaction_is_journal_header(buf, n);
+}
+
+bool transaction_wal_starts(union slot s, off_t offset)
+{
+	const struct transaction *t = transaction_of(s);
+
+	return s.role == ROLE_WAL && offset > 0 && GET(t->kind) == TRANSACTION_WAL &&
+	       t->first_at == NOWHERE;
+}
+
+bool transaction_library(uint8_t object)
+{
+	return object && GET(libraries[object]);
 }
 
 bool transaction_database_starts(union slot s, size_t n, off_t offset)

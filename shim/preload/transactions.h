@@ -71,6 +71,10 @@ bool transaction_journal_left(unsigned area);
  * transaction is on the disk, and SQLite takes ENOSPC for "database or disk is full".
  */
 bool transaction_journal_starts(union slot s, const void *buf, size_t n, off_t offset);
+/* The same for WAL mode: a transaction's first frame. */
+bool transaction_wal_starts(union slot s, off_t offset);
+/* Whether a library has locked a database as SQLite does: it carries one. */
+bool transaction_library(uint8_t object);
 /* The first page to the database: the journal holds all that changed so far. Not in WAL mode. */
 bool transaction_database_starts(union slot s, size_t n, off_t offset);
 /* A page 1, to the database or the WAL, with another schema cookie than before. */

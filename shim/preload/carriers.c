@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * OFD locks in place of SQLite's POSIX locks, and the fence: RESERVED kept between transactions,
+ * so that a process without the shim reads as usual and cannot write.
+ *
+ * The fence stands only while no journal is left. Another process takes RESERVED for "the journal
+ * is not hot"; held over a journal that a failed transaction left behind, it would make outsiders
+ * read uncommitted pages.
+ */
+#include "preload/carriers.h"
+
+#include <sys/vfs.h>
+
+#include "preload/area.h"
+#include "preload/refuse.h"
+#include "preload/shim.h"
+#include "preload/transactions.h"
+
+#define CARRIERS 128
+#define RESERVED_BYTE 0x40000001
+
+struct carrier {
+	_Atomic int state; /* 0 free, 1 being made, 2 in use */
+	dev_t dev;
+	ino_t ino;
+	uint8_t object;
+	uint8_t area;
+	uint8_t role;
+	bool in_transaction; /* RESERVED is held for SQLite, not only as a fence */
+	int fd;		     /* hidden */
+};
+
+static struct carrier carriers[CARRIERS];
+/* Which carrier holds RESERVED as a fence, number + 1. */
+static _Atomic int fences[AREAS];
+
+/* ---- where OFD locks can be trusted ---- */
+
+static bool is_known_good(int fd)
+{
+	static const unsigned long good[] = {
+	    0xef53,	/* ext2, 3, 4 */
+	    0x58465342, /* XFS */
+	    0x9123683e, /* btrfs */
+	    0x01021994, /* tmpfs */
+	    0x794c7630, /* overlayfs */
+	};
+	struct statfs fs;
+	size_t i;
+
+	if (SYS2(SYS_fstatfs, fd, &fs) < 0)
+		return false;
+	for (i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+		if ((unsigned long)fs.f_type == good[i])
+			return true;
+	return false;
+}
+
+static int set_lock(int fd, int cmd, short type, off_t start, off_t length)
+{
+	struct flock lock = {
+	    .l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = length};
+	int r = sys_fcntl(fd, cmd, (unsigned long)&lock);
+
+	return cmd == F_OFD_GETLK && r == 0 ? lock.l_type != F_UNLCK : r;
+}
+
+/* A lock through one description must be seen through another, and outlive a third's closing. */
+static bool passes_probe(const struct area *a)
+{
+	const char *name = "lock.probe";
+	int flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW;
+	int one = sys_openat(a->store_fd, name, flags, 0600);
+	int two = sys_openat(a->store_fd, name, flags, 0600);
+	int three = sys_openat(a->store_fd, name, flags, 0600);
+	bool good = one >= 0 && two >= 0 && three >= 0 &&
+		    set_lock(one, F_OFD_SETLK, F_WRLCK, 0, 1) == 0 &&
+		    set_lock(two, F_OFD_GETLK, F_WRLCK, 0, 1) == 1;
+
+	if (three >= 0)
+		sys_close(three);
+	good = good && set_lock(two, F_OFD_GETLK, F_WRLCK, 0, 1) == 1;
+	if (one >= 0)
+		sys_close(one);
+	if (two >= 0)
+		sys_close(two);
+	sys_unlinkat(a->store_fd, name, 0);
+	return good;
+}
+
+static bool is_usable(struct area *a, int fd)
+{
+	int known = atomic_load(&a->ofd_locks);
+
+	if (!known) {
+		known = a->store_fd >= 0 && is_known_good(fd) && passes_probe(a) ? 1 : -1;
+		atomic_store(&a->ofd_locks, known);
+		oplog_feature(&a->log, OPLOG_HAS_OFD_LOCKS, known > 0);
+		if (known < 0)
+			shim_say(a->spelling[0],
+				 ": this file system is not known to have locks that last; "
+				 "SQLite's own are left as they are (no fence)",
+				 NULL);
+	}
+	return known > 0;
+}
+
+/* ---- carriers ---- */
+
+static struct carrier *find(const struct stat *st, uint8_t object)
+{
+	int i;
+
+	for (i = 0; i < CARRIERS; i++)
+		if (atomic_load_explicit(&carriers[i].state, memory_order_acquire) == 2 &&
+		    carriers[i].ino == st->st_ino && carriers[i].dev == st->st_dev &&
+		    carriers[i].object == object)
+			return &carriers[i];
+	return NULL;
+}
+
+/* Those of files that are gone (a -shm is made anew each time) make room. */
+static void sweep(void)
+{
+	struct stat st;
+	int i;
+
+	for (i = 0; i < CARRIERS; i++) {
+		int used = 2;
+
+		if (atomic_load(&carriers[i].state) != 2 || carriers[i].role != ROLE_SHM ||
+		    sys_fstat(carriers[i].fd, &st) < 0 || st.st_nlink > 0 ||
+		    !atomic_compare_exchange_strong(&carriers[i].state, &used, 1))
+			continue;
+		hidden_release(&carriers[i].fd);
+		atomic_store(&carriers[i].state, 0);
+	}
+}
+
+/* The same file once more, by its open descriptor: names may have changed meanwhile. */
+static int open_again(int fd)
+{
+	char path[32] = "/proc/self/fd/", digits[12];
+	size_t n = 14, k = 0;
+	int again, number = fd;
+
+	do {
+		digits[k++] = (char)('0' + number % 10);
+		number /= 10;
+	} while (number);
+	while (k)
+		path[n++] = digits[--k];
+	path[n] = '\0';
+	again = sys_openat(AT_FDCWD, path, O_RDWR | O_CLOEXEC, 0);
+	return again < 0 ? sys_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0) : again;
+}
+
+void carrier_make(union slot s, int fd)
+{
+	struct area *a = area_of(s);
+	struct stat st;
+	int i;
+
+	if ((s.role != ROLE_DATABASE && s.role != ROLE_SHM) || !is_usable(a, fd) ||
+	    sys_fstat(fd, &st) < 0 || find(&st, s.object))
+		return;
+	sweep();
+	for (i = 0; i < CARRIERS; i++) {
+		struct carrier *c = &carriers[i];
+		int unused = 0;
+
+		if (!atomic_compare_exchange_strong(&c->state, &unused, 1))
+			continue;
+		c->dev = st.st_dev;
+		c->ino = st.st_ino;
+		c->object = s.object;
+		c->area = s.area;
+		c->role = s.role;
+		if (hidden_adopt(open_again(fd), &c->fd) < 0)
+			atomic_store(&c->state, 0);
+		else
+			atomic_store_explicit(&c->state, 2, memory_order_release);
+		return;
+	}
+}
+
+/* ---- the fence ---- */
+
+static bool covers_reserved(const struct flock *lock)
+{
+	return lock->l_start <= RESERVED_BYTE &&
+	       (lock->l_len == 0 || lock->l_start + lock->l_len > RESERVED_BYTE);
+}
+
+static bool fence_wanted(const struct area *a, unsigned area)
+{
+	return settings.fence && settings.single_writer != SINGLE_WRITER_OFF && writer_is_ours(a) &&
+	       !atomic_load(&a->wal_mode) && !transaction_journal_left(area);
+}
+
+static void fence_set(unsigned area, int number)
+{
+	if (atomic_exchange(&fences[area], number) != number)
+		oplog_feature(&areas[area].log, OPLOG_HAS_FENCE, number != 0);
+}
+
+void fence_drop(unsigned area)
+{
+	int number = atomic_load(&fences[area]);
+
+	if (!number)
+		return;
+	set_lock(carriers[number - 1].fd, F_OFD_SETLK, F_UNLCK, RESERVED_BYTE, 1);
+	fence_set(area, 0);
+}
+
+/* Unlocks what was asked, all but RESERVED. */
+static int unlock_around_reserved(const struct carrier *c, const struct flock *lock)
+{
+	off_t after = RESERVED_BYTE + 1;
+	int r = 0;
+
+	if (lock->l_start < RESERVED_BYTE)
+		r = set_lock(c->fd, F_OFD_SETLK, F_UNLCK, lock->l_start,
+			     RESERVED_BYTE - lock->l_start);
+	if (r == 0 && (lock->l_len == 0 || lock->l_start + lock->l_len > after))
+		r = set_lock(c->fd, F_OFD_SETLK, F_UNLCK, after,
+			     lock->l_len ? lock->l_start + lock->l_len - after : 0);
+	return r;
+}
+
+static int unlock(struct carrier *c, const struct flock *lock)
+{
+	struct area *a = &areas[c->area];
+	int number = (int)(c - carriers) + 1;
+	bool reserved = c->role == ROLE_DATABASE && covers_reserved(lock);
+	int r;
+
+	if (reserved && (atomic_load(&fences[c->area]) == number || c->in_transaction) &&
+	    fence_wanted(a, c->area)) {
+		r = unlock_around_reserved(c, lock);
+		if (r == 0) {
+			c->in_transaction = false;
+			fence_set(c->area, number);
+		}
+		return r;
+	}
+	r = set_lock(c->fd, F_OFD_SETLK, F_UNLCK, lock->l_start, lock->l_len);
+	if (r == 0 && reserved) {
+		c->in_transaction = false;
+		if (atomic_load(&fences[c->area]) == number)
+			fence_set(c->area, 0);
+	}
+	return r;
+}
+
+/* Our own fence must not stop another SQLite of this process: it steps aside while it is idle. */
+static void fence_pass(const struct carrier *c)
+{
+	int number = atomic_load(&fences[c->area]);
+
+	if (number && &carriers[number - 1] != c && !carriers[number - 1].in_transaction)
+		fence_drop(c->area);
+}
+
+static int take(struct carrier *c, int cmd, const struct flock *lock)
+{
+	bool reserved =
+	    c->role == ROLE_DATABASE && lock->l_type == F_WRLCK && covers_reserved(lock);
+	int r;
+
+	if (reserved)
+		fence_pass(c);
+	r = set_lock(c->fd, cmd == F_SETLKW || cmd == F_OFD_SETLKW ? F_OFD_SETLKW : F_OFD_SETLK,
+		     lock->l_type, lock->l_start, lock->l_len);
+	if (r == 0 && reserved)
+		c->in_transaction = true;
+	return r;
+}
+
+/* Who would be in the way? Not our fence. */
+static int ask(struct carrier *c, struct flock *lock)
+{
+	int number = atomic_load(&fences[c->area]);
+	const struct carrier *fence = number ? &carriers[number - 1] : NULL;
+	bool idle = fence && fence != c && !fence->in_transaction;
+	struct flock asked = *lock;
+	int r;
+
+	asked.l_pid = 0;
+	r = sys_fcntl(idle && c->role == ROLE_DATABASE && covers_reserved(lock) ? fence->fd : c->fd,
+		      F_OFD_GETLK, (unsigned long)&asked);
+	if (r == 0)
+		*lock = asked;
+	return r;
+}
+
+bool carrier_lock(union slot s, int fd, int cmd, struct flock *lock, int *ret)
+{
+	struct carrier *c;
+	struct stat st;
+
+	if ((s.role != ROLE_DATABASE && s.role != ROLE_SHM) || lock->l_whence != SEEK_SET ||
+	    atomic_load(&areas[s.area].ofd_locks) <= 0 || sys_fstat(fd, &st) < 0)
+		return false;
+	c = find(&st, s.object);
+	if (!c)
+		return false;
+	if (cmd == F_GETLK || cmd == F_OFD_GETLK)
+		*ret = ask(c, lock);
+	else if (lock->l_type == F_UNLCK)
+		*ret = unlock(c, lock);
+	else if (lock->l_type == F_WRLCK && !(s.writable & SLOT_WRITABLE))
+		*ret = -EBADF; /* as for the descriptor that it was asked of */
+	else
+		*ret = take(c, cmd, lock);
+	return true;
+}
+
+void carriers_fork(void)
+{
+	int i;
+
+	for (i = 0; i < CARRIERS; i++) {
+		if (atomic_load(&carriers[i].state) == 2)
+			hidden_release(&carriers[i].fd);
+		carriers[i].in_transaction = false;
+		atomic_store(&carriers[i].state, 0);
+	}
+	for (i = 0; i < AREAS; i++)
+		atomic_store(&fences[i], 0);
+}

@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Known destroyers: calls that have been seen to destroy people's data, refused by what they are
+ * about to do, whoever makes them.
+ */
+#include <string.h>
+
+#include "preload/refuse.h"
+#include "preload/shim.h"
+#include "preload/transactions.h"
+
+#define FROZEN 256
+#define SLACK (INT64_C(16) << 20) /* bytes that a write may lie beyond the end without a look */
+#define LEVELS 64
+
+/* hnswlib's header.bin, as far as it bounds the other files; offsets as Chroma's fork packs it. */
+struct header {
+	uint64_t capacity, count, stride, links;
+	int32_t levels;
+};
+
+/* Segments that must not get a pickle: what it would vouch for has been refused. */
+static _Atomic uint32_t frozen[FROZEN];
+
+static bool is_frozen(uint32_t directory)
+{
+	int i;
+
+	for (i = 0; i < FROZEN; i++)
+		if (directory && atomic_load(&frozen[i]) == directory)
+			return true;
+	return false;
+}
+
+static void freeze(uint32_t directory)
+{
+	int i;
+
+	if (!directory || is_frozen(directory))
+		return;
+	for (i = 0; i < FROZEN; i++) {
+		uint32_t empty = 0;
+
+		if (atomic_compare_exchange_strong(&frozen[i], &empty, directory))
+			return;
+	}
+}
+
+/* ---- a segment's header ---- */
+
+static bool segment_path(const struct change *c, const char *file, char out[PLACE_MAX])
+{
+	uint32_t number = name_get(c->slot.name)->directory;
+	const struct name *directory = name_get(number);
+	size_t n = directory->length, k = strlen(file);
+
+	if (!number || n + 1 + k + 1 > PLACE_MAX)
+		return false;
+	memcpy(out, name_text(directory), n);
+	out[n] = '/';
+	memcpy(out + n + 1, file, k + 1);
+	return true;
+}
+
+static bool read_header(const struct change *c, struct header *h)
+{
+	char path[PLACE_MAX];
+	unsigned char raw[100];
+	int32_t version;
+	ssize_t n;
+	int fd;
+
+	if (!segment_path(c, "header.bin", path))
+		return false;
+	fd = sys_openat(areas[c->slot.area].root_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+	if (fd < 0)
+		return false;
+	n = sys_pread(fd, raw, sizeof(raw), 0);
+	sys_close(fd);
+	if (n != sizeof(raw))
+		return false;
+	memcpy(&version, raw, sizeof(version));
+	memcpy(&h->capacity, raw + 12, 8);
+	memcpy(&h->count, raw + 20, 8);
+	memcpy(&h->stride, raw + 28, 8);
+	memcpy(&h->levels, raw + 52, 4);
+	memcpy(&h->links, raw + 60, 8);
+	return version == 1;
+}
+
+static bool pickle_is_missing(const struct change *c)
+{
+	char path[PLACE_MAX];
+	struct stat st;
+
+	return segment_path(c, "index_metadata.pickle", path) &&
+	       sys_fstatat(areas[c->slot.area].root_fd, path, &st, AT_SYMLINK_NOFOLLOW) == -ENOENT;
+}
+
+/* ---- truncation of an index whose pickle is lost ---- */
+
+static bool truncates(const struct change *c)
+{
+	if (c->op == OP_OPEN || c->op == OP_OPENAT || c->op == OP_CREAT)
+		return (c->flags & O_TRUNC) && (c->flags & O_ACCMODE) != O_RDONLY;
+	return (c->op == OP_TRUNCATE || c->op == OP_FTRUNCATE) && c->length == 0;
+}
+
+static bool loses_vectors(const struct change *c)
+{
+	struct header h;
+
+	return truncates(c) && pickle_is_missing(c) && read_header(c, &h) && h.count > 0;
+}
+
+/* ---- writes far beyond the end ---- */
+
+static uint64_t times(uint64_t a, uint64_t b)
+{
+	uint64_t product;
+
+	return __builtin_mul_overflow(a, b, &product) ? INT64_MAX : product;
+}
+
+/* The largest size that the header allows the file. */
+static uint64_t bound_of(const struct change *c, const struct header *h)
+{
+	uint64_t elements = (h->capacity > h->count ? h->capacity : h->count) + 1;
+	uint64_t levels = h->levels > 0 && h->levels <= LEVELS ? (uint64_t)h->levels : LEVELS;
+
+	switch (c->slot.role) {
+	case ROLE_LEVEL0:
+		return times(elements, h->stride);
+	case ROLE_LENGTH:
+		return times(elements, 4);
+	default:
+		return times(elements, 4 + times(levels, 4 + times(4, h->links)));
+	}
+}
+
+static bool runs_away(const struct change *c)
+{
+	struct header h;
+	struct stat st;
+	uint64_t bound;
+
+	if (!c->iov || c->fd < 0 || c->offset < SLACK || sys_fstat(c->fd, &st) < 0 ||
+	    c->offset <= st.st_size + SLACK)
+		return false;
+	bound = read_header(c, &h) && h.links <= 4096 ? bound_of(c, &h) : 0;
+	return (uint64_t)c->offset + c->length > bound;
+}
+
+static int check_segment(const struct change *c)
+{
+	const struct area *a = area_of(c->slot);
+	const char *name = name_text(name_get(c->slot.name));
+	uint32_t directory = name_get(c->slot.name)->directory;
+
+	if (c->slot.role == ROLE_PICKLE) {
+		bool opens = c->op == OP_OPEN || c->op == OP_OPENAT || c->op == OP_CREAT;
+
+		return opens && (c->flags & O_ACCMODE) != O_RDONLY && is_frozen(directory) ? -EPERM
+											   : 0;
+	}
+	if (loses_vectors(c)) {
+		freeze(directory);
+		refuse_say(c, OP_REFUSE_DESTROYER, -EPERM,
+			   (const char *const[]){
+			       a->spelling[0], "/", name,
+			       ": emptying refused: it holds vectors, and only its "
+			       "index_metadata.pickle is missing. Put that file back from a copy, "
+			       "or stop the backend and run: chromashim recover ",
+			       a->spelling[0], NULL});
+		return -EPERM;
+	}
+	if (runs_away(c)) {
+		freeze(directory);
+		refuse_say(c, OP_REFUSE_DESTROYER, -EFBIG,
+			   (const char *const[]){
+			       a->spelling[0], "/", name,
+			       ": a write far beyond its end refused: the index in memory is "
+			       "damaged. Nothing was lost; stop the backend and run: chromashim "
+			       "check ",
+			       a->spelling[0], NULL});
+		return -EFBIG;
+	}
+	return 0;
+}
+
+/* ---- the database taken away under SQLite ---- */
+
+/* Some SQLite of this process has the database open; `by`, if not 0, is one that does. */
+static bool in_use(unsigned area, uint8_t by, bool *by_sqlite)
+{
+	int fd, top = atomic_load(&slots_top);
+	bool used = false;
+
+	*by_sqlite = false;
+	for (fd = 0; fd < top; fd++) {
+		union slot s = slot_of(fd);
+
+		if (s.role != ROLE_DATABASE || s.area != area || !transaction_library(s.object))
+			continue;
+		used = true;
+		*by_sqlite |= by && s.object == by;
+	}
+	return used;
+}
+
+static bool takes_away(const struct change *c)
+{
+	switch (c->op) {
+	case OP_UNLINK:
+	case OP_UNLINKAT:
+	case OP_RENAME:
+	case OP_RENAMEAT:
+	case OP_RENAMEAT2:
+	case OP_TRUNCATE:
+		return true;
+	case OP_OPEN:
+	case OP_OPENAT:
+	case OP_CREAT:
+		return truncates(c);
+	case OP_FTRUNCATE:
+		return !transaction_library(c->slot.object);
+	default:
+		return false;
+	}
+}
+
+static bool is_database_file(unsigned role)
+{
+	return role == ROLE_DATABASE || role == ROLE_JOURNAL || role == ROLE_WAL;
+}
+
+static int check_database(const struct change *c, union slot s)
+{
+	const struct area *a = area_of(s);
+	uint8_t by = c->caller ? object_of(c->caller) : c->slot.object;
+	bool by_sqlite;
+
+	if (!in_use(s.area, by, &by_sqlite))
+		return 0;
+	if (s.role != ROLE_DATABASE && by_sqlite)
+		return 0;
+	refuse_say(c, OP_REFUSE_DESTROYER, -EBUSY,
+		   (const char *const[]){
+		       a->spelling[0], "/", name_text(name_get(s.name)),
+		       ": removing, replacing or emptying it refused while SQLite has it open "
+		       "in this process: what is written afterwards would be lost. Close the "
+		       "client first. To go back to an earlier state: chromashim restore ",
+		       a->spelling[0], NULL});
+	return -EBUSY;
+}
+
+int destroyer_check(const struct change *c)
+{
+	if (role_in_segment(c->slot.role))
+		return check_segment(c);
+	if (is_database_file(c->slot.role) && takes_away(c))
+		return check_database(c, c->slot);
+	if (c->target && is_database_file(c->target->slot.role) && takes_away(c))
+		return check_database(c, c->target->slot);
+	return 0;
+}

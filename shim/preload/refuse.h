@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The refusals: the only ways in which the shim makes a call fail that would have succeeded. Each
+ * has one line on stderr (who, what, which file, what to do) and a record.
+ */
+#ifndef PRELOAD_REFUSE_H
+#define PRELOAD_REFUSE_H
+
+#include "preload/change.h"
+
+/* ---- one writer (writer.c) ---- */
+
+/*
+ * A process becomes the writer of a directory by its first act of writing, and stays it until it
+ * ends: it holds an OFD lock on writer.lock in the store. Returns 0, or -errno for the call.
+ */
+int writer_check(const struct change *c);
+bool writer_is_ours(const struct area *a);
+/* From time to time: the lock file may have been taken away under us. */
+void writer_look(struct area *a);
+void writers_fork(void);
+
+/* ---- room on the disk (room.c) ---- */
+
+/* Refuses only where SQLite and Chroma take it well: before a transaction, before a directory. */
+int room_check(const struct change *c);
+/* After ENOSPC or EDQUOT in the midst of something: gives up the ballast. True: try again. */
+bool room_make(unsigned area);
+/* Whether `bytes` more fit, the ballast counted in. Asks the kernel. */
+bool room_for(unsigned area, uint64_t bytes);
+void room_quota_hit(unsigned area);
+
+/* ---- known destroyers (destroyers.c) ---- */
+
+int destroyer_check(const struct change *c);
+
+/* ---- how it is said ---- */
+
+/* The line and the record. At most one line in ten seconds for each directory and kind. */
+void refuse_say(const struct change *c, enum oplog_op op, int error, const char *const parts[]);
+
+#endif

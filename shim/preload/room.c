@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Room on the disk: saying no while a no is still clean.
+ *
+ * At a transaction's first journal header SQLite takes ENOSPC for "database or disk is full", and
+ * nothing has happened yet. In the midst of things there is no good moment: hnswlib swallows the
+ * error and Chroma purges its queue. So what has begun is helped to its end, if need be with the
+ * ballast: space that was taken while there was plenty.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/vfs.h>
+
+#include "preload/refuse.h"
+#include "preload/shim.h"
+#include "preload/transactions.h"
+
+#define BALLAST "ballast"
+#define SECOND UINT64_C(1000000000)
+#define MIB (UINT64_C(1) << 20)
+#define FEW_INODES 32
+/* A backend that is started while the disk is low writes a few rows before it serves reads. */
+#define START_TRANSACTIONS 8
+
+enum shortage { ENOUGH, BYTES, INODES, TEMPORARY, QUOTA };
+
+static struct room {
+	_Atomic uint64_t next_look; /* ns, CLOCK_MONOTONIC */
+	_Atomic int shortage;
+	_Atomic bool warned;
+	_Atomic unsigned passed; /* transactions let through in spite of it */
+	_Atomic uint64_t quota_until;
+	_Atomic uint64_t ballast; /* bytes that are there */
+	_Atomic uint64_t free, total;
+	atomic_flag at_it;
+} rooms[AREAS];
+
+static bool ask(const char *path, struct statfs *fs)
+{
+	return SYS2(SYS_statfs, path, fs) == 0;
+}
+
+/* What has to be left. */
+static uint64_t floor_of(uint64_t total)
+{
+	uint64_t percent = total / 100 * settings.min_free_percent;
+
+	return percent < settings.min_free_bytes ? percent : settings.min_free_bytes;
+}
+
+/* ---- the ballast ---- */
+
+static void ballast_make(const struct area *a, struct room *r)
+{
+	uint64_t size = settings.ballast;
+	struct stat st;
+	int fd;
+
+	if (size > r->total / 20)
+		size = r->total / 20;
+	if (!size || a->store_fd < 0 || atomic_load(&r->ballast) >= size ||
+	    r->free < floor_of(r->total) + 2 * size)
+		return;
+	fd = sys_openat(a->store_fd, BALLAST, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return;
+	if (sys_fallocate(fd, 0, 0, (off_t)size) == 0 && sys_fstat(fd, &st) == 0)
+		atomic_store(&r->ballast, (uint64_t)st.st_size);
+	else
+		sys_ftruncate(fd, 0);
+	sys_close(fd);
+	oplog_feature((struct oplog_writer *)&a->log, OPLOG_HAS_BALLAST,
+		      atomic_load(&r->ballast) > 0);
+}
+
+bool room_make(unsigned area)
+{
+	struct area *a = &areas[area];
+	struct oplog_record record = {.op = OP_NOTE, .offset = -1};
+	static const char text[] = "the ballast is given up: the disk is full";
+	struct stat st;
+
+	if (a->store_fd < 0 || sys_fstatat(a->store_fd, BALLAST, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    sys_unlinkat(a->store_fd, BALLAST, 0) < 0)
+		return false;
+	atomic_store(&rooms[area].ballast, 0);
+	oplog_feature(&a->log, OPLOG_HAS_BALLAST, false);
+	shim_say(a->spelling[0],
+		 ": the disk is full; the ballast is given up so that what has begun can end. "
+		 "Make room now: new writes are refused until there is.",
+		 NULL);
+	record_put(area, &record, text, sizeof(text) - 1);
+	atomic_store(&rooms[area].next_look, 0);
+	return true;
+}
+
+/* ---- looking ---- */
+
+static const char *temporary_directory(void)
+{
+	static const char *const usual[] = {"/var/tmp", "/usr/tmp", "/tmp"};
+	const char *chosen = getenv("SQLITE_TMPDIR");
+	struct stat st;
+	size_t i;
+
+	if (!chosen || !*chosen)
+		chosen = getenv("TMPDIR");
+	if (chosen && *chosen)
+		return chosen;
+	for (i = 0; i < sizeof(usual) / sizeof(usual[0]); i++)
+		if (sys_fstatat(AT_FDCWD, usual[i], &st, 0) == 0)
+			return usual[i];
+	return ".";
+}
+
+/* With a hysteresis: what was low is low until there is a quarter more. */
+static int shortage_of(const struct room *r, const struct statfs *fs, uint64_t now)
+{
+	uint64_t wanted = floor_of(r->total);
+	struct statfs temporary;
+
+	if (atomic_load(&r->shortage) == BYTES)
+		wanted += wanted / 4;
+	if (r->free < wanted)
+		return BYTES;
+	if (fs->f_files && fs->f_ffree < FEW_INODES)
+		return INODES;
+	if (now < atomic_load(&r->quota_until))
+		return QUOTA;
+	if (ask(temporary_directory(), &temporary) && temporary.f_blocks &&
+	    (uint64_t)temporary.f_bavail * (uint64_t)temporary.f_bsize < MIB)
+		return TEMPORARY;
+	return ENOUGH;
+}
+
+static void warn_full(const struct area *a, struct room *r, unsigned area)
+{
+	uint64_t used = r->total ? 100 - r->free * 100 / r->total : 0;
+	bool full = settings.warn_full && used >= settings.warn_full;
+	struct oplog_record record = {.op = OP_WARN_SPACE, .offset = -1, .length = r->free};
+	char percent[4];
+	size_t n = 0;
+
+	if (!full) {
+		if (used + 2 < settings.warn_full)
+			atomic_store(&r->warned, false);
+		return;
+	}
+	if (atomic_exchange(&r->warned, true))
+		return;
+	if (used >= 100)
+		percent[n++] = '1';
+	if (used >= 10)
+		percent[n++] = (char)('0' + used / 10 % 10);
+	percent[n++] = (char)('0' + used % 10);
+	percent[n] = '\0';
+	shim_say(a->spelling[0], ": the disk is ", percent,
+		 " % full; writes will be refused when too little is left (CHROMASHIM_MIN_FREE)",
+		 NULL);
+	record_put(area, &record, percent, n);
+}
+
+/* Asked seldom while there is plenty, often when it gets tight. */
+static uint64_t next_interval(const struct room *r)
+{
+	uint64_t wanted = floor_of(r->total);
+
+	if (r->free > 8 * wanted)
+		return SECOND;
+	return r->free > 2 * wanted ? SECOND / 10 : SECOND / 100;
+}
+
+static void look(unsigned area)
+{
+	struct area *a = &areas[area];
+	struct room *r = &rooms[area];
+	uint64_t now = oplog_now();
+	struct statfs fs;
+	int shortage;
+
+	if (now < atomic_load(&r->next_look) || atomic_flag_test_and_set(&r->at_it))
+		return;
+	if (ask(a->spelling[0], &fs) && fs.f_blocks) {
+		r->free = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize;
+		r->total = (uint64_t)fs.f_blocks * (uint64_t)fs.f_bsize;
+		shortage = shortage_of(r, &fs, now);
+		if ((atomic_exchange(&r->shortage, shortage) != ENOUGH) != (shortage != ENOUGH))
+			oplog_feature(&a->log, OPLOG_SPACE_LOW, shortage != ENOUGH);
+		warn_full(a, r, area);
+		if (shortage == ENOUGH && writer_is_ours(a))
+			ballast_make(a, r);
+	}
+	writer_look(a);
+	atomic_store(&r->next_look, now + next_interval(r));
+	atomic_flag_clear(&r->at_it);
+}
+
+void room_quota_hit(unsigned area)
+{
+	atomic_store(&rooms[area].quota_until, oplog_now() + 10 * SECOND);
+	atomic_store(&rooms[area].next_look, 0);
+}
+
+bool room_for(unsigned area, uint64_t bytes)
+{
+	struct statfs fs;
+
+	if (!ask(areas[area].spelling[0], &fs) || !fs.f_blocks)
+		return true;
+	return (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize + atomic_load(&rooms[area].ballast) >=
+	       bytes;
+}
+
+/* ---- refusing ---- */
+
+static void refuse(const struct change *c, int shortage)
+{
+	static const char *const why[] = {
+	    [BYTES] = "too little room is left on the disk (CHROMASHIM_MIN_FREE)",
+	    [INODES] = "the file system has no inodes left",
+	    [TEMPORARY] = "the directory for SQLite's temporary files is full",
+	    [QUOTA] = "the disk quota is used up",
+	};
+
+	refuse_say(c, OP_REFUSE_SPACE, -ENOSPC,
+		   (const char *const[]){areas[c->slot.area].spelling[0], ": writing refused: ",
+					 why[shortage], shortage == TEMPORARY ? ": " : "",
+					 shortage == TEMPORARY ? temporary_directory() : "",
+					 ". Reads go on; writes will by themselves once there is "
+					 "room. Remove something else, or enlarge the disk.",
+					 NULL});
+}
+
+/* Something new is about to begin that can be refused cleanly. */
+static bool is_beginning(const struct change *c)
+{
+	switch (c->op) {
+	case OP_WRITE:
+	case OP_PWRITE:
+	case OP_WRITEV:
+	case OP_PWRITEV:
+		if (c->slot.role == ROLE_JOURNAL)
+			return c->iov_count > 0 &&
+			       transaction_journal_starts(c->slot, c->iov[0].iov_base,
+							  c->iov[0].iov_len, c->offset);
+		return c->slot.role == ROLE_WAL && transaction_wal_starts(c->slot, c->offset);
+	case OP_MKDIR:
+	case OP_MKDIRAT:
+		return true;
+	case OP_OPEN:
+	case OP_OPENAT:
+	case OP_CREAT: {
+		struct stat st;
+
+		return c->slot.role == ROLE_OTHER && (c->flags & O_CREAT) &&
+		       sys_fstatat(areas[c->slot.area].root_fd, c->place->relative, &st,
+				   AT_SYMLINK_NOFOLLOW) == -ENOENT;
+	}
+	default:
+		return false;
+	}
+}
+
+/* A started backend comes up and serves reads, if there is any room at all. */
+static bool may_pass(struct room *r)
+{
+	return r->free + atomic_load(&r->ballast) > MIB / 2 &&
+	       atomic_fetch_add(&r->passed, 1) < START_TRANSACTIONS;
+}
+
+int room_check(const struct change *c)
+{
+	struct room *r = &rooms[c->slot.area];
+	int shortage;
+
+	if (c->slot.role >= ROLE_HEADER && c->slot.role <= ROLE_PICKLE)
+		return 0;
+	if (!is_beginning(c))
+		return 0;
+	look(c->slot.area);
+	shortage = atomic_load(&r->shortage);
+	if (shortage == ENOUGH) {
+		atomic_store(&r->passed, START_TRANSACTIONS);
+		return 0;
+	}
+	if (may_pass(r))
+		return 0;
+	refuse(c, shortage);
+	return -ENOSPC;
+}

@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * One writer: who may change a protected directory.
+ *
+ * The lock is the kernel's (OFD, on writer.lock), so no death leaves it behind. The file's text
+ * tells others who holds it: lines "pid N", "since TIME", "command ...".
+ */
+#include <string.h>
+#include <time.h>
+
+#include "preload/refuse.h"
+#include "preload/shim.h"
+
+#define LOCK_NAME "writer.lock"
+#define WAL_WRITE_BYTE 120
+
+struct holder {
+	char pid[16];
+	char since[32];
+	char command[256];
+};
+
+bool writer_is_ours(const struct area *a)
+{
+	return atomic_load_explicit(&a->writer, memory_order_relaxed) == shim_pid;
+}
+
+/* ---- the lock file ---- */
+
+static size_t put(char *out, size_t at, size_t size, const char *text, size_t n)
+{
+	if (n > size - at)
+		n = size - at;
+	memcpy(out + at, text, n);
+	return at + n;
+}
+
+static size_t put_number(char *out, size_t at, size_t size, uint64_t value, unsigned digits)
+{
+	char tmp[24];
+	size_t n = 0;
+
+	do {
+		tmp[sizeof(tmp) - ++n] = (char)('0' + value % 10);
+		value /= 10;
+	} while (value || n < digits);
+	return put(out, at, size, tmp + sizeof(tmp) - n, n);
+}
+
+/* RFC 3339, UTC, from seconds since 1970. Howard Hinnant's days-to-civil arithmetic. */
+static size_t put_time(char *out, size_t at, size_t size, time_t now)
+{
+	uint64_t days = (uint64_t)now / 86400, seconds = (uint64_t)now % 86400;
+	uint64_t z = days + 719468, era = z / 146097, doe = z % 146097;
+	uint64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
+	uint64_t doy = doe - (365 * yoe + yoe / 4 - yoe / 100), mp = (5 * doy + 2) / 153;
+	uint64_t month = mp < 10 ? mp + 3 : mp - 9;
+
+	at = put_number(out, at, size, yoe + era * 400 + (month <= 2), 4);
+	at = put(out, at, size, "-", 1);
+	at = put_number(out, at, size, month, 2);
+	at = put(out, at, size, "-", 1);
+	at = put_number(out, at, size, doy - (153 * mp + 2) / 5 + 1, 2);
+	at = put(out, at, size, "T", 1);
+	at = put_number(out, at, size, seconds / 3600, 2);
+	at = put(out, at, size, ":", 1);
+	at = put_number(out, at, size, seconds / 60 % 60, 2);
+	at = put(out, at, size, ":", 1);
+	at = put_number(out, at, size, seconds % 60, 2);
+	return put(out, at, size, "Z", 1);
+}
+
+static void sign(int fd)
+{
+	char text[512];
+	size_t n = 0;
+	ssize_t got = 0;
+	struct timespec now = {0, 0};
+	int command = sys_openat(AT_FDCWD, "/proc/self/cmdline", O_RDONLY | O_CLOEXEC, 0);
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	n = put(text, n, sizeof(text), "pid ", 4);
+	n = put_number(text, n, sizeof(text), (uint64_t)shim_pid, 1);
+	n = put(text, n, sizeof(text), "\nsince ", 7);
+	n = put_time(text, n, sizeof(text), now.tv_sec);
+	n = put(text, n, sizeof(text), "\ncommand ", 9);
+	if (command >= 0) {
+		got = sys_read(command, text + n, 240);
+		sys_close(command);
+	}
+	for (; got > 0; got--, n++)
+		if (text[n] == '\0' || text[n] == '\n')
+			text[n] = ' ';
+	text[n++] = '\n';
+	sys_ftruncate(fd, 0);
+	sys_pwrite(fd, text, n, 0);
+}
+
+static void read_line(const char *text, const char *key, char *out, size_t size)
+{
+	const char *at = strstr(text, key), *end;
+	size_t n;
+
+	memcpy(out, "?", 2);
+	if (!at)
+		return;
+	at += strlen(key);
+	end = strchrnul(at, '\n');
+	n = (size_t)(end - at) < size - 1 ? (size_t)(end - at) : size - 1;
+	while (n && at[n - 1] == ' ')
+		n--;
+	memcpy(out, at, n);
+	out[n] = '\0';
+}
+
+static void read_holder(const struct area *a, struct holder *h)
+{
+	char text[512] = "";
+	int fd = sys_openat(a->store_fd, LOCK_NAME, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+	ssize_t n = fd < 0 ? 0 : sys_pread(fd, text, sizeof(text) - 1, 0);
+
+	if (fd >= 0)
+		sys_close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	read_line(text, "pid ", h->pid, sizeof(h->pid));
+	read_line(text, "\nsince ", h->since, sizeof(h->since));
+	read_line(text, "\ncommand ", h->command, sizeof(h->command));
+}
+
+static int lock_file(int fd, int cmd, short type)
+{
+	struct flock lock = {.l_type = type, .l_whence = SEEK_SET};
+	int r = sys_fcntl(fd, cmd, (unsigned long)&lock);
+
+	if (cmd == F_OFD_GETLK)
+		return r < 0 ? r : lock.l_type != F_UNLCK;
+	return r;
+}
+
+/* Opens and locks. 0, -EAGAIN: another has it, or why there can be no lock at all. */
+static int try_lock(struct area *a)
+{
+	struct stat st, named;
+	int r, fd = sys_openat(a->store_fd, LOCK_NAME, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
+			       0600);
+
+	if (fd < 0)
+		return fd;
+	r = lock_file(fd, F_OFD_SETLK, F_WRLCK);
+	if (r < 0) {
+		sys_close(fd);
+		return r == -EACCES ? -EAGAIN : r;
+	}
+	if (sys_fstat(fd, &st) < 0 ||
+	    sys_fstatat(a->store_fd, LOCK_NAME, &named, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    st.st_ino != named.st_ino) {
+		sys_close(fd); /* taken away between opening and locking */
+		return -EINTR;
+	}
+	sign(fd);
+	hidden_release(&a->writer_fd);
+	return hidden_adopt(fd, &a->writer_fd);
+}
+
+static int lock_or_wait(struct area *a)
+{
+	uint64_t until = oplog_now() + settings.wait;
+	const struct timespec pause = {0, 50000000};
+	int r;
+
+	for (;;) {
+		r = try_lock(a);
+		if (r == -EINTR)
+			continue;
+		if (r != -EAGAIN || settings.single_writer != SINGLE_WRITER_WAIT ||
+		    oplog_now() >= until)
+			return r;
+		SYS2(SYS_nanosleep, &pause, NULL);
+	}
+}
+
+/* ---- becoming the writer ---- */
+
+static void say_unlocked(const struct area *a)
+{
+	static atomic_flag said = ATOMIC_FLAG_INIT;
+
+	if (!atomic_flag_test_and_set(&said))
+		shim_say(a->spelling[0], ": cannot lock ", STORE_NAME "/" LOCK_NAME,
+			 "; a second writer would not be noticed. See that the store is writable "
+			 "and its file system has locks, and restart.",
+			 NULL);
+}
+
+/* 0: this process is the writer (or there can be no lock, which is said); -EBUSY: another is. */
+static int become(struct area *a)
+{
+	int r;
+
+	if (writer_is_ours(a) || a->store_fd < 0)
+		return 0;
+	while (atomic_flag_test_and_set(&a->writer_claim)) /* another thread is at it */
+		SYS0(SYS_sched_yield);
+	r = writer_is_ours(a) ? 0 : lock_or_wait(a);
+	if (r >= 0) {
+		atomic_store(&a->writer, shim_pid);
+		oplog_feature(&a->log, OPLOG_HAS_WRITER, true);
+	}
+	atomic_flag_clear(&a->writer_claim);
+	if (r == -EAGAIN)
+		return -EBUSY;
+	if (r < 0)
+		say_unlocked(a);
+	return 0;
+}
+
+/* Does someone else hold it? Without becoming the writer. */
+static bool is_foreign(struct area *a)
+{
+	int fd, r;
+
+	if (writer_is_ours(a) || a->store_fd < 0)
+		return false;
+	fd = sys_openat(a->store_fd, LOCK_NAME, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
+	if (fd < 0)
+		return false;
+	r = lock_file(fd, F_OFD_GETLK, F_WRLCK);
+	sys_close(fd);
+	return r == 1;
+}
+
+void writer_look(struct area *a)
+{
+	struct stat st;
+
+	if (!writer_is_ours(a) || a->writer_fd <= 0 || sys_fstat(a->writer_fd, &st) < 0 ||
+	    st.st_nlink > 0)
+		return;
+	shim_say(a->spelling[0], ": ", STORE_NAME "/" LOCK_NAME,
+		 " was removed while this process is the writer; it is made again. Nothing in the "
+		 "store may be removed while a backend runs.",
+		 NULL);
+	if (try_lock(a) < 0)
+		say_unlocked(a);
+}
+
+void writers_fork(void)
+{
+	unsigned i, used = atomic_load(&areas_used);
+
+	for (i = 0; i < used; i++) {
+		atomic_store(&areas[i].writer, 0);
+		atomic_flag_clear(&areas[i].writer_claim);
+		hidden_release(&areas[i].writer_fd);
+	}
+}
+
+/* ---- what is an act of writing ---- */
+
+enum intent { READS, MAY_WRITE, WRITES };
+
+static enum intent intent_of_open(const struct change *c)
+{
+	struct stat st;
+
+	if (c->slot.role == ROLE_SHM || c->slot.role == ROLE_DIRECTORY)
+		return READS; /* readers in WAL mode share their index through -shm */
+	if (c->flags & O_TRUNC)
+		return WRITES;
+	if ((c->flags & O_CREAT) && sys_fstatat(areas[c->slot.area].root_fd, c->place->relative,
+						&st, AT_SYMLINK_NOFOLLOW) == -ENOENT)
+		return WRITES;
+	return (c->flags & O_ACCMODE) == O_RDONLY ? READS : MAY_WRITE;
+}
+
+static enum intent intent_of_lock(const struct change *c)
+{
+	bool exclusive = (c->arg & 0xff) == OPLOG_LOCK_WRITE;
+
+	if (c->slot.role == ROLE_DATABASE)
+		return exclusive ? WRITES : READS;
+	return c->slot.role == ROLE_SHM && exclusive && c->offset == WAL_WRITE_BYTE ? WRITES
+										    : READS;
+}
+
+static enum intent intent_of(const struct change *c)
+{
+	switch (c->op) {
+	case OP_OPEN:
+	case OP_OPENAT:
+	case OP_CREAT:
+		return intent_of_open(c);
+	case OP_LOCK:
+		return intent_of_lock(c);
+	case OP_CHMOD:
+	case OP_CHOWN:
+	case OP_UTIME:
+	case OP_SETXATTR:
+	case OP_REMOVEXATTR:
+	case OP_IOCTL:
+		return READS; /* no bytes, no names */
+	default:
+		return c->slot.role == ROLE_SHM ? READS : WRITES;
+	}
+}
+
+static void refuse(const struct change *c, int error, bool falls_back)
+{
+	struct area *a = area_of(c->slot);
+	struct holder h;
+
+	read_holder(a, &h);
+	refuse_say(
+	    c, OP_REFUSE_WRITER, error,
+	    (const char *const[]){
+		a->spelling[0], "/", name_text(name_get(c->slot.name)),
+		falls_back ? ": opened for reading only: process " : ": writing refused: process ",
+		h.pid, " (", h.command, ") is writing this directory since ", h.since,
+		", and only one process may. ",
+		falls_back ? "To write" : "Reading is fine; to write",
+		", stop that process, or send the writes to it (client/server), or let "
+		"this one wait (CHROMASHIM_SINGLE_WRITER=wait).",
+		NULL});
+}
+
+int writer_check(const struct change *c)
+{
+	struct area *a = area_of(c->slot);
+	enum intent intent;
+
+	if (writer_is_ours(a) || settings.single_writer == SINGLE_WRITER_OFF)
+		return 0;
+	intent = intent_of(c);
+	if (intent == READS || (intent == MAY_WRITE && !is_foreign(a)) ||
+	    (intent == WRITES && become(a) == 0))
+		return 0;
+	/* SQLite then opens the database for reading by itself. */
+	refuse(c, c->op == OP_LOCK ? -EPERM : -EBUSY,
+	       intent == MAY_WRITE && c->slot.role == ROLE_DATABASE);
+	return c->op == OP_LOCK ? -EPERM : -EBUSY;
+}
