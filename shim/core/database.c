@@ -72,6 +72,15 @@ static char *make_uri(const char *dir)
 	return uri;
 }
 
+void database_configure(sqlite3 *db)
+{
+	sqlite3_extended_result_codes(db, 1);
+	sqlite3_busy_timeout(db, BUSY_TIMEOUT_MS);
+	/* The schema of a damaged file may say anything: no functions with side effects. */
+	sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+	sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+}
+
 int database_open(const char *dir, sqlite3 **out)
 {
 	char *uri = make_uri(dir);
@@ -82,13 +91,8 @@ int database_open(const char *dir, sqlite3 **out)
 		return -ENOMEM;
 	code = sqlite3_open_v2(uri, out, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, NULL);
 	free(uri);
-	if (code == SQLITE_OK) {
-		sqlite3_extended_result_codes(*out, 1);
-		sqlite3_busy_timeout(*out, BUSY_TIMEOUT_MS);
-		/* The schema of a damaged file may say anything: no functions with side effects. */
-		sqlite3_db_config(*out, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
-		sqlite3_db_config(*out, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
-	}
+	if (code == SQLITE_OK)
+		database_configure(*out);
 	return database_error(code);
 }
 

@@ -22,6 +22,19 @@
  */
 int database_open(const char *dir, sqlite3 **out);
 
+/*
+ * The same for a database with a hot journal, which database_open() cannot read (-EROFS): as it
+ * will be once SQLite has rolled the journal back. Nothing is written; while it is open, a lock
+ * keeps others from rolling back. -EBUSY: somebody is doing that just now.
+ */
+int database_open_rolled_back(int dirfd, sqlite3 **out);
+
+/* Whichever of the two is right; *out as with database_open(). The schema has been read. */
+int database_open_now(const char *dir, int dirfd, sqlite3 **out);
+
+/* The settings that every connection here has; the above do it. */
+void database_configure(sqlite3 *db);
+
 /* 0 or the -errno for a result code of SQLite (basic or extended; DONE and ROW are 0). */
 int database_error(int code);
 

@@ -202,8 +202,8 @@ static void check_database(struct diagnosis *d, const struct stat *st)
 
 	if (!diagnose_database_file(d, st))
 		return;
-	r = database_open(d->path, &d->db);
-	if (r < 0)
+	r = database_open_now(d->path, d->dirfd, &d->db);
+	if (!d->db)
 		diagnose_report(d, DIAGNOSE_UNREADABLE, database_place, "%s", strerror(-r));
 	else if (diagnose_structure(d) && diagnose_tables(d))
 		r = chroma_each_collection(d->db, check_collection, d);
@@ -242,7 +242,7 @@ int diagnose_directory(const char *path, int dirfd, const struct diagnose_option
 	if (!d.pending)
 		return -ENOMEM;
 	out->bytes = (uint64_t)st.st_size;
-	each_segment(&d, add_size);
+	d.segments = each_segment(&d, add_size);
 	check_filesystem(&d);
 	check_names(&d, &st);
 	find_processes(&d, &st);

@@ -25,9 +25,9 @@ struct diagnosis {
 	int dirfd;
 	const struct diagnose_options *options;
 	struct diagnose_summary *summary;
-	sqlite3 *db;	    /* NULL: could not be opened */
-	uint64_t queue_end; /* highest row of the queue */
-	uint64_t done;	    /* bytes, for the progress */
+	sqlite3 *db;	   /* NULL: could not be opened */
+	uint64_t segments; /* directories that look like one */
+	uint64_t done;	   /* bytes, for the progress */
 	/* Findings of a segment wait until its files turn out to have kept still. */
 	bool holds_back;
 	unsigned pending_count;

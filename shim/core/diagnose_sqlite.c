@@ -106,21 +106,24 @@ bool diagnose_database_file(struct diagnosis *d, const struct stat *st)
 	hot = is_hot(d, fd);
 	r = read_header(fd, st, &header);
 	if (r == -ENOENT)
-		diagnose_report(d, DIAGNOSE_NOT_CHROMA, database_place, "it is empty");
+		diagnose_report(d, d->segments ? DIAGNOSE_DATABASE_MISSING : DIAGNOSE_NOT_CHROMA,
+				database_place, "it is empty");
 	else if (hot)
-		/* Until it is rolled back the database may be in any state. */
-		diagnose_report(d, DIAGNOSE_JOURNAL_PENDING, database_place, "%s", "");
+		can_open = true; /* what page 1 says counts only after the roll-back */
 	else if (r == -EBADMSG || r == -ENODATA)
 		diagnose_report(d, DIAGNOSE_DATABASE_FOREIGN, database_place, "%s", "");
 	else if (r < 0)
 		diagnose_report(d, DIAGNOSE_UNREADABLE, database_place, "%s", strerror(-r));
 	else
 		can_open = true;
-	if (can_open && header.write_version == 2)
+	if (hot || !can_open) {
+		close(fd);
+		return can_open;
+	}
+	if (header.write_version == 2)
 		diagnose_report(d, DIAGNOSE_WAL_MODE, database_place, "%s", "");
 	/* In WAL mode the rest may be in the log; a writer may be extending the file just now. */
-	if (can_open && header.write_version == 1 && sqlite_header_has_page_count(&header) &&
-	    !has_writer(fd) &&
+	if (header.write_version == 1 && sqlite_header_has_page_count(&header) && !has_writer(fd) &&
 	    (uint64_t)header.page_count * header.page_size > (uint64_t)st->st_size) {
 		struct stat now;
 

@@ -173,13 +173,11 @@ static bool check_migrations(struct diagnosis *d)
 
 bool diagnose_tables(struct diagnosis *d)
 {
-	int64_t end = 0, records = 0;
+	int64_t records = 0;
 
 	if (!check_migrations(d))
 		return false;
 	check_tables(d);
-	database_number(d->db, "SELECT max(seq_id) FROM embeddings_queue", NULL, &end);
-	d->queue_end = end > 0 ? (uint64_t)end : 0;
 	database_number(d->db,
 			"SELECT count(*) FROM embeddings WHERE segment_id IN (SELECT id FROM "
 			"segments)",
@@ -191,7 +189,7 @@ bool diagnose_tables(struct diagnosis *d)
 /* ---- marks and queue ---- */
 
 static void check_mark(struct diagnosis *d, const struct chroma_collection *c,
-		       const struct chroma_mark *mark, const char *segment)
+		       const struct chroma_mark *mark, const char *segment, uint64_t queue_end)
 {
 	struct diagnose_place place = {.collection = c->name, .segment = segment};
 	/* INTEGER since metadb migration 5, which belongs to 1.0.0. */
@@ -205,9 +203,9 @@ static void check_mark(struct diagnosis *d, const struct chroma_collection *c,
 	else if (is_integer && mark->type != SQLITE_INTEGER)
 		diagnose_report(d, DIAGNOSE_MARK_BLOB, place, "%llu",
 				(unsigned long long)mark->value);
-	else if (mark->value > d->queue_end)
+	else if (mark->value > queue_end)
 		diagnose_report(d, DIAGNOSE_MARK_BEYOND, place, "%llu, the queue ends at %llu",
-				(unsigned long long)mark->value, (unsigned long long)d->queue_end);
+				(unsigned long long)mark->value, (unsigned long long)queue_end);
 }
 
 static int64_t count_rows(struct diagnosis *d, const struct chroma_collection *c, uint64_t after,
@@ -226,10 +224,13 @@ static int64_t count_rows(struct diagnosis *d, const struct chroma_collection *c
 void diagnose_marks(struct diagnosis *d, const struct chroma_collection *c)
 {
 	struct diagnose_place place = {.collection = c->name, .segment = c->vector_segment};
-	int64_t rows;
+	int64_t rows, end = 0;
 
-	check_mark(d, c, &c->metadata_mark, c->metadata_segment);
-	check_mark(d, c, &c->vector_mark, c->vector_segment);
+	/* Now, in the same transaction as the marks. */
+	if (database_number(d->db, "SELECT max(seq_id) FROM embeddings_queue", NULL, &end) < 0)
+		return;
+	check_mark(d, c, &c->metadata_mark, c->metadata_segment, (uint64_t)end);
+	check_mark(d, c, &c->vector_mark, c->vector_segment, (uint64_t)end);
 	if (c->metadata_mark.type == SQLITE_NULL || c->metadata_mark.value >= CHROMA_MARK_POISONED)
 		return;
 	rows = count_rows(d, c, c->metadata_mark.value, "1");

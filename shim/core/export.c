@@ -235,7 +235,7 @@ int export_directory(const char *path, int dirfd, const struct export_options *o
 	*out = (struct export_summary){0};
 	r = faccessat(dirfd, DATABASE_FILE, F_OK, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
 	if (r == 0)
-		r = database_open(path, &x.db);
+		r = database_open_now(path, dirfd, &x.db);
 	if (r == 0)
 		r = database_number(x.db, "SELECT count(*) FROM collections", NULL, &ignored);
 	if (r == 0) {

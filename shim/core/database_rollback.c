@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A database with a hot journal, read as it will be once SQLite has rolled the journal back, but
+ * without doing that: a VFS that takes the pages the journal holds from there.
+ *
+ * While it is open, a read lock on SQLite's SHARED range keeps others from rolling back.
+ */
+#include "core/database.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/fileio.h"
+#include "core/sqlite_journal.h"
+#include "core/sqlite_page.h"
+
+#define VFS_NAME "chromashim-rollback"
+#define JOURNAL_FILE DATABASE_FILE "-journal"
+#define SHARED_RANGE 510
+
+struct saved_page {
+	uint32_t page;
+	uint64_t at; /* of its content in the journal */
+};
+
+/* What the next open of the VFS opens, and then the file's own. */
+struct view {
+	int database, journal;
+	uint32_t page_size;
+	uint64_t size;
+	struct saved_page *pages; /* by number */
+	size_t count;
+};
+
+struct view_file {
+	sqlite3_file base;
+	struct view view;
+};
+
+static _Thread_local struct view *opening;
+
+/* ---- the journal ---- */
+
+static int by_page(const void *a, const void *b)
+{
+	const struct saved_page *x = a, *y = b;
+
+	if (x->page != y->page)
+		return x->page < y->page ? -1 : 1;
+	return x->at < y->at ? -1 : x->at > y->at;
+}
+
+/* Sorted, and of a page that comes twice only the first: that is the oldest content. */
+static void keep_first(struct view *v)
+{
+	size_t from, to = 0;
+
+	if (v->count)
+		qsort(v->pages, v->count, sizeof(*v->pages), by_page);
+	for (from = 0; from < v->count; from++)
+		if (to == 0 || v->pages[from].page != v->pages[to - 1].page)
+			v->pages[to++] = v->pages[from];
+	v->count = to;
+}
+
+static int collect_pages(struct view *v, struct sqlite_journal *j)
+{
+	struct sqlite_journal_record record;
+	struct saved_page *more;
+	size_t room = 0;
+	int r;
+
+	while ((r = sqlite_journal_next(j, &record)) == 1) {
+		if (record.page > j->header.page_count)
+			continue;
+		if (v->count == room) {
+			room = room ? 2 * room : 256;
+			more = realloc(v->pages, room * sizeof(*more));
+			if (!more)
+				return -ENOMEM;
+			v->pages = more;
+		}
+		v->pages[v->count].page = record.page;
+		v->pages[v->count++].at = j->bytes - j->header.page_size - 4;
+	}
+	return r;
+}
+
+/* A transaction over several databases is rolled back only if its super-journal is there. */
+static bool is_abandoned(const struct file_source *source)
+{
+	char name[4096];
+	uint64_t start;
+
+	return sqlite_journal_super(source, name, sizeof(name), &start) == 1 &&
+	       access(name, F_OK) < 0;
+}
+
+static int load_journal(struct view *v)
+{
+	struct sqlite_journal j;
+	struct file_source source;
+	int r = file_source_open(&source, v->journal);
+
+	if (r < 0)
+		return r;
+	if (!sqlite_journal_is_hot(&source) || is_abandoned(&source))
+		return 0;
+	r = sqlite_journal_open(&j, &source);
+	if (r == -ENODATA || r == -EBADMSG)
+		return 0; /* nothing that SQLite would play back */
+	if (r < 0)
+		return r;
+	r = collect_pages(v, &j);
+	v->page_size = j.header.page_size;
+	v->size = (uint64_t)j.header.page_count * j.header.page_size;
+	keep_first(v);
+	sqlite_journal_close(&j);
+	return r;
+}
+
+/* ---- the file ---- */
+
+static const struct saved_page *find(const struct view *v, uint64_t page)
+{
+	struct saved_page key = {.page = (uint32_t)page};
+	size_t low = 0, high = v->count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (v->pages[middle].page < key.page)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < v->count && v->pages[low].page == key.page ? &v->pages[low] : NULL;
+}
+
+static int view_read(sqlite3_file *file, void *buf, int n, sqlite3_int64 offset)
+{
+	const struct view *v = &((struct view_file *)file)->view;
+	uint64_t at = (uint64_t)offset, end = at + (uint64_t)n;
+	char *out = buf;
+
+	if (end > v->size)
+		end = v->size > at ? v->size : at;
+	while (at < end) {
+		uint64_t in_page = v->page_size ? at % v->page_size : 0;
+		uint64_t left = v->page_size ? v->page_size - in_page : end - at;
+		size_t want = (size_t)(left < end - at ? left : end - at);
+		const struct saved_page *saved =
+		    v->page_size ? find(v, at / v->page_size + 1) : NULL;
+		ssize_t r = saved ? file_read_at(v->journal, out, want, saved->at + in_page)
+				  : file_read_at(v->database, out, want, at);
+
+		if (r < 0)
+			return SQLITE_IOERR_READ;
+		if ((size_t)r < want)
+			break;
+		out += want;
+		at += want;
+	}
+	if (at == (uint64_t)offset + (uint64_t)n)
+		return SQLITE_OK;
+	memset(out, 0, (size_t)((uint64_t)offset + (uint64_t)n - at));
+	return SQLITE_IOERR_SHORT_READ;
+}
+
+static void view_release(struct view *v)
+{
+	free(v->pages);
+	if (v->journal >= 0)
+		close(v->journal);
+	if (v->database >= 0)
+		close(v->database);
+}
+
+static int view_close(sqlite3_file *file)
+{
+	view_release(&((struct view_file *)file)->view);
+	return SQLITE_OK;
+}
+
+static int view_size(sqlite3_file *file, sqlite3_int64 *size)
+{
+	*size = (sqlite3_int64)((struct view_file *)file)->view.size;
+	return SQLITE_OK;
+}
+
+static int refuse_write(sqlite3_file *file, const void *buf, int n, sqlite3_int64 offset)
+{
+	(void)file, (void)buf, (void)n, (void)offset;
+	return SQLITE_READONLY;
+}
+
+static int refuse_truncate(sqlite3_file *file, sqlite3_int64 size)
+{
+	(void)file, (void)size;
+	return SQLITE_READONLY;
+}
+
+static int accept_int(sqlite3_file *file, int ignored)
+{
+	(void)file, (void)ignored;
+	return SQLITE_OK;
+}
+
+static int no_reserved_lock(sqlite3_file *file, int *out)
+{
+	(void)file;
+	*out = 0;
+	return SQLITE_OK;
+}
+
+static int no_control(sqlite3_file *file, int operation, void *argument)
+{
+	(void)file, (void)operation, (void)argument;
+	return SQLITE_NOTFOUND;
+}
+
+static int sector_size(sqlite3_file *file)
+{
+	(void)file;
+	return 4096;
+}
+
+static int characteristics(sqlite3_file *file)
+{
+	(void)file;
+	return SQLITE_IOCAP_IMMUTABLE; /* the lock sees to that */
+}
+
+static const sqlite3_io_methods methods = {
+    .iVersion = 1,
+    .xClose = view_close,
+    .xRead = view_read,
+    .xWrite = refuse_write,
+    .xTruncate = refuse_truncate,
+    .xSync = accept_int,
+    .xFileSize = view_size,
+    .xLock = accept_int,
+    .xUnlock = accept_int,
+    .xCheckReservedLock = no_reserved_lock,
+    .xFileControl = no_control,
+    .xSectorSize = sector_size,
+    .xDeviceCharacteristics = characteristics,
+};
+
+/* ---- the VFS ---- */
+
+/* Only the database itself is ours; files of temporary tables are SQLite's as ever. */
+static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *out)
+{
+	sqlite3_vfs *below = vfs->pAppData;
+	struct view_file *own = (struct view_file *)file;
+
+	if (!(flags & SQLITE_OPEN_MAIN_DB) || !opening)
+		return below->xOpen(below, name, file, flags, out);
+	own->base.pMethods = &methods;
+	own->view = *opening;
+	opening = NULL;
+	if (out)
+		*out = flags;
+	return SQLITE_OK;
+}
+
+static sqlite3_vfs *vfs_get(void)
+{
+	static sqlite3_vfs vfs; /* SQLite keeps it; the command has one thread that opens */
+	sqlite3_vfs *below = sqlite3_vfs_find(NULL), *found = sqlite3_vfs_find(VFS_NAME);
+
+	if (found || !below)
+		return found;
+	vfs = *below;
+	vfs.pNext = NULL;
+	vfs.zName = VFS_NAME;
+	vfs.pAppData = below;
+	vfs.xOpen = vfs_open;
+	if (vfs.szOsFile < (int)sizeof(struct view_file))
+		vfs.szOsFile = (int)sizeof(struct view_file);
+	return sqlite3_vfs_register(&vfs, 0) == SQLITE_OK ? &vfs : NULL;
+}
+
+/* An open-file lock, so that closing another descriptor of the file does not drop it. */
+static int lock_shared(int fd)
+{
+	struct flock lock = {.l_type = F_RDLCK,
+			     .l_whence = SEEK_SET,
+			     .l_start = SQLITE_PENDING_BYTE + 2,
+			     .l_len = SHARED_RANGE};
+
+	return fcntl(fd, F_OFD_SETLK, &lock) < 0 && (errno == EAGAIN || errno == EACCES) ? -EBUSY
+											 : 0;
+}
+
+static int view_open(struct view *v, int dirfd)
+{
+	struct stat st;
+	int r;
+
+	v->journal = -1;
+	v->database = file_open_at(dirfd, DATABASE_FILE);
+	if (v->database < 0)
+		return v->database;
+	r = lock_shared(v->database);
+	if (r < 0)
+		return r;
+	v->journal = file_open_at(dirfd, JOURNAL_FILE);
+	if (v->journal < 0 && v->journal != -ENOENT)
+		return v->journal;
+	if (fstat(v->database, &st) < 0)
+		return -errno;
+	v->size = (uint64_t)st.st_size;
+	return v->journal < 0 ? 0 : load_journal(v);
+}
+
+int database_open_rolled_back(int dirfd, sqlite3 **out)
+{
+	struct view v = {0};
+	int r = vfs_get() ? view_open(&v, dirfd) : -ENOMEM;
+
+	*out = NULL;
+	if (r == 0) {
+		opening = &v;
+		r = database_error(sqlite3_open_v2("file:" DATABASE_FILE "?immutable=1", out,
+						   SQLITE_OPEN_READONLY | SQLITE_OPEN_URI,
+						   VFS_NAME));
+	}
+	if (r == 0)
+		database_configure(*out);
+	if (r < 0 && (opening || !*out))
+		view_release(&v);
+	opening = NULL;
+	return r;
+}
+
+int database_open_now(const char *dir, int dirfd, sqlite3 **out)
+{
+	int64_t ignored;
+	int r = database_open(dir, out);
+
+	if (r == 0)
+		r = database_number(*out, "SELECT count(*) FROM sqlite_master", NULL, &ignored);
+	if (r != -EROFS)
+		return r;
+	sqlite3_close(*out);
+	return database_open_rolled_back(dirfd, out);
+}
