@@ -37,6 +37,13 @@ static inline bool sqlite_is_ambiguous(void)
 	return atomic_load_explicit(&sqlite_copies_used, memory_order_relaxed) > 1;
 }
 
+/* One copy, and no handle that is worth a look. */
+static inline bool sqlite_is_plain(void)
+{
+	return atomic_load_explicit(&sqlite_handles_used, memory_order_relaxed) == 0 &&
+	       atomic_load_explicit(&sqlite_copies_used, memory_order_relaxed) == 1;
+}
+
 /* A handle to be remembered; a protected one that finds no room is counted as lost. */
 void sqlite_remember(const void *key, const struct sqlite_handle *value);
 

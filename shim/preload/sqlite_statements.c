@@ -10,6 +10,9 @@
 #include "preload/sqlite_calls.h"
 #include "preload/sqlite_record.h"
 
+/* Keeps the way of what is not ours free of saved registers. */
+#define NOINLINE __attribute__((noinline))
+
 THREAD_LOCAL union slot opened_here;
 
 void sqlite_database_opened(union slot s)
@@ -270,21 +273,26 @@ static int step_attach(const struct sqlite_calls *calls, const struct sqlite_han
 	return ret;
 }
 
-int do_sqlite3_step(void *caller, sqlite3_stmt *stmt)
+static NOINLINE int step_known(void *caller, sqlite3_stmt *stmt)
 {
 	struct sqlite_handle *h = sqlite_handle_find(stmt);
 	struct sqlite_calls *calls = sqlite_calls_for(caller, h);
 
-	if (__builtin_expect(h && !sqlite_depth, 0)) {
-		if (h->protected)
-			return step_protected(calls, h, stmt);
-		if (h->attach)
-			return step_attach(calls, h, stmt);
-	}
+	if (h && h->protected && !sqlite_depth)
+		return step_protected(calls, h, stmt);
+	if (h && h->attach && !sqlite_depth)
+		return step_attach(calls, h, stmt);
 	return calls->sqlite3_step(stmt);
 }
 
-int do_sqlite3_reset(void *caller, sqlite3_stmt *stmt)
+int do_sqlite3_step(void *caller, sqlite3_stmt *stmt)
+{
+	if (sqlite_is_plain())
+		return sqlite_copies[0].calls.sqlite3_step(stmt);
+	return step_known(caller, stmt);
+}
+
+static NOINLINE int reset_known(void *caller, sqlite3_stmt *stmt)
 {
 	struct sqlite_handle *h = sqlite_handle_find(stmt);
 	struct sqlite_calls *calls = sqlite_calls_for(caller, h);
@@ -302,6 +310,13 @@ int do_sqlite3_reset(void *caller, sqlite3_stmt *stmt)
 	run_end(calls, h, stmt, ret);
 	errno = saved;
 	return ret;
+}
+
+int do_sqlite3_reset(void *caller, sqlite3_stmt *stmt)
+{
+	if (sqlite_is_plain())
+		return sqlite_copies[0].calls.sqlite3_reset(stmt);
+	return reset_known(caller, stmt);
 }
 
 int do_sqlite3_finalize(void *caller, sqlite3_stmt *stmt)
