@@ -51,24 +51,28 @@ const char *terminal_colour(enum colour colour)
 	return has_colour ? sequences[colour] : "";
 }
 
+/* The stream only remembers that a write failed; errno still says why at the first look. */
+static int output_error;
+
 bool terminal_is_gone(void)
 {
-	return ferror(stdout);
+	if (!ferror(stdout))
+		return false;
+	if (!output_error)
+		output_error = errno ? errno : EIO;
+	return true;
 }
 
 int terminal_finish(int status)
 {
-	int error = 0;
-
 	errno = 0;
-	if (fflush(stdout) != 0)
-		error = errno;
-	if (!error && !ferror(stdout))
+	if (fflush(stdout) != 0 && !output_error)
+		output_error = errno;
+	if (!terminal_is_gone())
 		return status;
-	/* EPIPE: whoever reads has seen enough. An earlier flush may have met it. */
-	if (error == EPIPE || !error)
-		return status == EXIT_WARNINGS ? EXIT_DONE : status;
-	return fail(error == ENOSPC ? EXIT_NO_SPACE : EXIT_FAILED, error,
+	if (output_error == EPIPE) /* whoever reads has seen enough */
+		return status;
+	return fail(output_error == ENOSPC ? EXIT_NO_SPACE : EXIT_FAILED, output_error,
 		    "The output is incomplete; make room or choose another place for it.",
 		    "cannot write the output");
 }

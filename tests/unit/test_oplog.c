@@ -746,6 +746,7 @@ int main(void)
 	    TEST(test_following),
 	    TEST(test_rotation_and_limit),
 	    TEST(test_threads_lose_nothing),
+	    TEST(test_call_that_outlives_its_segment),
 	    TEST(test_fork),
 	    TEST(test_lost_are_counted),
 	    TEST(test_damaged_slots),
