@@ -131,14 +131,12 @@ $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libcore.a
 	$(call say,LINK)
 	$(link) -fsanitize=fuzzer $(LIBS)
 
-programs := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/bench/*.c tests/e2e/*.c))
-$(programs): $(BUILD)/%: $(BUILD)/obj/tests/%.o
+$(BUILD)/bench/micro: $(BUILD)/obj/tests/bench/micro.o
 	$(call say,LINK)
-	$(link) -lpthread
+	$(link)
 
 # What tests/run builds.
-.PHONY: unit-tests replays fuzzers programs
-programs: $(programs)
+.PHONY: unit-tests replays fuzzers
 unit-tests: $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(unit_src))
 replays: $(patsubst %,$(BUILD)/fuzz/%-replay,$(fuzz_names))
 fuzzers: $(patsubst %,$(BUILD)/fuzz/%,$(fuzz_names))
