@@ -127,6 +127,7 @@ FILE *do_fopen(void *caller, const char *path, const char *mode);
 FILE *do_freopen(void *caller, const char *path, const char *mode, FILE *stream);
 FILE *do_fdopen(int fd, const char *mode);
 int do_fileno(FILE *stream);
+int do_fseek(FILE *stream, off_t offset, int whence);
 int do_vdprintf(int fd, const char *format, va_list args);
 int do_vdprintf_chk(int fd, int flag, const char *format, va_list args);
 

@@ -63,6 +63,9 @@ static FILE *stream_on(int fd, const char *mode)
 	if (stream) {
 		stream->_fileno = fd;
 		atomic_store(&stream_of[fd], stream);
+		if (mode[0] == 'a' && !strchr(mode, '+'))
+			sys_lseek(fd, 0,
+				  SEEK_END); /* ftell() tells, as on a stream of libc's own */
 	}
 	return stream;
 }
@@ -147,6 +150,28 @@ int do_fileno(FILE *stream)
 	return is_ours(stream) ? stream->_fileno : REAL_LATE(fileno)(stream);
 }
 
+/*
+ * libc loses its way when it seeks from the current position of a cookie stream: after fsetpos() or
+ * a flush it takes an older position for it, and the next write lands there. ftello() is right.
+ */
+int do_fseek(FILE *stream, off_t offset, int whence)
+{
+	off_t at;
+
+	if (whence == SEEK_CUR && is_ours(stream)) {
+		at = ftello(stream);
+		if (at < 0)
+			return -1;
+		if (offset < -at || offset > INT64_MAX - at) {
+			errno = EINVAL;
+			return -1;
+		}
+		offset += at;
+		whence = SEEK_SET;
+	}
+	return REAL_LATE(fseeko)(stream, offset, whence);
+}
+
 /* A stream cannot change its kind: the old one is closed, a new one takes its place. */
 static FILE *replace(FILE *old, FILE *new)
 {
@@ -176,6 +201,7 @@ FILE *do_freopen(void *caller, const char *path, const char *mode, FILE *stream)
 		return replace(stream, do_fdopen(do_dup(stream->_fileno), mode));
 	if (!ours && !place_find_for_open(&place, AT_FDCWD, path, flags))
 		return REAL_LATE(freopen)(path, mode, stream);
+	fflush(stream); /* it may be the same file, and about to be truncated */
 	return replace(stream, do_fopen(caller, path, mode));
 }
 
