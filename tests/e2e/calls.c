@@ -30,7 +30,6 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 #include <utime.h>
-#include <wchar.h>
 
 #define FD_MODE (O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC)
 
@@ -590,7 +589,7 @@ CASE(linkats)
 	(dirfd_, base(path_of(name, "-from")), AT_FDCWD, path_of(name, ""), 0);
 	if (fd >= 0 && write(fd, "unnamed", 7) == 7)
 		AS(int, int, const char *, int, const char *, int)
-		(fd, "", dirfd_, base(path_of(name, "-named")), AT_EMPTY_PATH);
+	(fd, "", dirfd_, base(path_of(name, "-named")), AT_EMPTY_PATH);
 	put(fd, "now named");
 }
 
@@ -813,9 +812,6 @@ CASE(fopens)
 	setvbuf(stream, NULL, _IONBF, 0);
 	fputs("appended", stream);
 	fputs(", unbuffered", stream);
-	fclose(stream);
-	stream = AS(FILE *, const char *, const char *)(path_of(name, "-wide"), "w+");
-	fputws(L"wide \x00e9", stream);
 	fclose(stream);
 	stream = AS(FILE *, const char *, const char *)(path_of(name, ""), "wx");
 	if (stream)

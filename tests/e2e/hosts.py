@@ -70,8 +70,9 @@ HOSTS = [
     Host("python", "venv", "venv", server=False),
     Host("python-0.6", "venv-0.6", "venv-0.6", server=False),
     Host("node", "npm", "venv", server=True, node=True),
-    Host("node-new", "npm-new", "venv", server=True, node=True),
 ]
+if tuple(map(int, os.confstr("CS_GNU_LIBC_VERSION").split()[1].split("."))) >= (2, 39):
+    HOSTS.append(Host("node-new", "npm-new", "venv", server=True, node=True))
 BY_NAME = {host.name: host for host in HOSTS}
 
 

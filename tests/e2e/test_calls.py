@@ -82,6 +82,29 @@ def test_results_are_the_same_on_an_unprotected_directory(program, names, tmp_pa
     assert not (other / witness.STORE).exists()
 
 
+def test_streams_behave_as_without(compiled, tmp_path, shim):
+    """Random use of stdio: every result, every position and all files are the same."""
+    program, rounds = compiled("streams"), "200"
+    for seed in range(12):
+        told = []
+        for directory, env in ((tmp_path / f"plain-{seed}", {}), (tmp_path / f"data-{seed}", {
+                "LD_PRELOAD": shim, "CHROMASHIM_DIR": str(tmp_path / f"data-{seed}")})):
+            directory.mkdir()
+            done = subprocess.run([program, directory, str(seed), rounds], env={**os.environ, **env},
+                                  capture_output=True, text=True, check=True)
+            told.append((done.stdout, tree(directory)))
+        assert told[0] == told[1], f"seed {seed}"
+
+
+def test_streams_are_recorded(compiled, tmp_path, shim):
+    data = tmp_path / "chroma_data"
+    data.mkdir()
+    done = witness.run([compiled("streams"), data, "99", "200"], data, tmp_path, shim,
+                       {"CHROMASHIM_DIR": str(data)})
+    assert done.status == 0, done.errors
+    done.check(at_least=500)
+
+
 @pytest.mark.parametrize("name", ASYNCHRONOUS)
 def test_asynchronous_calls(program, name, tmp_path, shim):
     done = run(program, [name], tmp_path, shim)

@@ -65,7 +65,7 @@ def test_fork(testify, data):
             os.write(f, b"parent")
             assert os.waitpid(child, 0)[1] == 0
         os.write(f, b"end")
-    """, data).check(at_least=5 * 6)
+    """, data).check(at_least=5 * 5 + 3)
     assert len(processes(done)) == 11
     assert {"fork"} <= done.log.ops()
 

@@ -215,6 +215,7 @@ class Thread:
         self.strace, self.tid, self.cwd = strace, tid, strace.cwd
         self.descriptors: dict[int, str] = {}  # what was opened last, for /proc/self/fd
         self.positions: dict[int, int] = {}  # as told by the lseek just before
+        self.appending: set[int] = set()  # descriptors that write at the end, wherever they are
         self.maps: dict[int, tuple[int, str]] = {}  # writable shared ones: start -> size, path
 
     def read(self, lines: Iterable[str]) -> None:
@@ -236,7 +237,7 @@ class Thread:
     def line(self, line: str) -> None:
         match = CALL.match(line)
         if not match:
-            if re.match(r"\w+\(", line):  # cut off by the death of strace
+            if re.match(r"(\w|\?)+\(", line):  # cut off by the death of the thread
                 return
             raise ValueError(f"strace line not understood: {line!r}")
         name, arguments, result, self.result_path, failure = match.groups()
@@ -290,35 +291,38 @@ class Thread:
 
     # -- families
 
-    def opened(self, path: Optional[str], flags: str) -> Optional[Event]:
+    def opened(self, path: Optional[str], flags: str, value: Optional[int]) -> Optional[Event]:
         words = set(flags.split("|"))
+        if value is not None and value >= 0:
+            (self.appending.add if "O_APPEND" in words else self.appending.discard)(value)
         if path is None or not words & {"O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC", "O_TMPFILE"}:
             return None
         return Event("open", path)
 
-    def do_open(self, _name, a, _value):
-        return self.opened(self.path(a[0]), a[1])
+    def do_open(self, _name, a, value):
+        return self.opened(self.path(a[0]), a[1], value)
 
-    def do_openat(self, _name, a, _value):
-        return self.opened(self.at(a[0], a[1]), a[2])
+    def do_openat(self, _name, a, value):
+        return self.opened(self.at(a[0], a[1]), a[2], value)
 
-    def do_openat2(self, _name, a, _value):
+    def do_openat2(self, _name, a, value):
         match = re.search(r"flags=([A-Z_|]+)", a[2])
-        return self.opened(self.at(a[0], a[1]), match[1] if match else "")
+        return self.opened(self.at(a[0], a[1]), match[1] if match else "", value)
 
-    def do_creat(self, _name, a, _value):
-        return self.opened(self.path(a[0]), "O_WRONLY|O_CREAT|O_TRUNC")
+    def do_creat(self, _name, a, value):
+        return self.opened(self.path(a[0]), "O_WRONLY|O_CREAT|O_TRUNC", value)
 
-    def do_open_by_handle_at(self, _name, a, _value):
+    def do_open_by_handle_at(self, _name, a, value):
         mount = self.fd(a[0])  # strace does not tell which file it was
-        return self.opened(mount and ANY, a[2])
+        return self.opened(mount and ANY, a[2], value)
 
     def data(self, kind, path, offset=None, length=None):
         return None if path is None else Event(kind, path, offset=offset, length=length)
 
     def do_write(self, name, a, _value):
         length = number(a[2]) if name == "write" else vector_length(a[1])
-        offset = self.positions.get(int(FD.match(a[0])[1]))
+        fd = int(FD.match(a[0])[1])
+        offset = None if fd in self.appending else self.positions.get(fd)
         return self.data("write", self.fd(a[0]), offset, length)
 
     def do_pwrite64(self, _name, a, _value):
@@ -455,6 +459,8 @@ class Thread:
 
     def do_fcntl(self, _name, a, _value):
         path = self.fd(a[0])
+        if a[1] == "F_SETFL" and "O_APPEND" in a[2]:
+            self.appending.add(int(FD.match(a[0])[1]))
         if path is None or a[1] not in ("F_SETLK", "F_SETLKW", "F_OFD_SETLK", "F_OFD_SETLKW"):
             return None
         fields = dict(re.findall(r"(l_\w+)=(-?\w+)", a[2]))
