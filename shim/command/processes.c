@@ -16,6 +16,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#define NEAR (1u << 20)
+
 int process_maps_file(uint32_t pid, uint64_t device, uint64_t inode, const char *name)
 {
 	char path[64], *line = NULL;
@@ -184,24 +186,35 @@ static size_t version_length(const char *text, size_t size)
 	return dots >= 2 && dots <= 3 && i < size && text[i - 1] != '.' ? i : 0;
 }
 
-/* sqlite3_version[] is a constant of the same object file, so the nearest one is the one. */
+/*
+ * sqlite3_version[] is a constant like the source id, mostly near it. Where the linker has put it
+ * far away, it is taken if nothing else in the file looks like one.
+ */
 static void find_version(const char *data, size_t size, size_t at, struct sqlite_build *out)
 {
-	size_t reach = 1u << 20, best = SIZE_MAX, i;
-	size_t begin = at > reach ? at - reach : 1, end = size - at > reach ? at + reach : size;
+	const char *p = data + 1, *end = data + size, *best = NULL;
+	size_t best_length = 0, nearest = SIZE_MAX;
+	bool differ = false;
 
-	for (i = begin; i + 8 < end; i++) {
-		size_t n, distance = i > at ? i - at : at - i;
+	while (end - p > 8 && (p = memmem(p, (size_t)(end - p), "3.", 2))) {
+		size_t n = version_length(p, (size_t)(end - p));
+		size_t here = (size_t)(p - data), distance = here > at ? here - at : at - here;
 
-		if (data[i] != '3' || data[i - 1] != '\0' || distance >= best)
-			continue;
-		n = version_length(data + i, size - i);
-		if (!n || n >= sizeof(out->version) || data[i + n] != '\0')
-			continue;
-		memcpy(out->version, data + i, n);
-		out->version[n] = '\0';
-		best = distance;
+		if (n && n < sizeof(out->version) && p[n] == '\0' &&
+		    !isalnum((unsigned char)p[-1]) && p[-1] != '.') {
+			differ |= best && (n != best_length || memcmp(p, best, n) != 0);
+			if (distance < nearest) {
+				nearest = distance;
+				best = p;
+				best_length = n;
+			}
+		}
+		p++;
 	}
+	if (!best || (differ && nearest > NEAR))
+		return;
+	memcpy(out->version, best, best_length);
+	out->version[best_length] = '\0';
 }
 
 bool sqlite_build_find(const char *data, size_t size, struct sqlite_build *out)

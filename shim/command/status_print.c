@@ -186,12 +186,15 @@ static void text_process(const struct status_process *p, bool utc)
 
 static void text_others(const struct status *s)
 {
+	char shown[1100];
 	unsigned i;
 
 	for (i = 0; i < s->others_size; i++) {
 		put_label("UNPROTECTED", COLOUR_RED);
 		printf("pid %" PRIu32 " (", s->others[i].pid);
-		put_text(*s->others[i].command ? s->others[i].command : s->others[i].name);
+		terminal_fit(shown, sizeof(shown),
+			     *s->others[i].command ? s->others[i].command : s->others[i].name, 80);
+		fputs(shown, stdout);
 		printf(") has %s open without the shim\n", DATABASE_NAME);
 	}
 	if (s->hidden && !s->protected_size)
