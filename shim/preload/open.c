@@ -7,7 +7,6 @@
 
 #include "preload/call.h"
 #include "preload/carriers.h"
-#include "preload/sqlite_calls.h"
 #include "preload/transactions.h"
 
 static bool takes_mode(int flags)
@@ -55,8 +54,6 @@ int open_place(const struct place *place, void *caller, enum oplog_op op, int di
 
 		slot_set(fd, s);
 		carrier_make(s, fd);
-		if (s.role == ROLE_DATABASE)
-			sqlite_copy_seen(s.area, s.object);
 		if (s.role == ROLE_WAL && (s.writable & SLOT_WRITABLE)) {
 			atomic_store(&areas[s.area].wal_mode, true);
 			oplog_feature(&areas[s.area].log, OPLOG_WAL_MODE, true);

@@ -3,10 +3,17 @@
  * Reading: change nothing, recorded with CHROMASHIM_LOG_READS=on.
  */
 #include "preload/call.h"
+#include "preload/transactions.h"
 
 static inline bool wanted(union slot s)
 {
 	return __builtin_expect(slot_protected(s), 0) && settings.log_reads;
+}
+
+/* What SQLite reads of its own files tells the state before a transaction. */
+static inline bool tells(union slot s)
+{
+	return s.role == ROLE_DATABASE || s.role == ROLE_JOURNAL || s.role == ROLE_WAL;
 }
 
 static uint64_t room_in(const struct iovec *iov, int count)
@@ -19,13 +26,24 @@ static uint64_t room_in(const struct iovec *iov, int count)
 	return n;
 }
 
+static ssize_t protected_read(int fd, union slot s, void *buf, size_t n)
+{
+	off_t at = position_of(fd);
+	ssize_t ret = wanted(s) ? RECORDED(s, OP_READ, at, n, 0, real.read(fd, buf, n))
+				: real.read(fd, buf, n);
+
+	if (ret >= 0 && tells(s))
+		transaction_read(s, buf, (size_t)ret, at);
+	return ret;
+}
+
 ssize_t do_read(int fd, void *buf, size_t n)
 {
 	union slot s = slot_of(fd);
 
-	if (!wanted(s))
+	if (LIKELY(!slot_protected(s)) || (!wanted(s) && !tells(s)))
 		return real.read(fd, buf, n);
-	return RECORDED(s, OP_READ, position_of(fd), n, 0, real.read(fd, buf, n));
+	return protected_read(fd, s, buf, n);
 }
 
 ssize_t do_read_chk(int fd, void *buf, size_t n, size_t room)
@@ -35,13 +53,24 @@ ssize_t do_read_chk(int fd, void *buf, size_t n, size_t room)
 	return do_read(fd, buf, n);
 }
 
+static ssize_t protected_pread(int fd, union slot s, void *buf, size_t n, off_t offset)
+{
+	ssize_t ret = wanted(s)
+			  ? RECORDED(s, OP_PREAD, offset, n, 0, real.pread(fd, buf, n, offset))
+			  : real.pread(fd, buf, n, offset);
+
+	if (ret >= 0 && tells(s))
+		transaction_read(s, buf, (size_t)ret, offset);
+	return ret;
+}
+
 ssize_t do_pread(int fd, void *buf, size_t n, off_t offset)
 {
 	union slot s = slot_of(fd);
 
-	if (!wanted(s))
+	if (LIKELY(!slot_protected(s)) || (!wanted(s) && !tells(s)))
 		return real.pread(fd, buf, n, offset);
-	return RECORDED(s, OP_PREAD, offset, n, 0, real.pread(fd, buf, n, offset));
+	return protected_pread(fd, s, buf, n, offset);
 }
 
 ssize_t do_pread_chk(int fd, void *buf, size_t n, off_t offset, size_t room)
