@@ -33,6 +33,23 @@ static void put_time(struct json *j, const char *key, uint64_t ns)
 	put_string(j, key, ns ? format_time_utc(when, sizeof(when), ns) : NULL);
 }
 
+/* What protects a directory in a process now; what the process says of itself in its log's header.
+ */
+static const struct {
+	uint64_t bit;
+	const char *key;
+	const char *on, *off; /* for people; NULL: not worth a word */
+} features[] = {
+    {OPLOG_HAS_WRITER, "writer", "the writer", "has not written yet"},
+    {OPLOG_HAS_OFD_LOCKS, "lasting_locks", "locks that last", "SQLite's own locks as they are"},
+    {OPLOG_HAS_FENCE, "fence", "fence against other writers", "no fence now"},
+    {OPLOG_HAS_GROUPS, "persist_groups", "persists can be rolled back", NULL},
+    {OPLOG_HAS_BALLAST, "ballast", "ballast", NULL},
+    {OPLOG_WAL_MODE, "wal_mode", "WAL mode", NULL},
+    {OPLOG_SPACE_LOW, "space_low", "SPACE IS LOW: new writes are refused", NULL},
+};
+#define FEATURES (sizeof(features) / sizeof(features[0]))
+
 static void json_process(struct json *j, const struct status_process *p)
 {
 	static const char *const proofs[] = {"none", "hidden", "mapped"};
@@ -45,6 +62,10 @@ static void json_process(struct json *j, const struct status_process *p)
 	put_time(j, "since", p->header.protected_since);
 	put_string(j, "proof", proofs[p->proof]);
 	put_number(j, "records", p->records);
+	for (i = 0; i < FEATURES; i++) {
+		json_key(j, features[i].key);
+		json_bool(j, (p->header.features & features[i].bit) != 0);
+	}
 	json_key(j, "sqlite");
 	json_begin(j, '[');
 	for (i = 0; i < p->copies_size; i++) {
@@ -159,6 +180,24 @@ static void text_copy(const struct status_copy *c)
 	putchar('\n');
 }
 
+static void text_features(const struct status_process *p)
+{
+	const char *between = "";
+	size_t i;
+
+	printf("%14s", "");
+	for (i = 0; i < FEATURES; i++) {
+		bool on = p->header.features & features[i].bit;
+		const char *word = on ? features[i].on : features[i].off;
+
+		if (!word)
+			continue;
+		printf("%s%s", between, word);
+		between = ", ";
+	}
+	putchar('\n');
+}
+
 static void text_process(const struct status_process *p, bool utc)
 {
 	char since[40];
@@ -180,6 +219,8 @@ static void text_process(const struct status_process *p, bool utc)
 		printf("%14sits memory map may not be read by this user\n", "");
 	if (p->proof == PROOF_NONE)
 		printf("%14sit lives, but does not write to its log\n", "");
+	if (p->proof == PROOF_MAPPED)
+		text_features(p);
 	for (i = 0; i < p->copies_size; i++)
 		text_copy(&p->copies[i]);
 }
