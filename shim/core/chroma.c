@@ -64,8 +64,8 @@ static int make_query(sqlite3 *db, char *sql, size_t room)
 		       : config < 0  ? config
 		       : schema < 0  ? schema
 				     : topic;
-#define VECTOR "(SELECT id FROM segments WHERE collection = c.id AND scope = 'VECTOR')"
-#define METADATA "(SELECT id FROM segments WHERE collection = c.id AND scope = 'METADATA')"
+#define VECTOR "?2"
+#define METADATA "?3"
 #define HNSW(name)                                                                                \
 	"coalesce(%s, %s, (SELECT %s FROM segment_metadata WHERE segment_id = " VECTOR            \
 	" AND key = 'hnsw:" name "'), (SELECT %s FROM collection_metadata WHERE collection_id = " \
@@ -78,7 +78,7 @@ static int make_query(sqlite3 *db, char *sql, size_t room)
 		 "(SELECT seq_id FROM max_seq_id WHERE segment_id = " VECTOR "), "
 		 "(SELECT seq_id FROM max_seq_id WHERE segment_id = " METADATA "), "
 		 "%s, " HNSW("space") ", " HNSW("sync_threshold") " FROM collections c %s "
-								  "WHERE c.id = ?",
+								  "WHERE c.id = ?1",
 		 databases ? "d.name, d.tenant_id" : "NULL, NULL", topic ? "c.topic" : "NULL",
 		 schema ? JSON("schema_str", IN_SCHEMA "space") : "NULL",
 		 config ? JSON("config_json_str", "$.vector_index.hnsw.space") : "NULL",
@@ -147,9 +147,14 @@ static int get_collection(struct chroma_collection *c, struct names *names, sqli
 	return 0;
 }
 
+/* A collection and its segments, of which neither changes while it lives. */
+struct listed {
+	char id[CHROMA_ID_SIZE], vector[CHROMA_ID_SIZE], metadata[CHROMA_ID_SIZE];
+};
+
 /* One collection in a read transaction of its own. */
-static int visit(sqlite3 *db, sqlite3_stmt *query, const char *id, chroma_collection_fn *each,
-		 void *context)
+static int visit(sqlite3 *db, sqlite3_stmt *query, const struct listed *listed,
+		 chroma_collection_fn *each, void *context)
 {
 	struct chroma_collection collection;
 	struct names names = {0};
@@ -157,7 +162,9 @@ static int visit(sqlite3 *db, sqlite3_stmt *query, const char *id, chroma_collec
 
 	if (r < 0)
 		return r;
-	sqlite3_bind_text(query, 1, id, -1, SQLITE_STATIC);
+	sqlite3_bind_text(query, 1, listed->id, -1, SQLITE_STATIC);
+	sqlite3_bind_text(query, 2, listed->vector, -1, SQLITE_STATIC);
+	sqlite3_bind_text(query, 3, listed->metadata, -1, SQLITE_STATIC);
 	r = database_step(query); /* 0: it has been deleted meanwhile */
 	if (r == 1)
 		r = get_collection(&collection, &names, query) < 0 ? -ENOMEM : 1;
@@ -171,36 +178,45 @@ static int visit(sqlite3 *db, sqlite3_stmt *query, const char *id, chroma_collec
 	return r;
 }
 
-/* All ids first, so that no lock is held from one collection to the next. */
-static int list_ids(sqlite3 *db, char (**ids_out)[CHROMA_ID_SIZE], size_t *count_out)
+/*
+ * All of them first, so that no lock is held from one collection to the next; and in one join,
+ * since table segments has no index by collection.
+ */
+static int list_collections(sqlite3 *db, struct listed **list_out, size_t *count_out)
 {
-	char(*ids)[CHROMA_ID_SIZE] = NULL, (*more)[CHROMA_ID_SIZE];
+	struct listed *list = NULL, *more;
 	size_t count = 0, room = 0;
 	sqlite3_stmt *rows = NULL;
-	int r = database_prepare(db, &rows, "SELECT id FROM collections ORDER BY rowid");
+	int r = database_prepare(
+	    db, &rows,
+	    "SELECT c.id, max(CASE s.scope WHEN 'VECTOR' THEN s.id END), "
+	    "max(CASE s.scope WHEN 'METADATA' THEN s.id END) FROM collections c "
+	    "LEFT JOIN segments s ON s.collection = c.id GROUP BY c.rowid ORDER BY c.rowid");
 
 	while (r == 0 && (r = database_step(rows)) == 1) {
 		r = 0;
 		if (count == room) {
 			room = room ? 2 * room : 64;
-			more = realloc(ids, room * sizeof(*ids));
+			more = realloc(list, room * sizeof(*list));
 			if (!more) {
 				r = -ENOMEM;
 				break;
 			}
-			ids = more;
+			list = more;
 		}
-		copy_text(ids[count++], CHROMA_ID_SIZE, rows, 0);
+		copy_text(list[count].id, CHROMA_ID_SIZE, rows, 0);
+		copy_text(list[count].vector, CHROMA_ID_SIZE, rows, 1);
+		copy_text(list[count++].metadata, CHROMA_ID_SIZE, rows, 2);
 	}
 	sqlite3_finalize(rows);
-	*ids_out = ids;
+	*list_out = list;
 	*count_out = count;
 	return r;
 }
 
 int chroma_each_collection(sqlite3 *db, chroma_collection_fn *each, void *context)
 {
-	char(*ids)[CHROMA_ID_SIZE] = NULL;
+	struct listed *list = NULL;
 	sqlite3_stmt *query = NULL;
 	size_t count = 0, i;
 	char sql[4096];
@@ -209,10 +225,10 @@ int chroma_each_collection(sqlite3 *db, chroma_collection_fn *each, void *contex
 	if (r == 0)
 		r = database_prepare(db, &query, sql);
 	if (r == 0)
-		r = list_ids(db, &ids, &count);
+		r = list_collections(db, &list, &count);
 	for (i = 0; r == 0 && i < count; i++)
-		r = visit(db, query, ids[i], each, context);
+		r = visit(db, query, &list[i], each, context);
 	sqlite3_finalize(query);
-	free(ids);
+	free(list);
 	return r;
 }
