@@ -36,7 +36,7 @@ struct area {
 	_Atomic bool wal_mode; /* a WAL was opened for writing */
 	/* writer.c */
 	_Atomic int writer; /* shim_pid when this process is the writer */
-	atomic_flag writer_claim;
+	_Atomic uint32_t writer_claim; /* the thread that is about to become it */
 	int writer_fd; /* hidden, holds the OFD lock */
 };
 
