@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "preload/persists.h"
 #include "preload/record.h"
 #include "preload/shim.h"
 #include "preload/transactions.h"
@@ -201,10 +202,12 @@ static struct area *area_make(int dirfd, const struct stat *st)
 		r = start_log(a);
 	if (r < 0)
 		say_unprotected(a, r);
+	persists_start(index);
 	if (index == atomic_load(&areas_used))
 		atomic_store_explicit(&areas_used, index + 1, memory_order_release);
 	directories_read(index, dirfd);
 	put_start_record(index);
+	persists_started(index);
 	return a;
 }
 
@@ -220,6 +223,7 @@ static struct area *area_existing(const struct stat *st)
 
 struct area *area_claim(int dirfd)
 {
+	static const struct timespec a_little = {0, 1000000};
 	struct area *a = NULL;
 	struct stat st;
 	int spins;
@@ -229,7 +233,10 @@ struct area *area_claim(int dirfd)
 	for (spins = 0; atomic_flag_test_and_set(&claiming); spins++) {
 		if (spins > 10000) /* a signal handler on top of the thread that is at it */
 			return area_existing(&st);
-		SYS0(SYS_sched_yield);
+		if (spins < 1000)
+			SYS0(SYS_sched_yield);
+		else /* a roll-back takes its time */
+			SYS2(SYS_nanosleep, &a_little, NULL);
 	}
 	a = area_existing(&st);
 	if (!a)

@@ -6,6 +6,7 @@
 
 #include <sys/uio.h>
 
+#include "preload/persists.h"
 #include "preload/refuse.h"
 #include "preload/shim.h"
 #include "preload/transactions.h"
@@ -25,6 +26,29 @@ static int refusal_of(const struct change *c)
 	return r == 0 ? room_check(c) : r;
 }
 
+static bool is_rename(const struct change *c)
+{
+	return c->op == OP_RENAME || c->op == OP_RENAMEAT || c->op == OP_RENAMEAT2;
+}
+
+/* Saves what the change would destroy; or keeps it back, or says no. */
+static enum change_verdict persist_begin(struct change *c)
+{
+	if (is_rename(c)) {
+		persist_rename_begin(c);
+		return CHANGE_GO;
+	}
+	return role_in_segment(c->slot.role) ? persist_change_begin(c) : CHANGE_GO;
+}
+
+static void persist_end(struct change *c, int64_t ret)
+{
+	if (is_rename(c))
+		persist_rename_end(c, ret);
+	else if (role_in_segment(c->slot.role))
+		persist_change_end(c, ret);
+}
+
 enum change_verdict change_begin(struct change *c)
 {
 	int saved = errno, refused = refusal_of(c);
@@ -38,6 +62,10 @@ enum change_verdict change_begin(struct change *c)
 	if (c->target)
 		record_mention(c->claim, c->slot.area, c->target->slot.name);
 	errno = saved;
+	if (persist_begin(c) == CHANGE_ANSWERED) {
+		oplog_end(c->claim, c->result < 0 ? -(int64_t)errno : c->result);
+		return CHANGE_ANSWERED;
+	}
 	return CHANGE_GO;
 }
 
@@ -117,4 +145,5 @@ void change_end(struct change *c, int64_t ret)
 	if (ret >= 0 && of_sqlite(c->slot))
 		tell_transactions(c, ret);
 	errno = saved;
+	persist_end(c, ret);
 }

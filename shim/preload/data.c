@@ -6,6 +6,8 @@
 
 #include <limits.h>
 
+#include "preload/persists.h"
+
 static uint64_t vector_length(const struct iovec *iov, int count)
 {
 	uint64_t n = 0;
@@ -96,6 +98,7 @@ ssize_t do_sendfile(int out, int in, off_t *offset, size_t n)
 {
 	union slot s = slot_of(out);
 
+	persist_reading(slot_of(in));
 	if (LIKELY(!slot_protected(s)))
 		return real.sendfile(out, in, offset, n);
 	return CHANGED(CHANGE_FD(OP_SENDFILE, out, s, position_of(out), .length = n),
@@ -112,6 +115,7 @@ ssize_t do_copy_file_range(int in, off_t *in_offset, int out, off_t *out_offset,
 {
 	union slot s = slot_of(out);
 
+	persist_reading(slot_of(in));
 	if (LIKELY(!slot_protected(s)))
 		return real.copy_file_range(in, in_offset, out, out_offset, n, flags);
 	return CHANGED(
@@ -124,6 +128,7 @@ ssize_t do_splice(int in, off_t *in_offset, int out, off_t *out_offset, size_t n
 {
 	union slot s = slot_of(out);
 
+	persist_reading(slot_of(in));
 	if (LIKELY(!slot_protected(s)))
 		return real.splice(in, in_offset, out, out_offset, n, flags);
 	return CHANGED(CHANGE_FD(OP_SPLICE, out, s, target_offset(out, out_offset), .length = n),

@@ -7,6 +7,7 @@
  */
 #include "preload/call.h"
 
+#include "preload/persists.h"
 #include "preload/transactions.h"
 
 int do_close(int fd)
@@ -21,6 +22,7 @@ int do_close(int fd)
 		errno = EBADF;
 		return -1;
 	}
+	persist_closing(fd, s);
 	claim = record_begin(s, OP_CLOSE, -1, 0, (unsigned)fd);
 	slot_clear(fd); /* before: another thread may get the number at once */
 	ret = real.close(fd);
@@ -37,6 +39,7 @@ static void forget_range(unsigned first, unsigned last)
 
 		if (!slot_protected(s))
 			continue;
+		persist_closing((int)fd, s);
 		record_end(record_begin(s, OP_CLOSE, -1, 0, fd), 0);
 		slot_clear((int)fd);
 	}
@@ -102,6 +105,8 @@ static int dup_over(int fd, int to, int flags, bool three)
 	}
 	if (ours && fd != to && old.role == ROLE_HIDDEN)
 		hidden_dodge(to);
+	if (ours && fd != to)
+		persist_closing(to, old);
 	ret = three ? real.dup3(fd, to, flags) : real.dup2(fd, to);
 	if (ret >= 0 && ours && fd != to) {
 		if (slot_protected(old))

@@ -83,7 +83,8 @@ struct name {
 	uint32_t directory;    /* name of the directory it is in, 0 for the root's own files */
 	uint8_t area;
 	uint8_t role;
-	uint8_t kind; /* enum oplog_name_kind */
+	uint8_t kind;		/* enum oplog_name_kind */
+	_Atomic uint32_t group; /* of a segment's directory: its persist group + 1 (persists.c) */
 };
 
 /* 0: no room any more (counted, and said once). */

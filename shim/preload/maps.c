@@ -7,6 +7,8 @@
 #include <stdarg.h>
 #include <sys/mman.h>
 
+#include "preload/persists.h"
+
 #define MAPS 512
 
 /* Shared maps of protected files; too many are recorded when made and not followed further. */
@@ -62,11 +64,14 @@ void *do_mmap(void *at, size_t size, int prot, int flags, int fd, off_t offset)
 	struct oplog_claim claim = {NULL, 0, 0};
 	void *map;
 
-	if ((flags & MAP_ANONYMOUS) || !(flags & MAP_SHARED) || fd < 0)
+	if ((flags & MAP_ANONYMOUS) || fd < 0)
 		return real.mmap(at, size, prot, flags, fd, offset);
 	s = slot_of(fd);
-	if (LIKELY(!slot_protected(s)))
+	persist_reading(s);
+	if (LIKELY(!slot_protected(s)) || !(flags & MAP_SHARED))
 		return real.mmap(at, size, prot, flags, fd, offset);
+	if ((prot & PROT_WRITE) && role_in_segment(s.role))
+		persist_mapping(fd, s, (uint64_t)offset, size);
 	if (prot & PROT_WRITE)
 		claim = record_begin(s, OP_MMAP, offset, size, (unsigned)prot);
 	map = real.mmap(at, size, prot, flags, fd, offset);

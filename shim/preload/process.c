@@ -10,6 +10,7 @@
 
 #include "preload/call.h"
 #include "preload/carriers.h"
+#include "preload/persists.h"
 #include "preload/refuse.h"
 #include "preload/transactions.h"
 
@@ -253,6 +254,7 @@ void process_forked(void)
 	carriers_fork();
 	writers_fork();
 	thread_id_forget();
+	persists_fork();
 	areas_fork();
 	transactions_fork();
 }

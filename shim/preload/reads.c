@@ -3,6 +3,7 @@
  * Reading: change nothing, recorded with CHROMASHIM_LOG_READS=on.
  */
 #include "preload/call.h"
+#include "preload/persists.h"
 #include "preload/transactions.h"
 
 static inline bool wanted(union slot s)
@@ -41,6 +42,7 @@ ssize_t do_read(int fd, void *buf, size_t n)
 {
 	union slot s = slot_of(fd);
 
+	persist_reading(s);
 	if (LIKELY(!slot_protected(s)) || (!wanted(s) && !tells(s)))
 		return real.read(fd, buf, n);
 	return protected_read(fd, s, buf, n);
@@ -48,6 +50,7 @@ ssize_t do_read(int fd, void *buf, size_t n)
 
 ssize_t do_read_chk(int fd, void *buf, size_t n, size_t room)
 {
+	persist_reading(slot_of(fd));
 	if (n > room || !wanted(slot_of(fd)))
 		return REAL_LATE(__read_chk)(fd, buf, n, room);
 	return do_read(fd, buf, n);
@@ -68,6 +71,7 @@ ssize_t do_pread(int fd, void *buf, size_t n, off_t offset)
 {
 	union slot s = slot_of(fd);
 
+	persist_reading(s);
 	if (LIKELY(!slot_protected(s)) || (!wanted(s) && !tells(s)))
 		return real.pread(fd, buf, n, offset);
 	return protected_pread(fd, s, buf, n, offset);
@@ -75,6 +79,7 @@ ssize_t do_pread(int fd, void *buf, size_t n, off_t offset)
 
 ssize_t do_pread_chk(int fd, void *buf, size_t n, off_t offset, size_t room)
 {
+	persist_reading(slot_of(fd));
 	if (n > room || !wanted(slot_of(fd)))
 		return REAL_LATE(__pread_chk)(fd, buf, n, offset, room);
 	return do_pread(fd, buf, n, offset);
@@ -84,6 +89,7 @@ ssize_t do_readv(int fd, const struct iovec *iov, int count)
 {
 	union slot s = slot_of(fd);
 
+	persist_reading(s);
 	if (!wanted(s))
 		return real.readv(fd, iov, count);
 	return RECORDED(s, OP_READV, position_of(fd), room_in(iov, count), (unsigned)count,
@@ -94,6 +100,7 @@ ssize_t do_preadv(int fd, const struct iovec *iov, int count, off_t offset)
 {
 	union slot s = slot_of(fd);
 
+	persist_reading(s);
 	if (!wanted(s))
 		return real.preadv(fd, iov, count, offset);
 	return RECORDED(s, OP_PREADV, offset, room_in(iov, count), (unsigned)count,
@@ -104,6 +111,7 @@ ssize_t do_preadv2(int fd, const struct iovec *iov, int count, off_t offset, int
 {
 	union slot s = slot_of(fd);
 
+	persist_reading(s);
 	if (!wanted(s))
 		return real.preadv2(fd, iov, count, offset, flags);
 	return RECORDED(s, OP_PREADV, offset == -1 ? position_of(fd) : offset, room_in(iov, count),

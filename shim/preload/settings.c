@@ -146,6 +146,7 @@ static void read_min_free(void)
 void settings_read(void)
 {
 	static const char *const on_off[] = {"on", "off", NULL};
+	static const char *const durability[] = {"power", "process", NULL};
 	static const char *const off_on[] = {"off", "on", NULL};
 	static const char *const open_closed[] = {"open", "closed", NULL};
 	static const char *const writer[] = {"deny", "wait", "off", NULL};
@@ -155,6 +156,7 @@ void settings_read(void)
 	settings.log_sql = word_setting("CHROMASHIM_LOG_SQL", on_off, "on or off") == 0;
 	settings.log_reads = word_setting("CHROMASHIM_LOG_READS", off_on, "on or off") == 1;
 	settings.closed = word_setting("CHROMASHIM_ON_FAILURE", open_closed, "open or closed") == 1;
+	settings.power = word_setting("CHROMASHIM_DURABILITY", durability, "power or process") == 0;
 	settings.fence = word_setting("CHROMASHIM_FENCE", on_off, "on or off") == 0;
 	settings.single_writer = (enum single_writer)word_setting("CHROMASHIM_SINGLE_WRITER",
 								  writer, "deny, wait or off");

@@ -19,6 +19,7 @@ struct settings {
 	bool log_sql;			  /* CHROMASHIM_LOG_SQL */
 	bool log_reads;			  /* CHROMASHIM_LOG_READS */
 	bool closed;			  /* CHROMASHIM_ON_FAILURE=closed */
+	bool power;			  /* CHROMASHIM_DURABILITY=power, the default */
 	bool fence;			  /* CHROMASHIM_FENCE */
 	enum single_writer single_writer; /* CHROMASHIM_SINGLE_WRITER */
 	uint64_t wait;			  /* CHROMASHIM_WAIT, ns */

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "core/sqlite_page.h"
+#include "preload/persists.h"
 #include "preload/record.h"
 #include "preload/sqlite_calls.h"
 
@@ -140,6 +141,7 @@ void transaction_end(unsigned area, enum oplog_op op)
 	SET(t->thread, 0);
 	SET(t->journaled, 0);
 	atomic_store_explicit(&t->kind, TRANSACTION_NONE, memory_order_release);
+	persists_transaction_ended(area, op == OP_TXN_COMMIT);
 }
 
 void transaction_count_page(struct transaction *t, uint32_t page)

@@ -53,6 +53,12 @@ void sqlite_copies_fork(void)
 {
 }
 
+void persists_transaction_ended(unsigned area, bool committed)
+{
+	(void)area;
+	(void)committed;
+}
+
 void sqlite_database_opened(union slot s)
 {
 	(void)s;

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: MIT */
+/* clang-format off */
+/*
+ * The undo log of a persist group: how an HNSW segment was before the persist that is under way.
+ *
+ * One file a group, in <data>/.chromashim/undo/, named
+ *
+ *	<segment directory>-<pid>-<number>.undo
+ *
+ * The file's existence means that the group is not committed: whoever finds one whose process is
+ * dead puts the segment back as the file says, and then removes it. A commit removes it.
+ *
+ *	file   := header (UNDO_HEADER_SIZE bytes) record*
+ *	record := struct undo_record, data (length bytes if BLOCK, else none), zeros up to a multiple of 8
+ *
+ * Byte order is the machine's; `endian` tells. A record's checks are seeded with header.check plus
+ * its own offset in the file, so that no record is taken for one of another file or place.
+ *
+ * Order. Before a block of a segment file is overwritten or cut off, its record is in the file (in
+ * the kernel's hands; with power durability on the disk). So a record that is torn, or that was
+ * never written, speaks of a block that was never touched: the first record whose own check is
+ * wrong is the end, and one whose data alone is wrong is skipped. Blocks of one file do not overlap;
+ * records may be played back in any order and any number of times.
+ *
+ * Moved files. A file that is cut to nothing by its open (the pickle) is not copied: the old inode
+ * is linked as "<name without .undo>.<index of the file>.moved" and then replaced in the segment by
+ * a new one. MOVED says so, before it happens. Playing back renames it over the new one; when there
+ * is no such link, the file was not touched yet or is back already.
+ *
+ * Tentative groups. Chroma 0.4 to 0.6 persists inside its own SQLite transaction. When the persist
+ * is over and the transaction is not, TENTATIVE tells the database's change counter (bytes 24 to 27
+ * of chroma.sqlite3). If the process dies then, the group stands only if that transaction was
+ * committed: no journal is hot, and the counter is another one. The last TENTATIVE counts.
+ *
+ * Stale files. Once somebody without the shim has written to the segment, an undo file that was left
+ * behind would do harm. Hence `touched`: if a file of the segment was modified well after it, the
+ * undo file is put aside as "<name>.stale" and the segment left as it is.
+ *
+ * Alive. A process that has groups holds an OFD lock on "<pid>-<start_ticks, hex>.alive" beside
+ * them. Whoever rolls back holds one on "rollback.lock".
+ *
+ * Version rule: a reader leaves a file alone whose version is greater than its own.
+ */
+#ifndef CHROMASHIM_UNDO_H
+#define CHROMASHIM_UNDO_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define UNDO_MAGIC UINT64_C(0x4f444e5550534843) /* "CHSPUNDO" in little-endian memory */
+#define UNDO_VERSION 1u
+#define UNDO_ENDIAN 0x01020304u
+#define UNDO_HEADER_SIZE 256u
+#define UNDO_BLOCK 4096u	       /* pre-images are whole blocks, but for a file's last one */
+#define UNDO_LENGTH_MAX (UINT32_C(64) << 10) /* of one record's data */
+#define UNDO_FILES 5u
+
+/* The files of a segment, by index. */
+#define UNDO_FILE_NAMES \
+	{"header.bin", "data_level0.bin", "length.bin", "link_lists.bin", "index_metadata.pickle"}
+#define UNDO_PICKLE 4u
+
+struct undo_file {
+	int64_t size; /* at the group's start, -1: there was no such file */
+	uint32_t mode;
+	uint32_t uid;
+	uint32_t gid;
+	uint32_t zero;
+};
+
+struct undo_header {
+	uint64_t magic;
+	uint32_t version;
+	uint32_t endian;
+	uint32_t header_size;
+	uint32_t pid;
+	uint64_t start_ticks; /* as in the op log: with the pid and the boot it names the process */
+	uint8_t boot_id[16];
+	uint64_t number; /* of the group in its process */
+	uint64_t time;	 /* ns, CLOCK_REALTIME */
+	uint64_t dev;	 /* of this very file: another one is a copy, or a disk's image */
+	uint64_t ino;
+	char segment[40]; /* directory of the segment, NUL-terminated */
+	struct undo_file files[UNDO_FILES];
+	uint64_t check; /* XXH3-64 of everything above */
+	/* Below: written while the group lives (through a shared map), not covered by check. */
+	uint64_t touched; /* ns, CLOCK_REALTIME: the segment's files were last changed then */
+};
+
+enum undo_kind {
+	UNDO_BLOCK_IMAGE = 1,
+	UNDO_MOVED = 2,
+	UNDO_TENTATIVE = 3, /* offset = change counter */
+};
+
+struct undo_record {
+	uint32_t check; /* of the fields below, never 0 */
+	uint16_t kind;	/* enum undo_kind */
+	uint8_t file;	/* index */
+	uint8_t zero;
+	uint64_t offset; /* in that file */
+	uint32_t length; /* of the data */
+	uint32_t data_check;
+};
+
+_Static_assert(sizeof(struct undo_header) <= UNDO_HEADER_SIZE, "header fits");
+_Static_assert(offsetof(struct undo_header, check) == 240, "layout is fixed");
+_Static_assert(sizeof(struct undo_record) == 24, "layout is fixed");
+
+#endif

@@ -1,0 +1,587 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Rolling back persist groups: which, whether, how.
+ */
+#include "core/rollback.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "core/oplog.h"
+#include "core/sys.h"
+
+#define LOCK_NAME "rollback.lock"
+#define DATABASE "chroma.sqlite3"
+#define JOURNAL DATABASE "-journal"
+
+#define SECOND UINT64_C(1000000000)
+/* How much later than `touched` a file's time may be: the clocks' grain; and, where the power went
+ * or this is a copy, what was still in the memory. */
+#define SLACK_KILLED (2 * SECOND)
+#define SLACK_POWER (60 * SECOND)
+
+/* One roll-back under way. */
+struct work {
+	const struct rollback *rb;
+	struct undo_reader reader;
+	struct rollback_outcome *outcome;
+	int segmentfd;
+	int files[UNDO_FILES]; /* -1: not open yet */
+	bool moved[UNDO_FILES];
+	unsigned char *data; /* UNDO_LENGTH_MAX bytes */
+	bool tentative;
+	uint32_t counter;
+};
+
+static void step(const struct work *w)
+{
+	if (w->rb->step)
+		w->rb->step(w->rb->context);
+}
+
+static uint64_t now(clockid_t clock)
+{
+	struct timespec t = {0, 0};
+
+	clock_gettime(clock, &t);
+	return (uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_nsec;
+}
+
+/* ---- who is dead ---- */
+
+/* 0: free (and not kept), 1: somebody has it, -errno: cannot be told. */
+static int lock_state(int fd)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	int r = sys_fcntl(fd, F_OFD_GETLK, (unsigned long)&lock);
+
+	return r < 0 ? r : lock.l_type != F_UNLCK;
+}
+
+static bool same_boot(const struct undo_header *h)
+{
+	uint8_t boot[16];
+
+	oplog_boot_id(boot);
+	return memcmp(boot, h->boot_id, sizeof(boot)) == 0;
+}
+
+/* By the number alone: only where the lock does not tell. */
+static bool pid_lives(const struct undo_header *h)
+{
+	char path[48] = "/proc/", digits[12];
+	size_t n = 6, k = 0;
+	uint32_t pid = h->pid;
+
+	if (!same_boot(h) || (int)pid == sys_getpid())
+		return false;
+	do
+		digits[k++] = (char)('0' + pid % 10);
+	while ((pid /= 10) != 0);
+	while (k)
+		path[n++] = digits[--k];
+	memcpy(path + n, "/stat", 6);
+	return oplog_start_ticks(path) == h->start_ticks;
+}
+
+static bool lives(int undofd, const struct undo_header *h)
+{
+	char name[UNDO_NAME_MAX];
+	int fd, state;
+
+	undo_alive_name(name, h);
+	fd = sys_openat(undofd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
+	if (fd < 0)
+		return pid_lives(h);
+	state = lock_state(fd);
+	sys_close(fd);
+	return state < 0 ? pid_lives(h) : state == 1;
+}
+
+/* ---- whether ---- */
+
+static uint64_t modified(const struct stat *st)
+{
+	return (uint64_t)st->st_mtim.tv_sec * SECOND + (uint64_t)st->st_mtim.tv_nsec;
+}
+
+static bool is_original(const struct work *w)
+{
+	const struct undo_header *h = &w->reader.header;
+	struct stat st;
+
+	return sys_fstat(w->reader.fd, &st) == 0 && st.st_dev == h->dev && st.st_ino == h->ino;
+}
+
+/* Has somebody else written to the segment since its process died? */
+static bool is_stale(const struct work *w)
+{
+	const struct undo_header *h = &w->reader.header;
+	bool here = same_boot(h) && is_original(w);
+	uint64_t booted = now(CLOCK_REALTIME) - now(CLOCK_BOOTTIME);
+	uint64_t latest = h->touched + (here ? SLACK_KILLED : SLACK_POWER);
+	struct stat st;
+	unsigned i;
+
+	if (!same_boot(h) && booted > h->touched && booted < latest)
+		latest = booted;
+	for (i = 0; i < UNDO_FILES; i++)
+		if (sys_fstatat(w->segmentfd, undo_file_names[i], &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		    modified(&st) > latest)
+			return true;
+	return false;
+}
+
+static bool journal_is_hot(int rootfd)
+{
+	static const unsigned char magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};
+	unsigned char start[8];
+	int fd = sys_openat(rootfd, JOURNAL, O_RDONLY | O_CLOEXEC, 0);
+	ssize_t n;
+
+	if (fd < 0)
+		return false;
+	n = sys_pread(fd, start, sizeof(start), 0);
+	sys_close(fd);
+	return n == (ssize_t)sizeof(start) && memcmp(start, magic, sizeof(magic)) == 0;
+}
+
+/* Was the transaction committed that a tentative group belongs to? */
+static bool transaction_committed(int rootfd, uint32_t counter)
+{
+	unsigned char start[28];
+	ssize_t n;
+	int fd;
+
+	if (journal_is_hot(rootfd))
+		return false;
+	fd = sys_openat(rootfd, DATABASE, O_RDONLY | O_CLOEXEC, 0);
+	if (fd < 0)
+		return false;
+	n = sys_pread(fd, start, sizeof(start), 0);
+	sys_close(fd);
+	return n == (ssize_t)sizeof(start) &&
+	       ((uint32_t)start[24] << 24 | (uint32_t)start[25] << 16 | (uint32_t)start[26] << 8 |
+		start[27]) != counter;
+}
+
+/* ---- how ---- */
+
+/* From now on the changes are ours; another death must not make them look foreign. */
+static int touch(const struct work *w)
+{
+	uint64_t t = now(CLOCK_REALTIME);
+	ssize_t n =
+	    sys_pwrite(w->reader.fd, &t, sizeof(t), (off_t)offsetof(struct undo_header, touched));
+
+	return n < 0 ? (int)n : 0;
+}
+
+static int open_file(struct work *w, unsigned file)
+{
+	if (w->files[file] < 0)
+		w->files[file] = sys_openat(w->segmentfd, undo_file_names[file],
+					    O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
+	return w->files[file];
+}
+
+static int write_back(int fd, const unsigned char *p, size_t n, uint64_t at)
+{
+	while (n) {
+		ssize_t done = sys_pwrite(fd, p, n, (off_t)at);
+
+		if (done == -EINTR)
+			continue;
+		if (done <= 0)
+			return done < 0 ? (int)done : -EIO;
+		p += done;
+		at += (uint64_t)done;
+		n -= (size_t)done;
+	}
+	return 0;
+}
+
+/* The old inode back to its place. */
+static int put_moved(struct work *w, unsigned file)
+{
+	char name[UNDO_NAME_MAX];
+	int r;
+
+	undo_moved_name(name, &w->reader.header, file);
+	step(w);
+	r = sys_renameat(w->rb->undofd, name, w->segmentfd, undo_file_names[file]);
+	if (r == 0) {
+		step(w);
+		sys_unlinkat(w->rb->undofd, name, 0); /* two names of one inode: both stay */
+	}
+	return r == -ENOENT ? 0 : r;
+}
+
+/* It was said that it would be; it may not have come to that, or be back already. */
+static bool is_aside(const struct work *w, unsigned file)
+{
+	char name[UNDO_NAME_MAX];
+	struct stat st;
+
+	undo_moved_name(name, &w->reader.header, file);
+	return sys_fstatat(w->rb->undofd, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static int first_pass(struct work *w)
+{
+	struct undo_record record;
+	int r;
+
+	while ((r = undo_next(&w->reader, &record, w->data)) == 0) {
+		if (record.kind == UNDO_MOVED)
+			w->moved[record.file] = is_aside(w, record.file);
+		w->tentative |= record.kind == UNDO_TENTATIVE;
+		if (record.kind == UNDO_TENTATIVE)
+			w->counter = (uint32_t)record.offset;
+	}
+	w->outcome->skipped = w->reader.skipped;
+	w->reader.at = UNDO_HEADER_SIZE;
+	return r == -ENODATA ? 0 : r;
+}
+
+static int put_blocks(struct work *w)
+{
+	struct undo_record record;
+	unsigned n = 0;
+	int r;
+
+	while ((r = undo_next(&w->reader, &record, w->data)) == 0) {
+		int fd;
+
+		if (record.kind != UNDO_BLOCK_IMAGE || w->moved[record.file])
+			continue;
+		fd = open_file(w, record.file);
+		if (fd < 0)
+			return fd;
+		if (n++ % 256 == 0 && (r = touch(w)) < 0)
+			return r;
+		step(w);
+		r = write_back(fd, w->data, record.length, record.offset);
+		if (r < 0)
+			return r;
+		w->outcome->bytes += record.length;
+	}
+	return r == -ENODATA ? 0 : r;
+}
+
+static int put_file(struct work *w, unsigned file)
+{
+	const struct undo_file *was = &w->reader.header.files[file];
+	struct stat st;
+	int fd, r;
+
+	r = touch(w);
+	if (r < 0)
+		return r;
+	if (was->size < 0) {
+		step(w);
+		r = sys_unlinkat(w->segmentfd, undo_file_names[file], 0);
+		return r == -ENOENT ? 0 : r;
+	}
+	if (w->moved[file])
+		return put_moved(w, file);
+	fd = open_file(w, file);
+	if (fd < 0)
+		return fd;
+	r = sys_fstat(fd, &st);
+	if (r == 0 && st.st_size != was->size) {
+		step(w);
+		r = sys_ftruncate(fd, was->size);
+	}
+	return r < 0 ? r : sys_fdatasync(fd);
+}
+
+static bool is_creation(const struct undo_header *h)
+{
+	unsigned i;
+
+	for (i = 0; i < UNDO_FILES; i++)
+		if (h->files[i].size >= 0)
+			return false;
+	return true;
+}
+
+static int put_back(struct work *w)
+{
+	int r = put_blocks(w);
+	unsigned i;
+
+	/* The pickle last: without it the rest is not believed. */
+	for (i = 0; i < UNDO_FILES && r == 0; i++)
+		r = put_file(w, i);
+	if (r == 0)
+		r = sys_fsync(w->segmentfd);
+	w->outcome->result = is_creation(&w->reader.header) ? ROLLBACK_CREATION : ROLLBACK_DONE;
+	return r;
+}
+
+/* The undo file goes first: without it what was moved is only rubbish. */
+static int forget(struct work *w, const char *name)
+{
+	char moved[UNDO_NAME_MAX];
+	unsigned i;
+	int r;
+
+	step(w);
+	r = sys_unlinkat(w->rb->undofd, name, 0);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	for (i = 0; i < UNDO_FILES; i++) {
+		if (!w->moved[i])
+			continue;
+		undo_moved_name(moved, &w->reader.header, i);
+		sys_unlinkat(w->rb->undofd, moved, 0);
+	}
+	return sys_fsync(w->rb->undofd);
+}
+
+static int put_aside(const struct rollback *rb, const char *name, const char *suffix)
+{
+	char aside[UNDO_NAME_MAX + 16];
+	size_t n = strlen(name);
+
+	if (n >= UNDO_NAME_MAX)
+		return -ENAMETOOLONG;
+	memcpy(aside, name, n);
+	strcpy(aside + n, suffix);
+	return sys_renameat(rb->undofd, name, rb->undofd, aside);
+}
+
+static bool segment_is_open(struct work *w)
+{
+	w->segmentfd = sys_openat(w->rb->rootfd, w->reader.header.segment,
+				  O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+	return w->segmentfd >= 0;
+}
+
+/* Decides, and does it. */
+static int undo_group(struct work *w, const char *name, bool own)
+{
+	struct rollback_outcome *o = w->outcome;
+	int r = first_pass(w);
+
+	if (r < 0)
+		return r;
+	if (!segment_is_open(w)) {
+		o->result = ROLLBACK_GONE;
+		if (w->segmentfd != -ENOENT && w->segmentfd != -ENOTDIR)
+			return w->segmentfd;
+		return w->rb->dry ? 0 : forget(w, name);
+	}
+	if (!own && w->tentative && transaction_committed(w->rb->rootfd, w->counter)) {
+		o->result = ROLLBACK_COMMITTED;
+		return w->rb->dry ? 0 : forget(w, name);
+	}
+	if (!own && is_stale(w)) {
+		o->result = ROLLBACK_STALE;
+		return w->rb->dry ? 0 : put_aside(w->rb, name, ".stale");
+	}
+	if (w->rb->dry) {
+		o->result = is_creation(&w->reader.header) ? ROLLBACK_CREATION : ROLLBACK_DONE;
+		return 0;
+	}
+	r = put_back(w);
+	return r < 0 ? r : forget(w, name);
+}
+
+static void work_on(const struct rollback *rb, struct work *w, const char *name, bool own)
+{
+	unsigned i;
+	int r;
+
+	for (i = 0; i < UNDO_FILES; i++)
+		w->files[i] = -1;
+	w->segmentfd = -1;
+	w->rb = rb;
+	w->data =
+	    sys_mmap(UNDO_LENGTH_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	r = sys_map_failed(w->data) ? (int)(long)w->data : undo_group(w, name, own);
+	if (r < 0) {
+		w->outcome->result = ROLLBACK_FAILED;
+		w->outcome->error = r;
+	}
+	for (i = 0; i < UNDO_FILES; i++)
+		if (w->files[i] >= 0)
+			sys_close(w->files[i]);
+	if (w->segmentfd >= 0)
+		sys_close(w->segmentfd);
+	if (!sys_map_failed(w->data))
+		sys_munmap(w->data, UNDO_LENGTH_MAX);
+}
+
+/* ---- one file ---- */
+
+/* What a file that cannot be read as an undo file means. */
+static void unreadable(const struct rollback *rb, struct rollback_outcome *o, const char *name,
+		       int error, uint64_t size)
+{
+	o->error = error;
+	/* Torn at its birth: nothing is changed before the header is there. */
+	if (error == -ENODATA && size < UNDO_HEADER_SIZE) {
+		o->result = ROLLBACK_GONE;
+		if (!rb->dry)
+			sys_unlinkat(rb->undofd, name, 0);
+		return;
+	}
+	if (error == -EPROTONOSUPPORT) {
+		o->result = ROLLBACK_NEWER;
+		return;
+	}
+	o->result = error == -EBADMSG ? ROLLBACK_DAMAGED : ROLLBACK_FAILED;
+	if (o->result == ROLLBACK_DAMAGED && !rb->dry)
+		put_aside(rb, name, ".damaged");
+}
+
+static void take(const struct rollback *rb, const char *name)
+{
+	struct rollback_outcome o = {.name = name};
+	struct work w = {.outcome = &o};
+	char expected[UNDO_NAME_MAX];
+	int fd = sys_openat(rb->undofd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
+	int r;
+
+	if (fd == -ENOENT)
+		return;
+	r = fd < 0 ? fd : undo_open(&w.reader, fd);
+	if (r == 0) {
+		undo_name(expected, &w.reader.header, UNDO_SUFFIX);
+		if (strcmp(expected, name) != 0)
+			r = -EBADMSG;
+	}
+	if (r < 0) {
+		unreadable(rb, &o, name, r, w.reader.size);
+	} else {
+		o.header = w.reader.header;
+		if (lives(rb->undofd, &o.header))
+			o.result = ROLLBACK_LIVE;
+		else
+			work_on(rb, &w, name, false);
+	}
+	if (fd >= 0)
+		sys_close(fd);
+	if (rb->report)
+		rb->report(rb->context, &o);
+}
+
+int rollback_own(const struct rollback *rb, int fd, struct rollback_outcome *outcome)
+{
+	struct work w = {.outcome = outcome};
+	char name[UNDO_NAME_MAX];
+	int r;
+
+	memset(outcome, 0, sizeof(*outcome));
+	r = undo_open(&w.reader, fd);
+	if (r < 0) {
+		outcome->result = ROLLBACK_FAILED;
+		return outcome->error = r;
+	}
+	outcome->header = w.reader.header;
+	undo_name(name, &w.reader.header, UNDO_SUFFIX);
+	work_on(rb, &w, name, true);
+	return outcome->error;
+}
+
+/* ---- the directory ---- */
+
+struct linux_dirent64 {
+	uint64_t ino;
+	int64_t offset;
+	uint16_t length;
+	uint8_t type;
+	char name[];
+};
+
+static bool ends_with(const char *name, const char *suffix)
+{
+	size_t n = strlen(name), k = strlen(suffix);
+
+	return n > k && strcmp(name + n - k, suffix) == 0;
+}
+
+/* Calls each with the names that end with suffix. Returns how many there were, or -errno. */
+static int for_each(const struct rollback *rb, const char *suffix,
+		    void (*each)(const struct rollback *, const char *))
+{
+	char buf[4096] __attribute__((aligned(8)));
+	int fd = sys_openat(rb->undofd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	ssize_t n, at;
+	int found = 0;
+
+	if (fd < 0)
+		return fd;
+	while ((n = sys_getdents(fd, buf, sizeof(buf))) > 0) {
+		const struct linux_dirent64 *d;
+
+		for (at = 0; at < n; at += d->length) {
+			d = (const struct linux_dirent64 *)(const void *)(buf + at);
+			if (!ends_with(d->name, suffix))
+				continue;
+			found++;
+			if (each)
+				each(rb, d->name);
+		}
+	}
+	sys_close(fd);
+	return n < 0 ? (int)n : found;
+}
+
+/* What a commit or a roll-back left when it was cut off after its undo file was gone. */
+static void sweep_moved(const struct rollback *rb, const char *name)
+{
+	char undo[UNDO_NAME_MAX];
+	size_t n = strlen(name) - strlen(".0.moved");
+	struct stat st;
+
+	if (n + sizeof(UNDO_SUFFIX) > sizeof(undo))
+		return;
+	memcpy(undo, name, n);
+	strcpy(undo + n, UNDO_SUFFIX);
+	if (sys_fstatat(rb->undofd, undo, &st, AT_SYMLINK_NOFOLLOW) == -ENOENT)
+		sys_unlinkat(rb->undofd, name, 0);
+}
+
+static void sweep_alive(const struct rollback *rb, const char *name)
+{
+	int fd = sys_openat(rb->undofd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
+
+	if (fd < 0)
+		return;
+	if (lock_state(fd) == 0)
+		sys_unlinkat(rb->undofd, name, 0);
+	sys_close(fd);
+}
+
+int rollback_directory(const struct rollback *rb)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	int found = for_each(rb, UNDO_SUFFIX, NULL);
+	int moved = for_each(rb, ".moved", NULL);
+	int lockfd = -1;
+
+	if (found < 0 || (found == 0 && moved <= 0))
+		return found;
+	if (!rb->dry) {
+		lockfd = sys_openat(rb->undofd, LOCK_NAME,
+				    O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (lockfd < 0)
+			return lockfd;
+		while (sys_fcntl(lockfd, F_OFD_SETLKW, (unsigned long)&lock) == -EINTR)
+			;
+	}
+	found = for_each(rb, UNDO_SUFFIX, take);
+	if (!rb->dry) {
+		for_each(rb, ".moved", sweep_moved);
+		for_each(rb, ".fresh", sweep_moved);
+		if (for_each(rb, UNDO_SUFFIX, NULL) == 0)
+			for_each(rb, ".alive", sweep_alive);
+		sys_close(lockfd);
+	}
+	return found < 0 ? found : 0;
+}

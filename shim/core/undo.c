@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Undo logs of persist groups: the one writer and the one reader.
+ */
+#include "core/undo.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "core/checksum.h"
+#include "core/sys.h"
+
+#define TRIES 1000
+
+const char *const undo_file_names[UNDO_FILES] = UNDO_FILE_NAMES;
+
+/* ---- names ---- */
+
+static char *put_text(char *at, const char *end, const char *text)
+{
+	while (*text && at < end)
+		*at++ = *text++;
+	*at = '\0';
+	return at;
+}
+
+static char *put_number(char *at, const char *end, uint64_t n, unsigned base)
+{
+	char digits[24];
+	size_t k = sizeof(digits);
+
+	digits[--k] = '\0';
+	do {
+		digits[--k] = "0123456789abcdef"[n % base];
+		n /= base;
+	} while (n);
+	return put_text(at, end, digits + k);
+}
+
+void undo_name(char out[UNDO_NAME_MAX], const struct undo_header *h, const char *suffix)
+{
+	const char *end = out + UNDO_NAME_MAX - 1;
+	char *at = put_text(out, end, h->segment);
+
+	at = put_text(at, end, "-");
+	at = put_number(at, end, h->pid, 10);
+	at = put_text(at, end, "-");
+	at = put_number(at, end, h->number, 10);
+	put_text(at, end, suffix);
+}
+
+void undo_moved_name(char out[UNDO_NAME_MAX], const struct undo_header *h, unsigned file)
+{
+	char suffix[] = ".0.moved";
+
+	suffix[1] = (char)('0' + file);
+	undo_name(out, h, suffix);
+}
+
+void undo_alive_name(char out[UNDO_NAME_MAX], const struct undo_header *h)
+{
+	const char *end = out + UNDO_NAME_MAX - 1;
+	char *at = put_number(out, end, h->pid, 10);
+
+	at = put_text(at, end, "-");
+	at = put_number(at, end, h->start_ticks, 16);
+	put_text(at, end, ".alive");
+}
+
+/* ---- both ---- */
+
+static uint32_t record_check(const struct undo_record *r, uint64_t seed)
+{
+	return checksum32_nonzero(&r->kind, sizeof(*r) - sizeof(r->check), seed);
+}
+
+static uint64_t header_check(const struct undo_header *h)
+{
+	return checksum64(h, offsetof(struct undo_header, check), 0);
+}
+
+static uint64_t padded(uint64_t n)
+{
+	return (n + 7) & ~UINT64_C(7);
+}
+
+/* ---- writing ---- */
+
+static int write_all(int fd, const unsigned char *p, uint64_t n, uint64_t at)
+{
+	while (n) {
+		ssize_t done = sys_pwrite(fd, p, n, (off_t)at);
+
+		if (done == -EINTR)
+			continue;
+		if (done <= 0)
+			return done < 0 ? (int)done : -EIO;
+		p += done;
+		at += (uint64_t)done;
+		n -= (uint64_t)done;
+	}
+	return 0;
+}
+
+int undo_create(struct undo_writer *w, int undofd, struct undo_header *h)
+{
+	unsigned char block[UNDO_HEADER_SIZE];
+	char name[UNDO_NAME_MAX];
+	struct stat st;
+	int tries, r;
+
+	h->magic = UNDO_MAGIC;
+	h->version = UNDO_VERSION;
+	h->endian = UNDO_ENDIAN;
+	h->header_size = UNDO_HEADER_SIZE;
+	for (tries = 0; tries < TRIES; tries++, h->number++) {
+		undo_name(name, h, UNDO_SUFFIX);
+		w->fd = sys_openat(undofd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+				   0600);
+		if (w->fd != -EEXIST)
+			break;
+	}
+	if (w->fd < 0)
+		return w->fd;
+	r = sys_fstat(w->fd, &st);
+	h->dev = r < 0 ? 0 : st.st_dev;
+	h->ino = r < 0 ? 0 : st.st_ino;
+	h->check = header_check(h);
+	memset(block, 0, sizeof(block));
+	memcpy(block, h, sizeof(*h));
+	w->at = UNDO_HEADER_SIZE;
+	w->seed = h->check;
+	w->bytes = w->used = 0;
+	r = write_all(w->fd, block, sizeof(block), 0);
+	if (r < 0) {
+		sys_unlinkat(undofd, name, 0);
+		sys_close(w->fd);
+		w->fd = -1;
+	}
+	return r;
+}
+
+/* Room for a record with `length` bytes of data: where it goes, NULL and *error if there is none.
+ */
+static unsigned char *room(struct undo_writer *w, uint32_t length, int *error)
+{
+	uint64_t need = sizeof(struct undo_record) + padded(length);
+
+	*error = 0;
+	if (w->used + need > UNDO_BUFFER)
+		*error = undo_flush(w);
+	return *error ? NULL : w->buffer + w->used;
+}
+
+static void finish(struct undo_writer *w, struct undo_record *r)
+{
+	uint64_t seed = w->seed + w->at + w->used;
+	unsigned char *data = w->buffer + w->used + sizeof(*r);
+
+	r->data_check = r->length ? checksum32_nonzero(data, r->length, seed) : 0;
+	r->check = record_check(r, seed);
+	memcpy(w->buffer + w->used, r, sizeof(*r));
+	memset(data + r->length, 0, padded(r->length) - r->length);
+	w->used += sizeof(*r) + padded(r->length);
+	w->bytes += r->length;
+}
+
+int undo_save(struct undo_writer *w, unsigned file, int from, uint64_t offset, uint32_t length)
+{
+	struct undo_record r = {.kind = UNDO_BLOCK_IMAGE, .file = (uint8_t)file, .offset = offset};
+	int error;
+	unsigned char *at = room(w, length, &error);
+
+	if (!at)
+		return error;
+	while (r.length < length) {
+		ssize_t n = sys_pread(from, at + sizeof(r) + r.length, length - r.length,
+				      (off_t)(offset + r.length));
+
+		if (n == -EINTR)
+			continue;
+		if (n < 0)
+			return (int)n;
+		if (n == 0)
+			break;
+		r.length += (uint32_t)n;
+	}
+	if (r.length)
+		finish(w, &r);
+	return 0;
+}
+
+int undo_put(struct undo_writer *w, enum undo_kind kind, unsigned file, uint64_t offset)
+{
+	struct undo_record r = {.kind = (uint16_t)kind, .file = (uint8_t)file, .offset = offset};
+	int error;
+
+	if (!room(w, 0, &error))
+		return error;
+	finish(w, &r);
+	return 0;
+}
+
+int undo_flush(struct undo_writer *w)
+{
+	int r;
+
+	if (!w->used)
+		return 0;
+	r = write_all(w->fd, w->buffer, w->used, w->at);
+	if (r < 0)
+		return r;
+	w->at += w->used;
+	w->used = 0;
+	return 0;
+}
+
+/* ---- reading ---- */
+
+static int read_all(int fd, void *out, size_t n, uint64_t at)
+{
+	unsigned char *p = out;
+
+	while (n) {
+		ssize_t got = sys_pread(fd, p, n, (off_t)at);
+
+		if (got == -EINTR)
+			continue;
+		if (got < 0)
+			return (int)got;
+		if (got == 0)
+			return -ENODATA;
+		p += got;
+		at += (uint64_t)got;
+		n -= (size_t)got;
+	}
+	return 0;
+}
+
+static bool is_sound(const struct undo_header *h)
+{
+	const char *p = h->segment;
+	unsigned i;
+
+	/* A plain name: nothing outside the data directory is ever touched. */
+	if (!memchr(p, '\0', sizeof(h->segment)) || !*p || *p == '.' || strchr(p, '/'))
+		return false;
+	for (i = 0; i < UNDO_FILES; i++)
+		if (h->files[i].size < -1)
+			return false;
+	return true;
+}
+
+int undo_open(struct undo_reader *r, int fd)
+{
+	struct undo_header *h = &r->header;
+	struct stat st;
+	int error;
+
+	memset(r, 0, sizeof(*r));
+	r->fd = fd;
+	error = sys_fstat(fd, &st);
+	if (error < 0)
+		return error;
+	if (!S_ISREG(st.st_mode))
+		return -EBADMSG;
+	r->size = (uint64_t)st.st_size;
+	error = read_all(fd, h, sizeof(*h), 0);
+	if (error < 0)
+		return error;
+	if (h->magic != UNDO_MAGIC || h->endian != UNDO_ENDIAN)
+		return -EBADMSG;
+	if (h->version > UNDO_VERSION)
+		return -EPROTONOSUPPORT;
+	if (h->check != header_check(h) || h->header_size != UNDO_HEADER_SIZE || !is_sound(h))
+		return -EBADMSG;
+	r->at = UNDO_HEADER_SIZE;
+	return 0;
+}
+
+static bool is_in_bounds(const struct undo_header *h, const struct undo_record *r)
+{
+	uint64_t size;
+
+	if (r->kind == UNDO_TENTATIVE)
+		return r->length == 0;
+	if (r->file >= UNDO_FILES || h->files[r->file].size < 0)
+		return false;
+	size = (uint64_t)h->files[r->file].size;
+	if (r->kind == UNDO_MOVED)
+		return r->length == 0;
+	return r->length && r->offset <= size && r->length <= size - r->offset;
+}
+
+int undo_next(struct undo_reader *r, struct undo_record *record, void *data)
+{
+	for (;;) {
+		uint64_t seed = r->header.check + r->at;
+		int error = read_all(r->fd, record, sizeof(*record), r->at);
+
+		if (error < 0)
+			return error;
+		if (record->check != record_check(record, seed) || record->length > UNDO_LENGTH_MAX)
+			return -ENODATA;
+		r->at += sizeof(*record) + padded(record->length);
+		if (record->length) {
+			error =
+			    read_all(r->fd, data, record->length, r->at - padded(record->length));
+			if (error < 0)
+				return error;
+		}
+		if (is_in_bounds(&r->header, record) &&
+		    (!record->length ||
+		     record->data_check == checksum32_nonzero(data, record->length, seed)))
+			return 0;
+		r->skipped++;
+	}
+}

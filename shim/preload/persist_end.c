@@ -1,0 +1,474 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * How a persist group ends: committed, rolled back, given up; and what is done at the start.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "core/rollback.h"
+#include "preload/persist_state.h"
+#include "preload/settings.h"
+#include "preload/shim.h"
+#include "preload/transactions.h"
+
+#define TOLD 64 /* roll-backs of one start that are recorded; all are counted */
+
+static _Atomic unsigned tentative; /* groups that wait for a transaction */
+
+void group_record(const struct group *g, enum oplog_op op, uint64_t length, int64_t result)
+{
+	uint64_t now = oplog_now();
+	struct oplog_record r = {
+	    .op = (uint16_t)op,
+	    .time = now,
+	    .duration = op == OP_PERSIST_BEGIN ? 0 : now - g->since,
+	    .file = g->directory,
+	    .offset = -1,
+	    .length = length,
+	    .result = result,
+	    .arg = g->header.number,
+	};
+
+	record_put(g->area, &r, NULL, 0);
+}
+
+static const char *error_text(int error)
+{
+	switch (error) {
+	case ENOSPC:
+		return "no space left on the device";
+	case EDQUOT:
+		return "disk quota exceeded";
+	case EIO:
+		return "input/output error";
+	case EROFS:
+		return "read-only file system";
+	case EACCES:
+	case EPERM:
+		return "permission denied";
+	case EMFILE:
+	case ENFILE:
+		return "too many open files";
+	default:
+		return "system error";
+	}
+}
+
+static void set_state(struct group *g, enum group_state state)
+{
+	if (g->state == GROUP_TENTATIVE && state != GROUP_TENTATIVE)
+		atomic_fetch_sub(&tentative, 1);
+	if (g->state != GROUP_TENTATIVE && state == GROUP_TENTATIVE)
+		atomic_fetch_add(&tentative, 1);
+	atomic_store(&g->state, (uint8_t)state);
+}
+
+void group_reopen(struct group *g)
+{
+	set_state(g, GROUP_OPEN);
+}
+
+/* ---- commit ---- */
+
+static void remove_undo(const struct group *g)
+{
+	int undofd = persist_stores[g->area].undo_fd;
+	char name[UNDO_NAME_MAX];
+	unsigned i;
+
+	undo_name(name, &g->header, UNDO_SUFFIX);
+	sys_unlinkat(undofd, name, 0);
+	if (g->power && g->undo_known)
+		sys_fsync(undofd);
+	for (i = 0; i < UNDO_FILES; i++) {
+		if (!g->files[i].moved)
+			continue;
+		undo_moved_name(name, &g->header, i);
+		sys_unlinkat(undofd, name, 0);
+	}
+}
+
+void group_commit(struct group *g)
+{
+	remove_undo(g);
+	group_record(g, OP_PERSIST_COMMIT, g->undo.bytes, 0);
+	set_state(g, GROUP_OPEN);
+	group_release(g);
+}
+
+void group_abandon(struct group *g)
+{
+	if (g->holding && held_release(g) < 0) {
+		group_unprotect(g, -EIO);
+		return;
+	}
+	if (g->state == GROUP_FROZEN)
+		return;
+	remove_undo(g);
+	set_state(g, GROUP_OPEN);
+	group_release(g);
+}
+
+static int sync_path(const struct group *g, const char *path, int (*sync)(int))
+{
+	int fd = sys_openat(areas[g->area].root_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+	int r;
+
+	if (fd < 0)
+		return fd == -ENOENT ? 0 : fd;
+	r = sync(fd);
+	sys_close(fd);
+	return r;
+}
+
+/* Before SQLite may commit past the persist, it is on the disk. */
+static int sync_segment(const struct group *g)
+{
+	char path[sizeof(g->header.segment) + 32];
+	size_t n = strlen(g->header.segment);
+	int r = 0, error;
+	unsigned i;
+
+	memcpy(path, g->header.segment, n);
+	for (i = 0; i < UNDO_FILES; i++) {
+		path[n] = '/';
+		strcpy(path + n + 1, undo_file_names[i]);
+		error = sync_path(g, path, sys_fdatasync);
+		r = r < 0 ? r : error;
+	}
+	path[n] = '\0';
+	error = sync_path(g, path, sys_fsync);
+	if (r == 0 && error == 0 && g->creation) /* and the name of the directory itself */
+		error = sync_path(g, ".", sys_fsync);
+	return r < 0 ? r : error;
+}
+
+/* Every pickle ends with STOP; one that does not was given up by an exception. */
+static bool pickle_is_whole(const struct group *g)
+{
+	char path[sizeof(g->header.segment) + 32];
+	char last = 0;
+	struct stat st;
+	int fd;
+
+	strcpy(path, g->header.segment);
+	strcat(path, "/");
+	strcat(path, undo_file_names[UNDO_PICKLE]);
+	fd = sys_openat(areas[g->area].root_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+	if (fd == -ENOENT)
+		return false;
+	if (fd < 0) /* cannot be read, for whatever reason: nothing speaks against it */
+		return true;
+	if (sys_fstat(fd, &st) == 0 && st.st_size > 0)
+		sys_pread(fd, &last, 1, st.st_size - 1);
+	sys_close(fd);
+	return last == '.';
+}
+
+/* The change counter of the database as it is on the disk, through a descriptor of the host. */
+static bool change_counter(unsigned area, uint32_t *counter)
+{
+	unsigned char p[4];
+	int fd, top = atomic_load(&slots_top);
+
+	for (fd = 0; fd < top; fd++) {
+		union slot s = slot_of(fd);
+
+		if (s.role != ROLE_DATABASE || s.area != area ||
+		    sys_pread(fd, p, sizeof(p), 24) != (ssize_t)sizeof(p))
+			continue;
+		*counter = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+		return true;
+	}
+	return false;
+}
+
+/* Within a transaction of this thread? In WAL mode nothing on the disk tells that it ended. */
+static bool waits(struct group *g)
+{
+	uint32_t counter;
+
+	if (atomic_load(&areas[g->area].wal_mode) || transaction_thread(g->area) != thread_id() ||
+	    !change_counter(g->area, &counter) || group_equip(g) < 0)
+		return false;
+	g->undo_synced = false;
+	if (undo_put(&g->undo, UNDO_TENTATIVE, 0, counter) < 0 || undo_flush(&g->undo) < 0)
+		return false;
+	if (g->power && sys_fdatasync(g->undo.fd) < 0)
+		return false;
+	g->thread = thread_id();
+	set_state(g, GROUP_TENTATIVE);
+	return true;
+}
+
+void group_complete(struct group *g)
+{
+	int r;
+
+	if (g->state == GROUP_UNPROTECTED) {
+		set_state(g, GROUP_OPEN);
+		group_release(g);
+		return;
+	}
+	if (g->state != GROUP_OPEN)
+		return;
+	if (!pickle_is_whole(g)) {
+		group_fail(g, EIO);
+		return;
+	}
+	r = held_release(g);
+	if (r < 0 || g->state != GROUP_OPEN) {
+		if (r < 0)
+			group_unprotect(g, r);
+		return;
+	}
+	g->pickle_opened = false;
+	if (g->power && (r = sync_segment(g)) < 0)
+		shim_say(areas[g->area].spelling[0], "/", g->header.segment, ": ", error_text(-r),
+			 " on syncing a persist; a power cut now may lose it. ",
+			 "Look at the disk.", NULL);
+	if (!waits(g))
+		group_commit(g);
+}
+
+void persists_transaction_ended(unsigned area, bool committed)
+{
+	uint32_t me;
+	unsigned i;
+
+	if (!atomic_load(&tentative))
+		return;
+	me = thread_id();
+	for (i = 0; i < GROUPS; i++) {
+		struct group *g = &groups[i];
+
+		if (g->state != GROUP_TENTATIVE || g->area != area || g->thread != me ||
+		    group_lock(g->directory) != g)
+			continue;
+		if (g->state == GROUP_TENTATIVE && committed)
+			group_commit(g);
+		else if (g->state == GROUP_TENTATIVE)
+			group_fail(g, EIO);
+		group_unlock(g);
+	}
+}
+
+/* ---- failure ---- */
+
+static void say_frozen(const struct group *g, int error, int rolled_back)
+{
+	shim_say(
+	    areas[g->area].spelling[0], "/", g->header.segment, ": a persist failed (",
+	    error_text(error), rolled_back < 0 ? "); it will be undone at the next start" : ")",
+	    rolled_back < 0 ? "" : " and was undone",
+	    ". Nothing is lost: the records stay in Chroma's queue. This segment is frozen until "
+	    "the backend is restarted; make room or look at the disk, then restart it.",
+	    NULL);
+}
+
+void group_fail(struct group *g, int error)
+{
+	struct rollback rb = {
+	    .rootfd = areas[g->area].root_fd,
+	    .undofd = persist_stores[g->area].undo_fd,
+	};
+	struct rollback_outcome outcome = {0};
+	int r;
+
+	error = error < 0 ? -error : error;
+	held_drop(g);
+	r = group_equip(g);
+	if (r == 0 && !g->power)
+		r = undo_flush(&g->undo);
+	if (r == 0)
+		r = rollback_own(&rb, g->undo.fd, &outcome);
+	group_record(g, OP_PERSIST_ROLLBACK, outcome.bytes, r);
+	group_record(g, OP_PERSIST_FREEZE, 0, -error);
+	say_frozen(g, error, r);
+	g->error = error;
+	set_state(g, GROUP_FROZEN);
+	group_release(g);
+}
+
+void group_unprotect(struct group *g, int error)
+{
+	if (settings.closed) {
+		group_fail(g, error);
+		return;
+	}
+	shim_say(areas[g->area].spelling[0], "/", g->header.segment,
+		 ": cannot save what a persist overwrites (", error_text(-error),
+		 "); it goes on UNPROTECTED: a crash before its end may break this collection. "
+		 "Make the store writable, or make room.",
+		 NULL);
+	remove_undo(g);
+	set_state(g, GROUP_UNPROTECTED);
+	held_release(g);
+	group_release(g);
+}
+
+/* ---- start ---- */
+
+static struct {
+	unsigned count;
+	struct told {
+		char segment[40];
+		uint64_t number, bytes;
+		int64_t result;
+	} told[TOLD];
+} rolled_back;
+
+static void say_outcome(const char *root, const struct rollback_outcome *o)
+{
+	const char *segment = o->header.segment;
+
+	switch (o->result) {
+	case ROLLBACK_DONE:
+		shim_say(root, "/", segment,
+			 ": a persist had not finished when its process died; it was undone. "
+			 "Chroma takes its records from the queue again.",
+			 o->skipped ? " Some of the undo data was damaged: run chromashim check."
+				    : NULL,
+			 NULL);
+		break;
+	case ROLLBACK_STALE:
+		shim_say(root, "/", segment, ": left as it is, although ", o->name,
+			 " speaks of a persist that did not finish: the segment was written "
+			 "afterwards, without the shim. Run chromashim check.",
+			 NULL);
+		break;
+	case ROLLBACK_DAMAGED:
+		shim_say(root, ": ", o->name,
+			 " is damaged and was put aside; the persist it is of "
+			 "could not be undone. Run chromashim check.",
+			 NULL);
+		break;
+	case ROLLBACK_NEWER:
+		shim_say(root, ": ", o->name,
+			 " was written by a newer chromashim; use that one, nothing was undone",
+			 NULL);
+		break;
+	case ROLLBACK_FAILED:
+		shim_say(root, ": cannot undo a persist that did not finish, ", o->name, ": ",
+			 error_text(-o->error),
+			 ". Its collection may be broken until this is "
+			 "mended; then restart.",
+			 NULL);
+		break;
+	default:
+		break;
+	}
+}
+
+static void told_of(void *context, const struct rollback_outcome *o)
+{
+	const struct area *a = context;
+	struct told *t = &rolled_back.told[rolled_back.count];
+
+	say_outcome(a->spelling[0], o);
+	if ((o->result != ROLLBACK_DONE && o->result != ROLLBACK_CREATION &&
+	     o->result != ROLLBACK_FAILED) ||
+	    rolled_back.count == TOLD)
+		return;
+	memcpy(t->segment, o->header.segment, sizeof(t->segment));
+	t->number = o->header.number;
+	t->bytes = o->bytes;
+	t->result = o->error;
+	rolled_back.count++;
+}
+
+static int open_undo_directory(const struct area *a)
+{
+	struct stat store;
+	int made = sys_mkdirat(a->store_fd, UNDO_DIR, 0700);
+	int fd =
+	    sys_openat(a->store_fd, UNDO_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+
+	if (fd >= 0 && made == 0 && sys_fstat(a->store_fd, &store) == 0)
+		SYS3(SYS_fchown, fd, store.st_uid, store.st_gid);
+	return fd;
+}
+
+/* Groups of a directory that was removed, and whose place in the table is taken. */
+static void forget_area(unsigned area)
+{
+	unsigned i;
+
+	for (i = 0; i < GROUPS; i++)
+		if (groups[i].state != GROUP_FREE && groups[i].area == area) {
+			set_state(&groups[i], GROUP_OPEN);
+			group_release(&groups[i]);
+		}
+	hidden_release(&persist_stores[area].undo_fd);
+	hidden_release(&persist_stores[area].alive_fd);
+}
+
+void persists_start(unsigned area)
+{
+	struct area *a = &areas[area];
+	struct persist_store *store = &persist_stores[area];
+	struct rollback rb = {.rootfd = a->root_fd, .report = told_of, .context = a};
+	int r;
+
+	rolled_back.count = 0;
+	if (store->undo_fd > 0)
+		forget_area(area);
+	if (a->store_fd <= 0)
+		return;
+	r = open_undo_directory(a);
+	if (r >= 0)
+		r = hidden_adopt(r, &store->undo_fd);
+	if (r < 0) {
+		store->undo_fd = -1;
+		shim_say(a->spelling[0], ": cannot use undo/ in the store: ", error_text(-r),
+			 "; persists are UNPROTECTED", NULL);
+		return;
+	}
+	rb.undofd = store->undo_fd;
+	r = rollback_directory(&rb);
+	if (r < 0)
+		shim_say(a->spelling[0],
+			 ": cannot look for persists that did not finish: ", error_text(-r), NULL);
+}
+
+void persists_started(unsigned area)
+{
+	unsigned i;
+
+	if (persist_stores[area].undo_fd > 0)
+		oplog_feature(&areas[area].log, OPLOG_HAS_GROUPS, true);
+	for (i = 0; i < rolled_back.count; i++) {
+		const struct told *t = &rolled_back.told[i];
+		struct oplog_record r = {
+		    .op = OP_PERSIST_ROLLBACK,
+		    .file = name_intern(area, t->segment, strlen(t->segment)),
+		    .offset = -1,
+		    .length = t->bytes,
+		    .result = t->result,
+		    .arg = t->number,
+		};
+
+		record_put(area, &r, NULL, 0);
+	}
+	rolled_back.count = 0;
+}
+
+/* A child has none of its parent's groups: what it closes or writes is no end of theirs. */
+void persists_fork(void)
+{
+	unsigned i, used = atomic_load(&areas_used);
+
+	for (i = 0; i < GROUPS; i++)
+		if (groups[i].state != GROUP_FREE) {
+			set_state(&groups[i], GROUP_OPEN);
+			atomic_store(&groups[i].owner, 0);
+			group_release(&groups[i]);
+		}
+	atomic_store(&persists_holding, 0);
+	atomic_store(&tentative, 0);
+	for (i = 0; i < used; i++) {
+		hidden_release(&persist_stores[i].alive_fd);
+		persist_stores[i].number = 0;
+	}
+}

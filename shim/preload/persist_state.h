@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * One persist group as its rooms share it: persists.c (its life), persist_end.c (how it ends),
+ * preimage.c (what is saved), heldback.c (what waits for the disk). All under the group's lock.
+ */
+#ifndef PRELOAD_PERSIST_STATE_H
+#define PRELOAD_PERSIST_STATE_H
+
+#include "core/undo.h"
+#include "preload/area.h"
+#include "preload/persists.h"
+
+#define GROUPS 4096
+#define HELD_BYTES ((size_t)4 << 20)
+
+enum group_state {
+	GROUP_FREE,
+	GROUP_OPEN,
+	GROUP_TENTATIVE,   /* complete, but for the transaction it is part of */
+	GROUP_UNPROTECTED, /* its pre-images cannot be saved; until the pickle is closed */
+	GROUP_FROZEN,
+};
+
+struct group_file {
+	int fd;		 /* hidden, read and write; -1: not open */
+	bool foreign;	 /* what the host has open under this name is another file */
+	bool moved;	 /* the old inode is aside */
+	uint64_t *saved; /* a bit for each block of the file at the group's start */
+};
+
+struct group {
+	_Atomic uint32_t owner; /* thread that has the lock, 0: none */
+	_Atomic uint8_t state;
+	uint8_t area;
+	bool power;	    /* as the durability is */
+	bool creation;	    /* there was no file when it began */
+	bool undo_synced;   /* all that was put into the undo file is on the disk */
+	bool undo_known;    /* its directory entry, too */
+	bool pickle_opened; /* for writing */
+	bool changed;	    /* some call of the host has gone through */
+	int error;	    /* that froze it */
+	uint32_t directory; /* name of the segment's directory */
+	uint32_t thread;    /* whose transaction it waits for */
+	uint64_t since;
+	struct undo_header header;
+	struct undo_writer undo;
+	struct undo_header *page; /* the undo file's start, mapped: for `touched` */
+	struct group_file files[UNDO_FILES];
+	/* One map: the undo writer's buffer, what is held back, the bitmaps. */
+	unsigned char *memory;
+	size_t memory_size;
+	unsigned char *held;
+	size_t held_used;
+	bool holding;
+};
+
+/* What a protected directory needs for its groups. */
+struct persist_store {
+	int undo_fd;  /* hidden, of undo/; -1: none, nothing can be saved */
+	int alive_fd; /* hidden, holds the lock that says that this process lives */
+	uint64_t number;
+};
+
+extern struct group groups[GROUPS];
+extern struct persist_store persist_stores[AREAS];
+
+static inline unsigned file_index(union slot s)
+{
+	return (unsigned)s.role - ROLE_HEADER;
+}
+
+_Static_assert(ROLE_PICKLE - ROLE_HEADER == UNDO_PICKLE, "roles and files have one order");
+
+/* ---- persists.c ---- */
+
+/* The group of a segment's directory, locked; NULL if it has none, or this thread is in it. */
+struct group *group_lock(uint32_t directory);
+void group_unlock(struct group *g);
+void group_release(struct group *g); /* gives up all it has; it is free then */
+
+/* ---- persist_end.c ---- */
+
+void group_record(const struct group *g, enum oplog_op op, uint64_t length, int64_t result);
+void group_reopen(struct group *g); /* a tentative one goes on */
+/* The pickle is complete. */
+void group_complete(struct group *g);
+void group_commit(struct group *g);
+/* Puts the segment back, and freezes it. */
+void group_fail(struct group *g, int error);
+/* Its files are going away by the host's will: there is nothing to put back. */
+void group_abandon(struct group *g);
+/* The undo file cannot be written: goes on without, and says so. */
+void group_unprotect(struct group *g, int error);
+
+/* ---- preimage.c: 0 or -errno ---- */
+
+/* Descriptor and memory of the undo file, which a group that only creates does without. */
+int group_equip(struct group *g);
+/* Own descriptor of a file; -ENOENT if it is not the one that the host has open as hostfd. */
+int group_open_file(struct group *g, unsigned file, int hostfd);
+/* What the range held at the group's start is in the undo file, or in its buffer if !now. */
+int preimage_save(struct group *g, unsigned file, int hostfd, uint64_t offset, uint64_t length,
+		  bool now);
+/* A file is about to be cut to nothing by its open, or to be replaced. */
+int preimage_aside(struct group *g, unsigned file, bool replace);
+/* The open failed after all. */
+void preimage_aside_undo(struct group *g, unsigned file);
+
+/* ---- heldback.c ---- */
+
+/* Keeps a write for later; false: it does not fit in, let go first. */
+bool held_put(struct group *g, unsigned file, uint64_t offset, const struct change *c);
+/* The undo file to the disk (with power durability), then what is held back to its files. */
+int held_release(struct group *g);
+void held_drop(struct group *g);
+
+#endif

@@ -1,0 +1,634 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The life of persist groups: which change opens one, what it saves, and what closes it.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <linux/falloc.h>
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <time.h>
+
+#include "preload/persist_state.h"
+#include "preload/refuse.h"
+#include "preload/settings.h"
+#include "preload/shim.h"
+
+#define SPINS 100
+
+struct group groups[GROUPS];
+struct persist_store persist_stores[AREAS];
+
+/* ---- the lock ---- */
+
+static void wait_a_little(_Atomic uint32_t *word, uint32_t value)
+{
+	struct timespec t = {0, 1000000};
+
+	SYS4(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, &t);
+}
+
+/* False: this thread has it already, in a signal handler. */
+static bool lock(struct group *g)
+{
+	uint32_t me = thread_id(), owner = 0;
+	int spins;
+
+	for (spins = 0; !atomic_compare_exchange_strong(&g->owner, &owner, me); spins++) {
+		if (owner == me)
+			return false;
+		if (spins > SPINS)
+			wait_a_little(&g->owner, owner);
+		owner = 0;
+	}
+	return true;
+}
+
+void group_unlock(struct group *g)
+{
+	atomic_store(&g->owner, 0);
+}
+
+struct group *group_lock(uint32_t directory)
+{
+	for (;;) {
+		uint32_t number = atomic_load(&name_get(directory)->group);
+		struct group *g;
+
+		if (!number)
+			return NULL;
+		g = &groups[number - 1];
+		if (!lock(g))
+			return NULL;
+		if (g->directory == directory && g->state != GROUP_FREE)
+			return g;
+		group_unlock(g); /* it ended while we waited */
+	}
+}
+
+/* ---- beginning and being gone ---- */
+
+void group_release(struct group *g)
+{
+	unsigned i;
+
+	held_drop(g);
+	for (i = 0; i < UNDO_FILES; i++)
+		hidden_release(&g->files[i].fd);
+	hidden_release(&g->undo.fd);
+	if (g->page)
+		sys_munmap(g->page, UNDO_BLOCK);
+	if (g->memory)
+		sys_munmap(g->memory, g->memory_size);
+	g->page = NULL;
+	g->memory = NULL;
+	if (g->state == GROUP_FROZEN || g->state == GROUP_UNPROTECTED)
+		return;
+	atomic_store(&name_get(g->directory)->group, 0);
+	atomic_store(&g->state, GROUP_FREE);
+}
+
+/* Locked, and known as the directory's. NULL: another thread was quicker, or the table is full. */
+static struct group *take_place(unsigned area, uint32_t directory)
+{
+	static _Atomic unsigned next;
+	unsigned i, from = atomic_load(&next);
+	uint32_t none = 0;
+
+	for (i = 0; i < GROUPS; i++) {
+		unsigned at = (from + i) % GROUPS;
+		struct group *g = &groups[at];
+		unsigned k;
+
+		if (g->state != GROUP_FREE || !lock(g))
+			continue;
+		if (g->state != GROUP_FREE) {
+			group_unlock(g);
+			continue;
+		}
+		memset((char *)g + offsetof(struct group, area), 0,
+		       sizeof(*g) - offsetof(struct group, area));
+		g->area = (uint8_t)area;
+		g->directory = directory;
+		g->undo.fd = -1;
+		for (k = 0; k < UNDO_FILES; k++)
+			g->files[k].fd = -1;
+		if (!atomic_compare_exchange_strong(&name_get(directory)->group, &none, at + 1)) {
+			group_unlock(g);
+			return NULL;
+		}
+		atomic_store(&g->state, GROUP_OPEN);
+		atomic_store(&next, at + 1);
+		return g;
+	}
+	return NULL;
+}
+
+/* The lock that says that this process lives. */
+static int be_alive(struct persist_store *store, const struct undo_header *h)
+{
+	struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	char name[UNDO_NAME_MAX];
+	struct stat st;
+	int fd, r, tries;
+
+	if (store->alive_fd > 0)
+		return 0;
+	undo_alive_name(name, h);
+	for (tries = 0; tries < 100; tries++) {
+		fd = sys_openat(store->undo_fd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
+				0600);
+		if (fd < 0)
+			return fd;
+		r = sys_fcntl(fd, F_OFD_SETLK, (unsigned long)&whole);
+		/* Somebody who sweeps up may have removed it in between. */
+		if (r < 0 || sys_fstat(fd, &st) < 0 || st.st_nlink)
+			break;
+		sys_close(fd);
+	}
+	/* Where there are no such locks, the pid has to do. */
+	r = hidden_adopt(fd, &store->alive_fd);
+	return r < 0 ? r : 0;
+}
+
+static void identify(struct undo_header *h)
+{
+	static struct {
+		int pid;
+		uint64_t ticks;
+		uint8_t boot[16];
+	} self;
+
+	if (self.pid != shim_pid) {
+		self.ticks = oplog_start_ticks("/proc/self/stat");
+		oplog_boot_id(self.boot);
+		self.pid = shim_pid;
+	}
+	h->pid = (uint32_t)shim_pid;
+	h->start_ticks = self.ticks;
+	memcpy(h->boot_id, self.boot, sizeof(h->boot_id));
+}
+
+static uint64_t clock_now(clockid_t clock)
+{
+	struct timespec t = {0, 0};
+
+	clock_gettime(clock, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* The files as they are. False: there is no such directory, hence nothing to protect. */
+static bool look_at_files(struct group *g)
+{
+	char path[sizeof(g->header.segment) + 32];
+	const struct name *n = name_get(g->directory);
+	int root = areas[g->area].root_fd;
+	struct stat st;
+	unsigned i;
+
+	if (n->length >= sizeof(g->header.segment))
+		return false;
+	memcpy(g->header.segment, name_text(n), n->length);
+	if (sys_fstatat(root, g->header.segment, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return false;
+	memcpy(path, g->header.segment, n->length);
+	path[n->length] = '/';
+	g->creation = true;
+	for (i = 0; i < UNDO_FILES; i++) {
+		struct undo_file *f = &g->header.files[i];
+
+		strcpy(path + n->length + 1, undo_file_names[i]);
+		f->size = -1;
+		if (sys_fstatat(root, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			continue;
+		g->creation = false;
+		f->size = st.st_size;
+		f->mode = st.st_mode;
+		f->uid = st.st_uid;
+		f->gid = st.st_gid;
+	}
+	return true;
+}
+
+static int begin_undo(struct group *g)
+{
+	struct persist_store *store = &persist_stores[g->area];
+	int fd, r;
+
+	identify(&g->header);
+	g->header.number = ++store->number;
+	g->header.time = g->header.touched = clock_now(CLOCK_REALTIME);
+	r = be_alive(store, &g->header);
+	if (r < 0)
+		return r;
+	r = undo_create(&g->undo, store->undo_fd, &g->header);
+	if (r < 0)
+		return r;
+	store->number = g->header.number;
+	fd = g->undo.fd;
+	g->page = sys_mmap(UNDO_BLOCK, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (sys_map_failed(g->page)) {
+		g->page = NULL;
+		sys_close(fd);
+		g->undo.fd = -1;
+		return -ENOMEM;
+	}
+	/* One that only creates has nothing to save, and may stay open for days. */
+	if (g->creation) {
+		sys_close(fd);
+		g->undo.fd = -1;
+		return 0;
+	}
+	r = hidden_adopt(fd, &g->undo.fd);
+	return r < 0 ? r : 0;
+}
+
+/* Locked. NULL: nothing to protect, or not possible. */
+static struct group *group_begin(union slot s)
+{
+	static atomic_flag said = ATOMIC_FLAG_INIT;
+	uint32_t directory = name_get(s.name)->directory;
+	struct group *g = take_place(s.area, directory);
+	int r;
+
+	if (!g) {
+		if (atomic_load(&name_get(directory)->group))
+			return group_lock(directory);
+		if (!atomic_flag_test_and_set(&said))
+			shim_say("more segments are being written at once than can be followed; "
+				 "persists of further ones are UNPROTECTED",
+				 NULL);
+		return NULL;
+	}
+	g->power = settings.power;
+	g->since = oplog_now();
+	if (!look_at_files(g)) {
+		group_release(g);
+		group_unlock(g);
+		return NULL;
+	}
+	r = begin_undo(g);
+	group_record(g, OP_PERSIST_BEGIN, 0, r);
+	if (r < 0)
+		group_unprotect(g, r);
+	return g;
+}
+
+/* ---- what a change means ---- */
+
+enum meaning {
+	NOTHING,
+	WRITES, /* a range */
+	CUTS,	/* from a length on */
+	OPENS,	/* and creates, empties, or begins a new pickle */
+	REMOVES,
+};
+
+static bool opens(const struct change *c)
+{
+	struct stat st;
+
+	if (c->flags & O_TRUNC)
+		return true;
+	if (c->slot.role == ROLE_PICKLE && (c->flags & O_ACCMODE) != O_RDONLY)
+		return true;
+	return (c->flags & O_CREAT) && c->place &&
+	       sys_fstatat(areas[c->slot.area].root_fd, c->place->relative, &st, 0) == -ENOENT;
+}
+
+static enum meaning meaning_of(const struct change *c)
+{
+	switch (c->op) {
+	case OP_WRITE:
+	case OP_PWRITE:
+	case OP_WRITEV:
+	case OP_PWRITEV:
+	case OP_SENDFILE:
+	case OP_COPY_FILE_RANGE:
+	case OP_SPLICE:
+	case OP_AIO_WRITE:
+	case OP_CLONE_RANGE:
+	case OP_IOCTL:
+	case OP_FALLOCATE:
+		return WRITES;
+	case OP_FTRUNCATE:
+	case OP_TRUNCATE:
+		return CUTS;
+	case OP_OPEN:
+	case OP_OPENAT:
+	case OP_CREAT:
+		return opens(c) ? OPENS : NOTHING;
+	case OP_UNLINK:
+	case OP_UNLINKAT:
+		return REMOVES;
+	default:
+		return NOTHING;
+	}
+}
+
+static enum change_verdict answer(struct change *c, int64_t result, int error)
+{
+	c->result = result;
+	if (result < 0)
+		errno = error;
+	return CHANGE_ANSWERED;
+}
+
+/* After whatever was saved and let go: is the call to be made? */
+static enum change_verdict go_on(struct group *g, struct change *c, int r)
+{
+	if (r < 0)
+		group_unprotect(g, r);
+	return g->state == GROUP_FROZEN ? answer(c, -1, g->error) : CHANGE_GO;
+}
+
+/* ---- writes ---- */
+
+static bool may_hold(const struct group *g, const struct change *c, int64_t size)
+{
+	bool simple = c->op == OP_WRITE || c->op == OP_PWRITE || c->op == OP_WRITEV;
+
+	return g->power && simple && c->iov && (c->slot.writable & SLOT_WRITABLE) && c->length &&
+	       c->length <= (uint64_t)(size - c->offset);
+}
+
+static enum change_verdict hold(struct group *g, struct change *c, unsigned file)
+{
+	int r = 0;
+
+	if (!held_put(g, file, (uint64_t)c->offset, c)) {
+		r = held_release(g);
+		if (r < 0 || g->state != GROUP_OPEN || !held_put(g, file, (uint64_t)c->offset, c))
+			return go_on(g, c, r);
+	}
+	if (c->op != OP_PWRITE)
+		sys_lseek(c->fd, (off_t)c->length, SEEK_CUR);
+	return answer(c, (int64_t)c->length, 0);
+}
+
+static enum change_verdict write_begin(struct group *g, struct change *c)
+{
+	unsigned file = file_index(c->slot);
+	int64_t size = g->header.files[file].size;
+	bool appends =
+	    (c->slot.writable & SLOT_APPEND) && (c->op == OP_WRITE || c->op == OP_WRITEV);
+	uint64_t length = c->length;
+	int r;
+
+	if (c->op == OP_FALLOCATE) {
+		if (!(c->arg & ~(uint64_t)FALLOC_FL_KEEP_SIZE))
+			return CHANGE_GO;
+		length = UINT64_MAX; /* what is behind may move */
+	}
+	if ((c->op == OP_CLONE_RANGE || c->op == OP_IOCTL) && !length)
+		length = UINT64_MAX;
+	if (appends || c->offset < 0 || c->offset >= size || g->files[file].moved)
+		return CHANGE_GO;
+	if (may_hold(g, c, size)) {
+		r = preimage_save(g, file, c->fd, (uint64_t)c->offset, length, false);
+		if (r == 0 && !g->files[file].foreign)
+			return hold(g, c, file);
+		return go_on(g, c, r);
+	}
+	r = preimage_save(g, file, c->fd, (uint64_t)c->offset, length, true);
+	if (r == 0 && g->power)
+		r = held_release(g);
+	return go_on(g, c, r);
+}
+
+static enum change_verdict cut_begin(struct group *g, struct change *c)
+{
+	int r = preimage_save(g, file_index(c->slot), c->fd, c->length, UINT64_MAX, true);
+
+	if (r == 0 && g->power)
+		r = held_release(g);
+	return go_on(g, c, r);
+}
+
+/* ---- opens ---- */
+
+static enum change_verdict open_begin(struct group *g, struct change *c)
+{
+	unsigned file = file_index(c->slot);
+	bool exists = g->header.files[file].size >= 0;
+	int r = 0;
+
+	if (exists && (c->flags & O_EXCL) && (c->flags & O_CREAT))
+		return CHANGE_GO;
+	/* The pickle comes last: what it speaks of must be in its place. */
+	if (c->slot.role == ROLE_PICKLE)
+		r = held_release(g);
+	if (r == 0 && g->state == GROUP_OPEN && (c->flags & O_TRUNC))
+		r = preimage_aside(g, file, true);
+	return go_on(g, c, r);
+}
+
+static void open_end(struct group *g, const struct change *c, int64_t ret)
+{
+	if (ret >= 0) {
+		g->changed = true;
+		if (c->slot.role == ROLE_PICKLE && (c->flags & O_ACCMODE) != O_RDONLY)
+			g->pickle_opened = true;
+		return;
+	}
+	if (g->state != GROUP_OPEN)
+		return;
+	if (c->flags & O_TRUNC)
+		preimage_aside_undo(g, file_index(c->slot));
+	if (!g->changed && g->creation)
+		group_abandon(g);
+}
+
+/* ---- the two hooks ---- */
+
+static enum change_verdict begin(struct group *g, struct change *c, enum meaning meaning)
+{
+	if (meaning == REMOVES) {
+		if (g->state != GROUP_FROZEN)
+			group_abandon(g);
+		return CHANGE_GO;
+	}
+	if (g->state == GROUP_FROZEN)
+		return answer(c, -1, g->error);
+	if (g->state == GROUP_UNPROTECTED)
+		return CHANGE_GO;
+	if (g->state == GROUP_TENTATIVE)
+		group_reopen(g);
+	g->page->touched = clock_now(CLOCK_REALTIME_COARSE);
+	if (meaning == OPENS)
+		return open_begin(g, c);
+	g->changed = true;
+	return meaning == CUTS ? cut_begin(g, c) : write_begin(g, c);
+}
+
+enum change_verdict persist_change_begin(struct change *c)
+{
+	int saved = errno;
+	enum change_verdict verdict;
+	enum meaning meaning;
+	struct group *g;
+
+	if (persist_stores[c->slot.area].undo_fd <= 0)
+		return CHANGE_GO;
+	meaning = meaning_of(c);
+	if (meaning == NOTHING)
+		return CHANGE_GO;
+	g = group_lock(name_get(c->slot.name)->directory);
+	if (!g && meaning != REMOVES)
+		g = group_begin(c->slot);
+	if (!g)
+		return CHANGE_GO;
+	verdict = begin(g, c, meaning);
+	group_unlock(g);
+	if (verdict == CHANGE_GO || c->result >= 0)
+		errno = saved;
+	return verdict;
+}
+
+/* An error of the disk, not of the caller. */
+static bool is_failure(int error)
+{
+	return error != EINTR && error != EAGAIN && error != EBADF && error != EFAULT &&
+	       error != EINVAL && error != ESPIPE;
+}
+
+void persist_change_end(struct change *c, int64_t ret)
+{
+	int saved = errno;
+	enum meaning meaning = meaning_of(c);
+	struct group *g;
+
+	/* An open that created the file no longer looks like one. */
+	if (c->op == OP_OPEN || c->op == OP_OPENAT || c->op == OP_CREAT)
+		meaning = c->flags & (O_CREAT | O_TRUNC | O_ACCMODE) ? OPENS : NOTHING;
+	if (meaning == NOTHING || meaning == REMOVES || (ret >= 0 && meaning != OPENS))
+		return;
+	g = group_lock(name_get(c->slot.name)->directory);
+	if (!g)
+		return;
+	if (meaning == OPENS)
+		open_end(g, c, ret);
+	else if ((g->state == GROUP_OPEN || g->state == GROUP_TENTATIVE) && is_failure(saved))
+		group_fail(g, saved);
+	group_unlock(g);
+	errno = saved;
+}
+
+/* ---- renames ---- */
+
+/* Everything of a directory that changes its name: its groups know it by the old one. */
+static void abandon_below(unsigned area, uint32_t directory)
+{
+	struct group *g = group_lock(directory);
+
+	(void)area;
+	if (!g)
+		return;
+	if (g->state != GROUP_FROZEN)
+		group_abandon(g);
+	group_unlock(g);
+}
+
+void persist_rename_begin(struct change *c)
+{
+	int saved = errno, r;
+	struct group *g;
+
+	if (persist_stores[c->slot.area].undo_fd <= 0)
+		return;
+	if (role_in_segment(c->slot.role) && (!c->target || c->target->slot.name != c->slot.name))
+		abandon_below(c->slot.area, name_get(c->slot.name)->directory);
+	else
+		abandon_below(c->slot.area, c->slot.name);
+	if (c->target && role_in_segment(c->target->slot.role)) {
+		union slot s = c->target->slot;
+
+		g = group_lock(name_get(s.name)->directory);
+		if (!g)
+			g = group_begin(s);
+		if (g) {
+			r = g->state == GROUP_OPEN ? held_release(g) : 0;
+			if (r == 0 && g->state == GROUP_OPEN)
+				r = preimage_aside(g, file_index(s), false);
+			if (r < 0)
+				group_unprotect(g, r);
+			group_unlock(g);
+		}
+	}
+	errno = saved;
+}
+
+/* A pickle that was written elsewhere and is renamed into place is complete, too. */
+void persist_rename_end(struct change *c, int64_t ret)
+{
+	int saved = errno;
+	struct group *g;
+
+	if (!c->target || !role_in_segment(c->target->slot.role))
+		return;
+	g = group_lock(name_get(c->target->slot.name)->directory);
+	if (!g)
+		return;
+	if (ret < 0 && g->state == GROUP_OPEN)
+		preimage_aside_undo(g, file_index(c->target->slot));
+	else if (ret >= 0 && c->target->slot.role == ROLE_PICKLE)
+		group_complete(g);
+	group_unlock(g);
+	errno = saved;
+}
+
+/* ---- closes and reads ---- */
+
+static bool is_last(int fd, union slot s)
+{
+	int other, top = atomic_load(&slots_top);
+
+	for (other = 0; other < top; other++) {
+		union slot o = slot_of(other);
+
+		if (other != fd && o.name == s.name && o.role == ROLE_PICKLE &&
+		    (o.writable & SLOT_WRITABLE))
+			return false;
+	}
+	return true;
+}
+
+void persist_closing_slow(int fd, union slot s)
+{
+	int saved = errno;
+	struct group *g;
+
+	if (persist_stores[s.area].undo_fd <= 0 || !(s.writable & SLOT_WRITABLE) || !is_last(fd, s))
+		return;
+	g = group_lock(name_get(s.name)->directory);
+	if (g) {
+		if (g->pickle_opened)
+			group_complete(g);
+		group_unlock(g);
+	}
+	errno = saved;
+}
+
+void persist_reading_slow(union slot s)
+{
+	int saved = errno, r;
+	struct group *g = group_lock(name_get(s.name)->directory);
+
+	if (!g)
+		return;
+	r = g->holding ? held_release(g) : 0;
+	if (r < 0)
+		group_unprotect(g, r);
+	group_unlock(g);
+	errno = saved;
+}
+
+void persist_mapping(int fd, union slot s, uint64_t offset, uint64_t length)
+{
+	struct change c = CHANGE_FD(OP_IOCTL, fd, s, (int64_t)offset, .length = length);
+
+	if (role_in_segment(s.role))
+		persist_change_begin(&c);
+}
