@@ -15,6 +15,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import hosts  # noqa: E402
+from actor import Actor  # noqa: E402
 import witness  # noqa: E402
 
 
@@ -92,16 +93,32 @@ def testify(tmp_path, shim, strace):
     """Runs a Python script under the shim and strace: testify(script, directory, ...).
 
     The script's first argument is the directory, which is protected because the environment says
-    so unless named=False.
+    so unless named=False. Every process may write, since what is tried is how calls are recorded.
     """
     def run(script: str, directory: Path, *args, named: bool = True, preload: str = shim,
             env: dict | None = None, cwd: Path | None = None, status: int = 0) -> witness.Testimony:
         file = tmp_path / "script.py"
         file.write_text(textwrap.dedent(script), encoding="utf-8")
-        settings = {**({"CHROMASHIM_DIR": str(directory)} if named else {}), **(env or {})}
+        settings = {"CHROMASHIM_SINGLE_WRITER": "off",
+                    **({"CHROMASHIM_DIR": str(directory)} if named else {}), **(env or {})}
         done = witness.run([hosts.python("venv").resolve(), "-I", "-S", file, directory, *args],
                            directory, tmp_path, preload, settings, cwd)
         assert done.status == status, done.errors
         return done
 
     return run
+
+
+@pytest.fixture
+def actors(shim):
+    """Starts processes that are told what to do: actors(shimmed=True, env=None, venv="venv")."""
+    started = []
+
+    def start(shimmed: bool = True, env: dict | None = None, venv: str = "venv") -> Actor:
+        actor = Actor(shim if shimmed else "", env, venv)
+        started.append(actor)
+        return actor
+
+    yield start
+    for actor in started:
+        actor.clean_up()

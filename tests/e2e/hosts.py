@@ -131,11 +131,11 @@ class Server(Program):
     """A running server, up when the constructor returns."""
 
     def __init__(self, host: Host, data: Path, preload: str = "", trace: Optional[Path] = None,
-                 env: Optional[dict[str, str]] = None) -> None:
+                 env: Optional[dict[str, str]] = None, log: Optional[Path] = None) -> None:
         self.port = free_port()
-        self.log_path = data.parent / f"{data.name}-server.log"
-        with open(self.log_path, "a", encoding="utf-8") as log:
-            super().__init__(host.serve(data, self.port), preload, env, trace, log=log)
+        self.log_path = log or data.parent / f"{data.name}-server.log"
+        with open(self.log_path, "a", encoding="utf-8") as output:
+            super().__init__(host.serve(data, self.port), preload, env, trace, log=output)
         try:
             self.wait_until_up()
         except BaseException:

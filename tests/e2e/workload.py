@@ -81,6 +81,26 @@ def asked(collection: Any) -> dict[str, Any]:
     })
 
 
+def batch(first: int, count: int = BATCH) -> dict[str, Any]:
+    """Records whose content follows from their number alone."""
+    return records(first, first, count)
+
+
+def wrong(collection: Any, firsts: list[int], count: int = BATCH) -> list[str]:
+    """Ids of these batches that are not there, have another vector, or cannot be found by it."""
+    out = []
+    for first in firsts:
+        want = batch(first, count)
+        got = collection.get(ids=want["ids"], include=["embeddings", "documents"])
+        have = {i: (np.asarray(e, np.float32).tobytes(), d) for i, e, d in
+                zip(got["ids"], got["embeddings"], got["documents"])}
+        near = collection.query(query_embeddings=want["embeddings"], n_results=1, include=[])["ids"]
+        for i, e, d, n in zip(want["ids"], want["embeddings"], want["documents"], near):
+            if have.get(i) != (np.asarray(e, np.float32).tobytes(), d) or n != [i]:
+                out.append(i)
+    return out
+
+
 def names(client: Any) -> list[str]:
     return sorted(c if isinstance(c, str) else c.name for c in client.list_collections())
 
