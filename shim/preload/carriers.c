@@ -31,6 +31,7 @@ struct carrier {
 };
 
 static struct carrier carriers[CARRIERS];
+static atomic_flag making = ATOMIC_FLAG_INIT;
 /* Which carrier holds RESERVED as a fence, number + 1. */
 static _Atomic int fences[AREAS];
 
@@ -155,15 +156,10 @@ static int open_again(int fd)
 	return again < 0 ? sys_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0) : again;
 }
 
-void carrier_make(union slot s, int fd)
+static void make(union slot s, int fd, const struct stat *st)
 {
-	struct area *a = area_of(s);
-	struct stat st;
 	int i;
 
-	if ((s.role != ROLE_DATABASE && s.role != ROLE_SHM) || !is_usable(a, fd) ||
-	    sys_fstat(fd, &st) < 0 || find(&st, s.object))
-		return;
 	sweep();
 	for (i = 0; i < CARRIERS; i++) {
 		struct carrier *c = &carriers[i];
@@ -171,8 +167,8 @@ void carrier_make(union slot s, int fd)
 
 		if (!atomic_compare_exchange_strong(&c->state, &unused, 1))
 			continue;
-		c->dev = st.st_dev;
-		c->ino = st.st_ino;
+		c->dev = st->st_dev;
+		c->ino = st->st_ino;
 		c->object = s.object;
 		c->area = s.area;
 		c->role = s.role;
@@ -182,6 +178,21 @@ void carrier_make(union slot s, int fd)
 			atomic_store_explicit(&c->state, 2, memory_order_release);
 		return;
 	}
+}
+
+/* One thread at a time: two carriers of one library would hide its locks from each other. */
+void carrier_make(union slot s, int fd)
+{
+	struct stat st;
+
+	if ((s.role != ROLE_DATABASE && s.role != ROLE_SHM) || !is_usable(area_of(s), fd) ||
+	    sys_fstat(fd, &st) < 0 || find(&st, s.object))
+		return;
+	while (atomic_flag_test_and_set(&making))
+		SYS0(SYS_sched_yield);
+	if (!find(&st, s.object))
+		make(s, fd, &st);
+	atomic_flag_clear(&making);
 }
 
 /* ---- the fence ---- */
@@ -321,6 +332,7 @@ void carriers_fork(void)
 {
 	int i;
 
+	atomic_flag_clear(&making);
 	for (i = 0; i < CARRIERS; i++) {
 		if (atomic_load(&carriers[i].state) == 2)
 			hidden_release(&carriers[i].fd);

@@ -162,23 +162,6 @@ static int try_lock(struct area *a)
 	return hidden_adopt(fd, &a->writer_fd);
 }
 
-static int lock_or_wait(struct area *a)
-{
-	uint64_t until = oplog_now() + settings.wait;
-	const struct timespec pause = {0, 50000000};
-	int r;
-
-	for (;;) {
-		r = try_lock(a);
-		if (r == -EINTR)
-			continue;
-		if (r != -EAGAIN || settings.single_writer != SINGLE_WRITER_WAIT ||
-		    oplog_now() >= until)
-			return r;
-		SYS2(SYS_nanosleep, &pause, NULL);
-	}
-}
-
 /* ---- becoming the writer ---- */
 
 static void say_unlocked(const struct area *a)
@@ -192,9 +175,31 @@ static void say_unlocked(const struct area *a)
 			 NULL);
 }
 
+static int claim(struct area *a)
+{
+	int r = 0;
+
+	while (atomic_flag_test_and_set(&a->writer_claim)) /* another thread is at it */
+		SYS0(SYS_sched_yield);
+	if (!writer_is_ours(a)) {
+		int tries = 0;
+
+		do
+			r = try_lock(a);
+		while (r == -EINTR && ++tries < 100);
+		if (r >= 0) {
+			atomic_store(&a->writer, shim_pid);
+			oplog_feature(&a->log, OPLOG_HAS_WRITER, true);
+		}
+	}
+	atomic_flag_clear(&a->writer_claim);
+	return r;
+}
+
 /* 0: this process is the writer (or there can be no lock, which is said); -EBUSY: another is. */
 static int become(struct area *a)
 {
+<<<<<<< Updated upstream
 	const struct timespec pause = {0, 1000000};
 	uint32_t nobody = 0;
 	int r;
@@ -213,6 +218,10 @@ static int become(struct area *a)
 		oplog_feature(&a->log, OPLOG_HAS_WRITER, true);
 	}
 	atomic_store(&a->writer_claim, 0);
+=======
+	int r = a->store_fd < 0 ? 0 : claim(a);
+
+>>>>>>> Stashed changes
 	if (r == -EAGAIN)
 		return -EBUSY;
 	if (r < 0)
@@ -238,15 +247,18 @@ static bool is_foreign(struct area *a)
 void writer_look(struct area *a)
 {
 	struct stat st;
+	int r;
 
 	if (!writer_is_ours(a) || a->writer_fd <= 0 || sys_fstat(a->writer_fd, &st) < 0 ||
 	    st.st_nlink > 0)
 		return;
-	shim_say(a->spelling[0], ": ", STORE_NAME "/" LOCK_NAME,
-		 " was removed while this process is the writer; it is made again. Nothing in the "
-		 "store may be removed while a backend runs.",
-		 NULL);
-	if (try_lock(a) < 0)
+	r = try_lock(a);
+	if (r >= 0)
+		shim_say(a->spelling[0], ": ", STORE_NAME "/" LOCK_NAME,
+			 " was removed while this process is the writer; it is made again. "
+			 "Nothing in the store may be removed while a backend runs.",
+			 NULL);
+	else
 		say_unlocked(a);
 }
 
@@ -289,6 +301,11 @@ static enum intent intent_of_lock(const struct change *c)
 										    : READS;
 }
 
+static bool is_opening(enum oplog_op op)
+{
+	return op == OP_OPEN || op == OP_OPENAT || op == OP_CREAT;
+}
+
 static enum intent intent_of(const struct change *c)
 {
 	switch (c->op) {
@@ -310,9 +327,13 @@ static enum intent intent_of(const struct change *c)
 	}
 }
 
-static void refuse(const struct change *c, int error, bool falls_back)
+static int refuse(const struct change *c, enum intent intent)
 {
 	struct area *a = area_of(c->slot);
+	/* SQLite reports EPERM at once; for EAGAIN it would wait as long as its busy timeout. */
+	int error = c->op == OP_LOCK ? -EPERM : -EBUSY;
+	/* SQLite then opens the database for reading by itself. */
+	bool falls_back = intent == MAY_WRITE && c->slot.role == ROLE_DATABASE;
 	struct holder h;
 
 	read_holder(a, &h);
@@ -327,6 +348,38 @@ static void refuse(const struct change *c, int error, bool falls_back)
 		", stop that process, or send the writes to it (client/server), or let "
 		"this one wait (CHROMASHIM_SINGLE_WRITER=wait).",
 		NULL});
+	return error;
+}
+
+/*
+ * Only while opening the database: later this process may have a lock that
+ * the writer itself waits for. True: the other has ended.
+ */
+static bool wait_for_end(struct area *a, const struct change *c)
+{
+	const struct timespec pause = {0, 50000000};
+	uint64_t until = oplog_now() + settings.wait;
+	struct holder h;
+
+	if (settings.single_writer != SINGLE_WRITER_WAIT || !is_opening(c->op) ||
+	    c->slot.role != ROLE_DATABASE)
+		return false;
+	read_holder(a, &h);
+	shim_say(a->spelling[0], ": waiting for process ", h.pid, " (", h.command,
+		 ") to end, which is writing this directory since ", h.since, NULL);
+	while (is_foreign(a)) {
+		if (oplog_now() >= until)
+			return false;
+		SYS2(SYS_nanosleep, &pause, NULL);
+	}
+	return true;
+}
+
+static bool is_allowed(struct area *a, enum intent intent)
+{
+	if (intent == READS)
+		return true;
+	return intent == MAY_WRITE ? !is_foreign(a) : become(a) == 0;
 }
 
 int writer_check(const struct change *c)
@@ -337,11 +390,8 @@ int writer_check(const struct change *c)
 	if (writer_is_ours(a) || settings.single_writer == SINGLE_WRITER_OFF)
 		return 0;
 	intent = intent_of(c);
-	if (intent == READS || (intent == MAY_WRITE && !is_foreign(a)) ||
-	    (intent == WRITES && become(a) == 0))
-		return 0;
-	/* SQLite then opens the database for reading by itself. */
-	refuse(c, c->op == OP_LOCK ? -EPERM : -EBUSY,
-	       intent == MAY_WRITE && c->slot.role == ROLE_DATABASE);
-	return c->op == OP_LOCK ? -EPERM : -EBUSY;
+	while (!is_allowed(a, intent))
+		if (!wait_for_end(a, c))
+			return refuse(c, intent);
+	return 0;
 }
