@@ -183,8 +183,8 @@ static void look(unsigned area)
 	if (ask(a->spelling[0], &fs) && fs.f_blocks) {
 		r->free = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize;
 		/* as df counts: what is reserved for others is not there at all */
-		r->total = ((uint64_t)fs.f_blocks - (uint64_t)fs.f_bfree) * (uint64_t)fs.f_bsize +
-			   r->free;
+		r->total =
+		    ((uint64_t)fs.f_blocks - (uint64_t)fs.f_bfree) * (uint64_t)fs.f_bsize + r->free;
 		shortage = shortage_of(r, &fs, now);
 		if ((atomic_exchange(&r->shortage, shortage) != ENOUGH) != (shortage != ENOUGH))
 			oplog_feature(&a->log, OPLOG_SPACE_LOW, shortage != ENOUGH);

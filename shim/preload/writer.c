@@ -177,13 +177,17 @@ static void say_unlocked(const struct area *a)
 
 static int claim(struct area *a)
 {
-	int r = 0;
+	const struct timespec pause = {0, 1000000};
+	uint32_t nobody = 0;
+	int tries = 0, r = 0;
 
-	while (atomic_flag_test_and_set(&a->writer_claim)) /* another thread is at it */
-		SYS0(SYS_sched_yield);
+	while (!atomic_compare_exchange_strong(&a->writer_claim, &nobody, thread_id())) {
+		if (nobody == thread_id())
+			return 0; /* a signal handler on top of the claim; it is told in time */
+		nobody = 0;
+		SYS2(SYS_nanosleep, &pause, NULL);
+	}
 	if (!writer_is_ours(a)) {
-		int tries = 0;
-
 		do
 			r = try_lock(a);
 		while (r == -EINTR && ++tries < 100);
@@ -192,36 +196,15 @@ static int claim(struct area *a)
 			oplog_feature(&a->log, OPLOG_HAS_WRITER, true);
 		}
 	}
-	atomic_flag_clear(&a->writer_claim);
+	atomic_store(&a->writer_claim, 0);
 	return r;
 }
 
 /* 0: this process is the writer (or there can be no lock, which is said); -EBUSY: another is. */
 static int become(struct area *a)
 {
-<<<<<<< Updated upstream
-	const struct timespec pause = {0, 1000000};
-	uint32_t nobody = 0;
-	int r;
+	int r = writer_is_ours(a) || a->store_fd < 0 ? 0 : claim(a);
 
-	if (writer_is_ours(a) || a->store_fd < 0)
-		return 0;
-	while (!atomic_compare_exchange_strong(&a->writer_claim, &nobody, thread_id())) {
-		if (nobody == thread_id())
-			return 0; /* a signal handler on top of the claim; it is told in time */
-		nobody = 0;
-		SYS2(SYS_nanosleep, &pause, NULL);
-	}
-	r = writer_is_ours(a) ? 0 : lock_or_wait(a);
-	if (r >= 0) {
-		atomic_store(&a->writer, shim_pid);
-		oplog_feature(&a->log, OPLOG_HAS_WRITER, true);
-	}
-	atomic_store(&a->writer_claim, 0);
-=======
-	int r = a->store_fd < 0 ? 0 : claim(a);
-
->>>>>>> Stashed changes
 	if (r == -EAGAIN)
 		return -EBUSY;
 	if (r < 0)
