@@ -4,11 +4,18 @@
  * stream is one of fopencookie(), whose reads and writes are ours, and fileno() knows its
  * descriptor.
  */
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "preload/call.h"
+
+/* Of glibc's FILE._flags; fixed by its ABI (libio.h). */
+#define NO_READS 0x0004
+#define NO_WRITES 0x0008
+#define APPENDING 0x1000
+#define PUTTING 0x0800
 
 /* The cookie stream of a descriptor. */
 static FILE *_Atomic stream_of[SLOTS];
@@ -172,37 +179,85 @@ int do_fseek(FILE *stream, off_t offset, int whence)
 	return REAL_LATE(fseeko)(stream, offset, whence);
 }
 
-/* A stream cannot change its kind: the old one is closed, a new one takes its place. */
-static FILE *replace(FILE *old, FILE *new)
+/* Opens the path at the number that the stream had, as libc does. */
+static bool open_over(void *caller, const char *path, int flags, int fd)
 {
-	if (!new) {
-		fclose(old);
+	int new = do_open(caller, path, flags, 0666);
+
+	if (new < 0)
+		return false;
+	if (new != fd) {
+		do_dup3(new, fd, flags & O_CLOEXEC);
+		do_close(new);
+	}
+	return true;
+}
+
+/* A cookie stream stays one, whatever it is on; callers may go on using the old pointer. */
+static FILE *reopen_ours(void *caller, const char *path, int flags, FILE *stream)
+{
+	int fd = stream->_fileno;
+
+	fflush(stream); /* it may be the same file, and about to be truncated */
+	__fpurge(stream);
+	if (path && !open_over(caller, path, flags, fd)) {
+		fclose(stream);
 		return NULL;
 	}
-	if (old == stdin)
+	if (!path && (flags & O_APPEND))
+		do_fcntl(fd, F_SETFL, (unsigned long)(real.fcntl(fd, F_GETFL, 0) | O_APPEND));
+	stream->_flags &= ~(NO_READS | NO_WRITES | APPENDING | PUTTING);
+	stream->_IO_read_base = stream->_IO_read_ptr = stream->_IO_read_end = stream->_IO_buf_base;
+	stream->_IO_write_base = stream->_IO_write_ptr = stream->_IO_write_end =
+	    stream->_IO_buf_base;
+	if ((flags & O_ACCMODE) == O_RDONLY)
+		stream->_flags |= NO_WRITES;
+	if ((flags & O_ACCMODE) == O_WRONLY)
+		stream->_flags |= NO_READS;
+	if (flags & O_APPEND)
+		stream->_flags |= APPENDING;
+	stream->_offset = -1; /* libc's memory of the position */
+	clearerr(stream);
+	if ((flags & O_APPEND) && (flags & O_ACCMODE) == O_WRONLY)
+		sys_lseek(fd, 0, SEEK_END);
+	return stream;
+}
+
+/*
+ * libc's own stream cannot become a cookie stream. A new one is put on the same descriptor, and in
+ * place of a standard one; the old one is left as it is, unused, for callers that keep its pointer.
+ */
+static FILE *reopen_theirs(void *caller, const char *path, const char *mode, int flags,
+			   FILE *stream)
+{
+	int fd = REAL_LATE(fileno)(stream);
+	FILE *new;
+
+	fflush(stream);
+	if (fd < 0 || !open_over(caller, path, flags, fd)) {
+		fclose(stream);
+		return NULL;
+	}
+	new = stream_on(fd, mode);
+	if (new &&stream == stdin)
 		stdin = new;
-	else if (old == stdout)
+	else if (new &&stream == stdout)
 		stdout = new;
-	else if (old == stderr)
+	else if (new &&stream == stderr)
 		stderr = new;
-	fclose(old);
 	return new;
 }
 
 FILE *do_freopen(void *caller, const char *path, const char *mode, FILE *stream)
 {
-	bool ours = is_ours(stream);
-	struct place place;
 	int flags = mode ? open_flags(mode) : -1;
+	struct place place;
 
-	if (flags < 0 || (!ours && !path))
+	if (flags >= 0 && is_ours(stream))
+		return reopen_ours(caller, path, flags, stream);
+	if (flags < 0 || !path || !place_find_for_open(&place, AT_FDCWD, path, flags))
 		return REAL_LATE(freopen)(path, mode, stream);
-	if (!path) /* another mode for the same file */
-		return replace(stream, do_fdopen(do_dup(stream->_fileno), mode));
-	if (!ours && !place_find_for_open(&place, AT_FDCWD, path, flags))
-		return REAL_LATE(freopen)(path, mode, stream);
-	fflush(stream); /* it may be the same file, and about to be truncated */
-	return replace(stream, do_fopen(caller, path, mode));
+	return reopen_theirs(caller, path, mode, flags, stream);
 }
 
 void streams_adopt(int fd)
