@@ -14,6 +14,7 @@
 #   sanitize         unit tests under ASan and UBSan, the threaded ones also under TSan
 #   fuzz             libFuzzer, FUZZ_SECONDS each; fuzz-replay: the corpora with any compiler
 #   bench            what the shim costs (BENCH_ARGS="--json", "--quick")
+#   torture          kills real Chroma in its persists, N times a host (1000), and cuts its power
 #   format, clean, help
 #
 # Variables
@@ -57,7 +58,7 @@ ALL_LDFLAGS = $(LDFLAGS) -Wl,--gc-sections -Wl,-z,relro,-z,now $(SAN_$(SAN))
 PRELOAD_FLAGS = -U_FORTIFY_SOURCE $(if $(filter %/real.c,$<),-fno-optimize-sibling-calls)
 
 # What compiles nothing by itself needs no libraries to be there.
-ifneq ($(filter-out clean help format check% sanitize fuzz fuzz-replay run demo bench uninstall,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out clean help format check% sanitize fuzz fuzz-replay run demo bench torture uninstall,$(or $(MAKECMDGOALS),all)),)
 # Without its overlay, which would put other headers before those that shim/preload stands in for.
 PACKAGES := sqlite3 libbsd libmd libzstd libxxhash
 ifneq ($(shell $(PKG_CONFIG) --exists --print-errors $(PACKAGES) || echo missing),)
@@ -83,7 +84,7 @@ link = $(Q)$(CC) $(ALL_LDFLAGS) $(LINK_FLAGS) -o $@ $(filter %.o %.a,$^)
 all: $(BUILD)/libchromashim.so $(BUILD)/chromashim
 export CHROMASHIM_BUILD = $(BUILD)
 .PHONY: all install uninstall run demo check check-unit check-e2e check-symbols check-format \
-	check-scripts check-aarch64 sanitize fuzz fuzz-replay bench format clean help FORCE
+	check-scripts check-aarch64 sanitize fuzz fuzz-replay bench torture format clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -109,6 +110,15 @@ $(BUILD)/lib%.a: $(BUILD)/flags
 # Only libc, and no symbol left open, except that sanitized code has some that its host provides.
 $(BUILD)/libchromashim.so: LINK_FLAGS = -shared $(if $(SAN),,-Wl,-z,defs) -Wl,-soname,$(@F)
 $(BUILD)/libchromashim.so: $(call objects,$(wildcard shim/preload/*.c)) $(BUILD)/libcore.a
+	$(call say,LINK)
+	$(link)
+
+# The same, with faults on demand: see shim/preload/faults.h.
+$(BUILD)/obj-faults/shim/preload/%.o: shim/preload/%.c $(BUILD)/flags
+	$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) $(PRELOAD_FLAGS) -DCHROMASHIM_FAULTS -MMD -MP -c -o $@ $<
+$(BUILD)/libchromashim-faults.so: LINK_FLAGS = -shared -Wl,-soname,$(@F)
+$(BUILD)/libchromashim-faults.so: $(patsubst %.c,$(BUILD)/obj-faults/%.o,$(wildcard shim/preload/*.c)) $(BUILD)/libcore.a
 	$(call say,LINK)
 	$(link)
 
@@ -162,6 +172,10 @@ bench:
 	@$(call prepared,bench) $(BUILD)/bench/micro && \
 		exec build/venv/bin/python tests/bench/bench.py $(BENCH_ARGS)
 
+N ?= 1000
+torture:
+	@$(call prepared,check) && exec build/venv/bin/python tests/torture.py $(N)
+
 check:
 	@tests/run
 check-unit check-e2e check-symbols check-format check-scripts check-aarch64:
@@ -178,4 +192,4 @@ clean:
 help:
 	@sed -n '/^# Targets/,/^$$/s/^# \{0,1\}//p' Makefile
 
--include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD)/obj $(BUILD)/obj-faults -name '*.d' 2>/dev/null)

@@ -388,6 +388,10 @@ static int undo_group(struct work *w, const char *name, bool own)
 		return 0;
 	}
 	r = put_back(w);
+	if (r == -ENOENT) { /* its deletion was under way */
+		o->result = ROLLBACK_GONE;
+		r = 0;
+	}
 	return r < 0 ? r : forget(w, name);
 }
 

@@ -6,6 +6,7 @@
 
 #include <sys/uio.h>
 
+#include "preload/faults.h"
 #include "preload/persists.h"
 #include "preload/refuse.h"
 #include "preload/shim.h"
@@ -49,6 +50,19 @@ static void persist_end(struct change *c, int64_t ret)
 		persist_change_end(c, ret);
 }
 
+/* In tests. */
+static bool change_fails(struct change *c)
+{
+	int error = fault_of_change(c);
+
+	if (!error)
+		return false;
+	errno = error;
+	c->result = -1;
+	change_end(c, -1);
+	return true;
+}
+
 enum change_verdict change_begin(struct change *c)
 {
 	int saved = errno, refused = refusal_of(c);
@@ -62,11 +76,13 @@ enum change_verdict change_begin(struct change *c)
 	if (c->target)
 		record_mention(c->claim, c->slot.area, c->target->slot.name);
 	errno = saved;
+	fault_point();
 	if (persist_begin(c) == CHANGE_ANSWERED) {
 		oplog_end(c->claim, c->result < 0 ? -(int64_t)errno : c->result);
 		return CHANGE_ANSWERED;
 	}
-	return CHANGE_GO;
+	fault_point();
+	return change_fails(c) ? CHANGE_ANSWERED : CHANGE_GO;
 }
 
 bool change_retry(struct change *c)
@@ -140,6 +156,7 @@ void change_end(struct change *c, int64_t ret)
 {
 	int saved = errno;
 
+	fault_point();
 	fix_offset(c, ret);
 	oplog_end(c->claim, ret < 0 ? -(int64_t)saved : ret);
 	if (ret >= 0 && of_sqlite(c->slot))

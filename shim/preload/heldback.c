@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "preload/faults.h"
 #include "preload/persist_state.h"
 #include "preload/shim.h"
 
@@ -97,7 +98,10 @@ static int write_held(struct group *g)
 
 		memcpy(&h, g->held + at, sizeof(h));
 		at += sizeof(h);
-		r = write_all(g->files[h.file].fd, g->held + at, h.length, h.offset);
+		fault_point();
+		r = fault_of_held(h.file);
+		if (r == 0)
+			r = write_all(g->files[h.file].fd, g->held + at, h.length, h.offset);
 		at += padded(h.length);
 	}
 	return r;

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #include "core/rollback.h"
+#include "preload/faults.h"
 #include "preload/persist_state.h"
 #include "preload/settings.h"
 #include "preload/shim.h"
@@ -78,7 +79,9 @@ static void remove_undo(const struct group *g)
 	unsigned i;
 
 	undo_name(name, &g->header, UNDO_SUFFIX);
+	fault_point();
 	sys_unlinkat(undofd, name, 0);
+	fault_point();
 	if (g->power && g->undo_known)
 		sys_fsync(undofd);
 	for (i = 0; i < UNDO_FILES; i++) {

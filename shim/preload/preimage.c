@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "preload/faults.h"
 #include "preload/persist_state.h"
 #include "preload/shim.h"
 
@@ -231,8 +232,10 @@ static int exchange(struct group *g, unsigned file, const struct stat *old, bool
 	strcpy(fresh, moved);
 	memcpy(fresh + strlen(fresh) - 5, "fresh", 5);
 	r = replace ? make_fresh(g, fresh, old) : 0;
+	fault_point();
 	if (r == 0)
 		r = link_aside(g, file, moved);
+	fault_point();
 	if (r == 0) {
 		g->undo_synced = g->undo_known = false;
 		r = undo_put(&g->undo, UNDO_MOVED, file, 0);
@@ -241,6 +244,7 @@ static int exchange(struct group *g, unsigned file, const struct stat *old, bool
 		r = held_release(g);
 	if (r == 0 && replace && g->state == GROUP_OPEN) {
 		file_path(path, g, file);
+		fault_point();
 		r = sys_renameat(undofd, fresh, areas[g->area].root_fd, path);
 	}
 	if (r < 0 || g->state != GROUP_OPEN) {

@@ -24,6 +24,8 @@ COMMAND = BUILD / "chromashim"
 WORKLOAD = Path(__file__).with_name("workload.py")
 # Python and Chroma as they are, whatever the environment of the tests says.
 ENV = {"ANONYMIZED_TELEMETRY": "False", "PYTHONDONTWRITEBYTECODE": "1", "CHROMASHIM_LOG_SIZE": "",
+       # With power durability some writes are made later than they are recorded.
+       "CHROMASHIM_DURABILITY": "process",
        "CHROMASHIM_DIR": "", "CHROMASHIM_STORE": "", "CHROMASHIM": ""}
 START_TIMEOUT = 60
 NODE_SERVER = """

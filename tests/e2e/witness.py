@@ -23,6 +23,7 @@ from typing import Iterable, Optional
 import oplog_reader
 
 STORE = ".chromashim"
+HIDDEN = 512  # the shim's descriptors are at and above this number, no host's are
 ANY = "*"  # a path that is not known
 
 # Calls that change bytes, length, names, attributes or locks; the rest of the list is needed to
@@ -34,7 +35,7 @@ TRACED = """
     rename renameat renameat2 unlink unlinkat rmdir mkdir mkdirat link linkat symlink symlinkat
     mknod mknodat chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat
     utime utimes futimesat utimensat setxattr lsetxattr fsetxattr
-    removexattr lremovexattr fremovexattr fcntl flock
+    removexattr lremovexattr fremovexattr fcntl flock dup dup2 dup3
     lseek read readv chdir fchdir clone clone3 fork vfork
 """.split()
 
@@ -215,6 +216,7 @@ class Thread:
         self.strace, self.tid, self.cwd = strace, tid, strace.cwd
         self.descriptors: dict[int, str] = {}  # what was opened last, for /proc/self/fd
         self.positions: dict[int, int] = {}  # as told by the lseek just before
+        self.own: set[int] = set()  # descriptors of the shim itself, before they are moved up
         self.appending: set[int] = set()  # descriptors that write at the end, wherever they are
         self.maps: dict[int, tuple[int, str]] = {}  # writable shared ones: start -> size, path
 
@@ -265,8 +267,15 @@ class Thread:
 
     # -- paths and descriptors
 
+    def of_the_shim(self, directory: str) -> bool:
+        """Relative to a directory that the shim keeps open: a segment's file in its own hands."""
+        match = FD.match(directory)
+        return bool(match) and match[1].isdigit() and int(match[1]) >= HIDDEN
+
     def fd(self, text: str) -> Optional[str]:
         match = FD.match(text)
+        if match and match[1].isdigit() and int(match[1]) in self.own:
+            return None
         return self.strace.root.relative(plain(match[2])) if match and match[2] else None
 
     def at(self, directory: str, path: str) -> Optional[str]:
@@ -274,6 +283,8 @@ class Thread:
         if name is None:
             return None
         match = FD.match(directory)
+        if self.of_the_shim(directory):
+            return None
         base = plain(match[2]) if match and match[2] else self.cwd
         if name == "":  # AT_EMPTY_PATH
             return self.strace.root.relative(base)
@@ -295,6 +306,7 @@ class Thread:
         words = set(flags.split("|"))
         if value is not None and value >= 0:
             (self.appending.add if "O_APPEND" in words else self.appending.discard)(value)
+            self.own.discard(value)
         if path is None or not words & {"O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC", "O_TMPFILE"}:
             return None
         return Event("open", path)
@@ -305,7 +317,10 @@ class Thread:
     def do_openat(self, _name, a, value):
         if a[1].startswith('"/proc/self/fd/') and a[2] == "O_RDWR|O_CLOEXEC":
             return None  # the shim itself, for locks that last
-        return self.opened(self.at(a[0], a[1]), a[2], value)
+        event = self.opened(self.at(a[0], a[1]), a[2], value)
+        if value is not None and value >= 0 and self.of_the_shim(a[0]):
+            self.own.add(value)
+        return event
 
     def do_openat2(self, _name, a, value):
         match = re.search(r"flags=([A-Z_|]+)", a[2])
@@ -471,6 +486,11 @@ class Thread:
         return Event("lock", path, offset=number(fields["l_start"]), length=number(fields["l_len"]),
                      detail=LOCKS[fields["l_type"]])
 
+    def do_dup3(self, _name, a, value):
+        if value is not None and value >= 0:
+            appends = int(FD.match(a[0])[1]) in self.appending
+            (self.appending.add if appends else self.appending.discard)(value)
+
     def do_flock(self, _name, a, _value):
         return self.name("flock", self.fd(a[0]))
 
@@ -489,6 +509,7 @@ class Thread:
 LOCKS = {"F_RDLCK": "read", "F_WRLCK": "write", "F_UNLCK": "unlock"}
 
 FAMILY = {
+    "dup": "dup3", "dup2": "dup3",
     "writev": "write", "readv": "read", "pwritev2": "pwritev", "fdatasync": "fsync", "syncfs": "fsync",
     "renameat2": "renameat", "rmdir": "unlink", "mkdir": "unlink", "mknod": "unlink",
     "mknodat": "mkdirat", "fchmodat2": "fchmodat", "lchown": "chown", "utimes": "utime",
@@ -573,16 +594,35 @@ def recorded(directory: Path) -> Log:
 # ---- comparing ----
 
 LOCK_KINDS = {"lock", "flock"}
+RESERVED = 0x40000001
 
 
 def without_results_of_maps(event: Event) -> Event:
     return replace(event, result=None) if event.kind == "mmap" and (event.result or 0) >= 0 else event
 
 
+def without_the_fence(event: Event) -> list[Event]:
+    """The shim keeps SQLite's RESERVED byte between transactions: it unlocks around it. So no side
+    says anything of unlocking that byte."""
+    if event.detail != "unlock" or event.offset is None or not event.path.endswith("chroma.sqlite3"):
+        return [event]
+    end = event.offset + event.length if event.length else None
+    if event.offset > RESERVED or end is not None and end <= RESERVED:
+        return [event]
+    parts = []
+    if event.offset < RESERVED:
+        parts.append(replace(event, length=RESERVED - event.offset))
+    if end is None or end > RESERVED + 1:
+        parts.append(replace(event, offset=RESERVED + 1,
+                             length=end - RESERVED - 1 if end is not None else 0))
+    return parts
+
+
 def side(threads: Threads, locks: bool) -> Threads:
     out = {}
     for tid, events in threads.items():
-        kept = [without_results_of_maps(e) for e in events if locks or e.kind not in LOCK_KINDS]
+        kept = [without_results_of_maps(part) for e in events if locks or e.kind not in LOCK_KINDS
+                for part in without_the_fence(e)]
         if kept:
             out[tid] = kept
     return out

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Faults on demand, for tests. Compiled in with -DCHROMASHIM_FAULTS alone, which makes
+ * libchromashim-faults.so; in the library itself nothing of this is left.
+ *
+ * CHROMASHIM_FAULT=kill:K    SIGKILL at the K-th point: before, around and after every change, and
+ *			      at the steps of a persist's own work
+ *		    error:K:E the K-th write, truncation or creation fails with errno E, and so do
+ *			      all after it that are made to the same file
+ *		    count     says at the end how many points and writes there were
+ */
+#ifndef PRELOAD_FAULTS_H
+#define PRELOAD_FAULTS_H
+
+#include "preload/change.h"
+
+#ifdef CHROMASHIM_FAULTS
+void fault_point(void);
+/* 0, or the errno with which this change is to fail. */
+int fault_of_change(const struct change *c);
+/* The same for a write that was held back, to the file of that number in its segment; -errno. */
+int fault_of_held(unsigned file);
+void fault_count(void);
+#else
+static inline void fault_point(void)
+{
+}
+
+static inline int fault_of_change(const struct change *c)
+{
+	(void)c;
+	return 0;
+}
+
+static inline int fault_of_held(unsigned file)
+{
+	(void)file;
+	return 0;
+}
+
+static inline void fault_count(void)
+{
+}
+#endif
+
+#endif

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""Upserts until it is killed, and tells afterwards whether everything is there.
+
+    persist_load.py            reads lines "TARGET BATCHES" from stdin; for each it forks a child,
+                               prints its pid, waits for it and prints "ended STATUS"
+
+TARGET is a directory (PersistentClient) or host:port (HttpClient). What batch number k holds is a
+function of k, so BATCHES, the number acknowledged so far, says what must be there; the batch after
+those may be there as a whole. The child prints "verified N" (batches found) or "broken REASON", and
+then, for each further batch, "ack N". Without a target: "TARGET BATCHES only" stops after verifying.
+"""
+
+import os
+import sys
+from typing import Any, Optional
+
+os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
+
+import chromadb  # noqa: E402
+import numpy as np  # noqa: E402
+from chromadb.config import Settings  # noqa: E402
+
+DIMENSIONS = 768
+BATCH = 50
+AGAIN = 10  # records of an earlier batch that a batch upserts anew
+METADATA = {"hnsw:space": "l2", "hnsw:batch_size": 100, "hnsw:sync_threshold": 200,
+            "hnsw:num_threads": 1}
+
+
+def batch(number: int) -> dict[str, np.ndarray]:
+    """New records, and a few old ones with other vectors."""
+    rng = np.random.default_rng(number)
+    ids = [f"id-{n}" for n in range(number * BATCH, (number + 1) * BATCH)]
+    if number:
+        first = int(rng.integers(0, number * BATCH - AGAIN + 1))
+        ids += [f"id-{n}" for n in range(first, first + AGAIN)]
+    return dict(zip(ids, rng.random((len(ids), DIMENSIONS), dtype=np.float32)))
+
+
+def connect(target: str) -> Any:
+    settings = Settings(anonymized_telemetry=False)
+    if os.path.isabs(target):
+        return chromadb.PersistentClient(target, settings=settings)
+    host, port = target.rsplit(":", 1)
+    return chromadb.HttpClient(host, int(port), settings=settings)
+
+
+def differs(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> Optional[str]:
+    if found.keys() != expected.keys():
+        missing = sorted(expected.keys() - found.keys())
+        return f"{len(missing)} missing {missing[:3]}, {len(found) - len(expected) + len(missing)} extra"
+    wrong = [i for i, vector in expected.items() if not np.array_equal(found[i], vector)]
+    return f"{len(wrong)} with other embeddings {wrong[:3]}" if wrong else None
+
+
+def recall(collection: Any, expected: dict[str, np.ndarray]) -> float:
+    """Of the ten nearest to twenty random points, how many are found."""
+    if len(expected) < 20:
+        return 1.0
+    ids = list(expected)
+    matrix = np.stack([expected[i] for i in ids])
+    points = np.random.default_rng(7).random((20, DIMENSIONS), dtype=np.float32)
+    found = collection.query(query_embeddings=points.tolist(), n_results=10, include=["distances"])
+    hits = 0
+    for point, near in zip(points, found["ids"]):
+        order = np.argsort(((matrix - point) ** 2).sum(axis=1))[:10]
+        hits += len({ids[i] for i in order} & set(near))
+    return hits / 200
+
+
+def everything(collection: Any) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+    while True:
+        page = collection.get(include=["embeddings"], limit=500, offset=len(found))
+        if not page["ids"]:
+            return found
+        found |= zip(page["ids"], np.asarray(page["embeddings"], dtype=np.float32))
+
+
+def verify(collection: Any, batches: int) -> tuple[Optional[str], int]:
+    expected: dict[str, np.ndarray] = {}
+    for number in range(batches):
+        expected |= batch(number)
+    found = everything(collection)
+    if collection.count() != len(found):
+        return f"count {collection.count()}, but {len(found)} records", 0
+    problem = differs(found, expected)
+    if problem:
+        if differs(found, expected | batch(batches)) is not None:
+            return problem, 0
+        expected |= batch(batches)
+        batches += 1
+    share = recall(collection, expected)
+    return (f"recall {share}" if share < 0.8 else None), batches
+
+
+def tell(text: str) -> None:
+    os.write(1, f"{text}\n".encode())
+
+
+def run(target: str, batches: int, only: bool) -> None:
+    try:
+        collection = connect(target).get_or_create_collection("books", metadata=METADATA)
+        problem, batches = verify(collection, batches)
+    except Exception as error:  # whatever Chroma says, it is broken
+        problem = f"{type(error).__name__}: {error}"
+    if problem:
+        tell("broken " + problem.replace("\n", " ")[:300])
+        return
+    tell(f"verified {batches}")
+    while not only:
+        records = batch(batches)
+        try:
+            collection.upsert(ids=list(records), embeddings=list(records.values()))
+        except Exception as error:
+            tell("refused " + str(error).replace("\n", " ")[:300])
+            return
+        batches += 1
+        tell(f"ack {batches}")
+
+
+def main() -> None:
+    for line in sys.stdin:
+        target, batches, *more = line.split()
+        child = os.fork()
+        if not child:
+            run(target, int(batches), more == ["only"])
+            os._exit(0)
+        tell(f"pid {child}")
+        _, status = os.waitpid(child, 0)
+        tell(f"ended {status}")
+
+
+if __name__ == "__main__":
+    main()
