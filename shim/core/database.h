@@ -24,8 +24,9 @@ int database_open(const char *dir, sqlite3 **out);
 
 /*
  * The same for a database with a hot journal, which database_open() cannot read (-EROFS): as it
- * will be once SQLite has rolled the journal back. Nothing is written; while it is open, a lock
- * keeps others from rolling back. -EBUSY: somebody is doing that just now.
+ * will be once SQLite has rolled the journal back. Also for one in WAL mode that nobody has open:
+ * with its log, but without the files that SQLite would make. Nothing is written; while it is open,
+ * a lock keeps others from rolling back. -EBUSY: somebody is doing that just now.
  */
 int database_open_rolled_back(int dirfd, sqlite3 **out);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * A database with a hot journal, read as it will be once SQLite has rolled the journal back, but
- * without doing that: a VFS that takes the pages the journal holds from there.
+ * without doing that: a VFS that takes the pages the journal holds from there. In the same way a
+ * database in WAL mode that nobody has open: SQLite would leave -wal and -shm files behind.
  *
  * While it is open, a read lock on SQLite's SHARED range keeps others from rolling back.
  */
@@ -9,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -17,23 +19,28 @@
 #include "core/fileio.h"
 #include "core/sqlite_journal.h"
 #include "core/sqlite_page.h"
+#include "core/sqlite_wal.h"
 
 #define VFS_NAME "chromashim-rollback"
 #define JOURNAL_FILE DATABASE_FILE "-journal"
+#define WAL_FILE DATABASE_FILE "-wal"
+#define SHM_FILE DATABASE_FILE "-shm"
+#define SHM_USERS_BYTE 128 /* whoever has a WAL open holds a lock on it */
 #define SHARED_RANGE 510
 
 struct saved_page {
 	uint32_t page;
-	uint64_t at; /* of its content in the journal */
+	uint64_t at; /* of its content in the journal or log */
 };
 
 /* What the next open of the VFS opens, and then the file's own. */
 struct view {
-	int database, journal;
+	int database, journal; /* or log */
+	bool is_wal;
 	uint32_t page_size;
 	uint64_t size;
 	struct saved_page *pages; /* by number */
-	size_t count;
+	size_t count, room;
 };
 
 struct view_file {
@@ -67,25 +74,33 @@ static void keep_first(struct view *v)
 	v->count = to;
 }
 
+static int add_page(struct view *v, uint32_t page, uint64_t at)
+{
+	struct saved_page *more;
+
+	if (v->count == v->room) {
+		v->room = v->room ? 2 * v->room : 256;
+		more = realloc(v->pages, v->room * sizeof(*more));
+		if (!more)
+			return -ENOMEM;
+		v->pages = more;
+	}
+	v->pages[v->count].page = page;
+	v->pages[v->count++].at = at;
+	return 0;
+}
+
 static int collect_pages(struct view *v, struct sqlite_journal *j)
 {
 	struct sqlite_journal_record record;
-	struct saved_page *more;
-	size_t room = 0;
 	int r;
 
 	while ((r = sqlite_journal_next(j, &record)) == 1) {
-		if (record.page > j->header.page_count)
-			continue;
-		if (v->count == room) {
-			room = room ? 2 * room : 256;
-			more = realloc(v->pages, room * sizeof(*more));
-			if (!more)
-				return -ENOMEM;
-			v->pages = more;
-		}
-		v->pages[v->count].page = record.page;
-		v->pages[v->count++].at = j->bytes - j->header.page_size - 4;
+		r = record.page > j->header.page_count
+			? 0
+			: add_page(v, record.page, j->bytes - j->header.page_size - 4);
+		if (r < 0)
+			break;
 	}
 	return r;
 }
@@ -123,6 +138,77 @@ static int load_journal(struct view *v)
 	return r;
 }
 
+/* ---- the log ---- */
+
+/* Of each page the newest content, up to the last commit. */
+static void keep_last(struct view *v)
+{
+	size_t from, to = 0;
+
+	if (v->count)
+		qsort(v->pages, v->count, sizeof(*v->pages), by_page);
+	for (from = 0; from < v->count; from++) {
+		if (to > 0 && v->pages[from].page == v->pages[to - 1].page)
+			to--;
+		v->pages[to++] = v->pages[from];
+	}
+	v->count = to;
+}
+
+static int load_wal(struct view *v)
+{
+	struct sqlite_wal w;
+	struct sqlite_wal_frame frame;
+	struct file_source source;
+	size_t committed = 0;
+	int r = file_source_open(&source, v->journal);
+
+	if (r == 0)
+		r = sqlite_wal_open(&w, &source);
+	if (r < 0)
+		return r == -ENODATA || r == -EBADMSG || r == -EPROTONOSUPPORT ? 0 : r;
+	while ((r = sqlite_wal_next(&w, &frame)) == 1) {
+		r = add_page(v, frame.page,
+			     SQLITE_WAL_HEADER_SIZE + SQLITE_WAL_FRAME_SIZE +
+				 (w.frames - 1) *
+				     (SQLITE_WAL_FRAME_SIZE + (uint64_t)w.header.page_size));
+		if (r < 0)
+			break;
+		if (frame.commit_pages)
+			committed = v->count;
+	}
+	v->count = committed;
+	if (committed) {
+		v->page_size = w.header.page_size;
+		v->size = (uint64_t)w.page_count * w.header.page_size;
+	}
+	keep_last(v);
+	sqlite_wal_close(&w);
+	return r;
+}
+
+/* Whether a process has the log open; it then keeps what it needs in -shm. */
+static bool wal_is_in_use(int dirfd)
+{
+	struct flock lock = {
+	    .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = SHM_USERS_BYTE, .l_len = 1};
+	int fd = file_open_at(dirfd, SHM_FILE);
+	bool used = fd >= 0 && fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+
+	if (fd >= 0)
+		close(fd);
+	return used;
+}
+
+static bool is_wal(int database)
+{
+	unsigned char head[SQLITE_HEADER_SIZE];
+	struct sqlite_header header;
+
+	return file_read_at(database, head, sizeof(head), 0) == (ssize_t)sizeof(head) &&
+	       sqlite_header_parse(&header, head, sizeof(head)) == 0 && header.write_version == 2;
+}
+
 /* ---- the file ---- */
 
 static const struct saved_page *find(const struct view *v, uint64_t page)
@@ -146,6 +232,7 @@ static int view_read(sqlite3_file *file, void *buf, int n, sqlite3_int64 offset)
 	const struct view *v = &((struct view_file *)file)->view;
 	uint64_t at = (uint64_t)offset, end = at + (uint64_t)n;
 	char *out = buf;
+	uint64_t i;
 
 	if (end > v->size)
 		end = v->size > at ? v->size : at;
@@ -162,6 +249,10 @@ static int view_read(sqlite3_file *file, void *buf, int n, sqlite3_int64 offset)
 			return SQLITE_IOERR_READ;
 		if ((size_t)r < want)
 			break;
+		/* To SQLite it is a database without a log: the log is in the view already. */
+		for (i = 18; v->is_wal && i <= 19; i++)
+			if (i >= at && i < at + want)
+				out[i - at] = 1;
 		out += want;
 		at += want;
 	}
@@ -310,13 +401,16 @@ static int view_open(struct view *v, int dirfd)
 	r = lock_shared(v->database);
 	if (r < 0)
 		return r;
-	v->journal = file_open_at(dirfd, JOURNAL_FILE);
+	v->is_wal = is_wal(v->database);
+	v->journal = file_open_at(dirfd, v->is_wal ? WAL_FILE : JOURNAL_FILE);
 	if (v->journal < 0 && v->journal != -ENOENT)
 		return v->journal;
 	if (fstat(v->database, &st) < 0)
 		return -errno;
 	v->size = (uint64_t)st.st_size;
-	return v->journal < 0 ? 0 : load_journal(v);
+	if (v->journal < 0)
+		return 0;
+	return v->is_wal ? load_wal(v) : load_journal(v);
 }
 
 int database_open_rolled_back(int dirfd, sqlite3 **out)
@@ -342,8 +436,15 @@ int database_open_rolled_back(int dirfd, sqlite3 **out)
 int database_open_now(const char *dir, int dirfd, sqlite3 **out)
 {
 	int64_t ignored;
-	int r = database_open(dir, out);
+	int fd = file_open_at(dirfd, DATABASE_FILE), r;
+	bool is_idle_wal = fd >= 0 && is_wal(fd) && !wal_is_in_use(dirfd);
 
+	/* Before SQLite opens it: closing a descriptor drops the process's locks. */
+	if (fd >= 0)
+		close(fd);
+	r = is_idle_wal ? -EROFS : database_open(dir, out);
+	if (is_idle_wal)
+		*out = NULL;
 	if (r == 0)
 		r = database_number(*out, "SELECT count(*) FROM sqlite_master", NULL, &ignored);
 	if (r != -EROFS)

@@ -41,7 +41,10 @@ static void open_files(struct segment *s)
 	for (i = 0; i < FILES; i++) {
 		s->fd[i] = file_open_at(s->dirfd, file_names[i]);
 		if (s->fd[i] >= 0) {
-			file_source_open(&s->source[i], s->fd[i]);
+			if (i == LEVEL0 || i == LINKS)
+				file_source_open_data(&s->source[i], s->fd[i]);
+			else
+				file_source_open(&s->source[i], s->fd[i]);
 			fstat(s->fd[i], &s->stat[i]);
 		}
 	}
@@ -144,9 +147,9 @@ static void check_links(struct diagnosis *d, const struct segment *s, const stru
 	else if (links.bad_links)
 		diagnose_report(d, DIAGNOSE_GRAPH, place, "%llu links",
 				(unsigned long long)links.bad_links);
-	if (s->source[LINKS].size > 2 * links.bytes + RUNAWAY_SLACK)
+	if ((uint64_t)s->stat[LINKS].st_size > 2 * links.bytes + RUNAWAY_SLACK)
 		diagnose_report(d, DIAGNOSE_LINKS_RUNAWAY, place, "%llu bytes, %llu are used",
-				(unsigned long long)s->source[LINKS].size,
+				(unsigned long long)s->stat[LINKS].st_size,
 				(unsigned long long)links.bytes);
 }
 

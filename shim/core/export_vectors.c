@@ -109,7 +109,7 @@ static int open_index(struct export_vectors *v, int dirfd)
 	v->level0_fd = file_open_at(dirfd, HNSW_LEVEL0_FILE);
 	if (v->level0_fd < 0)
 		return v->level0_fd;
-	r = file_source_open(&v->level0_source, v->level0_fd);
+	r = file_source_open_data(&v->level0_source, v->level0_fd);
 	if (r == 0)
 		r = hnsw_level0_open(&v->level0, &header, &v->level0_source);
 	if (r < 0)

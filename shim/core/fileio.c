@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define HOLE_SLACK (64u << 10) /* zeros that sparse copying turned into a hole */
+
 static int is_plain_name(const char *name)
 {
 	return name[0] && strcmp(name, ".") != 0 && strcmp(name, "..") != 0 && !strchr(name, '/');
@@ -153,6 +155,23 @@ int file_source_open(struct file_source *source, int fd)
 	*source =
 	    (struct file_source){.read = read_descriptor, .size = (uint64_t)st.st_size, .fd = fd};
 	return 0;
+}
+
+int file_source_open_data(struct file_source *source, int fd)
+{
+	off_t at = 0, data, end = 0;
+	int r = file_source_open(source, fd);
+
+	/* From one extent to the next; a file system without holes has one. */
+	while (r == 0 && (data = lseek(fd, at, SEEK_DATA)) >= 0) {
+		end = lseek(fd, data, SEEK_HOLE);
+		if (end <= data)
+			return 0;
+		at = end;
+	}
+	if (r == 0 && errno == ENXIO && (uint64_t)end + HOLE_SLACK < source->size)
+		source->size = (uint64_t)end + HOLE_SLACK;
+	return r;
 }
 
 void file_source_memory(struct file_source *source, const void *data, size_t size)

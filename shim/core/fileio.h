@@ -51,6 +51,11 @@ struct file_source {
 
 /* The size is that of now. -EINVAL if fd is no regular file. */
 int file_source_open(struct file_source *source, int fd);
+/*
+ * The same without the hole at the end of a sparse file, but for 64 KiB of it: a file of terabytes
+ * that holds nothing is read in no time.
+ */
+int file_source_open_data(struct file_source *source, int fd);
 void file_source_memory(struct file_source *source, const void *data, size_t size);
 
 /* Reads exactly n bytes; -ENODATA if the source ends before. */

@@ -284,6 +284,10 @@ DAMAGE = {
                      {"database-short", "database-malformed"}),
     "database missing": (lambda d: (d / "chroma.sqlite3").unlink(), {"database-missing"}),
     "database empty": (lambda d: os.truncate(d / "chroma.sqlite3", 0), {"database-missing"}),
+    "terabytes of nothing": (lambda d: [
+        overwrite("header.bin", 12, struct.pack("<QQ", 2**32 - 2, 2**32 - 2))(d),
+        cut("data_level0.bin", 4 << 40)(d), cut("link_lists.bin", 4 << 40)(d)],
+        {"level0-short", "length-short", "links-short", "links-runaway", "labels-damaged"}),
     "a fifo": (lambda d: [(segment(d) / "length.bin").unlink(), os.mkfifo(segment(d) / "length.bin")],
                {"unreadable"}),
     "a link out": (lambda d: [(segment(d) / "header.bin").unlink(),
@@ -298,7 +302,8 @@ def test_damage_is_named(made, copy, chromashim, name):
     where = segment(copy)
     damage(copy)
     result = check(chromashim, copy)
-    assert codes(result) == expected
+    # behind the last element there is garbage, which may look like anything
+    assert codes(result) - ({"persist-torn"} if "terabytes" in name else set()) == expected
     for finding in result["findings"]:
         assert finding["means"] and finding["helps"] and "DIR" not in finding["helps"]
         if finding["segment"] and finding["file"]:
@@ -322,8 +327,11 @@ NO_DAMAGE = {
 @pytest.mark.parametrize("name", NO_DAMAGE)
 def test_no_false_alarm(copy, chromashim, name):
     NO_DAMAGE[name](copy)
+    before = tree(copy)
     result = check(chromashim, copy)
     assert result["verdict"] == "fine", result["findings"]
+    exported(chromashim, copy, "--no-embeddings")
+    assert tree(copy) == before  # also no -wal and -shm, and no journal rolled back
 
 
 @pytest.mark.parametrize("name", [n for n in DAMAGE if n not in ("page 1 lost", "migration cut")])
