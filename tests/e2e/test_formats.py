@@ -326,11 +326,12 @@ NO_DAMAGE = {
 
 @pytest.mark.parametrize("name", NO_DAMAGE)
 def test_no_false_alarm(copy, chromashim, name):
+    whole = exported(chromashim, copy, "--no-embeddings")
     NO_DAMAGE[name](copy)
     before = tree(copy)
     result = check(chromashim, copy)
     assert result["verdict"] == "fine", result["findings"]
-    exported(chromashim, copy, "--no-embeddings")
+    assert exported(chromashim, copy, "--no-embeddings") == whole
     assert tree(copy) == before  # also no -wal and -shm, and no journal rolled back
 
 
