@@ -125,6 +125,9 @@ bool place_find_target(struct place *place, int dirfd, const char *path, bool th
 /* For opens: starts to protect the directory of a chroma.sqlite3 that is about to be opened. */
 bool place_find_for_open(struct place *place, int dirfd, const char *path, int flags);
 
+/* A name was changed by this process: what led elsewhere may lead here now. */
+void strangers_forget(void);
+
 /* An open descriptor of which only the number is known (inherited, or through a link). */
 bool place_of_descriptor(struct place *place, int fd, bool discover);
 

@@ -38,6 +38,7 @@ static int rename_any(void *caller, enum oplog_op op, int fromfd, const char *fr
 	struct change c;
 	int ret;
 
+	strangers_forget();
 	if (LIKELY(!from_ours && !to_ours)) {
 		ret = real_rename(op, fromfd, from, tofd, to, flags);
 		if (ret == 0 && atomic_load(&areas_used)) {
@@ -181,6 +182,7 @@ static int link_any(enum oplog_op op, int fromfd, const char *from, int tofd, co
 	bool to_ours = place_find(&target, tofd, to, true);
 	struct change c;
 
+	strangers_forget();
 	if (LIKELY(!from_ours && !to_ours))
 		return op == OP_LINK ? real.link(from, to)
 				     : real.linkat(fromfd, from, tofd, to, flags);
@@ -205,6 +207,7 @@ int do_symlink(const char *target, const char *path)
 {
 	struct place place;
 
+	strangers_forget();
 	if (LIKELY(!place_find(&place, AT_FDCWD, path, true)))
 		return real.symlink(target, path);
 	return CHANGED(CHANGE_PATH(OP_SYMLINK, &place), real.symlink(target, path));
@@ -214,6 +217,7 @@ int do_symlinkat(const char *target, int dirfd, const char *path)
 {
 	struct place place;
 
+	strangers_forget();
 	if (LIKELY(!place_find(&place, dirfd, path, true)))
 		return real.symlinkat(target, dirfd, path);
 	return CHANGED(CHANGE_PATH(OP_SYMLINKAT, &place), real.symlinkat(target, dirfd, path));

@@ -8,7 +8,9 @@
 #include <limits.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
+#include "core/checksum.h"
 #include "preload/area.h"
 #include "preload/files.h"
 #include "preload/shim.h"
@@ -342,6 +344,29 @@ bool place_find_target(struct place *place, int dirfd, const char *path, bool th
 	return found;
 }
 
+/* ---- strangers: absolute paths that were found not to be ours, believed for a second ---- */
+
+#define STRANGERS 256
+
+static _Atomic uint64_t strangers[STRANGERS];
+static _Atomic uint32_t strangers_generation;
+
+void strangers_forget(void)
+{
+	atomic_fetch_add_explicit(&strangers_generation, 1, memory_order_relaxed);
+}
+
+/* Of the path, the second, and how often names were changed by this process. */
+static uint64_t stranger_key(const char *path)
+{
+	struct timespec now = {0, 0};
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return checksum64(path, strlen(path),
+			  (uint64_t)now.tv_sec << 32 | atomic_load(&strangers_generation)) |
+	       1;
+}
+
 /* ---- opens ---- */
 
 static bool is_database(const char *path)
@@ -380,16 +405,32 @@ static void discover(int dirfd, const char *path, int flags)
 	sys_close(fd);
 }
 
+static bool find_for_open(struct place *place, int dirfd, const char *path, int flags)
+{
+	bool writes = (flags & O_ACCMODE) != O_RDONLY;
+
+	return flags & O_NOFOLLOW ? place_find(place, dirfd, path, writes)
+				  : place_find_target(place, dirfd, path, writes);
+}
+
 bool place_find_for_open(struct place *place, int dirfd, const char *path, int flags)
 {
+	uint64_t key;
+
 	place->slot.all = 0;
 	if (!shim_live || !path)
 		return false;
 	if (is_database(path))
 		discover(dirfd, path, flags);
-	if (flags & O_NOFOLLOW)
-		return place_find(place, dirfd, path, (flags & O_ACCMODE) != O_RDONLY);
-	return place_find_target(place, dirfd, path, (flags & O_ACCMODE) != O_RDONLY);
+	if ((flags & O_ACCMODE) == O_RDONLY || path[0] != '/' || !atomic_load(&areas_used))
+		return find_for_open(place, dirfd, path, flags);
+	key = stranger_key(path);
+	if (atomic_load_explicit(&strangers[key % STRANGERS], memory_order_relaxed) == key)
+		return false;
+	if (find_for_open(place, dirfd, path, flags))
+		return true;
+	atomic_store_explicit(&strangers[key % STRANGERS], key, memory_order_relaxed);
+	return false;
 }
 
 bool place_of_descriptor(struct place *place, int fd, bool discover_too)
