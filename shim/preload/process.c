@@ -253,6 +253,7 @@ void process_forked(void)
 	shim_pid = sys_getpid();
 	carriers_fork();
 	writers_fork();
+	rooms_fork();
 	thread_id_forget();
 	persists_fork();
 	areas_fork();

@@ -22,13 +22,14 @@ void writers_fork(void);
 
 /* ---- room on the disk (room.c) ---- */
 
-/* Refuses only where SQLite and Chroma take it well: before a transaction, before a directory. */
+/* Refuses only where SQLite and Chroma take it well: before a transaction has changed anything. */
 int room_check(const struct change *c);
 /* After ENOSPC or EDQUOT in the midst of something: gives up the ballast. True: try again. */
 bool room_make(unsigned area);
 /* Whether `bytes` more fit, the ballast counted in. Asks the kernel. */
 bool room_for(unsigned area, uint64_t bytes);
 void room_quota_hit(unsigned area);
+void rooms_fork(void);
 
 /* ---- known destroyers (destroyers.c) ---- */
 

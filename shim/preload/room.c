@@ -2,10 +2,10 @@
  *
  * Room on the disk: saying no while a no is still clean.
  *
- * At a transaction's first journal header SQLite takes ENOSPC for "database or disk is full", and
- * nothing has happened yet. In the midst of things there is no good moment: hnswlib swallows the
- * error and Chroma purges its queue. So what has begun is helped to its end, if need be with the
- * ballast: space that was taken while there was plenty.
+ * At a transaction's first journal header, or first page there, SQLite takes ENOSPC for "database
+ * or disk is full", and nothing has happened yet. In the midst of things there is no good moment:
+ * hnswlib swallows the error and Chroma purges its queue. So what has begun is helped to its end,
+ * if need be with the ballast: space that was taken while there was plenty.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +19,7 @@
 #define SECOND UINT64_C(1000000000)
 #define MIB (UINT64_C(1) << 20)
 #define FEW_INODES 32
+#define SMALLEST_PAGE 512
 /* A backend that is started while the disk is low writes a few rows before it serves reads. */
 #define START_TRANSACTIONS 8
 
@@ -28,7 +29,10 @@ static struct room {
 	_Atomic uint64_t next_look; /* ns, CLOCK_MONOTONIC */
 	_Atomic int shortage;
 	_Atomic bool warned;
-	_Atomic unsigned passed; /* transactions let through in spite of it */
+	_Atomic unsigned passed;  /* transactions let through in spite of it at the start */
+	_Atomic uint64_t passing; /* the number of one that may go on to its end */
+	_Atomic int credit;	  /* transactions that may change the queue, until credit_until */
+	_Atomic uint64_t credit_until;
 	_Atomic uint64_t quota_until;
 	_Atomic uint64_t ballast; /* bytes that are there */
 	_Atomic uint64_t free, total;
@@ -49,6 +53,16 @@ static uint64_t floor_of(uint64_t total)
 }
 
 /* ---- the ballast ---- */
+
+/* One that an earlier process has left. */
+static void ballast_find(const struct area *a, struct room *r)
+{
+	struct stat st;
+
+	if (r->total == 0 && a->store_fd >= 0 &&
+	    sys_fstatat(a->store_fd, BALLAST, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		atomic_store(&r->ballast, (uint64_t)st.st_blocks * 512);
+}
 
 static void ballast_make(const struct area *a, struct room *r)
 {
@@ -170,31 +184,60 @@ static uint64_t next_interval(const struct room *r)
 	return r->free > 2 * wanted ? SECOND / 10 : SECOND / 100;
 }
 
-static void look(unsigned area)
+static void say_unknown(const struct area *a)
 {
-	struct area *a = &areas[area];
-	struct room *r = &rooms[area];
-	uint64_t now = oplog_now();
-	struct statfs fs;
-	int shortage;
+	static atomic_flag said = ATOMIC_FLAG_INIT;
 
-	if (now < atomic_load(&r->next_look) || atomic_flag_test_and_set(&r->at_it))
-		return;
-	if (ask(a->spelling[0], &fs) && fs.f_blocks) {
+	if (!atomic_flag_test_and_set(&said))
+		shim_say(a->spelling[0],
+			 ": cannot tell how much room is left on the disk; writes go on, also "
+			 "when it gets full",
+			 NULL);
+}
+
+static void measure(struct area *a, struct room *r, unsigned area, uint64_t now)
+{
+	struct statfs fs;
+	int shortage = ENOUGH;
+	bool known = ask(a->spelling[0], &fs) && fs.f_blocks;
+
+	if (known) {
+		ballast_find(a, r);
 		r->free = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize;
 		/* as df counts: what is reserved for others is not there at all */
 		r->total =
 		    ((uint64_t)fs.f_blocks - (uint64_t)fs.f_bfree) * (uint64_t)fs.f_bsize + r->free;
 		shortage = shortage_of(r, &fs, now);
-		if ((atomic_exchange(&r->shortage, shortage) != ENOUGH) != (shortage != ENOUGH))
-			oplog_feature(&a->log, OPLOG_SPACE_LOW, shortage != ENOUGH);
 		warn_full(a, r, area);
-		if (shortage == ENOUGH && writer_is_ours(a))
-			ballast_make(a, r);
+	} else {
+		say_unknown(a);
 	}
+	if ((atomic_exchange(&r->shortage, shortage) != ENOUGH) != (shortage != ENOUGH))
+		oplog_feature(&a->log, OPLOG_SPACE_LOW, shortage != ENOUGH);
+	if (known && shortage == ENOUGH && writer_is_ours(a))
+		ballast_make(a, r);
+}
+
+static void look(unsigned area)
+{
+	struct area *a = &areas[area];
+	struct room *r = &rooms[area];
+	uint64_t now = oplog_now();
+
+	if (now < atomic_load(&r->next_look) || atomic_flag_test_and_set(&r->at_it))
+		return;
+	measure(a, r, area, now);
 	writer_look(a);
 	atomic_store(&r->next_look, now + next_interval(r));
 	atomic_flag_clear(&r->at_it);
+}
+
+void rooms_fork(void)
+{
+	int i;
+
+	for (i = 0; i < AREAS; i++)
+		atomic_flag_clear(&rooms[i].at_it);
 }
 
 void room_quota_hit(unsigned area)
@@ -233,59 +276,149 @@ static void refuse(const struct change *c, int shortage)
 					 NULL});
 }
 
-/* Something new is about to begin that can be refused cleanly. */
-static bool is_beginning(const struct change *c)
+/* ---- what is about to begin ---- */
+
+enum beginning {
+	NOTHING,     /* or in the midst of something */
+	FILE_MADE,   /* one that is neither SQLite's nor a segment's */
+	TRANSACTION, /* not known yet what for */
+	PAGE,	     /* the first that it changes: tells */
+};
+
+static enum beginning beginning_of_write(const struct change *c)
+{
+	const struct iovec *first = c->iov;
+	bool page = c->iov_count == 1 && first->iov_len >= SMALLEST_PAGE;
+
+	if (c->slot.role == ROLE_JOURNAL) {
+		if (c->iov_count > 0 &&
+		    transaction_journal_starts(c->slot, first->iov_base, first->iov_len, c->offset))
+			return TRANSACTION;
+		return page && transaction_journaled(c->slot.area) == 0 ? PAGE : NOTHING;
+	}
+	if (c->slot.role != ROLE_WAL)
+		return NOTHING;
+	if (transaction_wal_starts(c->slot, c->offset))
+		return TRANSACTION;
+	/* Until its last frame is there, all of it can be refused. */
+	return page ? PAGE : NOTHING;
+}
+
+static enum beginning beginning_of_open(const struct change *c)
+{
+	struct stat st;
+
+	return c->slot.role == ROLE_OTHER && (c->flags & O_CREAT) &&
+		       sys_fstatat(areas[c->slot.area].root_fd, c->place->relative, &st,
+				   AT_SYMLINK_NOFOLLOW) == -ENOENT
+		   ? FILE_MADE
+		   : NOTHING;
+}
+
+static enum beginning beginning_of(const struct change *c)
 {
 	switch (c->op) {
 	case OP_WRITE:
 	case OP_PWRITE:
 	case OP_WRITEV:
 	case OP_PWRITEV:
-		if (c->slot.role == ROLE_JOURNAL)
-			return c->iov_count > 0 &&
-			       transaction_journal_starts(c->slot, c->iov[0].iov_base,
-							  c->iov[0].iov_len, c->offset);
-		return c->slot.role == ROLE_WAL && transaction_wal_starts(c->slot, c->offset);
-	case OP_MKDIR:
-	case OP_MKDIRAT:
-		return true;
+		return beginning_of_write(c);
 	case OP_OPEN:
 	case OP_OPENAT:
-	case OP_CREAT: {
-		struct stat st;
-
-		return c->slot.role == ROLE_OTHER && (c->flags & O_CREAT) &&
-		       sys_fstatat(areas[c->slot.area].root_fd, c->place->relative, &st,
-				   AT_SYMLINK_NOFOLLOW) == -ENOENT;
-	}
+	case OP_CREAT:
+		return beginning_of_open(c);
 	default:
-		return false;
+		return NOTHING;
 	}
 }
 
-/* A started backend comes up and serves reads, if there is any room at all. */
-static bool may_pass(struct room *r)
+/*
+ * A leaf of Chroma's queue, by the topics in its rows. New records go through the queue first; the
+ * transactions that follow (metadata, marks) and those of reads change other tables first. They
+ * must pass: a read of a collection begins by finishing what was left of its writes.
+ */
+static bool is_queue(const struct iovec *page)
 {
-	return r->free + atomic_load(&r->ballast) > MIB / 2 &&
+	static const char topic[] = "persistent://";
+	const char *p = page->iov_base, *end = p + page->iov_len - (sizeof(topic) - 1);
+
+	while (p < end && (p = memchr(p, topic[0], (size_t)(end - p))) != NULL) {
+		if (memcmp(p, topic, sizeof(topic) - 1) == 0)
+			return true;
+		p++;
+	}
+	return false;
+}
+
+/* ---- what passes in spite of a shortage ---- */
+
+/* A persist is about to end; what it makes superfluous in the queue will be removed from there. */
+static void expect_purge(struct room *r)
+{
+	if (atomic_fetch_add(&r->credit, 2) > 6)
+		atomic_store(&r->credit, 8);
+	atomic_store(&r->credit_until, oplog_now() + 5 * SECOND);
+}
+
+static bool take_credit(struct room *r)
+{
+	int credit = atomic_load(&r->credit);
+
+	if (oplog_now() > atomic_load(&r->credit_until))
+		return false;
+	while (credit > 0)
+		if (atomic_compare_exchange_strong(&r->credit, &credit, credit - 1))
+			return true;
+	return false;
+}
+
+/* A started backend comes up and serves reads, if there is any room at all. */
+static bool has_just_started(struct room *r, uint64_t left)
+{
+	return left > MIB / 2 && atomic_load(&r->passed) < START_TRANSACTIONS &&
 	       atomic_fetch_add(&r->passed, 1) < START_TRANSACTIONS;
+}
+
+static bool may_pass(struct room *r, const struct change *c, enum beginning what)
+{
+	uint64_t left = r->free + atomic_load(&r->ballast), enough = floor_of(r->total) / 2;
+	uint64_t number = transaction_number(c->slot.area);
+	bool passes = false;
+
+	if (enough > 16 * MIB)
+		enough = 16 * MIB;
+	if (what == TRANSACTION)
+		return left >= enough || has_just_started(r, left);
+	if (what == PAGE)
+		passes = atomic_load(&r->passing) == number || !is_queue(c->iov) ||
+			 take_credit(r) || has_just_started(r, left);
+	if (passes)
+		atomic_store(&r->passing, number);
+	return passes;
 }
 
 int room_check(const struct change *c)
 {
 	struct room *r = &rooms[c->slot.area];
+	enum beginning what;
 	int shortage;
 
-	if (c->slot.role >= ROLE_HEADER && c->slot.role <= ROLE_PICKLE)
+	if (role_in_segment(c->slot.role)) {
+		if (c->slot.role == ROLE_PICKLE && c->iov == NULL)
+			expect_purge(r);
 		return 0;
-	if (!is_beginning(c))
+	}
+	what = beginning_of(c);
+	if (what == NOTHING)
 		return 0;
 	look(c->slot.area);
 	shortage = atomic_load(&r->shortage);
 	if (shortage == ENOUGH) {
 		atomic_store(&r->passed, START_TRANSACTIONS);
+		atomic_store(&r->passing, transaction_number(c->slot.area));
 		return 0;
 	}
-	if (may_pass(r))
+	if (may_pass(r, c, what))
 		return 0;
 	refuse(c, shortage);
 	return -ENOSPC;
