@@ -148,7 +148,8 @@ def test_export_options(made, copy, chromashim, tmp_path):
     plain, packed = tmp_path / "records.jsonl", tmp_path / "records.jsonl.zst"
     assert chromashim("export", copy, "-o", plain).returncode == 0
     assert chromashim("export", copy, "-o", packed, "--zstd").returncode == 0
-    unpack = "import sys,zstandard as z; z.ZstdDecompressor().copy_stream(sys.stdin.buffer,sys.stdout.buffer)"
+    unpack = ("import sys, zstandard as z\n"
+              "z.ZstdDecompressor().copy_stream(sys.stdin.buffer, sys.stdout.buffer)")
     done = subprocess.run([str(hosts.python("venv")), "-c", unpack], stdin=packed.open("rb"),
                           capture_output=True, check=True)
     assert done.stdout == plain.read_bytes()
@@ -168,7 +169,8 @@ def test_check_while_it_is_written(made, chromashim, tmp_path):
     script.write_text(
         "import sys, os, chromadb, random\n"
         "from chromadb.config import Settings\n"
-        "c = chromadb.PersistentClient(sys.argv[1], settings=Settings(anonymized_telemetry=False))\n"
+        "s = Settings(anonymized_telemetry=False)\n"
+        "c = chromadb.PersistentClient(sys.argv[1], settings=s)\n"
         "x = c.get_or_create_collection('busy', metadata={'hnsw:sync_threshold': 20,"
         " 'hnsw:batch_size': 10})\n"
         "n = 0\n"
@@ -278,7 +280,8 @@ DAMAGE = {
                       {"mark-poisoned"}),
     "queue emptied": (sql("DELETE FROM embeddings_queue"),
                       {"mark-beyond-queue", "records-without-vector", "vectors-without-record"}),
-    "migration cut": (sql("ALTER TABLE segments RENAME TO segments_temp"), {"migration-interrupted"}),
+    "migration cut": (sql("ALTER TABLE segments RENAME TO segments_temp"),
+                      {"migration-interrupted"}),
     "page 1 lost": (overwrite("chroma.sqlite3", 0, bytes(4096)), {"database-not-sqlite"}),
     "database cut": (lambda d: os.truncate(d / "chroma.sqlite3", 100 * 1024),
                      {"database-short", "database-malformed"}),
