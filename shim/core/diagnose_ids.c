@@ -73,7 +73,12 @@ static bool read_pickle(struct diagnosis *d, struct diagnose_place place,
 			struct pickle_index *index)
 {
 	int r = pickle_read_index(source, add_pair, ids, index);
+	char last;
 
+	/* With its STOP at the end it was not cut: a damaged length led beyond it. */
+	if (r == -ENODATA && source->size > 1 &&
+	    file_source_read(source, &last, 1, source->size - 1) == 0 && last == '.')
+		r = -EBADMSG;
 	if (r == -ENODATA)
 		diagnose_report(d, DIAGNOSE_PICKLE_CUT, place, "%llu bytes, %llu ids",
 				(unsigned long long)source->size,
