@@ -566,10 +566,10 @@ int rollback_directory(const struct rollback *rb)
 {
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 	int found = for_each(rb, UNDO_SUFFIX, NULL);
-	int moved = for_each(rb, ".moved", NULL);
 	int lockfd = -1;
 
-	if (found < 0 || (found == 0 && moved <= 0))
+	if (found < 0 ||
+	    (found == 0 && for_each(rb, ".moved", NULL) <= 0 && for_each(rb, ".alive", NULL) <= 0))
 		return found;
 	if (!rb->dry) {
 		lockfd = sys_openat(rb->undofd, LOCK_NAME,

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "preload/faults.h"
 #include "preload/persists.h"
 #include "preload/record.h"
 #include "preload/shim.h"
@@ -288,6 +289,7 @@ void areas_finish(void)
 {
 	unsigned i, used = atomic_load(&areas_used);
 
+	fault_count();
 	for (i = 0; i < used; i++) {
 		struct oplog_record r = {.op = OP_EXIT, .offset = -1};
 

@@ -120,6 +120,7 @@ class Kills:
                 self.data = self.directory / f"data-{directories}"
                 self.batches = 0
         self.tally.rolled_back = self.undone()
+        assert "cannot be preloaded" not in self.log.read_text(errors="replace")
         return self.tally
 
     def round(self) -> str:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Upserts until it is killed, and tells afterwards whether everything is there.
 
-    persist_load.py            reads lines "TARGET BATCHES" from stdin; for each it forks a child,
-                               prints its pid, waits for it and prints "ended STATUS"
+    persist_load.py            reads lines "TARGET LEAST [MOST [only]]" from stdin; for each it forks
+                               a child, prints its pid, waits for it and prints "ended STATUS"
 
 TARGET is a directory (PersistentClient) or host:port (HttpClient). What batch number k holds is a
-function of k, so BATCHES, the number acknowledged so far, says what must be there; the batch after
-those may be there as a whole. The child prints "verified N" (batches found) or "broken REASON", and
-then, for each further batch, "ack N". Without a target: "TARGET BATCHES only" stops after verifying.
+function of k, so LEAST, the number acknowledged so far, says what must be there; further ones up to
+MOST (by default one, that was under way) may be there, each as a whole. The child prints
+"verified N" (batches found) or "broken REASON"; and then, but for "only", upserts without end and
+prints "ack N" after each batch.
 """
 
 import os
@@ -77,19 +78,17 @@ def everything(collection: Any) -> dict[str, np.ndarray]:
         found |= zip(page["ids"], np.asarray(page["embeddings"], dtype=np.float32))
 
 
-def verify(collection: Any, batches: int) -> tuple[Optional[str], int]:
+def verify(collection: Any, least: int, most: int) -> tuple[Optional[str], int]:
     expected: dict[str, np.ndarray] = {}
+    found = everything(collection)
+    batches = min(max(least, len(found) // BATCH), most)
     for number in range(batches):
         expected |= batch(number)
-    found = everything(collection)
     if collection.count() != len(found):
         return f"count {collection.count()}, but {len(found)} records", 0
     problem = differs(found, expected)
     if problem:
-        if differs(found, expected | batch(batches)) is not None:
-            return problem, 0
-        expected |= batch(batches)
-        batches += 1
+        return f"{problem}; of {least} to {most} batches", 0
     share = recall(collection, expected)
     return (f"recall {share}" if share < 0.8 else None), batches
 
@@ -98,10 +97,11 @@ def tell(text: str) -> None:
     os.write(1, f"{text}\n".encode())
 
 
-def run(target: str, batches: int, only: bool) -> None:
+def run(target: str, least: int, most: int, only: bool) -> None:
+    batches = 0
     try:
         collection = connect(target).get_or_create_collection("books", metadata=METADATA)
-        problem, batches = verify(collection, batches)
+        problem, batches = verify(collection, least, most)
     except Exception as error:  # whatever Chroma says, it is broken
         problem = f"{type(error).__name__}: {error}"
     if problem:
@@ -121,10 +121,10 @@ def run(target: str, batches: int, only: bool) -> None:
 
 def main() -> None:
     for line in sys.stdin:
-        target, batches, *more = line.split()
+        target, least, *more = line.split()
         child = os.fork()
         if not child:
-            run(target, int(batches), more == ["only"])
+            run(target, int(least), int(more[0]) if more else int(least) + 1, "only" in more)
             os._exit(0)
         tell(f"pid {child}")
         _, status = os.waitpid(child, 0)

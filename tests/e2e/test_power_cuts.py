@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: MIT
+"""Power cuts while real Chroma writes: every record acknowledged before is there, bit for bit."""
+
+import os
+
+import pytest
+
+import hosts
+import power
+
+CASES = [("python", "ext4", 20), ("python", "xfs", 8), ("python-0.6", "ext4", 8)]
+
+
+def cut_power(tmp_path, preload, name, kind, count):
+    host = hosts.BY_NAME[name]
+    host.require()
+    why = power.missing()
+    if why:
+        pytest.skip(f"no power cuts: {why}")
+    seed = int.from_bytes(os.urandom(4), "little")
+    harness = power.PowerCuts(host, tmp_path, preload, kind, seed)
+    try:
+        tally = harness.run(count)
+    except power.NoLoopMounts as error:
+        pytest.skip(f"no power cuts: {error}")
+    print(f"seed {seed}: {tally}")
+    return seed, tally
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name,kind,count", CASES, ids=[f"{n}-{k}" for n, k, _ in CASES])
+def test_power_cuts(tmp_path, shim, name, kind, count):
+    seed, tally = cut_power(tmp_path, shim, name, kind, count)
+    assert not tally.broken, f"seed {seed}: {tally}\n" + "\n".join(tally.broken)
+    assert tally.acknowledged, f"seed {seed}: {tally}"
+
+
+@pytest.mark.slow
+def test_chroma_alone_does_not_survive(tmp_path):
+    """What the others would look like if the harness saw nothing."""
+    _, tally = cut_power(tmp_path, "", "python", "ext4", 5)
+    assert tally.broken, str(tally)
