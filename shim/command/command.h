@@ -45,12 +45,16 @@ int command_check(int argc, char **argv);
 int command_explain(int argc, char **argv);
 int command_export(int argc, char **argv);
 int command_log(int argc, char **argv);
+int command_restore(int argc, char **argv);
+int command_snapshot(int argc, char **argv);
 int command_status(int argc, char **argv);
 
 extern const char check_usage[];
 extern const char explain_usage[];
 extern const char export_usage[];
 extern const char log_usage[];
+extern const char restore_usage[];
+extern const char snapshot_usage[];
 extern const char status_usage[];
 
 /* ---- messages, on stderr ---- */

@@ -25,6 +25,10 @@ static const struct command commands[] = {
      COMMAND_READ_ONLY | COMMAND_JSON},
     {"export", command_export, "every record as JSON Lines, straight from the files", export_usage,
      COMMAND_READ_ONLY | COMMAND_JSON},
+    {"snapshot", command_snapshot, "take, list, compare, verify, keep and remove snapshots",
+     snapshot_usage, COMMAND_JSON | COMMAND_DRY_RUN},
+    {"restore", command_restore, "bring a snapshot back, in place or elsewhere", restore_usage,
+     COMMAND_DRY_RUN},
     {"help", command_help, "this, or all about one command", "Usage: chromashim help [COMMAND]\n",
      COMMAND_READ_ONLY},
 };

@@ -14,6 +14,7 @@
 
 #include <bsd/string.h>
 
+#include "command/snapshots.h"
 #include "core/fileio.h"
 
 int fail(enum exit_code code, int error, const char *todo, const char *format, ...)
@@ -152,7 +153,11 @@ int target_open(struct target *t, const char *dir, bool need_store)
 {
 	int status = target_open_directory(t, dir);
 
-	return status ? status : open_store(t, need_store);
+	if (status == 0)
+		status = open_store(t, need_store);
+	if (status == 0)
+		restore_end_pending(t);
+	return status;
 }
 
 void target_close(struct target *t)

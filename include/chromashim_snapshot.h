@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT */
+/* clang-format off */
+/*
+ * Snapshots: whole copies of a Chroma directory, in <data>/.chromashim/snapshots/:
+ *
+ *	<number, 8 digits>.manifest	one for each snapshot
+ *	chunks/<2 digits>/<64 digits>	pieces of files, shared by all snapshots; named in lower-case
+ *					hexadecimal by the SHA-256 of their plain content, the first
+ *					two digits of which name the directory
+ *	chunks/…/<64 digits>.bad	a chunk that was found damaged and set aside
+ *	next				the number of the next snapshot, decimal; numbers are never reused
+ *	lock				an OFD lock: writing for who changes the store, reading for who
+ *					needs that chunks stay
+ *
+ * All numbers are little-endian. Files appear by renaming what is complete and synced; names that
+ * begin with a dot are leftovers of a dead process. A chunk is on the disk before any manifest that
+ * names it.
+ *
+ * A reader refuses a version greater than its own.
+ *
+ *	chunk    := struct snapshot_chunk, one zstd frame with its content checksum
+ *	manifest := struct snapshot_header,
+ *		    text reason, text description, text trouble,
+ *		    u32 count, text*			tags that hold it
+ *		    u32 count, collection*
+ *		    u32 count, file*
+ *		    u64 check				XXH3-64, seed = id, of all bytes before it
+ *	text       := u32 size, bytes (UTF-8, not terminated)
+ *	collection := text id, text name, u64 records
+ *	file       := text path, u32 mode, u32 mtime nanoseconds, i64 mtime seconds, u64 size,
+ *		      u8[32] chunk name *		one for each SNAPSHOT_CHUNK_SIZE bytes of size
+ *
+ * A chunk name of 32 zero bytes stands for zeros and has no file. A path is a name, or a segment's
+ * directory, a slash, and a name. The database is a single file: what its journal or WAL held has
+ * been played into it.
+ *
+ * States. complete: all chunks are there, nobody looked at the content. verified: it was restored
+ * to a scratch place, opened, and found without damage. broken: `trouble` says what is wrong; what
+ * is there can still be restored. pinned and hydrating are reserved: chunks may be missing.
+ */
+#ifndef CHROMASHIM_SNAPSHOT_H
+#define CHROMASHIM_SNAPSHOT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define SNAPSHOT_MAGIC UINT64_C(0x50414e5353534843) /* "CHSSSNAP" in memory */
+#define SNAPSHOT_CHUNK_MAGIC UINT64_C(0x4b4e484353534843) /* "CHSSCHNK" in memory */
+#define SNAPSHOT_VERSION 1u
+#define SNAPSHOT_CHUNK_SIZE (UINT32_C(128) << 10) /* of plain content; a file's last one is shorter */
+#define SNAPSHOT_NAME_SIZE 32u
+#define SNAPSHOT_TEXT_MAX 4096u /* bytes of a text */
+#define SNAPSHOT_COUNT_MAX (UINT32_C(1) << 20) /* of tags, of collections, of files */
+#define SNAPSHOT_SIZE_MAX (UINT64_C(1) << 40) /* of one file: 2^23 chunks */
+
+enum snapshot_state {
+	SNAPSHOT_PINNED = 1,
+	SNAPSHOT_HYDRATING = 2,
+	SNAPSHOT_COMPLETE = 3,
+	SNAPSHOT_VERIFIED = 4,
+	SNAPSHOT_BROKEN = 5,
+};
+
+struct snapshot_header {
+	uint64_t magic;
+	uint32_t version;
+	uint32_t state; /* enum snapshot_state */
+	uint64_t size;	/* of the manifest, check included */
+	uint64_t id;
+	uint64_t time;	   /* ns, CLOCK_REALTIME: nothing after it is in the snapshot */
+	uint64_t verified; /* when it was checked last, 0: never */
+	uint8_t boot_id[16];
+	/* From the database's first page, see sqlite.org/fileformat2.html. */
+	uint32_t page_size;
+	uint32_t page_count;
+	uint32_t change_counter;
+	uint32_t schema_cookie;
+	uint32_t migrations[3]; /* applied: embeddings_queue, metadb, sysdb */
+	uint32_t zero;
+};
+
+struct snapshot_chunk {
+	uint64_t magic;
+	uint32_t version;
+	uint32_t plain;	 /* bytes of content */
+	uint32_t stored; /* bytes of the frame, up to the end of the file */
+	uint32_t check;	 /* XXH3-64 of the fields above, its low half */
+};
+
+_Static_assert(sizeof(struct snapshot_header) == 96, "layout is fixed");
+_Static_assert(offsetof(struct snapshot_header, page_size) == 64, "layout is fixed");
+_Static_assert(sizeof(struct snapshot_chunk) == 24, "layout is fixed");
+
+#endif

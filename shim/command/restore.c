@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * `chromashim restore`: a snapshot back into a directory of its own, or in place.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "command/snapshots.h"
+#include "command/terminal.h"
+#include "core/fileio.h"
+#include "core/tree.h"
+
+const char restore_usage[] =
+    "Usage: chromashim restore --to=ID [-o OUT] [OPTION]... [DIR]\n"
+    "\n"
+    "Brings a snapshot of DIR back (CHROMASHIM_DIR or ./chroma_data if not given). ID is a "
+    "number,\n"
+    "latest, before-schema (the newest one taken before a schema change), an age as @10m, or a\n"
+    "time: then it is the newest not after it.\n"
+    "\n"
+    "  -o, --output=OUT  into the directory OUT, which must not exist or be empty; DIR is left as\n"
+    "                    it is, and a backend may go on using it\n"
+    "  -n, --dry-run     only say what would change\n"
+    "  -y, --yes         do not ask\n"
+    "  -f, --force       also if a check finds damage in the result\n"
+    "  -q, --quiet       no progress, no summary\n"
+    "\n"
+    "Without -o it is done in place, when no process has the directory open. What is there now is\n"
+    "snapshotted first, so this can be undone with `restore --to` that number. The result is "
+    "built\n"
+    "beside, opened and checked before it replaces anything. What was there is moved to "
+    "quarantine/\n"
+    "in the store. If this is killed on the way, the next chromashim command ends it; until then\n"
+    "Chroma does not start on the directory.\n"
+    "\n"
+    "Exit status: 0 done, 1 failed (nothing was changed), 2 usage, 3 done with --force although\n"
+    "damage was found, 11 busy, 12 no such snapshot, 13 no space, 14 a process is in the way.\n";
+
+struct restoring {
+	struct snapshots s;
+	struct manifest *m;
+	const char *out;
+	struct snapshot_flags flags;
+};
+
+/* ---- building and checking ---- */
+
+static int build(struct restoring *x, int dirfd, const struct stat *owner)
+{
+	struct snapshot_trouble t;
+	struct progress p;
+	struct restore_options options = {.owner = owner, .progress = progress_step, .context = &p};
+	int r;
+
+	progress_start(&p, "restoring", x->flags.quiet);
+	r = restore_build(&x->s.store, x->m, dirfd, &options, &t, NULL);
+	progress_end(&p);
+	if (r == -ENOENT || r == -ENODATA || r == -EBADMSG)
+		return fail(EXIT_FAILED, 0, "Choose another snapshot: `chromashim snapshot list`.",
+			    "snapshot %" PRIu64 " cannot be restored: %s: %s", x->m->header.id,
+			    t.file[0] ? t.file : "its manifest", t.detail);
+	return r < 0 ? snapshots_fail(&x->s, r, &t, "cannot restore a snapshot of") : 0;
+}
+
+/* 0: good, EXIT_WARNINGS: not, but so be it, else refused. */
+static int look_at(const struct restoring *x, int dirfd)
+{
+	enum verify_verdict verdict;
+	char why[512];
+	int r = verify_directory(dirfd, &verdict, why, sizeof(why));
+
+	if (r < 0)
+		return fail(EXIT_FAILED, r, "Try again with more memory free.",
+			    "cannot check what was restored");
+	if (verdict == VERIFY_GOOD)
+		return 0;
+	if (x->flags.force) {
+		warn("snapshot %" PRIu64 " is restored with damage: %s", x->m->header.id, why);
+		return EXIT_WARNINGS;
+	}
+	return fail(EXIT_FAILED, 0,
+		    "Choose another snapshot, or add --force to have this one as it is.",
+		    "snapshot %" PRIu64 " is not sound: %s", x->m->header.id, why);
+}
+
+/* ---- elsewhere ---- */
+
+static int fail_output(const struct restoring *x, int r, const char *what)
+{
+	return fail(exit_code_of(r), r, "Give a directory that does not exist yet, or is empty.",
+		    "%s '%s'", what, x->out);
+}
+
+static void remove_built(const struct restoring *x, int dirfd)
+{
+	uint32_t i;
+
+	for (i = 0; i < x->m->file_count; i++) {
+		char name[64];
+		size_t n = strcspn(x->m->files[i].path, "/");
+
+		snprintf(name, sizeof(name), "%.*s", (int)n, x->m->files[i].path);
+		tree_remove(dirfd, name);
+	}
+}
+
+/* Into a directory that is there already, and empty. */
+static int fill(struct restoring *x, int dirfd)
+{
+	int status = build(x, dirfd, NULL), found;
+
+	if (status == 0) {
+		found = look_at(x, dirfd);
+		if (found == 0 || found == EXIT_WARNINGS)
+			return found;
+		status = found;
+	}
+	remove_built(x, dirfd);
+	return status;
+}
+
+/* Under another name beside it, so that OUT is there only when it is whole. */
+static int make(struct restoring *x, int parent, const char *name)
+{
+	char temporary[300];
+	int dirfd, r, status;
+
+	snprintf(temporary, sizeof(temporary), ".%.250s.chromashim-partial", name);
+	r = tree_remove(parent, temporary);
+	if (r == 0 && mkdirat(parent, temporary, 0777) < 0)
+		r = -errno;
+	dirfd = r < 0 ? r : file_open_directory_at(parent, temporary);
+	if (dirfd < 0)
+		return fail_output(x, dirfd, "cannot make the directory");
+	status = fill(x, dirfd);
+	close(dirfd);
+	if ((status == 0 || status == EXIT_WARNINGS) &&
+	    renameat(parent, temporary, parent, name) < 0)
+		status = fail_output(x, -errno, "cannot make the directory");
+	if (status == 0 || status == EXIT_WARNINGS)
+		tree_sync(parent);
+	else
+		tree_remove(parent, temporary);
+	return status;
+}
+
+static int restore_elsewhere(struct restoring *x)
+{
+	int fd = open(x->out, O_RDONLY | O_DIRECTORY | O_CLOEXEC), parent, status;
+	char *for_dir, *for_name;
+
+	if (fd >= 0) {
+		status = tree_is_empty(fd) == 1 ? fill(x, fd)
+						: fail_output(x, -ENOTEMPTY, "cannot restore to");
+		close(fd);
+		return status;
+	}
+	if (errno != ENOENT)
+		return fail_output(x, -errno, "cannot restore to");
+	for_dir = strdup(x->out);
+	for_name = strdup(x->out);
+	parent =
+	    for_dir && for_name ? open(dirname(for_dir), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	status = parent < 0 ? fail_output(x, -errno, "cannot make the directory")
+			    : make(x, parent, basename(for_name));
+	if (parent >= 0)
+		close(parent);
+	free(for_dir);
+	free(for_name);
+	return status;
+}
+
+/* ---- in place ---- */
+
+static int refuse_if_open(const struct target *t)
+{
+	char name[256];
+	int pid = snapshots_find_process(t, name, sizeof(name));
+
+	if (pid > 0)
+		return fail(EXIT_IN_THE_WAY, 0,
+			    "Stop it first, or restore to another directory with -o.",
+			    "process %d (%s) has '%s' open", pid, name, t->dir);
+	if (pid < 0)
+		return fail(EXIT_IN_THE_WAY, 0,
+			    "Stop Chroma first, or restore to another directory with -o.",
+			    "a process that may not be looked into has '%s' open", t->dir);
+	return 0;
+}
+
+/* R5: what is there now, so that this can be undone. */
+static int keep_what_is_there(struct restoring *x, uint64_t *id_out)
+{
+	struct progress p;
+	char text[64];
+	struct snapshot_options options = {.path = x->s.target.dir,
+					   .dirfd = x->s.target.dirfd,
+					   .reason = "restore",
+					   .description = text,
+					   .accept_broken = true,
+					   .progress = progress_step,
+					   .context = &p};
+	struct snapshot_trouble t;
+	struct manifest m;
+	int r;
+
+	snprintf(text, sizeof(text), "before restoring %" PRIu64, x->m->header.id);
+	progress_start(&p, "keeping", x->flags.quiet);
+	r = snapshot_take(&x->s.store, &options, &m, &t);
+	progress_end(&p);
+	*id_out = m.header.id;
+	manifest_free(&m);
+	return r < 0 ? snapshots_fail(&x->s, r, &t, "cannot keep what is now in") : 0;
+}
+
+static int swap(struct restoring *x)
+{
+	struct snapshot_trouble none = {{0}, {0}};
+	char name[48], text[40];
+	struct timespec now;
+	struct restore_swap how = {
+	    .datafd = x->s.target.dirfd, .storefd = x->s.target.storefd, .quarantine = name};
+	int r;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	format_time_utc(text, sizeof(text),
+			(uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec);
+	snprintf(name, sizeof(name), "%s", text);
+	r = restore_swap(&how);
+	if (r == 0 && !x->flags.quiet)
+		printf("what was there is in %s/" QUARANTINE_DIR "/%s\n", x->s.target.store, name);
+	if (r == -ENOENT)
+		return fail(EXIT_FAILED, 0, "Restore it with -o.",
+			    "snapshot %" PRIu64 " has no database", x->m->header.id);
+	return r < 0 ? snapshots_fail(&x->s, r, &none, "cannot exchange what is in") : 0;
+}
+
+static int restore_in_place(struct restoring *x)
+{
+	int storefd = x->s.target.storefd, fd, status, found;
+	struct stat owner;
+	uint64_t kept;
+
+	status = refuse_if_open(&x->s.target);
+	if (status == 0)
+		status =
+		    snapshots_confirm(&x->flags, "Replace what is in '%s' by snapshot %" PRIu64 "?",
+				      x->s.target.dir, x->m->header.id);
+	if (status == 0)
+		status = keep_what_is_there(x, &kept);
+	if (status)
+		return status;
+	fd = restore_prepare(storefd);
+	if (fd < 0)
+		return snapshots_fail(&x->s, fd, &(struct snapshot_trouble){{0}, {0}},
+				      "cannot restore a snapshot of");
+	status = build(x, fd, fstat(x->s.target.dirfd, &owner) == 0 ? &owner : NULL);
+	found = status == 0 ? look_at(x, fd) : status;
+	close(fd);
+	if (found != 0 && found != EXIT_WARNINGS) {
+		restore_abandon(storefd);
+		return found;
+	}
+	/* Checking took its time. */
+	status = refuse_if_open(&x->s.target);
+	if (status)
+		restore_abandon(storefd);
+	else
+		status = swap(x);
+	if (status == 0 && !x->flags.quiet)
+		printf("`chromashim restore --to %" PRIu64 "` undoes this\n", kept);
+	return status ? status : found;
+}
+
+void restore_end_pending(const struct target *t)
+{
+	struct restore_swap how = {.datafd = t->dirfd, .storefd = t->storefd, .quarantine = ""};
+	struct snapshot_store store;
+	int r;
+
+	if (t->storefd < 0 || !restore_is_pending(t->storefd))
+		return;
+	r = snapshot_store_open(&store, t->storefd, SNAPSHOT_CHANGE, 0);
+	if (r == -EBUSY) /* it is being done */
+		return;
+	if (r == 0) {
+		r = restore_resume(&how);
+		snapshot_store_close(&store);
+	}
+	if (r == 1)
+		warn("a restore of '%s' that had been cut off is now done", t->dir);
+	else if (r < 0)
+		warn("a restore of '%s' was cut off, and cannot be ended: %s\n"
+		     "  Make the directory and its store writable, and run this again.",
+		     t->dir, strerror(-r));
+}
+
+/* ---- the verb ---- */
+
+static void print_plan(const struct restoring *x)
+{
+	char size[24], time[40];
+	uint32_t i;
+
+	format_time(time, sizeof(time), x->m->header.time, x->flags.utc);
+	printf("%s: snapshot %" PRIu64 " of %s (%s), %" PRIu64 " records, %s, to %s\n",
+	       x->flags.dry ? "would restore" : "restored", x->m->header.id, time,
+	       snapshot_state_name(x->m->header.state), manifest_records(x->m),
+	       format_bytes(size, sizeof(size), manifest_total_size(x->m)),
+	       x->out ? x->out : x->s.target.dir);
+	for (i = 0; x->flags.dry && i < x->m->collection_count; i++) {
+		printf("  collection ");
+		terminal_put_text(stdout, x->m->collections[i].name,
+				  strlen(x->m->collections[i].name));
+		printf(": %" PRIu64 " records\n", x->m->collections[i].records);
+	}
+}
+
+static int restore(struct restoring *x, const char *to)
+{
+	long at = snapshots_find(&x->s, to);
+	int status;
+
+	if (at < 0)
+		return EXIT_NOT_FOUND;
+	x->m = &x->s.list[at];
+	if (x->flags.dry) {
+		print_plan(x);
+		return x->out ? EXIT_DONE : refuse_if_open(&x->s.target);
+	}
+	if (x->m->header.state == SNAPSHOT_COMPLETE && !x->flags.quiet)
+		warn("snapshot %" PRIu64 " was not verified yet; it is checked now",
+		     x->m->header.id);
+	status = x->out ? restore_elsewhere(x) : restore_in_place(x);
+	if ((status == 0 || status == EXIT_WARNINGS) && !x->flags.quiet)
+		print_plan(x);
+	return status;
+}
+
+int command_restore(int argc, char **argv)
+{
+	enum { TO = 256, UTC };
+	static const struct option options[] = {
+	    {"to", required_argument, NULL, TO}, {"output", required_argument, NULL, 'o'},
+	    {"dry-run", no_argument, NULL, 'n'}, {"yes", no_argument, NULL, 'y'},
+	    {"force", no_argument, NULL, 'f'},	 {"quiet", no_argument, NULL, 'q'},
+	    {"utc", no_argument, NULL, UTC},	 {NULL, 0, NULL, 0}};
+	struct restoring x = {.out = NULL};
+	const char *to = NULL;
+	bool change;
+	int option, status;
+
+	while ((option = getopt_long(argc, argv, "o:nyfq", options, NULL)) != -1) {
+		if (option == '?')
+			return fail_usage("restore");
+		to = option == TO ? optarg : to;
+		x.out = option == 'o' ? optarg : x.out;
+		x.flags.dry = x.flags.dry || option == 'n';
+		x.flags.yes = x.flags.yes || option == 'y';
+		x.flags.force = x.flags.force || option == 'f';
+		x.flags.quiet = x.flags.quiet || option == 'q';
+		x.flags.utc = x.flags.utc || option == UTC;
+	}
+	if (!to || argc - optind > 1) {
+		warn(to ? "restore takes one directory" : "restore needs --to");
+		return fail_usage("restore");
+	}
+	change = !x.out && !x.flags.dry;
+	status = snapshots_open(&x.s, argv[optind],
+				change	      ? SNAPSHOT_CHANGE
+				: x.flags.dry ? SNAPSHOT_LOOK
+					      : SNAPSHOT_KEEP,
+				false);
+	if (status)
+		return status;
+	status = restore(&x, to);
+	snapshots_close(&x.s);
+	return status;
+}

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the verbs about snapshots share: opening them, naming one, asking, progress, telling.
+ */
+#ifndef COMMAND_SNAPSHOTS_H
+#define COMMAND_SNAPSHOTS_H
+
+#include "command/command.h"
+#include "core/verify.h"
+
+/* Options that several of them have. */
+struct snapshot_flags {
+	bool json, utc, dry, yes, quiet, force;
+	int verbose;
+};
+
+/* Snapshots of a data directory, read. */
+struct snapshots {
+	struct target target;
+	struct snapshot_store store;
+	struct manifest *list;
+	size_t count;
+};
+
+/*
+ * Opens them and reads the list. `make`: where there are none, the store is made; else that is an
+ * error. Returns 0, or the exit status after saying why.
+ */
+int snapshots_open(struct snapshots *s, const char *dir, enum snapshot_access access, bool make);
+void snapshots_close(struct snapshots *s);
+
+/* The index of the one that `spec` names (N, latest, before-schema, @10m, a time), or -1 after
+ * saying why. */
+long snapshots_find(const struct snapshots *s, const char *spec);
+
+/* After a failure to take, restore or verify: says it. Returns the exit status. */
+int snapshots_fail(const struct snapshots *s, int error, const struct snapshot_trouble *t,
+		   const char *what);
+
+/*
+ * Asks on the terminal, unless `yes`. 0: go on; else the exit status: 2 where nobody can be asked,
+ * 1 if the answer is no.
+ */
+int snapshots_confirm(const struct snapshot_flags *flags, const char *question, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* A bar on stderr if that is a terminal and the work takes a while. */
+struct progress {
+	const char *label;
+	uint64_t started, shown; /* ns */
+	bool is_terminal, quiet, visible;
+};
+void progress_start(struct progress *p, const char *label, bool quiet);
+void progress_step(void *progress, uint64_t done, uint64_t total);
+void progress_end(struct progress *p);
+
+/* Its chunks looked at, it says what it found; the exit status. */
+int snapshots_verify(struct snapshots *s, struct manifest *m, const struct snapshot_flags *flags);
+
+/* A pid that has the data directory's database open or locked, 0: none. *name_out is its name. */
+int snapshots_find_process(const struct target *t, char *name_out, size_t room);
+
+/* A restore that was cut off is ended; nothing is said if there is none. */
+void restore_end_pending(const struct target *t);
+
+/* The verbs below `chromashim snapshot`. */
+int snapshot_command_list(int argc, char **argv);
+int snapshot_command_show(int argc, char **argv);
+int snapshot_command_diff(int argc, char **argv);
+int snapshot_command_verify(int argc, char **argv);
+int snapshot_command_hold(int argc, char **argv);
+int snapshot_command_release(int argc, char **argv);
+int snapshot_command_delete(int argc, char **argv);
+int snapshot_command_prune(int argc, char **argv);
+
+#endif

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Snapshots back into files: into a directory, and in place of what a data directory holds.
+ *
+ * In place is done in two steps. restore_prepare() builds everything in <store>/restore/new, where
+ * it can be checked; restore_swap() then exchanges it for what is there. For the time of the
+ * exchange a placeholder that is no database stands at chroma.sqlite3, so that no backend can start
+ * on half of it, and the file <store>/restore/journal says what is being done. Whoever finds one
+ * ends the exchange with restore_resume(). What was there before is moved to
+ * <store>/quarantine/<name>; nothing is ever removed.
+ */
+#ifndef CORE_RESTORE_H
+#define CORE_RESTORE_H
+
+#include <sys/stat.h>
+
+#include "core/snapshot.h"
+
+#define RESTORE_DIR "restore"	    /* in the store */
+#define QUARANTINE_DIR "quarantine" /* in the store */
+
+/*
+ * All files of a snapshot into the directory dirfd, which has none of them, the database last; all
+ * synced. -ENOENT, -ENODATA, -EBADMSG, -EPROTONOSUPPORT: of a chunk, *t says of which file; the
+ * damaged chunk's name is in *bad_out (may be NULL). -ENOSPC without trying if room lacks.
+ */
+struct restore_options {
+	const struct stat *owner; /* whose the files shall be, where root restores; may be NULL */
+	snapshot_progress_fn *progress;
+	void *context;
+};
+int restore_build(struct snapshot_store *s, const struct manifest *m, int dirfd,
+		  const struct restore_options *options, struct snapshot_trouble *t,
+		  struct chunk_name *bad_out);
+
+/* Opens <store>/restore/new, empty. -EINPROGRESS: a swap waits to be ended. */
+int restore_prepare(int storefd);
+/* Gives it up. */
+void restore_abandon(int storefd);
+
+struct restore_swap {
+	int datafd, storefd;
+	const char *quarantine; /* a name for what was there, as a time */
+	/* Called before every step that changes something; may be NULL. For tests. */
+	void (*step)(void *context);
+	void *context;
+};
+
+/*
+ * Puts restore/new in place of Chroma's files in datafd. -EXDEV: the store is on another file
+ * system; -ENOENT: no database in restore/new. An error in the middle leaves the journal, for
+ * restore_resume().
+ */
+int restore_swap(const struct restore_swap *swap);
+
+/* 1: ended what somebody had begun, 0: nothing to do, or -errno. `quarantine` is not used. */
+int restore_resume(const struct restore_swap *swap);
+bool restore_is_pending(int storefd);
+
+#endif

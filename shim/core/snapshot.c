@@ -1,0 +1,489 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Taking a snapshot: the lock, the database, and the order of it all.
+ */
+#include "core/snapshot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/database.h"
+#include "core/fileio.h"
+#include "core/migrations.h"
+#include "core/oplog.h"
+#include "core/snapshot_internal.h"
+#include "core/sqlite_journal.h"
+#include "core/sqlite_page.h"
+#include "core/tree.h"
+
+#define JOURNAL_FILE DATABASE_FILE "-journal"
+#define WAL_FILE DATABASE_FILE "-wal"
+#define STAGE "take"
+#define SHARED_FIRST (SQLITE_PENDING_BYTE + 2)
+#define SHARED_SIZE 510
+#define ATTEMPTS_NS UINT64_C(30000000000)
+#define NICE 10
+#define IOPRIO_IDLE (3 << 13)
+
+int taking_fail(struct taking *k, int r, const char *file, const char *detail)
+{
+	snprintf(k->trouble->file, sizeof(k->trouble->file), "%s", file);
+	snprintf(k->trouble->detail, sizeof(k->trouble->detail), "%s", detail);
+	return r;
+}
+
+/* ---- in the background ---- */
+
+struct errand {
+	int (*run)(struct taking *k);
+	struct taking *k;
+	int result;
+};
+
+static void *run_errand(void *argument)
+{
+	struct errand *e = argument;
+
+	/* Linux keeps both for the thread alone. Not done where a lock is held. */
+	setpriority(PRIO_PROCESS, (id_t)gettid(), NICE);
+	syscall(SYS_ioprio_set, 1 /* a thread */, 0, IOPRIO_IDLE);
+	e->result = e->run(e->k);
+	return NULL;
+}
+
+static int run_quietly(int (*run)(struct taking *), struct taking *k)
+{
+	struct errand e = {.run = run, .k = k};
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, run_errand, &e) != 0)
+		return run(k);
+	pthread_join(thread, NULL);
+	return e.result;
+}
+
+int taking_chunk(struct taking *k, int fd, uint64_t size, struct chunk_name **chunks_out)
+{
+	uint64_t count = manifest_chunk_count(size), i;
+	struct manifest_file shape = {.size = size};
+	struct chunk_name *chunks = calloc((size_t)count + 1, sizeof(*chunks));
+	unsigned char *data = malloc(SNAPSHOT_CHUNK_SIZE);
+	int r = size > SNAPSHOT_SIZE_MAX ? -EFBIG : chunks && data ? 0 : -ENOMEM;
+
+	for (i = 0; i < count && r == 0; i++) {
+		uint32_t want = manifest_chunk_size(&shape, i);
+		ssize_t n = file_read_at(fd, data, want, i * SNAPSHOT_CHUNK_SIZE);
+
+		r = n < 0 ? (int)n : (uint32_t)n < want ? -ENODATA : 0;
+		if (r == 0)
+			r = chunks_put(&k->store->chunks, data, want, &chunks[i]);
+		k->done += want;
+		if (k->options->progress)
+			k->options->progress(k->options->context, k->done, k->total);
+	}
+	free(data);
+	if (r < 0) {
+		free(chunks);
+		return r;
+	}
+	free(*chunks_out);
+	*chunks_out = chunks;
+	return 0;
+}
+
+/* ---- the lock ---- */
+
+struct hold {
+	sqlite3 *db; /* NULL: only the raw lock */
+	int fd;	     /* of the database: closed last, since closing drops SQLite's locks */
+	bool rolled_back, wal, raw;
+};
+
+static void let_go(struct hold *h)
+{
+	sqlite3_close(h->db);
+	if (h->fd >= 0)
+		close(h->fd);
+	*h = (struct hold){.fd = -1};
+}
+
+/* A database that SQLite cannot open: at least nobody who could writes to it meanwhile. */
+static int hold_raw(struct hold *h)
+{
+	struct flock lock = {
+	    .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = SHARED_FIRST, .l_len = SHARED_SIZE};
+
+	sqlite3_close(h->db);
+	h->db = NULL;
+	h->raw = true;
+	return fcntl(h->fd, F_OFD_SETLK, &lock) < 0 ? -EBUSY : 0;
+}
+
+static int begin_read(struct hold *h)
+{
+	int64_t ignored;
+	int r = database_error(sqlite3_exec(h->db, "BEGIN", NULL, NULL, NULL));
+
+	return r < 0 ? r
+		     : database_number(h->db, "SELECT count(*) FROM sqlite_master", NULL, &ignored);
+}
+
+static bool is_wal(int fd)
+{
+	unsigned char page[SQLITE_HEADER_SIZE];
+	struct sqlite_header h;
+	ssize_t n = file_read_at(fd, page, sizeof(page), 0);
+
+	return n > 0 && sqlite_header_parse(&h, page, (size_t)n) == 0 && h.write_version == 2;
+}
+
+static int hold_database(struct taking *k, struct hold *h)
+{
+	const struct snapshot_options *o = k->options;
+	int r;
+
+	*h = (struct hold){.fd = file_open_at(o->dirfd, DATABASE_FILE)};
+	if (h->fd < 0)
+		return taking_fail(k, h->fd, DATABASE_FILE, "");
+	r = database_open(o->path, &h->db);
+	if (r == 0)
+		r = begin_read(h);
+	if (r == -EROFS) {
+		sqlite3_close(h->db);
+		r = database_open_rolled_back(o->dirfd, &h->db);
+		h->rolled_back = r == 0;
+		if (r == 0)
+			r = begin_read(h);
+	}
+	if (r < 0 && r != -EBUSY && o->accept_broken) {
+		taking_fail(k, r, DATABASE_FILE, "it cannot be opened");
+		r = hold_raw(h);
+	} else if (r < 0) {
+		taking_fail(k, r, DATABASE_FILE, h->db ? sqlite3_errmsg(h->db) : "");
+	}
+	h->wal = r == 0 && is_wal(h->fd);
+	if (r < 0)
+		let_go(h);
+	return r;
+}
+
+static bool is_older_than_1_0(sqlite3 *db)
+{
+	int64_t newer = 1;
+
+	return db &&
+	       database_number(
+		   db, "SELECT count(*) FROM migrations WHERE dir = 'metadb' AND version >= 5",
+		   NULL, &newer) == 0 &&
+	       newer == 0;
+}
+
+static bool has_open_transaction(const struct taking *k)
+{
+	int fd = file_open_at(k->options->dirfd, JOURNAL_FILE);
+	struct file_source source;
+	bool open_one;
+
+	if (fd < 0)
+		return false;
+	open_one = file_source_open(&source, fd) == 0 && source.size > 0;
+	close(fd);
+	return open_one;
+}
+
+/* ---- the database ---- */
+
+static int stage_beside(struct taking *k, const char *name)
+{
+	int fd = file_open_at(k->options->dirfd, name), r;
+
+	if (fd == -ENOENT)
+		return 0;
+	if (fd < 0)
+		return taking_fail(k, fd, name, "");
+	r = tree_copy_file(fd, k->stagefd, name);
+	close(fd);
+	return r < 0 ? taking_fail(k, r, name, "") : 0;
+}
+
+static int stage_database(struct taking *k, const struct hold *h)
+{
+	int r = tree_remove(k->stagefd, JOURNAL_FILE);
+
+	if (r == 0)
+		r = tree_remove(k->stagefd, WAL_FILE);
+	if (r == 0)
+		r = tree_copy_file(h->fd, k->stagefd, DATABASE_FILE);
+	if (r < 0)
+		return taking_fail(k, r, DATABASE_FILE, "");
+	if (h->rolled_back || h->raw)
+		r = stage_beside(k, JOURNAL_FILE);
+	if (r == 0 && (h->wal || h->raw))
+		r = stage_beside(k, WAL_FILE);
+	return r;
+}
+
+static void note_moment(struct taking *k)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	k->out->header.time = (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
+	oplog_boot_id(k->out->header.boot_id);
+}
+
+static int copy_under_lock(struct taking *k, struct hold *h)
+{
+	bool older = is_older_than_1_0(h->db);
+	int r;
+
+	note_moment(k);
+	k->strict = older || h->wal;
+	r = segments_look(k);
+	if (r == 0 && older && !h->rolled_back && has_open_transaction(k))
+		return -EAGAIN;
+	if (r == 0)
+		r = stage_database(k, h);
+	return r == 0 ? segments_stage(k) : r;
+}
+
+/* Plays the journal or WAL into the copy. */
+static int settle_database(struct taking *k)
+{
+	char path[64];
+	sqlite3 *db = NULL;
+	int64_t ignored;
+	int r;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d/" DATABASE_FILE, k->stagefd);
+	r = database_error(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL));
+	if (r == 0) {
+		database_configure(db);
+		r = database_number(db, "SELECT count(*) FROM sqlite_master", NULL, &ignored);
+	}
+	if (r == 0)
+		r = database_error(
+		    sqlite3_exec(db, "PRAGMA wal_checkpoint(TRUNCATE)", NULL, NULL, NULL));
+	if (r < 0)
+		taking_fail(k, r, DATABASE_FILE, db ? sqlite3_errmsg(db) : "");
+	if (sqlite3_close(db) != SQLITE_OK && r == 0)
+		r = -EIO;
+	return r;
+}
+
+/* ---- what it says ---- */
+
+static int note_collections(struct manifest *m, sqlite3 *db)
+{
+	sqlite3_stmt *s = NULL;
+	int r = database_prepare(
+	    db, &s,
+	    "SELECT c.id, c.name, (SELECT count(*) FROM embeddings e JOIN segments s"
+	    " ON s.id = e.segment_id WHERE s.collection = c.id) FROM collections c ORDER BY "
+	    "c.name");
+
+	while (r == 0 && (r = database_step(s)) == 1) {
+		const char *id = (const char *)sqlite3_column_text(s, 0);
+		const char *name = (const char *)sqlite3_column_text(s, 1);
+
+		r = id && name
+			? manifest_add_collection(m, id, name, (uint64_t)sqlite3_column_int64(s, 2))
+			: 0;
+	}
+	sqlite3_finalize(s);
+	return r == -ENOMEM ? r : 0;
+}
+
+/* What cannot be read is left out: whether it is damage is for the verification to say. */
+static int note_database(struct taking *k)
+{
+	struct manifest *m = k->out;
+	struct migration_state migrations;
+	unsigned char page[SQLITE_HEADER_SIZE];
+	struct sqlite_header h;
+	char path[64];
+	sqlite3 *db = NULL;
+	int fd = file_open_at(k->stagefd, DATABASE_FILE), r = 0;
+	ssize_t n = fd < 0 ? 0 : file_read_at(fd, page, sizeof(page), 0);
+
+	if (fd >= 0)
+		close(fd);
+	if (n > 0 && sqlite_header_parse(&h, page, (size_t)n) == 0) {
+		m->header.page_size = h.page_size;
+		m->header.page_count = h.page_count;
+		m->header.change_counter = h.change_counter;
+		m->header.schema_cookie = h.schema_cookie;
+	}
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", k->stagefd);
+	if (fd >= 0 && database_open(path, &db) == 0) {
+		if (migrations_read(db, &migrations) == 0)
+			memcpy(m->header.migrations, migrations.counts,
+			       sizeof(m->header.migrations));
+		r = note_collections(m, db);
+	}
+	sqlite3_close(db);
+	return r;
+}
+
+static int add_database_file(struct taking *k, const char *name)
+{
+	int fd = file_open_at(k->stagefd, name), r;
+	struct manifest_file *f;
+	struct stat st, live;
+
+	if (fd == -ENOENT)
+		return 0;
+	r = fd < 0 ? fd : fstat(fd, &st) < 0 ? -errno : 0;
+	f = r == 0 ? manifest_add_file(k->out, name) : NULL;
+	if (r == 0 && !f)
+		r = -ENOMEM;
+	if (r == 0) {
+		struct chunk_name *chunks = NULL;
+
+		if (fstatat(k->options->dirfd, name, &live, AT_SYMLINK_NOFOLLOW) == 0)
+			st.st_mode = live.st_mode;
+		f->mode = (uint32_t)st.st_mode & 07777;
+		f->mtime = st.st_mtim.tv_sec;
+		f->mtime_ns = (uint32_t)st.st_mtim.tv_nsec;
+		r = taking_chunk(k, fd, (uint64_t)st.st_size, &chunks);
+		if (r == 0) {
+			f->size = (uint64_t)st.st_size;
+			f->chunks = chunks;
+		}
+	}
+	if (fd >= 0)
+		close(fd);
+	return r < 0 ? taking_fail(k, r, name, "") : 0;
+}
+
+static int chunk_all(struct taking *k)
+{
+	static const char *const names[] = {DATABASE_FILE, JOURNAL_FILE, WAL_FILE};
+	unsigned i;
+	int r = note_database(k);
+
+	for (i = 0; i < 3 && r == 0; i++)
+		r = add_database_file(k, names[i]);
+	return r == 0 ? segments_finish(k) : r;
+}
+
+/* ---- the whole ---- */
+
+/* The lock is asked for again until a moment comes at which all is quiet. */
+static int copy_all(struct taking *k, struct hold *how)
+{
+	uint64_t deadline = oplog_now() + ATTEMPTS_NS;
+	struct timespec step = {0, 5000000};
+	struct hold h;
+	int r;
+
+	for (;;) {
+		*k->trouble = (struct snapshot_trouble){{0}, {0}};
+		r = hold_database(k, &h);
+		if (r == 0) {
+			*how = h;
+			r = copy_under_lock(k, &h);
+			let_go(&h);
+		}
+		if (r == -EAGAIN)
+			r = taking_fail(k, -EBUSY, DATABASE_FILE,
+					"one transaction followed the other");
+		/* A segment has had its time already. */
+		if (r != -EBUSY || strcmp(k->trouble->file, DATABASE_FILE) != 0 ||
+		    oplog_now() > deadline)
+			return r;
+		nanosleep(&step, NULL);
+		if (step.tv_nsec < 100000000)
+			step.tv_nsec += step.tv_nsec / 2;
+	}
+}
+
+static int copy_without_database(struct taking *k)
+{
+	int r;
+
+	note_moment(k);
+	r = segments_look(k);
+	return r == 0 ? segments_stage(k) : r;
+}
+
+static int judge(struct taking *k, const struct hold *how, bool missing)
+{
+	char text[sizeof(k->trouble->file) + sizeof(k->trouble->detail) + 4] = "";
+	bool torn = false;
+	size_t i;
+
+	for (i = 0; i < k->segment_count; i++)
+		torn = torn || k->segments[i].torn;
+	if (missing)
+		snprintf(text, sizeof(text), "there was no %s", DATABASE_FILE);
+	else if (how->raw || torn)
+		snprintf(text, sizeof(text), "%s: %s", k->trouble->file, k->trouble->detail);
+	k->out->header.state = text[0] ? SNAPSHOT_BROKEN : SNAPSHOT_COMPLETE;
+	return manifest_set_text(&k->out->trouble, text);
+}
+
+static uint64_t database_size(const struct taking *k)
+{
+	struct stat st;
+
+	return fstatat(k->options->dirfd, DATABASE_FILE, &st, AT_SYMLINK_NOFOLLOW) == 0
+		   ? (uint64_t)st.st_size
+		   : 0;
+}
+
+static int take(struct taking *k)
+{
+	struct hold how = {.fd = -1};
+	bool missing = false;
+	int r;
+
+	k->total = database_size(k);
+	r = run_quietly(segments_read_ahead, k);
+	if (r == 0)
+		r = copy_all(k, &how);
+	if (r == -ENOENT && k->options->accept_broken) {
+		missing = true;
+		r = copy_without_database(k);
+	}
+	if (r == 0 && !missing && !how.raw && (how.rolled_back || how.wal))
+		r = settle_database(k);
+	if (r == 0)
+		r = run_quietly(chunk_all, k);
+	if (r == 0)
+		r = judge(k, &how, missing);
+	return r == 0 ? snapshot_add(k->store, k->out) : r;
+}
+
+int snapshot_take(struct snapshot_store *s, const struct snapshot_options *options,
+		  struct manifest *out, struct snapshot_trouble *t)
+{
+	struct taking k = {.store = s, .options = options, .out = out, .trouble = t};
+	uint64_t ignored;
+	int r;
+
+	*out = (struct manifest){0};
+	*t = (struct snapshot_trouble){0};
+	r = manifest_set_text(&out->reason, options->reason);
+	if (r == 0)
+		r = manifest_set_text(&out->description,
+				      options->description ? options->description : "");
+	k.stagefd = r == 0 ? snapshot_scratch(s, STAGE) : r;
+	if (k.stagefd < 0)
+		return taking_fail(&k, k.stagefd, SCRATCH_DIR, "");
+	r = take(&k);
+	segments_free(&k);
+	close(k.stagefd);
+	snapshot_scratch_remove(s, STAGE);
+	if (r < 0)
+		snapshot_collect(s, false, &ignored); /* what was put for nothing */
+	return r;
+}

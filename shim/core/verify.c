@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Checking a snapshot by restoring it.
+ */
+#include "core/verify.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/diagnose.h"
+
+#define SCRATCH "verify"
+
+/* ---- a directory ---- */
+
+struct findings {
+	char *why;
+	size_t room;
+	bool has_damage;
+};
+
+/* The first damage, or else the first that could not be checked. */
+static void note_finding(void *context, const struct diagnose_finding *f)
+{
+	enum diagnose_severity severity = diagnose_kinds[f->code].severity;
+	struct findings *all = context;
+
+	if (severity != DIAGNOSE_DAMAGE && severity != DIAGNOSE_UNKNOWN)
+		return;
+	if (all->has_damage || (severity == DIAGNOSE_UNKNOWN && all->why[0]))
+		return;
+	all->has_damage = severity == DIAGNOSE_DAMAGE;
+	snprintf(all->why, all->room, "%s%s%s%s%s%s%s", diagnose_kinds[f->code].code,
+		 f->collection ? ": collection " : "", f->collection ? f->collection : "",
+		 f->file ? ": " : "", f->file ? f->file : "", f->detail ? ": " : "",
+		 f->detail ? f->detail : "");
+}
+
+int verify_directory(int dirfd, enum verify_verdict *out, char *why, size_t room)
+{
+	struct findings all = {.why = why, .room = room};
+	struct diagnose_options options = {.full = true, .report = note_finding, .context = &all};
+	struct diagnose_summary summary;
+	char path[48];
+	int r;
+
+	why[0] = '\0';
+	*out = VERIFY_UNKNOWN;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", dirfd);
+	r = diagnose_directory(path, dirfd, &options, &summary);
+	if (r == 0)
+		*out = summary.findings[DIAGNOSE_DAMAGE]    ? VERIFY_DAMAGED
+		       : summary.findings[DIAGNOSE_UNKNOWN] ? VERIFY_UNKNOWN
+							    : VERIFY_GOOD;
+	return r;
+}
+
+/* ---- a snapshot ---- */
+
+static bool is_chunk_trouble(int r)
+{
+	return r == -ENOENT || r == -ENODATA || r == -EBADMSG || r == -EPROTONOSUPPORT;
+}
+
+static int judge(struct manifest *m, int dirfd)
+{
+	enum verify_verdict verdict;
+	char why[512];
+	int r = verify_directory(dirfd, &verdict, why, sizeof(why));
+
+	if (r < 0)
+		return r;
+	m->header.state = verdict == VERIFY_GOOD      ? SNAPSHOT_VERIFIED
+			  : verdict == VERIFY_DAMAGED ? SNAPSHOT_BROKEN
+						      : SNAPSHOT_COMPLETE;
+	return manifest_set_text(&m->trouble, why);
+}
+
+/* What was wrong when it was taken does not get right by looking at it. */
+static bool is_broken_for_good(const struct manifest *m)
+{
+	return m->header.state == SNAPSHOT_BROKEN && m->header.verified == 0;
+}
+
+static int set_broken(struct manifest *m, const struct snapshot_trouble *t)
+{
+	char text[sizeof(t->file) + sizeof(t->detail) + 4];
+
+	m->header.state = SNAPSHOT_BROKEN;
+	snprintf(text, sizeof(text), "%s: %s", t->file, t->detail);
+	return manifest_set_text(&m->trouble, text);
+}
+
+int verify_snapshot(struct snapshot_store *s, struct manifest *m, snapshot_progress_fn *progress,
+		    void *context, struct snapshot_trouble *t)
+{
+	struct restore_options options = {.progress = progress, .context = context};
+	bool for_good = is_broken_for_good(m);
+	struct chunk_name bad;
+	struct timespec now;
+	int dirfd = snapshot_scratch(s, SCRATCH), r;
+
+	if (dirfd < 0)
+		return dirfd;
+	r = restore_build(s, m, dirfd, &options, t, &bad);
+	if (is_chunk_trouble(r) && !chunk_is_zero(&bad)) {
+		if (r == -ENODATA || r == -EBADMSG)
+			chunks_set_aside(&s->chunks, &bad);
+		r = set_broken(m, t);
+		for_good = false;
+	} else if (r == 0 && !for_good) {
+		r = judge(m, dirfd);
+	}
+	close(dirfd);
+	snapshot_scratch_remove(s, SCRATCH);
+	if (r < 0 || for_good)
+		return r;
+	clock_gettime(CLOCK_REALTIME, &now);
+	m->header.verified = (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+	return manifest_write(s->dirfd, m);
+}
