@@ -20,6 +20,7 @@
 #define MIB (UINT64_C(1) << 20)
 #define FEW_INODES 32
 #define SMALLEST_PAGE 512
+#define CREDIT 4 /* segments that may be persisted at about the same time */
 /* A backend that is started while the disk is low writes a few rows before it serves reads. */
 #define START_TRANSACTIONS 8
 
@@ -64,14 +65,18 @@ static void ballast_find(const struct area *a, struct room *r)
 		atomic_store(&r->ballast, (uint64_t)st.st_blocks * 512);
 }
 
+/* What it should have: a twentieth of a small disk. */
+static uint64_t ballast_size(const struct room *r)
+{
+	return settings.ballast < r->total / 20 ? settings.ballast : r->total / 20;
+}
+
 static void ballast_make(const struct area *a, struct room *r)
 {
-	uint64_t size = settings.ballast;
+	uint64_t size = ballast_size(r);
 	struct stat st;
 	int fd;
 
-	if (size > r->total / 20)
-		size = r->total / 20;
 	if (!size || a->store_fd < 0 || atomic_load(&r->ballast) >= size ||
 	    r->free < floor_of(r->total) + 2 * size)
 		return;
@@ -174,11 +179,13 @@ static void warn_full(const struct area *a, struct room *r, unsigned area)
 	record_put(area, &record, percent, n);
 }
 
-/* Asked seldom while there is plenty, often when it gets tight. */
+/* Asked seldom while there is plenty, often when it gets tight or there is no ballast. */
 static uint64_t next_interval(const struct room *r)
 {
 	uint64_t wanted = floor_of(r->total);
 
+	if (atomic_load(&r->ballast) < ballast_size(r))
+		return SECOND / 100;
 	if (r->free > 8 * wanted)
 		return SECOND;
 	return r->free > 2 * wanted ? SECOND / 10 : SECOND / 100;
@@ -355,8 +362,8 @@ static bool is_queue(const struct iovec *page)
 /* A persist is about to end; what it makes superfluous in the queue will be removed from there. */
 static void expect_purge(struct room *r)
 {
-	if (atomic_fetch_add(&r->credit, 2) > 6)
-		atomic_store(&r->credit, 8);
+	if (atomic_fetch_add(&r->credit, 1) >= CREDIT)
+		atomic_store(&r->credit, CREDIT);
 	atomic_store(&r->credit_until, oplog_now() + 5 * SECOND);
 }
 
@@ -379,16 +386,26 @@ static bool has_just_started(struct room *r, uint64_t left)
 	       atomic_fetch_add(&r->passed, 1) < START_TRANSACTIONS;
 }
 
+/*
+ * What one transaction may need at its commit. Chroma gets stuck for good when a commit fails, as
+ * its SQL library then takes the connection for one that is in a transaction.
+ */
+static uint64_t enough_for_one(const struct room *r)
+{
+	uint64_t ballast = ballast_size(r) / 2, floor = floor_of(r->total) / 2;
+	uint64_t enough = ballast > floor ? ballast : floor;
+
+	return enough < 16 * MIB ? enough : 16 * MIB;
+}
+
 static bool may_pass(struct room *r, const struct change *c, enum beginning what)
 {
-	uint64_t left = r->free + atomic_load(&r->ballast), enough = floor_of(r->total) / 2;
+	uint64_t left = r->free + atomic_load(&r->ballast);
 	uint64_t number = transaction_number(c->slot.area);
 	bool passes = false;
 
-	if (enough > 16 * MIB)
-		enough = 16 * MIB;
 	if (what == TRANSACTION)
-		return left >= enough || has_just_started(r, left);
+		return left >= enough_for_one(r) || has_just_started(r, left);
 	if (what == PAGE)
 		passes = atomic_load(&r->passing) == number || !is_queue(c->iov) ||
 			 take_credit(r) || has_just_started(r, left);
@@ -404,7 +421,9 @@ int room_check(const struct change *c)
 	int shortage;
 
 	if (role_in_segment(c->slot.role)) {
-		if (c->slot.role == ROLE_PICKLE && c->iov == NULL)
+		if (c->slot.role == ROLE_PICKLE &&
+		    (c->op == OP_OPEN || c->op == OP_OPENAT || c->op == OP_CREAT) &&
+		    (c->flags & O_ACCMODE) != O_RDONLY)
 			expect_purge(r);
 		return 0;
 	}
