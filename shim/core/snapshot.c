@@ -370,7 +370,8 @@ static int chunk_all(struct taking *k)
 	unsigned i;
 	int r = note_database(k);
 
-	for (i = 0; i < 3 && r == 0; i++)
+	/* Else there is nothing in them any more. */
+	for (i = 0; i < (k->raw ? 3 : 1) && r == 0; i++)
 		r = add_database_file(k, names[i]);
 	return r == 0 ? segments_finish(k) : r;
 }
@@ -456,6 +457,7 @@ static int take(struct taking *k)
 	}
 	if (r == 0 && !missing && !how.raw && (how.rolled_back || how.wal))
 		r = settle_database(k);
+	k->raw = how.raw;
 	if (r == 0)
 		r = run_quietly(chunk_all, k);
 	if (r == 0)

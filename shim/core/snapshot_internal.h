@@ -36,6 +36,7 @@ struct taking {
 	size_t segment_count;
 	/* A change of any segment under the lock spoils it. */
 	bool strict;
+	bool raw; /* the database is taken as it is, with its journals */
 	uint64_t done, total;
 };
 

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/database.h"
 #include "core/diagnose.h"
 
 #define SCRATCH "verify"
@@ -39,6 +40,17 @@ static void note_finding(void *context, const struct diagnose_finding *f)
 		 f->detail ? f->detail : "");
 }
 
+/* A reader of a database in WAL mode makes these, and may not remove them. */
+static void remove_empty_wal(int dirfd)
+{
+	struct stat st;
+
+	if (fstatat(dirfd, DATABASE_FILE "-wal", &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size > 0)
+		return;
+	unlinkat(dirfd, DATABASE_FILE "-wal", 0);
+	unlinkat(dirfd, DATABASE_FILE "-shm", 0);
+}
+
 int verify_directory(int dirfd, enum verify_verdict *out, char *why, size_t room)
 {
 	struct findings all = {.why = why, .room = room};
@@ -55,6 +67,7 @@ int verify_directory(int dirfd, enum verify_verdict *out, char *why, size_t room
 		*out = summary.findings[DIAGNOSE_DAMAGE]    ? VERIFY_DAMAGED
 		       : summary.findings[DIAGNOSE_UNKNOWN] ? VERIFY_UNKNOWN
 							    : VERIFY_GOOD;
+	remove_empty_wal(dirfd);
 	return r;
 }
 

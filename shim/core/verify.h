@@ -20,7 +20,8 @@ int verify_snapshot(struct snapshot_store *s, struct manifest *m, snapshot_progr
 
 enum verify_verdict { VERIFY_GOOD, VERIFY_DAMAGED, VERIFY_UNKNOWN };
 
-/* The same look at a directory. `why` (room bytes) says what was found first, if not good. */
+/* The same look at a directory that nobody else uses. `why` (room bytes) says what was found first,
+ * if not good. */
 int verify_directory(int dirfd, enum verify_verdict *out, char *why, size_t room);
 
 #endif
