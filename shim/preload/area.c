@@ -10,6 +10,7 @@
 
 #include "preload/faults.h"
 #include "preload/persists.h"
+#include "preload/others.h"
 #include "preload/record.h"
 #include "preload/shim.h"
 #include "preload/transactions.h"
@@ -127,7 +128,10 @@ static void say_unprotected(const struct area *a, int error)
 {
 	shim_say(a->spelling[0], ": cannot use the store ",
 		 settings.store && !a->store_inside ? settings.store : STORE_NAME, ": ",
-		 error_text(error), "; the backend runs UNPROTECTED and unrecorded. ",
+		 error_text(error),
+		 settings.closed ? "; the database is not opened for writing "
+				   "(CHROMASHIM_ON_FAILURE=closed). "
+				 : "; the backend runs UNPROTECTED and unrecorded. ",
 		 "Make it writable for this user, or set CHROMASHIM_STORE, and restart.", NULL);
 }
 
@@ -201,6 +205,7 @@ static struct area *area_make(int dirfd, const struct stat *st)
 	r = open_store(a, dirfd);
 	if (r >= 0)
 		r = start_log(a);
+	a->failed = r < 0;
 	if (r < 0)
 		say_unprotected(a, r);
 	persists_start(index);
@@ -209,6 +214,7 @@ static struct area *area_make(int dirfd, const struct stat *st)
 	directories_read(index, dirfd);
 	put_start_record(index);
 	persists_started(index);
+	others_report(index);
 	return a;
 }
 

@@ -31,13 +31,14 @@ struct area {
 	int store_fd;	   /* hidden descriptor of the store, -1: unprotected */
 	int oplog_fd;	   /* hidden descriptor of its oplog/ */
 	bool store_inside; /* the store is <root>/.chromashim */
+	bool failed;	   /* the store or its log cannot be used */
 	struct oplog_writer log;
 	_Atomic int ofd_locks; /* carriers.c: 1 usable, -1 not, 0 not known yet */
 	_Atomic bool wal_mode; /* a WAL was opened for writing */
 	/* writer.c */
-	_Atomic int writer; /* shim_pid when this process is the writer */
+	_Atomic int writer;	       /* shim_pid when this process is the writer */
 	_Atomic uint32_t writer_claim; /* the thread that is about to become it */
-	int writer_fd; /* hidden, holds the OFD lock */
+	int writer_fd;		       /* hidden, holds the OFD lock */
 };
 
 extern struct area areas[AREAS];

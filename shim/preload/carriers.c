@@ -97,7 +97,7 @@ static bool is_usable(struct area *a, int fd)
 		known = a->store_fd >= 0 && is_known_good(fd) && passes_probe(a) ? 1 : -1;
 		atomic_store(&a->ofd_locks, known);
 		oplog_feature(&a->log, OPLOG_HAS_OFD_LOCKS, known > 0);
-		if (known < 0)
+		if (known < 0 && a->store_fd >= 0)
 			shim_say(a->spelling[0],
 				 ": this file system is not known to have locks that last; "
 				 "SQLite's own are left as they are (no fence)",

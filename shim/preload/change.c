@@ -20,8 +20,10 @@ static bool of_sqlite(union slot s)
 /* The rooms that may say no, the cheapest first. */
 static int refusal_of(const struct change *c)
 {
-	int r = writer_is_ours(area_of(c->slot)) ? 0 : writer_check(c);
+	int r = failure_check(c);
 
+	if (r == 0 && !writer_is_ours(area_of(c->slot)))
+		r = writer_check(c);
 	if (c->iov && c->slot.role == ROLE_OTHER)
 		return r; /* bytes of a file that is none of Chroma's */
 	if (r == 0)

@@ -4,6 +4,7 @@
  */
 #include "preload/refuse.h"
 
+#include <fcntl.h>
 #include <string.h>
 
 #include "preload/shim.h"
@@ -46,4 +47,22 @@ void refuse_say(const struct change *c, enum oplog_op op, int error, const char 
 	if (is_due(c->slot.area, op))
 		shim_say(line, NULL);
 	record_put(c->slot.area, &r, line, n);
+}
+
+int failure_check(const struct change *c)
+{
+	const struct area *a = area_of(c->slot);
+
+	if (!a->failed || !settings.closed || c->slot.role != ROLE_DATABASE)
+		return 0;
+	if ((c->op != OP_OPEN && c->op != OP_OPENAT && c->op != OP_CREAT) ||
+	    ((c->flags & O_ACCMODE) == O_RDONLY && !(c->flags & (O_CREAT | O_TRUNC))))
+		return 0;
+	refuse_say(c, OP_NOTE, -EIO,
+		   (const char *const[]){a->spelling[0], "/", name_text(name_get(c->slot.name)),
+					 ": opening for writing refused: the store cannot be used "
+					 "and CHROMASHIM_ON_FAILURE=closed. Make the store "
+					 "writable, or set CHROMASHIM_STORE, and restart.",
+					 NULL});
+	return -EIO;
 }

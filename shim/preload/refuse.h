@@ -31,6 +31,11 @@ bool room_for(unsigned area, uint64_t bytes);
 void room_quota_hit(unsigned area);
 void rooms_fork(void);
 
+/* ---- the shim's own failure (refuse.c) ---- */
+
+/* CHROMASHIM_ON_FAILURE=closed: rather no writing at all than unprotected. */
+int failure_check(const struct change *c);
+
 /* ---- known destroyers (destroyers.c) ---- */
 
 int destroyer_check(const struct change *c);
