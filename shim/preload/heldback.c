@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
  * Held back: with power durability no byte is overwritten in place before its pre-image is on the
- * disk, and one sync must do for many. So overwrites of a group wait in memory until their file is
- * read, the memory is full, or the pickle comes; then the undo file is synced once and they go.
+ * disk, and one sync must do for many. So overwrites of a group wait in memory until the memory is
+ * full or the pickle comes; then the undo file is synced once and they go.
  *
  * Only what lies wholly within a file as it was at the group's start is held back: sizes stay true.
+ * Plain reads get it laid over what is in the file (stdio reads a block at every seek); anything
+ * else that looks at the bytes lets all go first.
  */
 #include <errno.h>
 #include <string.h>
@@ -13,18 +15,7 @@
 #include "preload/persist_state.h"
 #include "preload/shim.h"
 
-struct held {
-	uint32_t file;
-	uint32_t length;
-	uint64_t offset;
-};
-
 _Atomic unsigned persists_holding;
-
-static size_t padded(size_t n)
-{
-	return (n + 7) & ~(size_t)7;
-}
 
 static void set_holding(struct group *g, bool on)
 {
@@ -37,24 +28,54 @@ static void set_holding(struct group *g, bool on)
 		atomic_fetch_sub(&persists_holding, 1);
 }
 
+/* Where the next bytes go: hnswlib goes through its files from start to end, so most lengthen the
+ * piece before. NULL: full. */
+static struct held *piece_for(struct group *g, unsigned file, uint64_t offset)
+{
+	struct held *last = g->held_count ? &g->held[g->held_count - 1] : NULL;
+
+	if (last && last->file == file && last->offset + last->length == offset)
+		return last;
+	if (g->held_count == HELD_PIECES)
+		return NULL;
+	last = &g->held[g->held_count++];
+	*last = (struct held){.file = file, .offset = offset, .at = (uint32_t)g->held_used};
+	return last;
+}
+
 bool held_put(struct group *g, unsigned file, uint64_t offset, const struct change *c)
 {
-	struct held h = {.file = file, .length = (uint32_t)c->length, .offset = offset};
-	size_t need = sizeof(h) + padded(c->length);
-	unsigned char *at = g->held + g->held_used;
+	struct held *piece;
 	int i;
 
-	if (c->length > HELD_BYTES / 4 || g->held_used + need > HELD_BYTES)
+	if (c->length > HELD_BYTES / 4 || g->held_used + c->length > HELD_BYTES)
 		return false;
-	memcpy(at, &h, sizeof(h));
-	at += sizeof(h);
+	piece = piece_for(g, file, offset);
+	if (!piece)
+		return false;
 	for (i = 0; i < c->iov_count; i++) {
-		memcpy(at, c->iov[i].iov_base, c->iov[i].iov_len);
-		at += c->iov[i].iov_len;
+		memcpy(g->held_bytes + g->held_used, c->iov[i].iov_base, c->iov[i].iov_len);
+		g->held_used += (uint32_t)c->iov[i].iov_len;
 	}
-	g->held_used += need;
+	piece->length += (uint32_t)c->length;
 	set_holding(g, true);
 	return true;
+}
+
+void held_lay_over(const struct group *g, unsigned file, uint64_t offset, void *buf, size_t n)
+{
+	uint32_t i;
+
+	for (i = 0; i < g->held_count; i++) {
+		const struct held *h = &g->held[i];
+		uint64_t from = h->offset > offset ? h->offset : offset;
+		uint64_t to =
+		    h->offset + h->length < offset + n ? h->offset + h->length : offset + n;
+
+		if (h->file == file && from < to)
+			memcpy((char *)buf + (from - offset),
+			       g->held_bytes + h->at + (from - h->offset), to - from);
+	}
 }
 
 static int write_all(int fd, const unsigned char *p, size_t n, uint64_t offset)
@@ -90,19 +111,17 @@ static int sync_undo(struct group *g)
 
 static int write_held(struct group *g)
 {
-	size_t at = 0;
+	uint32_t i;
 	int r = 0;
 
-	while (at < g->held_used && r == 0) {
-		struct held h;
+	for (i = 0; i < g->held_count && r == 0; i++) {
+		const struct held *h = &g->held[i];
 
-		memcpy(&h, g->held + at, sizeof(h));
-		at += sizeof(h);
 		fault_point();
-		r = fault_of_held(h.file);
+		r = fault_of_held(h->file);
 		if (r == 0)
-			r = write_all(g->files[h.file].fd, g->held + at, h.length, h.offset);
-		at += padded(h.length);
+			r = write_all(g->files[h->file].fd, g->held_bytes + h->at, h->length,
+				      h->offset);
 	}
 	return r;
 }
@@ -129,6 +148,6 @@ int held_release(struct group *g)
 
 void held_drop(struct group *g)
 {
-	g->held_used = 0;
+	g->held_used = g->held_count = 0;
 	set_holding(g, false);
 }

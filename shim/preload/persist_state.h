@@ -12,6 +12,7 @@
 
 #define GROUPS 4096
 #define HELD_BYTES ((size_t)4 << 20)
+#define HELD_PIECES 16384u
 
 enum group_state {
 	GROUP_FREE,
@@ -19,6 +20,14 @@ enum group_state {
 	GROUP_TENTATIVE,   /* complete, but for the transaction it is part of */
 	GROUP_UNPROTECTED, /* its pre-images cannot be saved; until the pickle is closed */
 	GROUP_FROZEN,
+};
+
+/* A piece that is held back: bytes of one file, without a gap. */
+struct held {
+	uint64_t offset;
+	uint32_t length;
+	uint32_t file;
+	uint32_t at; /* in the group's held_bytes */
 };
 
 struct group_file {
@@ -46,11 +55,13 @@ struct group {
 	struct undo_writer undo;
 	struct undo_header *page; /* the undo file's start, mapped: for `touched` */
 	struct group_file files[UNDO_FILES];
-	/* One map: the undo writer's buffer, what is held back, the bitmaps. */
+	/* One map: the undo writer's buffer, what is held back and where it belongs, the bitmaps.
+	 */
 	unsigned char *memory;
 	size_t memory_size;
-	unsigned char *held;
-	size_t held_used;
+	unsigned char *held_bytes;
+	struct held *held;
+	uint32_t held_used, held_count;
 	bool holding;
 };
 
@@ -110,6 +121,8 @@ void preimage_aside_undo(struct group *g, unsigned file);
 
 /* Keeps a write for later; false: it does not fit in, let go first. */
 bool held_put(struct group *g, unsigned file, uint64_t offset, const struct change *c);
+/* What is held back of n bytes at offset, which were read into buf from the file. */
+void held_lay_over(const struct group *g, unsigned file, uint64_t offset, void *buf, size_t n);
 /* The undo file to the disk (with power durability), then what is held back to its files. */
 int held_release(struct group *g);
 void held_drop(struct group *g);

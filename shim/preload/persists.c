@@ -625,6 +625,26 @@ void persist_reading_slow(union slot s)
 	errno = saved;
 }
 
+struct group *persist_read_begin(union slot s)
+{
+	struct group *g = group_lock(name_get(s.name)->directory);
+
+	if (g && !g->holding) {
+		group_unlock(g);
+		return NULL;
+	}
+	return g;
+}
+
+void persist_read_end(struct group *g, union slot s, int64_t at, void *buf, ssize_t n)
+{
+	if (!g)
+		return;
+	if (n > 0 && at >= 0)
+		held_lay_over(g, file_index(s), (uint64_t)at, buf, (size_t)n);
+	group_unlock(g);
+}
+
 void persist_mapping(int fd, union slot s, uint64_t offset, uint64_t length)
 {
 	struct change c = CHANGE_FD(OP_IOCTL, fd, s, (int64_t)offset, .length = length);

@@ -28,10 +28,18 @@ void persist_rename_end(struct change *c, int64_t ret);
 
 /* A descriptor is about to be closed. */
 void persist_closing_slow(int fd, union slot s);
-/* A file is about to be read, synced or mapped: what is held back of it must be there. */
+/* A file is about to be read by the kernel, synced or mapped: what is held back of it must be
+ * there. */
 void persist_reading_slow(union slot s);
 /* It is about to be mapped shared and writable. */
 void persist_mapping(int fd, union slot s, uint64_t offset, uint64_t length);
+
+/*
+ * Around a plain read of a file: what is held back of it is laid over what was read. NULL where
+ * nothing is; `at` is where the read began.
+ */
+struct group *persist_read_begin(union slot s);
+void persist_read_end(struct group *g, union slot s, int64_t at, void *buf, ssize_t n);
 
 extern _Atomic unsigned persists_holding; /* groups that hold something back */
 
@@ -41,10 +49,15 @@ static inline void persist_closing(int fd, union slot s)
 		persist_closing_slow(fd, s);
 }
 
+static inline bool persist_holds(union slot s)
+{
+	return __builtin_expect(role_in_segment(s.role), 0) &&
+	       atomic_load_explicit(&persists_holding, memory_order_relaxed);
+}
+
 static inline void persist_reading(union slot s)
 {
-	if (__builtin_expect(role_in_segment(s.role), 0) &&
-	    atomic_load_explicit(&persists_holding, memory_order_relaxed))
+	if (persist_holds(s))
 		persist_reading_slow(s);
 }
 

@@ -19,7 +19,8 @@ static uint64_t blocks_of(const struct group *g, unsigned file)
 
 static int make_memory(struct group *g)
 {
-	size_t held = g->power ? HELD_BYTES : 0, size = UNDO_BUFFER + held;
+	size_t held = g->power ? HELD_BYTES + HELD_PIECES * sizeof(struct held) : 0;
+	size_t size = UNDO_BUFFER + held;
 	unsigned i;
 
 	for (i = 0; i < UNDO_FILES; i++)
@@ -32,7 +33,8 @@ static int make_memory(struct group *g)
 	}
 	g->memory_size = size;
 	g->undo.buffer = g->memory;
-	g->held = g->memory + UNDO_BUFFER;
+	g->held_bytes = g->memory + UNDO_BUFFER;
+	g->held = (struct held *)(void *)(g->held_bytes + HELD_BYTES);
 	size = UNDO_BUFFER + held;
 	for (i = 0; i < UNDO_FILES; i++) {
 		g->files[i].saved = (uint64_t *)(void *)(g->memory + size);

@@ -29,10 +29,12 @@ static uint64_t room_in(const struct iovec *iov, int count)
 
 static ssize_t protected_read(int fd, union slot s, void *buf, size_t n)
 {
+	struct group *g = persist_holds(s) ? persist_read_begin(s) : NULL;
 	off_t at = position_of(fd);
 	ssize_t ret = wanted(s) ? RECORDED(s, OP_READ, at, n, 0, real.read(fd, buf, n))
 				: real.read(fd, buf, n);
 
+	persist_read_end(g, s, at, buf, ret);
 	if (ret >= 0 && tells(s))
 		transaction_read(s, buf, (size_t)ret, at);
 	return ret;
@@ -42,8 +44,7 @@ ssize_t do_read(int fd, void *buf, size_t n)
 {
 	union slot s = slot_of(fd);
 
-	persist_reading(s);
-	if (LIKELY(!slot_protected(s)) || (!wanted(s) && !tells(s)))
+	if (LIKELY(!slot_protected(s)) || (!wanted(s) && !tells(s) && !persist_holds(s)))
 		return real.read(fd, buf, n);
 	return protected_read(fd, s, buf, n);
 }
@@ -58,10 +59,12 @@ ssize_t do_read_chk(int fd, void *buf, size_t n, size_t room)
 
 static ssize_t protected_pread(int fd, union slot s, void *buf, size_t n, off_t offset)
 {
+	struct group *g = persist_holds(s) ? persist_read_begin(s) : NULL;
 	ssize_t ret = wanted(s)
 			  ? RECORDED(s, OP_PREAD, offset, n, 0, real.pread(fd, buf, n, offset))
 			  : real.pread(fd, buf, n, offset);
 
+	persist_read_end(g, s, offset, buf, ret);
 	if (ret >= 0 && tells(s))
 		transaction_read(s, buf, (size_t)ret, offset);
 	return ret;
@@ -71,8 +74,7 @@ ssize_t do_pread(int fd, void *buf, size_t n, off_t offset)
 {
 	union slot s = slot_of(fd);
 
-	persist_reading(s);
-	if (LIKELY(!slot_protected(s)) || (!wanted(s) && !tells(s)))
+	if (LIKELY(!slot_protected(s)) || (!wanted(s) && !tells(s) && !persist_holds(s)))
 		return real.pread(fd, buf, n, offset);
 	return protected_pread(fd, s, buf, n, offset);
 }
