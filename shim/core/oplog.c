@@ -17,6 +17,7 @@
 #define PLACE_SIZE (OPLOG_HEADER_SIZE + (size_t)OPLOG_CAPACITY * OPLOG_SLOT_SIZE)
 #define REGION_SIZE (PLACE_SIZE * OPLOG_PLACES)
 #define NAME_SIZE 64
+#define MAKING_MAX UINT64_C(5000000) /* ns to wait for a thread that makes the next segment */
 
 uint32_t oplog_slot_check(const void *slot, uint32_t index)
 {
@@ -302,10 +303,11 @@ static void finish_segment(struct oplog_segment *s)
 /* Goes on from the full segment `full` (NULL at the start). False: there is no next one. */
 static bool advance(struct oplog_writer *w, struct oplog_segment *full)
 {
-	struct oplog_segment *next;
-	int spins;
+	uint64_t until = 0;
 
-	for (spins = 0; spins < 200; spins++) {
+	for (;;) {
+		struct oplog_segment *next;
+
 		if (atomic_load(&w->current) != full)
 			return true;
 		next = atomic_exchange(&w->next, NULL);
@@ -318,10 +320,12 @@ static bool advance(struct oplog_writer *w, struct oplog_segment *full)
 		prepare_next(w);
 		if (atomic_load(&w->error) < 0)
 			return false;
-		if (spins > 1) /* another thread is making it */
-			SYS0(SYS_sched_yield);
+		if (!until)
+			until = oplog_now() + MAKING_MAX;
+		else if (oplog_now() > until)
+			return false;
+		SYS0(SYS_sched_yield); /* another thread is making it */
 	}
-	return false;
 }
 
 /* ---- the writer: records ---- */
@@ -341,7 +345,7 @@ static void count_lost(struct oplog_writer *w)
  * One try in segment s. 1: claimed, 0: it is full, -EAGAIN: its place went to another segment
  * meanwhile, and the slot claimed, of whichever of the two, stays blank.
  */
-static int claim_in(struct oplog_segment *s, uint32_t n, struct oplog_claim *claim, bool *half)
+static int claim_in(struct oplog_segment *s, uint32_t n, struct oplog_claim *claim, bool *due)
 {
 	uint32_t sequence = __atomic_load_n(&s->sequence, __ATOMIC_ACQUIRE);
 	uint32_t capacity = __atomic_load_n(&s->capacity, __ATOMIC_RELAXED);
@@ -355,22 +359,22 @@ static int claim_in(struct oplog_segment *s, uint32_t n, struct oplog_claim *cla
 	claim->record = __atomic_load_n(&s->slots, __ATOMIC_RELAXED) + index;
 	claim->index = (uint32_t)index;
 	claim->sequence = sequence;
-	*half = index <= capacity / 2 && index + n > capacity / 2;
+	*due = index <= capacity / 8 && index + n > capacity / 8; /* for the next segment */
 	return 1;
 }
 
 static struct oplog_claim claim_slots(struct oplog_writer *w, uint32_t n)
 {
 	struct oplog_claim claim = {NULL, 0, 0};
-	bool half = false;
+	bool due = false;
 	int tries;
 
-	for (tries = 0; tries < 4; tries++) {
+	for (tries = 0; tries < 16; tries++) {
 		struct oplog_segment *s = atomic_load_explicit(&w->current, memory_order_acquire);
-		int r = s ? claim_in(s, n, &claim, &half) : 0;
+		int r = s ? claim_in(s, n, &claim, &due) : 0;
 
 		if (r > 0) {
-			if (half)
+			if (due)
 				prepare_next(w);
 			return claim;
 		}

@@ -68,8 +68,8 @@ static void test_damaged_slots(void **state)
 	char name[256];
 
 	fresh_segment(f, name);
-	put_bytes(f, name, OPLOG_HEADER_SIZE + 10 * OPLOG_SLOT_SIZE + 40, "\x55", 1);
-	put_bytes(f, name, OPLOG_HEADER_SIZE + 20 * OPLOG_SLOT_SIZE + 8, "\x55", 1);
+	put_bytes(f, name, OPLOG_HEADER_SIZE + 10 * OPLOG_SLOT_SIZE + 40, "\x55\xaa\x55\xaa", 4);
+	put_bytes(f, name, OPLOG_HEADER_SIZE + 20 * OPLOG_SLOT_SIZE + 8, "\x55\xaa\x55\xaa", 4);
 	info = outcome(f, &records);
 	assert_int_equal(info.error, 0);
 	assert_int_equal(info.damaged, 2);
