@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: MIT
+"""Snapshots of real Chroma: taken under load, restored, and opened by it again."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+import hosts
+from snapshots_load import SIZE
+
+LOAD = Path(__file__).with_name("snapshots_load.py")
+SECONDS = 6
+
+
+class Load:
+    """Upserts in a process of its own; what was acknowledged, and when."""
+
+    def __init__(self, host, target, preload=""):
+        env = hosts.environment({"LD_PRELOAD": preload})
+        self.child = subprocess.Popen([str(hosts.python(host.driver)), str(LOAD), "load", target],
+                                      env=env, stdout=subprocess.PIPE, text=True,
+                                      start_new_session=True)
+        self.acknowledged = []
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def read(self):
+        for line in self.child.stdout:
+            first, moment = map(int, line.split())
+            assert first == len(self.acknowledged) * SIZE
+            self.acknowledged.append(moment)
+
+    def wait_for(self, batches):
+        deadline = time.monotonic() + 60
+        while len(self.acknowledged) < batches:
+            assert time.monotonic() < deadline and self.child.poll() is None
+            time.sleep(0.02)
+
+    def stop(self):
+        if self.child.poll() is None:
+            os.killpg(self.child.pid, signal.SIGKILL)
+        self.child.wait()
+        self.reader.join(10)
+
+    def before(self, moment):
+        return sum(1 for m in self.acknowledged if m <= moment)
+
+
+def listed(chromashim, data):
+    done = chromashim("snapshot", "list", "--json", data)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def nanoseconds(text):
+    whole, fraction = text.rstrip("Z").split(".")
+    moment = datetime.fromisoformat(whole).replace(tzinfo=timezone.utc)
+    return int(moment.timestamp()) * 10**9 + int(fraction)
+
+
+def answers(host, directories):
+    """directories: path -> number of batches it must have."""
+    words = [f"{path}={batches}" for path, batches in directories.items()]
+    done = subprocess.run([str(hosts.python(host.driver)), str(LOAD), "check", *words],
+                          env=hosts.environment(), capture_output=True, text=True, timeout=300,
+                          check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(zip(directories, map(json.loads, done.stdout.splitlines())))
+
+
+def take_under_load(chromashim, data, load):
+    """Snapshots until the time is over. Returns how many were called for."""
+    deadline = time.monotonic() + SECONDS
+    taken = 0
+    while time.monotonic() < deadline:
+        done = chromashim("snapshot", "create", data, "--json")
+        assert done.returncode in (0, 3, 11), done.stderr
+        taken += 1
+        time.sleep(0.5)
+    assert load.child.poll() is None
+    return taken
+
+
+def check_all(chromashim, tmp_path, data, load, host):
+    """Every one that says verified is restored, and real Chroma has in it what it must have."""
+    expected = {}
+    for snapshot in listed(chromashim, data):
+        if snapshot["state"] != "verified":
+            continue
+        out = tmp_path / f"out-{snapshot['id']}"
+        done = chromashim("restore", "--to", snapshot["id"], "-o", out, data)
+        assert done.returncode == 0, done.stderr
+        expected[str(out)] = load.before(nanoseconds(snapshot["time"]))
+    for path, found in answers(host, expected).items():
+        assert found["wrong"] == [], f"{path}: {found['wrong'][:10]}"
+        # One batch may have been under way, done but not yet acknowledged.
+        assert 0 <= found["count"] - expected[path] * SIZE <= SIZE, path
+    return len(expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protected", [True, False], ids=["shim", "bare"])
+@pytest.mark.parametrize("name", ["server", "python-0.6"])
+def test_under_load(tmp_path, data, shim, chromashim, name, protected):
+    host = hosts.BY_NAME[name]
+    host.require()
+    preload = shim if protected else ""
+    server = hosts.Server(host, data, preload) if host.server else None
+    load = Load(host, server.address if server else str(data), "" if server else preload)
+    try:
+        load.wait_for(8)
+        taken = take_under_load(chromashim, data, load)
+    finally:
+        load.stop()
+        if server:
+            server.clean_up()
+    verified = check_all(chromashim, tmp_path, data, load, host)
+    states = [s["state"] for s in listed(chromashim, data)]
+    print(f"{taken} called for, {verified} verified, {len(load.acknowledged)} batches: {states}")
+    assert verified >= 3 and verified >= taken * 0.8, states
+
+
+@pytest.mark.slow
+def test_downgrade(tmp_path, data, chromashim):
+    """An older Chroma's directory is migrated by a newer one, and the older one panics."""
+    old, new = hosts.BY_NAME["node"], hosts.BY_NAME["server"]
+    old.require()
+    new.require()
+    server = hosts.Server(old, data)
+    load = Load(old, server.address)
+    load.wait_for(12)
+    load.stop()
+    server.stop()
+    count = len(load.acknowledged)
+    assert chromashim("snapshot", "create", data, "-d", "before 1.5").returncode == 0
+
+    server = hosts.Server(new, data)
+    server.stop()
+    log = data.parent / f"{data.name}-server.log"
+    log.write_text("")
+    try:
+        hosts.Server(old, data).clean_up()
+    except AssertionError:
+        pass
+    assert "range start index 10 out of range for slice of length 9" in log.read_text()
+
+    done = chromashim("restore", "--to", "1", "-y", data)
+    assert done.returncode == 0, done.stderr
+    server = hosts.Server(old, data)
+    try:
+        found = answers(old, {server.address: count})[server.address]
+    finally:
+        server.clean_up()
+    assert found["wrong"] == []
+    assert 0 <= found["count"] - count * SIZE <= SIZE
+    # And the restore can itself be undone.
+    done = chromashim("restore", "--to", "2", "-y", data)
+    assert done.returncode == 0, done.stderr
+    shutil.copytree(data, tmp_path / "copy", ignore=shutil.ignore_patterns(".chromashim"))
+    assert answers(new, {str(tmp_path / "copy"): count})[str(tmp_path / "copy")]["wrong"] == []
+
+
+def make(host, data, batches=10):
+    load = Load(host, str(data))
+    load.wait_for(batches)
+    load.stop()
+    return len(load.acknowledged)
+
+
+def test_in_the_way(data, chromashim):
+    host = hosts.BY_NAME["python"]
+    host.require()
+    load = Load(host, str(data))
+    try:
+        load.wait_for(3)
+        assert chromashim("snapshot", "create", data).returncode == 0
+        done = chromashim("restore", "--to", "latest", "-y", data)
+        assert done.returncode == 14
+        assert str(load.child.pid) in done.stderr
+        assert chromashim("restore", "--to", "latest", "-n", data).returncode == 14
+    finally:
+        load.stop()
+    done = chromashim("restore", "--to", "latest", data)
+    assert done.returncode == 2 and "-y" in done.stderr
+    before = sorted(p for p in data.rglob("*") if ".chromashim" not in str(p))
+    assert chromashim("restore", "--to", "latest", "-n", data).returncode == 0
+    assert before == sorted(p for p in data.rglob("*") if ".chromashim" not in str(p))
+
+
+def test_verbs(tmp_path, data, chromashim):
+    """What each verb says and returns, from the first snapshot to the last."""
+    host = hosts.BY_NAME["python"]
+    host.require()
+    assert chromashim("snapshot", "list", data).returncode == 12  # no Chroma directory yet
+    make(host, data, 6)
+    assert chromashim("snapshot", "list", data).returncode == 10
+    for text in ("one", "two", "three"):
+        assert chromashim("snapshot", "create", data, "-d", text).returncode == 0
+    found = listed(chromashim, data)
+    assert [(s["id"], s["state"], s["description"], s["held"]) for s in found] == [
+        (1, "verified", "one", []), (2, "verified", "two", []), (3, "verified", "three", [])]
+    assert set(found[0]) >= {"time", "reason", "size", "used"}
+    assert chromashim("snapshot", "diff", "1..3", data).stdout == ""
+    assert json.loads(chromashim("snapshot", "show", "2", data, "--json").stdout)["id"] == 2
+    assert chromashim("snapshot", "show", "9", data).returncode == 12
+
+    assert chromashim("snapshot", "hold", "1", "audit", data).returncode == 0
+    assert listed(chromashim, data)[0]["held"] == ["audit"]
+    assert chromashim("snapshot", "delete", "1", "-y", f"{data}/").returncode == 1
+    assert chromashim("snapshot", "prune", "--keep-last=1", data).returncode == 2  # nobody to ask
+    planned = chromashim("snapshot", "prune", "--keep-last=1", "-n", "-v", data)
+    assert planned.returncode == 0 and "keep      1" in planned.stdout and "held" in planned.stdout
+    assert len(listed(chromashim, data)) == 3
+    assert chromashim("snapshot", "prune", "--keep-last=1", "-y", data).returncode == 0
+    assert [s["id"] for s in listed(chromashim, data)] == [1, 3]
+    assert chromashim("snapshot", "release", "1", data).returncode == 0
+    assert chromashim("snapshot", "delete", "1", "-y", f"{data}/").returncode == 0
+    assert chromashim("snapshot", "delete", "3", "-y", f"{data}/").returncode == 1  # the last one
+    assert chromashim("snapshot", "create", data).returncode == 0
+    assert [s["id"] for s in listed(chromashim, data)] == [3, 4]
+    assert chromashim("snapshot", "verify", "--all", data).returncode == 0
+    assert chromashim("snapshot", "prune", data).returncode == 2
+    assert chromashim("restore", "--to", "before-schema", "-n", data).returncode == 12
+    assert chromashim("restore", "--to", "@0s", "-o", tmp_path / "x", data).returncode == 0
+    assert chromashim("restore", "--to", "4", "-o", tmp_path / "x", data).returncode == 1
+
+
+def test_damaged_chunk(tmp_path, data, chromashim):
+    """Said in words, never called verified, and written again by the next snapshot."""
+    host = hosts.BY_NAME["python"]
+    host.require()
+    make(host, data)
+    assert chromashim("snapshot", "create", data).returncode == 0
+    chunk = max((data / ".chromashim/snapshots/chunks").rglob("*/*"), key=lambda p: p.stat().st_size)
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 4
+    chunk.write_bytes(content)
+    done = chromashim("restore", "--to", "1", "-o", tmp_path / "out", data)
+    assert done.returncode == 1 and "is damaged" in done.stderr
+    assert not (tmp_path / "out").exists()
+    assert chromashim("snapshot", "verify", "1", data).returncode == 1
+    assert listed(chromashim, data)[0]["state"] == "broken"
+    assert chromashim("snapshot", "create", data).returncode == 0
+    assert chromashim("snapshot", "verify", "--all", data).returncode == 0
+    assert [s["state"] for s in listed(chromashim, data)] == ["verified", "verified"]
+
+
+def test_killed_while_taking(data, chromashim):
+    """Nothing but scratch is left, and the next one removes it."""
+    host = hosts.BY_NAME["python"]
+    host.require()
+    make(host, data, 30)
+    for wait in (0.001, 0.003, 0.006, 0.01, 0.02, 0.04, 0.08):
+        child = subprocess.Popen([str(hosts.COMMAND), "snapshot", "create", str(data)],
+                                 env=hosts.environment(), stdout=subprocess.DEVNULL)
+        time.sleep(wait)
+        child.kill()
+        child.wait()
+    assert chromashim("snapshot", "create", data).returncode == 0
+    store = data / ".chromashim"
+    assert not (store / "scratch").exists()
+    assert chromashim("snapshot", "verify", "--all", data).returncode == 0
+    assert all(s["state"] == "verified" for s in listed(chromashim, data))
+    chromashim("snapshot", "prune", "--keep-last=1", "-y", data)
+    assert not [p for p in (store / "snapshots").rglob("*") if p.name.startswith(".")]
