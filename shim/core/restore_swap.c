@@ -9,7 +9,7 @@
  * with the XXH3-64 of all before it, in 16 hexadecimal digits, as check. The steps, each of which
  * is made or found to have been made:
  *	1. the placeholder is put over the old database, which has a second name in quarantine;
- *	2. all else that is old goes to quarantine;
+ *	2. all else that is old goes to quarantine, with the pre-images that belong to it;
  *	3. all that is new comes from restore/new, the database last, over the placeholder;
  *	4. the journal goes.
  */
@@ -29,6 +29,7 @@
 #include "core/fileio.h"
 #include "core/restore.h"
 #include "core/tree.h"
+#include "core/undo.h"
 
 #define NEW "new"
 #define JOURNAL "journal"
@@ -265,6 +266,44 @@ static int move_old(const struct exchange *x, const char *name)
 	return renameat(data, name, x->quarantinefd, name) < 0 && errno != ENOENT ? -errno : 0;
 }
 
+static bool ends_with(const char *name, const char *suffix)
+{
+	size_t n = strlen(name), k = strlen(suffix);
+
+	return n > k && strcmp(name + n - k, suffix) == 0;
+}
+
+/*
+ * Pre-images of persists that were cut off belong to the old segments. Left where they are they
+ * would be played back into the restored ones, which have the same names.
+ */
+static int move_undo(const struct exchange *x)
+{
+	int from = file_open_directory_at(x->swap->storefd, UNDO_DIR), to, r = 0;
+	DIR *dir = from < 0 ? NULL : fdopendir(from);
+	const struct dirent *entry;
+
+	if (!dir)
+		return from == -ENOENT ? 0 : from < 0 ? from : -ENOMEM;
+	to = tree_make_directory(x->quarantinefd, UNDO_DIR);
+	r = to < 0 ? to : 0;
+	while (r == 0 && (entry = readdir(dir))) {
+		if (!ends_with(entry->d_name, UNDO_SUFFIX) && !ends_with(entry->d_name, ".moved"))
+			continue;
+		step(x);
+		if (renameat(dirfd(dir), entry->d_name, to, entry->d_name) < 0)
+			r = -errno;
+	}
+	if (r == 0)
+		r = tree_sync(to);
+	if (r == 0)
+		r = tree_sync(dirfd(dir));
+	if (to >= 0)
+		close(to);
+	closedir(dir);
+	return r;
+}
+
 static int move_new(const struct exchange *x, const char *name)
 {
 	if (!is_there(x->newfd, name))
@@ -282,6 +321,8 @@ static int move_all(const struct exchange *x)
 		r = tree_sync(x->swap->datafd);
 	for (i = 0; i < x->old.count && r == 0; i++)
 		r = move_old(x, x->old.names[i]);
+	if (r == 0)
+		r = move_undo(x);
 	/* Nothing new comes before it is sure that the old is away. */
 	if (r == 0)
 		r = tree_sync(x->quarantinefd);

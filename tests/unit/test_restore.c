@@ -429,16 +429,23 @@ static void test_swap_killed_at_every_step(void **state)
 static void test_swap_by_bytes(void **state)
 {
 	struct fixture *f = *state;
+	int undofd = tree_make_directory(f->storefd, "undo");
 	struct manifest m;
 	char *bin;
 	size_t size;
 
 	take(f, &m);
 	change(f);
+	/* What belongs to the old segments must not be played back into the new ones. */
+	scratch_put(undofd, SEGMENT "-1-1.undo", "x", 1);
+	scratch_put(undofd, "rollback.lock", "", 0);
 	prepare_swap(f, &m);
 	assert_int_equal(swap_and_die(f, 1000, false), 0);
 	bin = scratch_get(f->datafd, SEGMENT "/data_level0.bin", &size);
 	assert_int_equal(bin[5], 3);
+	assert_int_equal(faccessat(undofd, SEGMENT "-1-1.undo", F_OK, 0), -1);
+	assert_int_equal(faccessat(undofd, "rollback.lock", F_OK, 0), 0);
+	close(undofd);
 	free(bin);
 	assert_int_equal(faccessat(f->storefd, RESTORE_DIR, F_OK, 0), -1);
 	/* Nothing pending: nothing to do. */
