@@ -17,7 +17,7 @@
 #define PLACE_SIZE (OPLOG_HEADER_SIZE + (size_t)OPLOG_CAPACITY * OPLOG_SLOT_SIZE)
 #define REGION_SIZE (PLACE_SIZE * OPLOG_PLACES)
 #define NAME_SIZE 64
-#define MAKING_MAX UINT64_C(5000000) /* ns to wait for a thread that makes the next segment */
+#define MAKING_MAX UINT64_C(50000000) /* ns to wait for a thread that makes the next segment */
 
 uint32_t oplog_slot_check(const void *slot, uint32_t index)
 {
@@ -303,6 +303,7 @@ static void finish_segment(struct oplog_segment *s)
 /* Goes on from the full segment `full` (NULL at the start). False: there is no next one. */
 static bool advance(struct oplog_writer *w, struct oplog_segment *full)
 {
+	const struct timespec pause = {0, 50000};
 	uint64_t until = 0;
 
 	for (;;) {
@@ -324,7 +325,7 @@ static bool advance(struct oplog_writer *w, struct oplog_segment *full)
 			until = oplog_now() + MAKING_MAX;
 		else if (oplog_now() > until)
 			return false;
-		SYS0(SYS_sched_yield); /* another thread is making it */
+		SYS2(SYS_nanosleep, &pause, NULL); /* for the thread that makes it to get on */
 	}
 }
 
@@ -351,6 +352,8 @@ static int claim_in(struct oplog_segment *s, uint32_t n, struct oplog_claim *cla
 	uint32_t capacity = __atomic_load_n(&s->capacity, __ATOMIC_RELAXED);
 	struct oplog_header *header = __atomic_load_n(&s->header, __ATOMIC_RELAXED);
 	uint64_t index = __atomic_fetch_add(&header->claimed, n, __ATOMIC_ACQUIRE);
+	/* when the next segment is made: not at once in a life that may be short */
+	uint64_t early = capacity < OPLOG_CAPACITY / 8 ? capacity / 2 : capacity / 8;
 
 	if (__atomic_load_n(&header->sequence, __ATOMIC_RELAXED) != sequence)
 		return -EAGAIN;
@@ -359,7 +362,7 @@ static int claim_in(struct oplog_segment *s, uint32_t n, struct oplog_claim *cla
 	claim->record = __atomic_load_n(&s->slots, __ATOMIC_RELAXED) + index;
 	claim->index = (uint32_t)index;
 	claim->sequence = sequence;
-	*due = index <= capacity / 8 && index + n > capacity / 8; /* for the next segment */
+	*due = index <= early && index + n > early;
 	return 1;
 }
 
