@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * One persist group as its rooms share it: persists.c (its life), persist_end.c (how it ends),
+ * One persist group as its rooms share it: groups.c (the table), persists.c (what it meets),
+ * persist_end.c (how it ends),
  * preimage.c (what is saved), heldback.c (what waits for the disk). All under the group's lock.
  */
 #ifndef PRELOAD_PERSIST_STATE_H
 #define PRELOAD_PERSIST_STATE_H
+
+#include <time.h>
 
 #include "core/undo.h"
 #include "preload/area.h"
@@ -82,12 +85,16 @@ static inline unsigned file_index(union slot s)
 
 _Static_assert(ROLE_PICKLE - ROLE_HEADER == UNDO_PICKLE, "roles and files have one order");
 
-/* ---- persists.c ---- */
+/* ---- groups.c ---- */
 
 /* The group of a segment's directory, locked; NULL if it has none, or this thread is in it. */
 struct group *group_lock(uint32_t directory);
 void group_unlock(struct group *g);
+/* A new one for the segment that a file is in, locked. NULL: nothing to protect, or not possible.
+ */
+struct group *group_begin(union slot s);
 void group_release(struct group *g); /* gives up all it has; it is free then */
+uint64_t clock_now(clockid_t clock); /* ns */
 
 /* ---- persist_end.c ---- */
 

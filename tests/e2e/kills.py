@@ -119,6 +119,7 @@ class Kills:
                 directories += 1
                 self.data = self.directory / f"data-{directories}"
                 self.batches = 0
+        self.tally.acknowledged += self.batches
         self.tally.rolled_back = self.undone()
         assert "cannot be preloaded" not in self.log.read_text(errors="replace")
         return self.tally

@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: MIT
+"""Persists in special situations, each a small script under the shim that does what hnswlib does."""
+
+import os
+import subprocess
+import textwrap
+import time
+
+import pytest
+
+import hosts
+
+A, B = "0a1b2c3d-0000-4000-8000-00000000000a", "0a1b2c3d-0000-4000-8000-00000000000b"
+FILES = {"header.bin": 100, "data_level0.bin": 50000, "length.bin": 400, "link_lists.bin": 3000}
+PICKLE = "index_metadata.pickle"
+PRELUDE = f"""
+import os, signal, sys
+data, A, B = sys.argv[1], {A!r}, {B!r}
+FILES, PICKLE = {FILES!r}, {PICKLE!r}
+
+def bins(segment, mark):
+    "Overwrites most of every file and lengthens it."
+    for name, size in FILES.items():
+        fd = os.open(f"{{data}}/{{segment}}/{{name}}", os.O_RDWR)
+        os.pwrite(fd, mark * (size - 50), 20)
+        os.lseek(fd, size, os.SEEK_SET)
+        os.write(fd, mark * 77)
+        os.close(fd)
+
+def pickle(segment, mark):
+    "Begins the pickle; whoever closes it commits."
+    fd = os.open(f"{{data}}/{{segment}}/{{PICKLE}}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    os.write(fd, mark * 500 + b".")
+    return fd
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+class Directory:
+    def __init__(self, path, shim, durability):
+        self.path, self.shim, self.durability = path, shim, durability
+        for segment in (A, B):
+            (path / segment).mkdir()
+            for name, size in FILES.items():
+                (path / segment / name).write_bytes(b"o" * size)
+            (path / segment / PICKLE).write_bytes(b"o" * 300 + b".")
+
+    def start(self, script, preload=True, **how):
+        env = hosts.environment({"CHROMASHIM_DIR": str(self.path), "CHROMASHIM_BALLAST": "0",
+                                 "CHROMASHIM_DURABILITY": self.durability,
+                                 "CHROMASHIM_SINGLE_WRITER": "off"})
+        if preload:
+            env["LD_PRELOAD"] = self.shim
+        return subprocess.Popen(
+            [str(hosts.python("venv").resolve()), "-I", "-S", "-c",
+             PRELUDE + textwrap.dedent(script), str(self.path)], env=env, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **how)
+
+    def run(self, script, status=0, preload=True):
+        child = self.start(script, preload)
+        output, errors = child.communicate(timeout=60)
+        assert child.returncode == status, errors
+        return output + errors
+
+    def killed(self, script):
+        return self.run(script, status=-9)
+
+    def next_start(self):
+        return self.run("")
+
+    def is_old(self, segment):
+        for name, size in FILES.items():
+            assert (self.path / segment / name).read_bytes() == b"o" * size, name
+        return (self.path / segment / PICKLE).read_bytes() == b"o" * 300 + b"."
+
+    def is_new(self, segment, mark=b"n"):
+        for name, size in FILES.items():
+            assert (self.path / segment / name).read_bytes() == \
+                b"o" * 20 + mark * (size - 50) + b"o" * 30 + mark * 77, name
+        return (self.path / segment / PICKLE).read_bytes() == mark * 500 + b"."
+
+    def undo(self):
+        return sorted(p.name for p in (self.path / ".chromashim" / "undo").iterdir()
+                      if p.suffix in (".undo", ".moved", ".fresh"))
+
+
+@pytest.fixture(params=["process", "power"])
+def directory(request, data, shim):
+    return Directory(data, shim, request.param)
+
+
+def test_commit(directory):
+    directory.run("bins(A, b'n'); os.close(pickle(A, b'n')); die()", status=-9)
+    assert directory.undo() == []
+    assert directory.next_start() == ""
+    assert directory.is_new(A) and directory.is_old(B)
+
+
+def test_two_at_once(directory):
+    directory.killed("""
+        bins(A, b"n"); bins(B, b"n")
+        a, b = pickle(A, b"n"), pickle(B, b"n")
+        os.close(b)
+        die()
+    """)
+    said = directory.next_start()
+    assert said.count("it was undone") == 1 and A in said
+    assert directory.is_old(A) and directory.is_new(B)
+    assert directory.undo() == []
+
+
+@pytest.mark.parametrize("how,committed", [
+    ("os.dup(fd); os.close(fd)", False),
+    ("other = os.dup(fd); os.close(fd); os.close(other)", True),
+    ("os.dup2(os.open('/dev/null', os.O_RDONLY), fd)", True),
+    ("os.closerange(fd, fd + 1)", True),
+    ("f = os.fdopen(fd, 'wb'); f.close(); f.close()", True),
+    ("os.fork() or os._exit(0)", False),
+    ("os.fork() or (os.close(fd), os._exit(0)); os.wait()", False),
+    ("import subprocess; subprocess.run(['true'])", False),
+    ("os.execv('/bin/true', ['true'])", False),
+], ids=["dup", "both", "dup2", "closerange", "twice", "fork", "closed-in-child", "vfork", "exec"])
+def test_who_commits(directory, how, committed):
+    script = f"bins(A, b'n'); fd = pickle(A, b'n')\n{how}\ndie()"
+    if "execv" in how:
+        directory.run(script)
+    else:
+        directory.killed(script)
+    directory.next_start()
+    assert directory.is_new(A) if committed else directory.is_old(A)
+
+
+def test_child_and_parent(directory):
+    """A child that was forked in a persist is none of it; the parent goes on and commits."""
+    directory.killed("""
+        bins(A, b"n")
+        if not os.fork():
+            os._exit(0)
+        os.wait()
+        os.close(pickle(A, b"n"))
+        die()
+    """)
+    assert directory.next_start() == ""
+    assert directory.is_new(A)
+
+
+def test_several_persists(directory):
+    directory.killed("""
+        for mark in b"x", b"y", b"n":
+            bins(A, mark); os.close(pickle(A, mark))
+            for name, size in FILES.items():
+                os.truncate(f"{data}/{A}/{name}", size + 77)
+        bins(A, b"z"); pickle(A, b"z")
+        die()
+    """)
+    assert "it was undone" in directory.next_start()
+    for name, size in FILES.items():
+        assert (directory.path / A / name).stat().st_size == size + 77
+    assert (directory.path / A / PICKLE).read_bytes() == b"n" * 500 + b"."
+
+
+def test_truncation(directory):
+    directory.killed("""
+        os.truncate(f"{data}/{A}/data_level0.bin", 1000)
+        fd = os.open(f"{data}/{A}/link_lists.bin", os.O_RDWR)
+        os.ftruncate(fd, 5)
+        os.write(fd, b"n" * 4000)
+        open(f"{data}/{A}/length.bin", "wb").write(b"n" * 9000)
+        die()
+    """)
+    assert "it was undone" in directory.next_start()
+    assert directory.is_old(A)
+
+
+@pytest.mark.parametrize("before_death", ["", "os.rmdir(f'{data}/{A}')"], ids=["half", "whole"])
+def test_deletion_in_a_persist(directory, before_death):
+    directory.killed(f"""
+        bins(A, b"n"); fd = pickle(A, b"n")
+        for name in os.listdir(f"{{data}}/{{A}}"):
+            os.unlink(f"{{data}}/{{A}}/{{name}}")
+        {before_death}
+        die()
+    """)
+    assert directory.next_start() == ""
+    assert directory.undo() == []
+    assert not (directory.path / A / PICKLE).exists()
+
+
+def test_renamed_directory(directory):
+    directory.killed("""
+        bins(A, b"n"); fd = pickle(A, b"n")
+        os.rename(f"{data}/{A}", f"{data}/aside")
+        die()
+    """)
+    assert directory.next_start() == ""
+    assert (directory.path / "aside" / PICKLE).read_bytes() == b"n" * 500 + b"."
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_pickle_by_rename(directory, closed):
+    """As a Chroma might do it one day: written elsewhere, renamed into place."""
+    directory.killed(f"""
+        bins(A, b"n")
+        new = f"{{data}}/{{A}}/new"
+        open(new, "wb").write(b"n" * 500 + b".")
+        if {closed}:
+            os.rename(new, f"{{data}}/{{A}}/{{PICKLE}}")
+        die()
+    """)
+    directory.next_start()
+    assert directory.is_new(A) if closed else directory.is_old(A)
+
+
+def test_hard_link(directory):
+    """A pickle with two names stays one file."""
+    os.link(directory.path / A / PICKLE, directory.path / "other")
+    directory.killed("bins(A, b'n'); pickle(A, b'n'); die()")
+    assert (directory.path / "other").read_bytes() == b"n" * 500 + b"."
+    directory.next_start()
+    assert directory.is_old(A)
+    assert (directory.path / "other").samefile(directory.path / A / PICKLE)
+
+
+def test_mode_and_descriptor(directory):
+    os.chmod(directory.path / A / PICKLE, 0o640)
+    said = directory.run("""
+        bins(A, b"n")
+        fd = pickle(A, b"n")
+        st = os.fstat(fd)
+        assert st.st_size == 501 and st.st_nlink == 1 and st.st_mode & 0o777 == 0o640
+        assert st.st_ino == os.stat(f"{data}/{A}/{PICKLE}").st_ino
+        print(fd)
+        os.close(fd)
+    """)
+    assert int(said) < 10
+    assert directory.is_new(A)
+
+
+def test_incomplete_pickle(directory):
+    """An exception in the midst of it: the file is closed, but it does not end as a pickle does."""
+    said = directory.run("""
+        import errno
+        bins(A, b"n")
+        fd = os.open(f"{data}/{A}/{PICKLE}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.write(fd, b"n" * 200)
+        os.close(fd)
+        try:
+            bins(A, b"m")
+        except OSError as error:
+            print(errno.errorcode[error.errno])
+        bins(B, b"n"); os.close(pickle(B, b"n"))
+    """)
+    assert "EIO" in said and "frozen" in said
+    assert directory.is_old(A) and directory.is_new(B)
+
+
+def test_store_breaks(directory):
+    """Without a place for its pre-images a persist goes on, and that is said."""
+    said = directory.run("""
+        import shutil
+        shutil.rmtree(f"{data}/.chromashim/undo")
+        bins(A, b"n"); os.close(pickle(A, b"n"))
+    """)
+    assert "UNPROTECTED" in said
+    assert directory.is_new(A)
+
+
+def test_reads_see_what_is_written(directory):
+    directory.run("""
+        import mmap
+        path = f"{data}/{A}/data_level0.bin"
+        fd = os.open(path, os.O_RDWR)
+        for at in range(0, 40000, 1000):
+            os.pwrite(fd, b"n" * 10, at)
+        other = os.open(path, os.O_RDONLY)
+        assert os.pread(other, 30, 995) == b"o" * 5 + b"n" * 10 + b"o" * 15
+        assert os.read(other, 2005) == (b"n" * 10 + b"o" * 990) * 2 + b"n" * 5
+        assert os.lseek(other, 0, os.SEEK_CUR) == 2005
+        assert os.lseek(fd, 0, os.SEEK_CUR) == 0
+        os.pwrite(fd, b"m" * 5, 1003)
+        assert os.pread(fd, 20, 998) == b"oonnnmmmmmnnoooooooo"
+        assert os.fstat(fd).st_size == 50000 == os.lseek(other, 0, os.SEEK_END)
+        with mmap.mmap(other, 0, prot=mmap.PROT_READ, flags=mmap.MAP_PRIVATE) as m:
+            assert m[1000:1012] == b"nnnmmmmmnnoo"
+        os.write(fd, b"k" * 3)
+        assert os.preadv(other, [b := bytearray(6)], 0) == 6 and b == b"kkknnn"
+        assert open(path, "rb").read(5) == b"kkknn"
+    """)
+
+
+def test_live_process_is_left_alone(directory):
+    child = directory.start("bins(A, b'n'); fd = pickle(A, b'n'); print(flush=True); input(); "
+                            "os.close(fd)", stdin=subprocess.PIPE)
+    child.stdout.readline()
+    assert directory.next_start() == ""
+    child.communicate("\n", timeout=30)
+    assert child.returncode == 0
+    assert directory.next_start() == ""
+    assert directory.is_new(A)
+
+
+def test_two_starts_at_once(directory):
+    for _ in range(5):
+        directory.killed("bins(A, b'n'); bins(B, b'n'); pickle(A, b'n'); die()")
+        children = [directory.start("") for _ in range(4)]
+        said = "".join("".join(child.communicate(timeout=60)) for child in children)
+        assert said.count("it was undone") == 2
+        assert directory.is_old(A) and directory.is_old(B)
+
+
+def test_written_without_the_shim(directory):
+    """What is left of a dead process must not undo what came later."""
+    directory.killed("bins(A, b'x'); pickle(A, b'x'); die()")
+    time.sleep(2.5)
+    directory.run("bins(A, b'n'); os.close(pickle(A, b'n'))", preload=False)
+    for name, size in FILES.items():
+        os.truncate(directory.path / A / name, size + 77)
+    said = directory.next_start()
+    assert "without the shim" in said
+    assert directory.is_new(A)
+    assert directory.next_start() == ""
+
+
+def test_log(directory, chromashim):
+    directory.killed("bins(A, b'n'); os.close(pickle(A, b'n')); bins(B, b'n'); die()")
+    directory.next_start()
+    told = chromashim("log", directory.path).stdout
+    assert told.count("persist.begin") == 2
+    assert told.count("persist.commit") == 1 and told.count("persist.rollback") == 1
