@@ -126,6 +126,7 @@ static int take_value(struct arguments *a, int option, const char *value)
 {
 	static const char time_wanted[] = "a time (10m, 2h30m, 2026-01-31T10:00:00Z)";
 	struct log_filter *f = &a->log.filter;
+	char unknown[64];
 
 	switch (option) {
 	case OPT_SINCE:
@@ -138,7 +139,10 @@ static int take_value(struct arguments *a, int option, const char *value)
 		return parse_number(value, &f->tid) ? 0 : bad_value("--tid", value, "a thread id");
 	case OPT_OP:
 		f->ops = value;
-		return 0;
+		return log_ops_known(value, unknown)
+			   ? 0
+			   : bad_value("--op", unknown,
+				       "an operation of the log, such as pwrite or txn.*");
 	case OPT_PATH:
 		f->path = value;
 		return 0;

@@ -24,6 +24,8 @@ struct log_filter {
 	bool verbose; /* the log's own records as well */
 };
 
+/* Whether each item of a comma list of globs fits some operation; else the first that does not. */
+bool log_ops_known(const char *list, char unknown[64]);
 bool log_filter_wants(const struct log_filter *f, const struct oplog_entry *e);
 
 /* A glob without '/' also fits the last part of a path. */

@@ -20,6 +20,8 @@
 
 /* ---- which ---- */
 
+#define OPS_MAX 255u /* no operation has a higher number */
+
 static bool is_sqlite(const struct oplog_entry *e)
 {
 	return e->op >= OP_SQL_COPY && e->op <= OP_SQL_LOAD;
@@ -36,6 +38,15 @@ bool log_has_failed(const struct oplog_entry *e)
 	return e->result < 0;
 }
 
+/* Takes one from a comma list; the rest of the list is returned. */
+static const char *next_op(const char *list, char glob[64])
+{
+	size_t n = strcspn(list, ",");
+
+	snprintf(glob, 64, "%.*s", (int)(n < 63 ? n : 63), list);
+	return list + n + (list[n] == ',');
+}
+
 static bool op_fits(const char *list, unsigned op)
 {
 	const char *known = oplog_op_name(op);
@@ -46,14 +57,26 @@ static bool op_fits(const char *list, unsigned op)
 	else
 		strlcpy(name, known, sizeof(name));
 	while (*list) {
-		size_t n = strcspn(list, ",");
-
-		snprintf(glob, sizeof(glob), "%.*s", (int)(n < 63 ? n : 63), list);
-		if (n && fnmatch(glob, name, 0) == 0)
+		list = next_op(list, glob);
+		if (*glob && fnmatch(glob, name, 0) == 0)
 			return true;
-		list += n + (list[n] == ',');
 	}
 	return false;
+}
+
+bool log_ops_known(const char *list, char unknown[64])
+{
+	unsigned op;
+
+	while (*list) {
+		list = next_op(list, unknown);
+		for (op = 0; op <= OPS_MAX; op++)
+			if (oplog_op_name(op) && fnmatch(unknown, oplog_op_name(op), 0) == 0)
+				break;
+		if (op > OPS_MAX && strncmp(unknown, "op.", 3) != 0)
+			return false;
+	}
+	return true;
 }
 
 bool log_path_fits(const char *glob, const char *path)

@@ -104,6 +104,13 @@ def test_filters(log):
     assert len(log("--since", middle)) < len(every)
 
 
+def test_words_that_mean_nothing(recorded, chromashim):
+    for options in (["--op", "nonsense"], ["--op", "fsync,nonsens*"], ["--since", "yesterday"],
+                    ["--pid", "0"], ["--nonsense"]):
+        done = chromashim("log", *options, recorded)
+        assert done.returncode == 2 and not done.stdout and done.stderr
+
+
 def test_values_are_never_recorded(recorded, log):
     texts = {r["sql"] for r in log("--op", "sqlite.step") if r.get("sql")}
     assert "INSERT INTO fruit VALUES(?)" in texts
