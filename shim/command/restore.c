@@ -23,10 +23,9 @@
 const char restore_usage[] =
     "Usage: chromashim restore --to=ID [-o OUT] [OPTION]... [DIR]\n"
     "\n"
-    "Brings a snapshot of DIR back (CHROMASHIM_DIR or ./chroma_data if not given). ID is a "
-    "number,\n"
-    "latest, before-schema (the newest one taken before a schema change), an age as @10m, or a\n"
-    "time: then it is the newest not after it.\n"
+    "Brings a snapshot of DIR back (CHROMASHIM_DIR or ./chroma_data if not given). ID is a\n"
+    "number, latest, before-schema (the newest one taken before a schema change), an age as @10m,\n"
+    "or a time: then it is the newest not after it. What a restore kept goes by its number only.\n"
     "\n"
     "  -o, --output=OUT  into the directory OUT, which must not exist or be empty; DIR is left as\n"
     "                    it is, and a backend may go on using it\n"
@@ -198,6 +197,18 @@ static int refuse_if_open(const struct target *t)
 	return 0;
 }
 
+/* What cannot be exchanged by renaming is not begun. */
+static int refuse_other_device(const struct restoring *x)
+{
+	struct snapshot_trouble none = {{0}, {0}};
+	struct stat data, store;
+
+	if (fstat(x->s.target.dirfd, &data) == 0 && fstat(x->s.target.storefd, &store) == 0 &&
+	    data.st_dev == store.st_dev)
+		return 0;
+	return snapshots_fail(&x->s, -EXDEV, &none, "cannot restore in place in");
+}
+
 static void ignore_outcome(void *context, const struct rollback_outcome *outcome)
 {
 	(void)context;
@@ -271,6 +282,8 @@ static int restore_in_place(struct restoring *x)
 	uint64_t kept;
 
 	status = refuse_if_open(&x->s.target);
+	if (status == 0)
+		status = refuse_other_device(x);
 	if (status == 0)
 		status =
 		    snapshots_confirm(&x->flags, "Replace what is in '%s' by snapshot %" PRIu64 "?",

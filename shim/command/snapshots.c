@@ -44,6 +44,7 @@ static int fail_open(const struct snapshots *s, int r)
 static int make_store(struct target *t)
 {
 	const char *moved = getenv("CHROMASHIM_STORE");
+	struct stat owner;
 	int r;
 
 	if (t->storefd >= 0)
@@ -52,7 +53,13 @@ static int make_store(struct target *t)
 	if (r < 0 && errno != EEXIST)
 		return -errno;
 	t->storefd = open(t->store, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	return t->storefd < 0 ? -errno : 0;
+	if (t->storefd < 0)
+		return -errno;
+	/* Made by root, it must be the backend's all the same. */
+	if (r == 0 && geteuid() == 0 && fstat(t->dirfd, &owner) == 0 &&
+	    fchown(t->storefd, owner.st_uid, owner.st_gid) < 0)
+		return -errno;
+	return 0;
 }
 
 int snapshots_open(struct snapshots *s, const char *dir, enum snapshot_access access, bool make)
@@ -106,7 +113,13 @@ static long find_number(const struct snapshots *s, const char *spec)
 	return -1;
 }
 
-/* The newest of the restorable ones not after `time`, with that reason if one is given. */
+/* What a restore kept is the state that somebody wanted to get rid of. */
+static bool is_offered(const struct manifest *m)
+{
+	return is_restorable(m) && strcmp(m->reason, "restore") != 0;
+}
+
+/* The newest of those on offer not after `time`, with that reason if one is given. */
 static long find_newest(const struct snapshots *s, uint64_t time, const char *reason)
 {
 	long i, found = -1;
@@ -114,7 +127,7 @@ static long find_newest(const struct snapshots *s, uint64_t time, const char *re
 	for (i = 0; i < (long)s->count; i++) {
 		const struct manifest *m = &s->list[i];
 
-		if (is_restorable(m) && m->header.time <= time &&
+		if (is_offered(m) && m->header.time <= time &&
 		    (!reason || !strcmp(m->reason, reason)) &&
 		    (found < 0 || m->header.time >= s->list[found].header.time))
 			found = i;

@@ -253,6 +253,35 @@ def test_damaged_chunk(tmp_path, data, chromashim):
     assert [s["state"] for s in listed(chromashim, data)] == ["verified", "verified"]
 
 
+@pytest.mark.slow
+def test_after_kill(tmp_path, data, shim, chromashim):
+    """kill -9 under load, then a snapshot and a restore: what a dead persist left harms neither."""
+    host = hosts.BY_NAME["python"]
+    host.require()
+    pending = 0
+    for turn in range(8):
+        load = Load(host, str(data), shim)
+        load.wait_for(6 + turn)
+        load.stop()
+        pending += len(list((data / ".chromashim/undo").glob("*.undo")))
+        done = chromashim("snapshot", "create", data)
+        assert done.returncode in (0, 11), done.stderr
+    verified = [s["id"] for s in listed(chromashim, data) if s["state"] == "verified"]
+    print(f"{pending} groups were open, {len(verified)} of 8 verified")
+    assert verified
+    done = chromashim("restore", "--to", verified[0], "-y", data)
+    assert done.returncode == 0, done.stderr
+    assert not list((data / ".chromashim/undo").glob("*.undo"))
+    load = Load(host, str(data), shim)
+    load.wait_for(10)
+    load.stop()
+    shutil.copytree(data, tmp_path / "copy", ignore=shutil.ignore_patterns(".chromashim"))
+    chromashim("snapshot", "create", data)
+    out = tmp_path / "out"
+    assert chromashim("restore", "--to", verified[-1], "-o", out, data).returncode == 0
+    assert answers(host, {str(out): 6})[str(out)]["wrong"] == []
+
+
 def test_killed_while_taking(data, chromashim):
     """Nothing but scratch is left, and the next one removes it."""
     host = hosts.BY_NAME["python"]
@@ -271,3 +300,82 @@ def test_killed_while_taking(data, chromashim):
     assert all(s["state"] == "verified" for s in listed(chromashim, data))
     chromashim("snapshot", "prune", "--keep-last=1", "-y", data)
     assert not [p for p in (store / "snapshots").rglob("*") if p.name.startswith(".")]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 24 MiB of its own."""
+    path = tmp_path / "small"
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(path)],
+                             capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.strip()}")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+def test_full_disk(tmp_path, data, small_disk, chromashim):
+    """The store is elsewhere, and full: said so, nothing half is left, what is there stays good."""
+    host = hosts.BY_NAME["python"]
+    host.require()
+    make(host, data)
+    env = hosts.environment({"CHROMASHIM_STORE": str(small_disk / "store")})
+    assert chromashim("snapshot", "create", data, env=env).returncode == 0
+    filler = small_disk / "filler"
+    filler.write_bytes(os.urandom(10 << 20))
+    make(host, data, 20)
+    done = chromashim("snapshot", "create", data, env=env)
+    assert done.returncode == 13 and "room" in done.stderr, done.stderr
+    assert not (small_disk / "store/scratch").exists()
+    # A restore beside it would not fit either, and in place it cannot be exchanged.
+    out = tmp_path / "out"
+    assert chromashim("restore", "--to", "1", "-o", small_disk / "x", data,
+                      env=env).returncode == 13
+    assert not (small_disk / "x").exists()
+    done = chromashim("restore", "--to", "1", "-y", data, env=env)
+    assert done.returncode == 1 and "-o" in done.stderr
+    assert chromashim("restore", "--to", "1", "-o", out, data, env=env).returncode == 0
+    filler.unlink()
+    assert chromashim("snapshot", "create", data, env=env).returncode == 0
+
+
+def test_restore_undone(tmp_path, data, chromashim):
+    """A restore, and a restore of what it kept; `latest` is not what a restore kept."""
+    host = hosts.BY_NAME["python"]
+    host.require()
+    early = make(host, data, 8)
+    assert chromashim("snapshot", "create", data).returncode == 0
+    (data / "notes.txt").write_text("not Chroma's")
+    late = make(host, data, 20)
+    assert late > early
+    done = chromashim("restore", "--to", "latest", "-y", data)
+    assert done.returncode == 0, done.stderr
+    assert "restore --to 2" in done.stdout
+    found = answers(host, {str(data): early})[str(data)]
+    assert found["wrong"] == [] and found["count"] < late * SIZE
+    assert (data / "notes.txt").exists()
+    assert "would restore: snapshot 1 " in chromashim("restore", "--to", "latest", "-n", data).stdout
+    assert chromashim("restore", "--to", "2", "-y", data).returncode == 0
+    assert answers(host, {str(data): late})[str(data)]["wrong"] == []
+
+
+def test_restore_of_a_ruin(data, chromashim):
+    """The database overwritten, a segment's file gone: what is there is kept, and comes back."""
+    host = hosts.BY_NAME["python"]
+    host.require()
+    count = make(host, data, 12)
+    assert chromashim("snapshot", "create", data).returncode == 0
+    database = data / "chroma.sqlite3"
+    database.write_bytes(b"\0" * 5000)
+    next(data.glob("*-*/data_level0.bin")).unlink()
+    assert chromashim("check", data).returncode == 2
+    assert chromashim("snapshot", "create", data).returncode != 0
+    done = chromashim("restore", "--to", "latest", "-y", data)
+    assert done.returncode == 0, done.stderr
+    assert answers(host, {str(data): count})[str(data)]["wrong"] == []
+    assert [s["state"] for s in listed(chromashim, data)] == ["verified", "broken"]
+    # Also where the database is gone altogether.
+    database.unlink()
+    assert chromashim("restore", "--to", "latest", "-y", data).returncode == 0
+    assert answers(host, {str(data): count})[str(data)]["wrong"] == []
