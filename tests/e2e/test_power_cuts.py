@@ -8,7 +8,7 @@ import pytest
 import hosts
 import power
 
-CASES = [("python", "ext4", 20), ("python", "xfs", 8), ("python-0.6", "ext4", 8)]
+CASES = [("python", "ext4", 16), ("python", "xfs", 8), ("python-0.6", "ext4", 8)]
 
 
 def cut_power(tmp_path, preload, name, kind, count):
