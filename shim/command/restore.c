@@ -17,7 +17,6 @@
 #include "command/snapshots.h"
 #include "command/terminal.h"
 #include "core/fileio.h"
-#include "core/rollback.h"
 #include "core/tree.h"
 
 const char restore_usage[] =
@@ -209,25 +208,6 @@ static int refuse_other_device(const struct restoring *x)
 	return snapshots_fail(&x->s, -EXDEV, &none, "cannot restore in place in");
 }
 
-static void ignore_outcome(void *context, const struct rollback_outcome *outcome)
-{
-	(void)context;
-	(void)outcome; /* the snapshot says if a segment is torn */
-}
-
-/* A persist that was cut off would make what is kept a torn one; the next start would do the same.
- */
-static void roll_back(const struct target *t)
-{
-	struct rollback rb = {.rootfd = t->dirfd, .report = ignore_outcome};
-
-	rb.undofd = file_open_directory_at(t->storefd, UNDO_DIR);
-	if (rb.undofd < 0)
-		return;
-	rollback_directory(&rb);
-	close(rb.undofd);
-}
-
 /* R5: what is there now, so that this can be undone. */
 static int keep_what_is_there(struct restoring *x, uint64_t *id_out)
 {
@@ -238,6 +218,7 @@ static int keep_what_is_there(struct restoring *x, uint64_t *id_out)
 					   .reason = "restore",
 					   .description = text,
 					   .accept_broken = true,
+					   .idle = true,
 					   .progress = progress_step,
 					   .context = &p};
 	struct snapshot_trouble t;
@@ -290,7 +271,7 @@ static int restore_in_place(struct restoring *x)
 				      x->s.target.dir, x->m->header.id);
 	if (status)
 		return status;
-	roll_back(&x->s.target);
+	snapshots_roll_back(&x->s.target);
 	status = keep_what_is_there(x, &kept);
 	if (status)
 		return status;

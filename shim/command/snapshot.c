@@ -16,7 +16,8 @@ const char snapshot_usage[] =
     "Usage: chromashim snapshot VERB [OPTION]... [DIR]\n"
     "\n"
     "Snapshots of a Chroma directory, kept in its store; `chromashim restore` brings one back.\n"
-    "DIR is CHROMASHIM_DIR or ./chroma_data if not given. Works while a backend runs.\n"
+    "DIR is CHROMASHIM_DIR or ./chroma_data if not given. Works while a backend runs; when none\n"
+    "does, `create` first undoes what a persist that died half-way has left, as a start would.\n"
     "\n"
     "  create [DIR]          take one and verify it\n"
     "      -d, --description=TEXT   say what for\n"
@@ -110,8 +111,12 @@ static int create(struct snapshots *s, const char *description, bool verify,
 					   .context = &p};
 	struct snapshot_trouble t;
 	struct manifest m;
+	char process[64];
 	int r, status = EXIT_DONE;
 
+	options.idle = snapshots_find_process(&s->target, process, sizeof(process)) == 0;
+	if (options.idle)
+		snapshots_roll_back(&s->target);
 	progress_start(&p, "taking", flags->quiet);
 	r = take(s, &options, &m, &t);
 	progress_end(&p);

@@ -18,7 +18,9 @@
 
 #include "command/processes.h"
 #include "command/terminal.h"
+#include "core/fileio.h"
 #include "core/oplog.h"
+#include "core/rollback.h"
 #include "core/sqlite_page.h"
 
 #define WAIT_MS 10000 /* for another chromashim that changes the store */
@@ -321,4 +323,21 @@ int snapshots_find_process(const struct target *t, char *name_out, size_t room)
 	}
 	free(list);
 	return pid ? pid : is_locked(t) ? -1 : 0;
+}
+
+static void ignore_outcome(void *context, const struct rollback_outcome *outcome)
+{
+	(void)context;
+	(void)outcome; /* the snapshot says if a segment is torn */
+}
+
+void snapshots_roll_back(const struct target *t)
+{
+	struct rollback rb = {.rootfd = t->dirfd, .report = ignore_outcome};
+
+	rb.undofd = file_open_directory_at(t->storefd, UNDO_DIR);
+	if (rb.undofd < 0)
+		return;
+	rollback_directory(&rb);
+	close(rb.undofd);
 }

@@ -60,6 +60,12 @@ int snapshots_verify(struct snapshots *s, struct manifest *m, const struct snaps
 /* A pid that has the data directory's database open or locked, 0: none. *name_out is its name. */
 int snapshots_find_process(const struct target *t, char *name_out, size_t room);
 
+/*
+ * Persists that died half-way are undone, as the next start would do: else they would be torn in
+ * what is taken. Nobody has the directory open.
+ */
+void snapshots_roll_back(const struct target *t);
+
 /* A restore that was cut off is ended; nothing is said if there is none. */
 void restore_end_pending(const struct target *t);
 

@@ -415,6 +415,8 @@ int chunks_collect(struct chunks *c, chunks_needed_fn *needed, void *context, bo
 	unsigned i;
 	int r, fd = openat(c->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
+	if (!dry)
+		forget_batch(c); /* its files would be taken for leftovers */
 	r = fd < 0 ? -errno : collect_directory(&k, fd);
 	for (i = 0; i < 256 && r == 0; i++) {
 		snprintf(directory, sizeof(directory), "%02x", i);

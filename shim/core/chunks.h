@@ -60,7 +60,8 @@ int chunks_set_aside(struct chunks *c, const struct chunk_name *name);
 
 /*
  * Calls `needed` for each chunk file, and removes it if that says no; also what dead processes left
- * behind and what was set aside. dry: only adds up. `needed` may be NULL: only leftovers go.
+ * behind and what was set aside. dry: only adds up, else what was put and not flushed goes as well.
+ * `needed` may be NULL: only leftovers go.
  */
 typedef bool chunks_needed_fn(void *context, const struct chunk_name *name);
 int chunks_collect(struct chunks *c, chunks_needed_fn *needed, void *context, bool dry,

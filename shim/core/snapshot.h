@@ -40,6 +40,7 @@ struct snapshot_options {
 	/* Take what is there: a segment that is never quiet, a database that cannot be opened or is
 	 * missing. The snapshot then is broken. */
 	bool accept_broken;
+	bool idle; /* no process has the directory open, so nothing is under way */
 	snapshot_progress_fn *progress; /* bytes; may be NULL */
 	void *context;
 };

@@ -282,7 +282,7 @@ static enum quiet judge(const struct taking *k, const struct segment *s)
 					   HNSW_LINKS_FILE};
 	const struct segment_file *pickle = find_file(s, PICKLE_FILE), *bin;
 	uint64_t newest = newest_change(s), clock = now(CLOCK_REALTIME_COARSE);
-	bool in_order = true, old = newest + PERSIST_MAX < clock;
+	bool in_order = true, old = k->options->idle || newest + PERSIST_MAX < clock;
 	unsigned i;
 
 	if (newest + YOUNG > clock && newest < clock + SECOND)

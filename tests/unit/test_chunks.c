@@ -250,6 +250,20 @@ static void test_collect(void **state)
 	assert_int_equal(chunks_get(&f->chunks, &kept, f->back, sizeof(f->back)), 0);
 }
 
+/* One that gives up half-way, and tries again in the same process. */
+static void test_collect_in_between(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t count, bytes;
+	struct chunk_name name;
+
+	assert_int_equal(chunks_put(&f->chunks, f->data, 900, &name), 0);
+	assert_int_equal(chunks_collect(&f->chunks, NULL, NULL, false, &count, &bytes), 0);
+	assert_int_equal(chunks_put(&f->chunks, f->data, 900, &name), 0);
+	assert_int_equal(chunks_flush(&f->chunks), 0);
+	assert_int_equal(chunks_get(&f->chunks, &name, f->back, 900), 0);
+}
+
 /* In a child, since the limit cannot be raised again. 0: put failed as it should. */
 static int put_without_room(struct fixture *f)
 {
@@ -292,7 +306,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    TEST(round_trip), TEST(known_name), TEST(zeros_need_no_file), TEST(same_content_once),
 	    TEST(many),	      TEST(missing),	TEST(every_flipped_byte), TEST(every_cut),
-	    TEST(set_aside),  TEST(collect),	TEST(full_disk),
+	    TEST(set_aside),  TEST(collect),	TEST(collect_in_between), TEST(full_disk),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
