@@ -75,6 +75,13 @@ class Loader:
         assert text, "the loader is gone"
         return text.rstrip("\n")
 
+    def finish(self) -> list[str]:
+        """What the child says until its end, which is the last line."""
+        said = [self.line()]
+        while not said[-1].startswith("ended"):
+            said.append(self.line())
+        return said
+
     def stop(self) -> None:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)

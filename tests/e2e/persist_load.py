@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Upserts until it is killed, and tells afterwards whether everything is there.
 
-    persist_load.py            reads lines "TARGET LEAST [MOST [only]]" from stdin; for each it forks
-                               a child, prints its pid, waits for it and prints "ended STATUS"
+    persist_load.py    reads lines "TARGET LEAST [MOST [only]] [fault=FAULT]" from stdin; for each it
+                       forks a child, prints its pid, waits for it and prints "ended STATUS"
 
 TARGET is a directory (PersistentClient) or host:port (HttpClient). What batch number k holds is a
 function of k, so LEAST, the number acknowledged so far, says what must be there; further ones up to
@@ -124,6 +124,8 @@ def main() -> None:
         target, least, *more = line.split()
         child = os.fork()
         if not child:
+            if more and more[-1].startswith("fault="):  # see shim/preload/faults.h
+                os.environ["CHROMASHIM_FAULT"] = more.pop().removeprefix("fault=")
             run(target, int(least), int(more[0]) if more else int(least) + 1, "only" in more)
             os._exit(0)
         tell(f"pid {child}")

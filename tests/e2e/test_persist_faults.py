@@ -6,6 +6,7 @@ With libchromashim-faults.so, which counts the points and takes the fault from C
 
 import errno
 import os
+import random
 import re
 import shutil
 import signal
@@ -14,8 +15,10 @@ import subprocess
 import pytest
 
 import hosts
+import kills
 
 FAULTS = hosts.BUILD / "libchromashim-faults.so"
+ENOUGH = 25  # batches: the disk has failed by then
 LAST = 4  # generations; the first of them creates the segment
 
 
@@ -123,3 +126,76 @@ def test_failure_of_every_write(segment):
         assert segment.generation()[0] == 1 + len(good), f"write {k}"
         assert not list((segment.data / ".chromashim" / "undo").glob("*.undo")), f"write {k}"
     assert frozen == writes - (LAST - 1)
+
+
+# ---- the same with real Chroma, at some of the points: there are thousands
+
+
+class Chroma:
+    """A directory that real Chroma writes until the fault comes, and then looks at again."""
+
+    def __init__(self, name, tmp_path, durability):
+        host = hosts.BY_NAME[name]
+        host.require()
+        if not FAULTS.exists():
+            pytest.skip(f"{FAULTS} is missing; run make {FAULTS.name}")
+        self.data, self.log = tmp_path / "data", tmp_path / "stderr.log"
+        self.start = tmp_path / "start"
+        self.loader = kills.Loader(host.driver, str(FAULTS),
+                                   {"CHROMASHIM_DURABILITY": durability,
+                                    "CHROMASHIM_BALLAST": "0"}, self.log)
+        # Migrations are done: those of Chroma before 1.0 are not made to survive a death.
+        self.start.mkdir()
+        self.loader.send(self.start, 0, 1, "only")
+        assert self.loader.finish()[0] == "verified 0"
+
+    def meet(self, fault):
+        """Returns what the faulty run said, and what the next start finds."""
+        if self.data.exists():
+            shutil.rmtree(self.data)
+        shutil.copytree(self.start, self.data)
+        pid = self.loader.send(self.data, 0, 1, f"fault={fault}")
+        said = [""]
+        while not said[-1].startswith("ended"):
+            said.append(self.loader.line())
+            if said[-1] == f"ack {ENOUGH}":
+                os.kill(pid, signal.SIGKILL)
+        known = [int(line.split()[1]) for line in said if line.startswith("ack")]
+        least = max(known, default=0)
+        self.loader.send(self.data, least, least + 1, "only")
+        return said, self.loader.finish()[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("durability", ["process", "power"])
+@pytest.mark.parametrize("name", ["python", "python-0.6"])
+def test_chroma_dies(tmp_path, name, durability):
+    seed = int.from_bytes(os.urandom(4), "little")
+    rng = random.Random(seed)
+    chroma = Chroma(name, tmp_path, durability)
+    try:
+        for _ in range(15):
+            fault = f"kill:{rng.randrange(1, 2500)}"
+            said, found = chroma.meet(fault)
+            assert said[-1] == f"ended {signal.SIGKILL:d}", f"seed {seed}, {fault}: {said}"
+            assert found.startswith("verified"), f"seed {seed}, {fault}: {said} {found}"
+    finally:
+        chroma.loader.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("durability", ["process", "power"])
+@pytest.mark.parametrize("name", ["python", "python-0.6"])
+def test_disk_fails_under_chroma(tmp_path, name, durability):
+    """Chroma is told, or goes on with its queue; after a restart everything is there."""
+    seed = int.from_bytes(os.urandom(4), "little")
+    rng = random.Random(seed)
+    chroma = Chroma(name, tmp_path, durability)
+    try:
+        for number in range(8):
+            fault = f"error:{rng.randrange(5, 600)}:{errno.ENOSPC if number % 2 else errno.EIO}"
+            said, found = chroma.meet(fault)
+            assert found.startswith("verified"), f"seed {seed}, {fault}: {said} {found}"
+        assert chroma.log.read_text(errors="replace").count("frozen"), f"seed {seed}"
+    finally:
+        chroma.loader.stop()
