@@ -19,7 +19,10 @@ struct header {
 	int32_t levels;
 };
 
-/* Segments that must not get a pickle: what it would vouch for has been refused. */
+/*
+ * Segments that must not be written any more: hnswlib looks at no error, and would go on in place
+ * with what it has in memory.
+ */
 static _Atomic uint32_t frozen[FROZEN];
 
 static bool is_frozen(uint32_t directory)
@@ -151,18 +154,32 @@ static bool runs_away(const struct change *c)
 	return (uint64_t)c->offset + c->length > bound;
 }
 
+static bool changes_bytes(const struct change *c)
+{
+	switch (c->op) {
+	case OP_OPEN:
+	case OP_OPENAT:
+	case OP_CREAT:
+		return (c->flags & O_ACCMODE) != O_RDONLY;
+	case OP_TRUNCATE:
+	case OP_FTRUNCATE:
+	case OP_FALLOCATE:
+		return true;
+	default:
+		return c->iov != NULL;
+	}
+}
+
 static int check_segment(const struct change *c)
 {
 	const struct area *a = area_of(c->slot);
 	const char *name = name_text(name_get(c->slot.name));
 	uint32_t directory = name_get(c->slot.name)->directory;
 
-	if (c->slot.role == ROLE_PICKLE) {
-		bool opens = c->op == OP_OPEN || c->op == OP_OPENAT || c->op == OP_CREAT;
-
-		return opens && (c->flags & O_ACCMODE) != O_RDONLY && is_frozen(directory) ? -EPERM
-											   : 0;
-	}
+	if (is_frozen(directory) && changes_bytes(c))
+		return -EPERM;
+	if (c->slot.role == ROLE_PICKLE)
+		return 0;
 	if (loses_vectors(c)) {
 		freeze(directory);
 		refuse_say(c, OP_REFUSE_DESTROYER, -EPERM,
