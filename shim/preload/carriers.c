@@ -12,12 +12,16 @@
 #include <sys/vfs.h>
 
 #include "preload/area.h"
+#include "preload/record.h"
 #include "preload/refuse.h"
 #include "preload/shim.h"
 #include "preload/transactions.h"
 
 #define CARRIERS 128
 #define RESERVED_BYTE 0x40000001
+#define SHARED_FIRST 0x40000002
+#define SHARED_SIZE 510
+#define PATIENCE UINT64_C(100000000) /* ns that a writer waits for readers of its own process */
 
 struct carrier {
 	_Atomic int state; /* 0 free, 1 being made, 2 in use */
@@ -26,8 +30,10 @@ struct carrier {
 	uint8_t object;
 	uint8_t area;
 	uint8_t role;
-	bool in_transaction; /* RESERVED is held for SQLite, not only as a fence */
-	int fd;		     /* hidden */
+	bool in_transaction;	/* RESERVED is held for SQLite, not only as a fence */
+	_Atomic bool reads;	/* holds SQLite's SHARED */
+	_Atomic uint64_t waits; /* since when for another library's readers, 0: not */
+	int fd;			/* hidden */
 };
 
 static struct carrier carriers[CARRIERS];
@@ -203,6 +209,12 @@ static bool covers_reserved(const struct flock *lock)
 	       (lock->l_len == 0 || lock->l_start + lock->l_len > RESERVED_BYTE);
 }
 
+static bool covers_shared(const struct flock *lock)
+{
+	return lock->l_start <= SHARED_FIRST &&
+	       (lock->l_len == 0 || lock->l_start + lock->l_len >= SHARED_FIRST + SHARED_SIZE);
+}
+
 static bool fence_wanted(const struct area *a, unsigned area)
 {
 	return settings.fence && settings.single_writer != SINGLE_WRITER_OFF && writer_is_ours(a) &&
@@ -247,6 +259,8 @@ static int unlock(struct carrier *c, const struct flock *lock)
 	bool reserved = c->role == ROLE_DATABASE && covers_reserved(lock);
 	int r;
 
+	if (c->role == ROLE_DATABASE && covers_shared(lock))
+		atomic_store(&c->reads, false);
 	if (reserved && (atomic_load(&fences[c->area]) == number || c->in_transaction) &&
 	    fence_wanted(a, c->area)) {
 		r = unlock_around_reserved(c, lock);
@@ -274,6 +288,56 @@ static void fence_pass(const struct carrier *c)
 		fence_drop(c->area);
 }
 
+/* Takes SHARED from the other libraries of this process (or gives it back); whether there are any.
+ */
+static bool own_readers(const struct carrier *c, short type)
+{
+	bool any = false;
+	int i;
+
+	for (i = 0; i < CARRIERS; i++) {
+		struct carrier *other = &carriers[i];
+
+		if (other == c || atomic_load(&other->state) != 2 || other->ino != c->ino ||
+		    other->dev != c->dev || !atomic_load(&other->reads))
+			continue;
+		any = true;
+		if (type != F_WRLCK)
+			set_lock(other->fd, F_OFD_SETLK, type, SHARED_FIRST, SHARED_SIZE);
+	}
+	return any;
+}
+
+/*
+ * A writer is kept out by a reader in another SQLite of the same process. POSIX locks would not
+ * do that; and the reader may never end, when it waits in turn for a lock of the host that the
+ * writer's caller holds (Python's interpreter lock). So after some patience it is as without us.
+ */
+static int pass_own_readers(struct carrier *c, const struct flock *lock)
+{
+	uint64_t now = oplog_now(), since = atomic_load(&c->waits);
+	struct oplog_record note = {.op = OP_NOTE, .offset = -1};
+	static const char text[] = "a reader in another SQLite of this process was not waited for";
+	int r;
+
+	if (!own_readers(c, F_WRLCK)) {
+		atomic_store(&c->waits, 0);
+		return -EAGAIN;
+	}
+	if (!since)
+		atomic_store(&c->waits, now);
+	if (!since || now - since < PATIENCE)
+		return -EAGAIN;
+	own_readers(c, F_UNLCK);
+	r = set_lock(c->fd, F_OFD_SETLK, lock->l_type, lock->l_start, lock->l_len);
+	if (r < 0) { /* there are readers in other processes, too */
+		own_readers(c, F_RDLCK);
+		return -EAGAIN;
+	}
+	record_put(c->area, &note, text, sizeof(text) - 1);
+	return 0;
+}
+
 static int take(struct carrier *c, int cmd, const struct flock *lock)
 {
 	bool reserved =
@@ -284,6 +348,14 @@ static int take(struct carrier *c, int cmd, const struct flock *lock)
 		fence_pass(c);
 	r = set_lock(c->fd, cmd == F_SETLKW || cmd == F_OFD_SETLKW ? F_OFD_SETLKW : F_OFD_SETLK,
 		     lock->l_type, lock->l_start, lock->l_len);
+	if (c->role == ROLE_DATABASE && covers_shared(lock)) {
+		if (lock->l_type == F_WRLCK && (r == -EAGAIN || r == -EACCES))
+			r = pass_own_readers(c, lock);
+		if (r == 0) {
+			atomic_store(&c->reads, lock->l_type == F_RDLCK);
+			atomic_store(&c->waits, 0);
+		}
+	}
 	if (r == 0 && reserved)
 		c->in_transaction = true;
 	return r;
@@ -337,6 +409,8 @@ void carriers_fork(void)
 		if (atomic_load(&carriers[i].state) == 2)
 			hidden_release(&carriers[i].fd);
 		carriers[i].in_transaction = false;
+		atomic_store(&carriers[i].reads, false);
+		atomic_store(&carriers[i].waits, 0);
 		atomic_store(&carriers[i].state, 0);
 	}
 	for (i = 0; i < AREAS; i++)

@@ -5,6 +5,8 @@ import struct
 
 import pytest
 
+from actor import Hangs
+
 RESERVED = 0x40000001
 # What a host may do beside a transaction of its own.
 DISTURBANCES = {
@@ -56,3 +58,42 @@ def test_getlk(data, actors):
     assert owner.do(getlk("f"))[0] and outsider.do(getlk("f"))[0]  # another library's
     owner.do("db.execute('COMMIT')")
     assert struct.calcsize("hhqqi4x") == 32
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+def test_two_sqlites_in_one_process(data, actors, mode):
+    """Chroma's own writes, Python's opens, reads and closes; another process tries to write."""
+    actors().chroma(data).stop()
+    first = actors().sqlite(data)
+    first.do(f"db.execute('PRAGMA journal_mode = {mode}')")
+    first.stop()
+    owner = actors().chroma(data)
+    owner.do(f"""
+import threading
+stop, looks = threading.Event(), []
+def look():
+    while not stop.is_set():
+        own = sqlite3.connect({str(data / 'chroma.sqlite3')!r}, timeout=20)
+        looks.append(own.execute("SELECT count(*) FROM embeddings").fetchone()[0])
+        own.close()
+        time.sleep(0.002)
+thread = threading.Thread(target=look)
+thread.start()
+""")
+    outsider = actors(False).sqlite(data)
+    allowed = tries = 0
+    for n in range(0, 900, 60):
+        owner.start(f"c.upsert(**batch({n}))")
+        while True:
+            try:
+                owner.finish(0.005)
+                break
+            except Hangs:  # still at it
+                tries += 1
+                allowed += not outsider.fails("db.execute('BEGIN IMMEDIATE')")
+                outsider.fails("db.execute('ROLLBACK')")
+    assert owner.do("stop.set(); thread.join(); result = len(looks)") > 5
+    assert owner.ask("looks == sorted(looks)")
+    assert tries and (mode == "WAL" or not allowed)
+    assert owner.ask(f"wrong(c, {list(range(0, 900, 60))})", 60) == []
+    assert outsider.ask("db.execute('PRAGMA integrity_check').fetchone()[0]") == "ok"
