@@ -391,7 +391,9 @@ for number in range(4):
 result = [os.read(pipe, 10000).decode() for pipe in pipes]
 """, 60)
     assert answers.count("wrote") == 1
-    assert sum("readonly" in a for a in answers) == 3
+    # read-only, if it opened after the writer had written; else its RESERVED is not permitted
+    told = [a for a in answers if "readonly" in a or "permission denied" in a]
+    assert len(told) == 3, answers
     writer = answers.index("wrote")
     (pid,) = holders(server.errors())
     assert pid != server.pid
