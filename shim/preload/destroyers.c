@@ -187,7 +187,7 @@ static int check_segment(const struct change *c)
 			       a->spelling[0], "/", name,
 			       ": emptying refused: it holds vectors, and only its "
 			       "index_metadata.pickle is missing. Put that file back from a copy, "
-			       "or stop the backend and run: chromashim recover ",
+			       "or from a snapshot; what is left is told by: chromashim check ",
 			       a->spelling[0], NULL});
 		return -EPERM;
 	}

@@ -25,7 +25,7 @@
  * end of a transaction, all up to the unlock are one; so are, in WAL mode, transactions that follow
  * each other and change the same single page; a
  * rollback there shows only when the next transaction begins; and an UPDATE that leaves every byte
- *as it was counts as rolled back if reads are not told.
+ * as it was counts as rolled back if reads are not told.
  */
 #ifndef PRELOAD_TRANSACTIONS_H
 #define PRELOAD_TRANSACTIONS_H

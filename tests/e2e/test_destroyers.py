@@ -65,7 +65,7 @@ def test_pickle_missing(data, actors, venv):
     before.pop("index_metadata.pickle")
     assert after == before and not pickle.exists()
     said = [line for line in second.lines() if "emptying refused" in line]
-    assert said and "chromashim recover" in said[0] and pickle.parent.name in said[0]
+    assert said and "chromashim check" in said[0] and pickle.parent.name in said[0]
     assert {r["op"] for r in refusals(data)} == {"refuse.destroyer"}
 
     pickle.write_bytes(kept)
