@@ -16,7 +16,7 @@
  *
  * data_level0.bin, element i at i * stride:
  *	u16 number of links, u8 bit 0 = deleted, u8 unused, 2M * u32 links, dim * f32 vector (of
- *unit length in cosine space), u64 label
+ * unit length in cosine space), u64 label
  *
  * length.bin: one f32 per element, the norm the vector had; means something in cosine space only.
  *

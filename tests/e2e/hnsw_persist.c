@@ -8,7 +8,7 @@
  *
  * Generation g of a file is a function of g, so any mixture shows. After a persist the generation
  * is written to DIRECTORY/mark and synced, as Chroma commits max_seq_id: a generation below the
- *mark is a lost one.
+ * mark is a lost one.
  */
 #include <errno.h>
 #include <fcntl.h>
