@@ -107,14 +107,6 @@ static int pid_in_name(const char *name)
 	return *p == '-' ? (int)pid : 0;
 }
 
-struct linux_dirent64 {
-	uint64_t ino;
-	int64_t offset;
-	uint16_t length;
-	uint8_t type;
-	char name[];
-};
-
 /* Sums up the directory; the oldest segment whose process is gone goes to `oldest` ("" if none). */
 static uint64_t scan_directory(int dirfd, char oldest[NAME_SIZE])
 {

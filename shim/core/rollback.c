@@ -494,14 +494,6 @@ int rollback_own(const struct rollback *rb, int fd, struct rollback_outcome *out
 
 /* ---- the directory ---- */
 
-struct linux_dirent64 {
-	uint64_t ino;
-	int64_t offset;
-	uint16_t length;
-	uint8_t type;
-	char name[];
-};
-
 static bool ends_with(const char *name, const char *suffix)
 {
 	size_t n = strlen(name), k = strlen(suffix);

@@ -144,6 +144,15 @@ static inline ssize_t sys_readlinkat(int dirfd, const char *path, char *buf, siz
 	return SYS4(SYS_readlinkat, dirfd, path, buf, n);
 }
 
+/* What getdents64 gives, as the kernel lays it out; libc has no such type in its headers. */
+struct linux_dirent64 {
+	uint64_t ino;
+	int64_t offset;
+	uint16_t length;
+	uint8_t type;
+	char name[];
+};
+
 static inline ssize_t sys_getdents(int fd, void *buf, size_t n)
 {
 	return SYS3(SYS_getdents64, fd, buf, n);
@@ -152,6 +161,26 @@ static inline ssize_t sys_getdents(int fd, void *buf, size_t n)
 static inline int sys_fcntl(int fd, int cmd, unsigned long arg)
 {
 	return (int)SYS3(SYS_fcntl, fd, cmd, arg);
+}
+
+#define SYS_FD_PATH 32
+
+/* "/proc/self/fd/N": the file of an open descriptor, whatever its names are now. */
+static inline void sys_fd_path(char out[SYS_FD_PATH], int fd)
+{
+	static const char prefix[] = "/proc/self/fd/";
+	char digits[12];
+	size_t n, k = 0;
+
+	for (n = 0; prefix[n]; n++)
+		out[n] = prefix[n];
+	do {
+		digits[k++] = (char)('0' + fd % 10);
+		fd /= 10;
+	} while (fd);
+	while (k)
+		out[n++] = digits[--k];
+	out[n] = '\0';
 }
 
 /* The address, or -errno as a pointer: test with sys_map_failed(). */

@@ -139,14 +139,10 @@ static void say_unprotected(const struct area *a, int error)
 
 static bool read_root(struct area *a, int dirfd)
 {
-	char link[32] = "/proc/self/fd/", digits[12];
-	size_t n = 14, k = 0;
+	char link[SYS_FD_PATH];
 	ssize_t length;
 
-	for (; dirfd || !k; dirfd /= 10)
-		digits[k++] = (char)('0' + dirfd % 10);
-	while (k)
-		link[n++] = digits[--k];
+	sys_fd_path(link, dirfd);
 	length = sys_readlinkat(AT_FDCWD, link, a->spelling[0], PATH_MAX - 1);
 	if (length <= 0 || a->spelling[0][0] != '/')
 		return false;

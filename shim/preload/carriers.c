@@ -147,17 +147,10 @@ static void sweep(void)
 /* The same file once more, by its open descriptor: names may have changed meanwhile. */
 static int open_again(int fd)
 {
-	char path[32] = "/proc/self/fd/", digits[12];
-	size_t n = 14, k = 0;
-	int again, number = fd;
+	char path[SYS_FD_PATH];
+	int again;
 
-	do {
-		digits[k++] = (char)('0' + number % 10);
-		number /= 10;
-	} while (number);
-	while (k)
-		path[n++] = digits[--k];
-	path[n] = '\0';
+	sys_fd_path(path, fd);
 	again = sys_openat(AT_FDCWD, path, O_RDWR | O_CLOEXEC, 0);
 	return again < 0 ? sys_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0) : again;
 }

@@ -142,14 +142,6 @@ void directory_made(const struct place *place, int dirfd, const char *path)
 		directory_learn(place, &st);
 }
 
-struct linux_dirent64 {
-	uint64_t ino;
-	int64_t offset;
-	uint16_t length;
-	uint8_t type;
-	char name[];
-};
-
 void directories_read(unsigned area, int dirfd)
 {
 	char buf[8192] __attribute__((aligned(8)));
@@ -219,18 +211,10 @@ static bool find_by_root(struct place *place, const char *path)
 /* Absolute path of an open descriptor. */
 static bool descriptor_path(int fd, char out[PATH_MAX])
 {
-	char link[32] = "/proc/self/fd/";
-	char digits[12];
-	size_t n = 14, k = 0;
+	char link[SYS_FD_PATH];
 	ssize_t got;
 
-	do {
-		digits[k++] = (char)('0' + fd % 10);
-		fd /= 10;
-	} while (fd);
-	while (k)
-		link[n++] = digits[--k];
-	link[n] = '\0';
+	sys_fd_path(link, fd);
 	got = sys_readlinkat(AT_FDCWD, link, out, PATH_MAX - 1);
 	if (got <= 0 || out[0] != '/')
 		return false;

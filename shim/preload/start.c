@@ -36,14 +36,6 @@ static void claim_named(void)
 	}
 }
 
-struct linux_dirent64 {
-	uint64_t ino;
-	int64_t offset;
-	uint16_t length;
-	uint8_t type;
-	char name[];
-};
-
 static void adopt_inherited(int fd)
 {
 	struct place place;
