@@ -4,8 +4,10 @@
  */
 #include "core/fileio.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -275,4 +277,25 @@ void file_publish_abort(struct file_publish *p)
 		unlinkat(p->dirfd, p->temporary, 0);
 	}
 	p->fd = -1;
+}
+
+static bool is_temporary(const char *name)
+{
+	size_t n = strlen(name);
+
+	return n > 5 && name[0] == '.' && strcmp(name + n - 4, ".tmp") == 0;
+}
+
+void file_publish_sweep(int dirfd)
+{
+	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	const struct dirent *entry;
+
+	if (!dir)
+		return;
+	while ((entry = readdir(dir)))
+		if (is_temporary(entry->d_name))
+			unlinkat(dirfd, entry->d_name, 0);
+	closedir(dir);
 }

@@ -99,6 +99,8 @@ struct file_publish {
 int file_publish_begin(struct file_publish *p, int dirfd, const char *name, mode_t mode);
 int file_publish_commit(struct file_publish *p);
 void file_publish_abort(struct file_publish *p);
+/* Removes what dead publishers left in a directory that no other publishes in now. */
+void file_publish_sweep(int dirfd);
 
 /* Little-endian and big-endian numbers in a byte buffer, at any alignment. */
 static inline uint32_t get_le16(const unsigned char *p)

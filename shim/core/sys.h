@@ -7,6 +7,7 @@
 #ifndef CORE_SYS_H
 #define CORE_SYS_H
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -59,8 +60,23 @@ static inline long sys_call(long n, long a, long b, long c, long d, long e, long
 #define SYS6(n, a, b, c, d, e, f) \
 	sys_call((n), (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
 
+/* In tests, each call by which the shim changes something may fail: see preload/faults.h. */
+#ifdef CHROMASHIM_FAULTS
+int fault_of_own(void);
+#define SYS_MAY_FAIL()                       \
+	do {                                 \
+		int fault_ = fault_of_own(); \
+		if (fault_)                  \
+			return fault_;       \
+	} while (0)
+#else
+#define SYS_MAY_FAIL() ((void)0)
+#endif
+
 static inline int sys_openat(int dirfd, const char *path, int flags, mode_t mode)
 {
+	if (flags & O_CREAT)
+		SYS_MAY_FAIL();
 	return (int)SYS4(SYS_openat, dirfd, path, flags, mode);
 }
 
@@ -86,6 +102,7 @@ static inline ssize_t sys_pread(int fd, void *buf, size_t n, off_t offset)
 
 static inline ssize_t sys_pwrite(int fd, const void *buf, size_t n, off_t offset)
 {
+	SYS_MAY_FAIL();
 	return SYS4(SYS_pwrite64, fd, buf, n, offset);
 }
 
@@ -106,37 +123,56 @@ static inline int sys_fstatat(int dirfd, const char *path, struct stat *st, int 
 
 static inline int sys_ftruncate(int fd, off_t size)
 {
+	SYS_MAY_FAIL();
 	return (int)SYS2(SYS_ftruncate, fd, size);
 }
 
 static inline int sys_fallocate(int fd, int mode, off_t offset, off_t size)
 {
+	SYS_MAY_FAIL();
 	return (int)SYS4(SYS_fallocate, fd, mode, offset, size);
 }
 
 static inline int sys_fdatasync(int fd)
 {
+	SYS_MAY_FAIL();
 	return (int)SYS1(SYS_fdatasync, fd);
+}
+
+/* Starts writing what is dirty of n bytes (0: all) and does not wait; a sync does, and tells. */
+static inline void sys_start_writing(int fd, uint64_t offset, uint64_t n)
+{
+	SYS4(SYS_sync_file_range, fd, offset, n, SYNC_FILE_RANGE_WRITE);
 }
 
 static inline int sys_fsync(int fd)
 {
+	SYS_MAY_FAIL();
 	return (int)SYS1(SYS_fsync, fd);
 }
 
 static inline int sys_mkdirat(int dirfd, const char *path, mode_t mode)
 {
+	SYS_MAY_FAIL();
 	return (int)SYS3(SYS_mkdirat, dirfd, path, mode);
 }
 
 static inline int sys_unlinkat(int dirfd, const char *path, int flags)
 {
+	SYS_MAY_FAIL();
 	return (int)SYS3(SYS_unlinkat, dirfd, path, flags);
 }
 
 static inline int sys_renameat(int from, const char *old, int to, const char *new)
 {
+	SYS_MAY_FAIL();
 	return (int)SYS5(SYS_renameat2, from, old, to, new, 0);
+}
+
+static inline int sys_linkat(int from, const char *old, int to, const char *new)
+{
+	SYS_MAY_FAIL();
+	return (int)SYS5(SYS_linkat, from, old, to, new, 0);
 }
 
 static inline ssize_t sys_readlinkat(int dirfd, const char *path, char *buf, size_t n)
@@ -181,6 +217,57 @@ static inline void sys_fd_path(char out[SYS_FD_PATH], int fd)
 	while (k)
 		out[n++] = digits[--k];
 	out[n] = '\0';
+}
+
+/* As much of n bytes as there is, or -errno. */
+static inline ssize_t sys_pread_all(int fd, void *buf, size_t n, uint64_t at)
+{
+	size_t have = 0;
+
+	while (have < n) {
+		ssize_t got = sys_pread(fd, (char *)buf + have, n - have, (off_t)(at + have));
+
+		if (got == -EINTR)
+			continue;
+		if (got < 0)
+			return got;
+		if (got == 0)
+			break;
+		have += (size_t)got;
+	}
+	return (ssize_t)have;
+}
+
+static inline int sys_pwrite_all(int fd, const void *data, size_t n, uint64_t at)
+{
+	const char *p = data;
+
+	while (n) {
+		ssize_t done = sys_pwrite(fd, p, n, (off_t)at);
+
+		if (done == -EINTR)
+			continue;
+		if (done <= 0)
+			return done < 0 ? (int)done : -EIO;
+		p += done;
+		at += (uint64_t)done;
+		n -= (size_t)done;
+	}
+	return 0;
+}
+
+/*
+ * Gives a file to the owner of another one, as root does. Where they are the same nothing is
+ * called: a sandbox may end a process that only tries.
+ */
+static inline int sys_give(int fd, const struct stat *to)
+{
+	struct stat st;
+	int r = sys_fstat(fd, &st);
+
+	if (r < 0 || (st.st_uid == to->st_uid && st.st_gid == to->st_gid))
+		return r;
+	return (int)SYS3(SYS_fchown, fd, to->st_uid, to->st_gid);
 }
 
 /* The address, or -errno as a pointer: test with sys_map_failed(). */

@@ -69,6 +69,13 @@ int tree_remove(int dirfd, const char *name)
 	return remove_below(dirfd, name, 0);
 }
 
+int tree_empty(int dirfd)
+{
+	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : empty_directory(fd, 0);
+}
+
 int tree_make_directory(int dirfd, const char *name)
 {
 	if (mkdirat(dirfd, name, 0700) < 0 && errno != EEXIST)

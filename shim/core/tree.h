@@ -11,6 +11,9 @@
  * there is nothing. */
 int tree_remove(int dirfd, const char *name);
 
+/* Removes what is in the directory. */
+int tree_empty(int dirfd);
+
 /* Makes directory `name` (0700) where there is none and opens it. The descriptor or -errno. */
 int tree_make_directory(int dirfd, const char *name);
 

@@ -75,6 +75,12 @@ static void test_publish(void **state)
 	assert_int_equal(faccessat(fd_of_dir, "out", F_OK, 0), 0);
 	assert_int_equal(faccessat(fd_of_dir, p.temporary, F_OK, 0), -1);
 	assert_int_equal(file_publish_begin(&p, fd_of_dir, "a/b", 0600), -EINVAL);
+	assert_int_equal(file_publish_begin(&p, fd_of_dir, "out", 0600), 0);
+	close(p.fd); /* and its process dies */
+	assert_int_equal(faccessat(fd_of_dir, p.temporary, F_OK, 0), 0);
+	file_publish_sweep(fd_of_dir);
+	assert_int_equal(faccessat(fd_of_dir, p.temporary, F_OK, 0), -1);
+	assert_int_equal(faccessat(fd_of_dir, "out", F_OK, 0), 0);
 }
 
 static void test_window(void **state)

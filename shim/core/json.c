@@ -2,14 +2,39 @@
  *
  * Writing JSON to a stream.
  */
-#include "command/json.h"
+#include "core/json.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "command/terminal.h"
+size_t utf8_length(const char *text, size_t size)
+{
+	const unsigned char *p = (const unsigned char *)text;
+	size_t n, i;
+	uint32_t code;
+
+	if (size == 0)
+		return 0;
+	if (*p < 0x80)
+		return 1;
+	n = *p >= 0xf0 ? 4 : *p >= 0xe0 ? 3 : *p >= 0xc0 ? 2 : 0;
+	if (n == 0 || *p > 0xf4 || n > size)
+		return 0;
+	code = *p & (0xffu >> (n + 1));
+	for (i = 1; i < n; i++) {
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+		code = code << 6 | (p[i] & 0x3fu);
+	}
+	if (code < (n == 2   ? 0x80u
+		    : n == 3 ? 0x800u
+			     : 0x10000u) ||
+	    code > 0x10ffff || (code >= 0xd800 && code < 0xe000))
+		return 0;
+	return n;
+}
 
 static void separate(struct json *j)
 {

@@ -4,8 +4,8 @@
  *
  *	json_begin(out, '{'); json_key(out, "pid"); json_uint(out, 7); json_end(out, '}');
  */
-#ifndef COMMAND_JSON_H
-#define COMMAND_JSON_H
+#ifndef CORE_JSON_H
+#define CORE_JSON_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -29,6 +29,9 @@ void json_bool(struct json *j, bool value);
 void json_null(struct json *j);
 /* As short as reads back the same; always with a point or exponent. null if not finite. */
 void json_double(struct json *j, double value);
+
+/* Length of the valid UTF-8 sequence at text, 0 if there is none. */
+size_t utf8_length(const char *text, size_t size);
 
 /* Ends a line of JSON Lines. */
 void json_newline(struct json *j);

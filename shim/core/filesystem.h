@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What is known of file systems, by the number that statfs() gives.
+ */
+#ifndef CORE_FILESYSTEM_H
+#define CORE_FILESYSTEM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct filesystem {
+	uint64_t type;
+	const char *name;
+	bool locks;   /* OFD and POSIX locks are known to be good: the fence and lasting locks */
+	bool network; /* other machines may have it too */
+};
+
+/* NULL: unknown. Neither allocates nor sets errno. */
+const struct filesystem *filesystem_find(uint64_t type);
+
+#endif

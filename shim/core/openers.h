@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Who has a file open, by /proc.
+ */
+#ifndef CORE_OPENERS_H
+#define CORE_OPENERS_H
+
+#include <stdint.h>
+#include <sys/stat.h>
+
+struct process_opener {
+	uint32_t pid;
+	char name[64];	   /* comm */
+	char command[256]; /* command line, cut */
+};
+
+/*
+ * Processes that have the file open, by pid. *list_out is the caller's to free; *hidden_out: how
+ * many processes could not be looked into. The number of them, or -errno.
+ */
+int process_find_openers(const struct stat *file, struct process_opener **list_out,
+			 unsigned *hidden_out);
+
+#endif

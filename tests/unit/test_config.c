@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Settings: values, the file, and who is stronger.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/config.h"
+#include "core/filesystem.h"
+
+static void test_defaults_are_valid(void **state)
+{
+	unsigned i, k;
+
+	(void)state;
+	for (i = 0; i < CONFIG_KEYS; i++) {
+		assert_true(config_is_valid((enum config_key)i, config_settings[i].otherwise));
+		assert_int_equal(
+		    config_find(config_settings[i].name, strlen(config_settings[i].name)), i);
+		for (k = 0; k < i; k++)
+			assert_string_not_equal(config_settings[i].name, config_settings[k].name);
+	}
+	assert_int_equal(config_find("CHROMASHIM_", 11), CONFIG_KEYS);
+}
+
+static void test_values(void **state)
+{
+	unsigned percent;
+	uint64_t n;
+
+	(void)state;
+	assert_true(config_read_size("256M", &n) && n == UINT64_C(256) << 20);
+	assert_true(config_read_size("1 GiB", &n) && n == UINT64_C(1) << 30);
+	assert_true(config_read_size("12", &n) && n == 12);
+	assert_false(config_read_size("", &n) || config_read_size("12Q", &n) ||
+		     config_read_size("-1", &n) || config_read_size("99999999999999T", &n));
+	assert_true(config_read_time("500ms", &n) && n == 500000000);
+	assert_true(config_read_time("6h", &n) && n == UINT64_C(21600000000000));
+	assert_true(config_read_time("2", &n) && n == 2000000000);
+	assert_false(config_read_time("2 weeks", &n) || config_read_time("99999999999d", &n));
+	assert_true(config_read_percent("80%", &percent) && percent == 80);
+	assert_false(config_read_percent("101", &percent));
+	assert_true(config_read_room("5%,1G", &percent, &n) && percent == 5 && n == 1u << 30);
+	assert_true(config_read_room("2G", &percent, &n) && percent == 100);
+	assert_false(config_read_room("lots", &percent, &n));
+	assert_true(config_is_valid(CONFIG_SINGLE_WRITER, "wait"));
+	assert_true(config_is_valid(CONFIG_SINGLE_WRITER, "off"));
+	assert_false(config_is_valid(CONFIG_SINGLE_WRITER, "or"));
+	assert_false(config_is_valid(CONFIG_SINGLE_WRITER, "den"));
+	assert_false(config_is_valid(CONFIG_SINGLE_WRITER, ""));
+}
+
+static int parse(struct config *c, const char *text, struct config_trouble *trouble)
+{
+	memset(c, 0, sizeof(*c));
+	return config_parse(c, text, strlen(text), trouble);
+}
+
+static void test_file(void **state)
+{
+	struct config_trouble trouble;
+	struct config c;
+
+	(void)state;
+	assert_int_equal(parse(&c,
+			       "# first\n\n  CHROMASHIM_LOG_SIZE = 512M  # more\r\n"
+			       "CHROMASHIM_HOOK=\"/opt/my # hooks/tell\" # why\n"
+			       "CHROMASHIM_WAIT\t=\t5s",
+			       &trouble),
+			 0);
+	assert_string_equal(config_get(&c, CONFIG_LOG_SIZE), "512M");
+	assert_int_equal(c.values[CONFIG_LOG_SIZE].line, 3);
+	assert_string_equal(config_get(&c, CONFIG_HOOK), "/opt/my # hooks/tell");
+	assert_string_equal(config_get(&c, CONFIG_WAIT), "5s");
+	assert_string_equal(config_get(&c, CONFIG_FENCE), "on");
+	config_free(&c);
+}
+
+static void refused(const char *text, unsigned line, const char *part)
+{
+	struct config_trouble trouble;
+	struct config c;
+
+	assert_int_equal(parse(&c, text, &trouble), -EINVAL);
+	assert_int_equal(trouble.line, line);
+	if (!strstr(trouble.text, part))
+		fail_msg("'%s' does not say '%s'", trouble.text, part);
+	config_free(&c);
+}
+
+static void test_bad_files(void **state)
+{
+	(void)state;
+	refused("\nCHROMASHIM_LOG = 1M\n", 2, "no setting 'CHROMASHIM_LOG'");
+	refused("CHROMASHIM_LOG_SIZE 1M\n", 1, "NAME = value");
+	refused("CHROMASHIM_LOG_SIZE = lots\n", 1, "'lots' is not a size such as 256M");
+	refused("CHROMASHIM_FENCE = on\n#\nCHROMASHIM_FENCE = off\n", 3, "already, in line 1");
+	refused("CHROMASHIM_HOOK = \"abc\n", 1, "quote");
+	refused("CHROMASHIM_HOOK = \"abc\" d\n", 1, "behind it");
+	refused("= 3\n", 1, "no setting");
+}
+
+static void test_precedence(void **state)
+{
+	struct config_trouble trouble;
+	static const char text[] = "CHROMASHIM_WAIT = 1s\nCHROMASHIM_BALLAST = 1M\n"
+				   "CHROMASHIM_EVERY = 1h\n";
+	enum config_key key;
+	struct config c = {0};
+
+	(void)state;
+	setenv("CHROMASHIM_WAIT", "2s", 1);
+	setenv("CHROMASHIM_BALLAST", "2M", 1);
+	setenv("CHROMASHIM_FENCE", "", 1);
+	assert_int_equal(config_set(&c, CONFIG_WAIT, "3s", CONFIG_FROM_OPTION), 0);
+	assert_int_equal(config_read_environment(&c, &key), 0);
+	assert_int_equal(config_parse(&c, text, sizeof(text) - 1, &trouble), 0);
+	assert_string_equal(config_get(&c, CONFIG_WAIT), "3s");
+	assert_string_equal(config_get(&c, CONFIG_BALLAST), "2M");
+	assert_string_equal(config_get(&c, CONFIG_EVERY), "1h");
+	assert_null(c.values[CONFIG_FENCE].text);
+	setenv("CHROMASHIM_BALLAST", "much", 1);
+	assert_int_equal(config_read_environment(&c, &key), -EINVAL);
+	assert_int_equal(key, CONFIG_BALLAST);
+	config_free(&c);
+}
+
+static void test_filesystems(void **state)
+{
+	(void)state;
+	assert_true(filesystem_find(0xef53)->locks);
+	assert_false(filesystem_find(0x6969)->locks);
+	assert_true(filesystem_find(0x6969)->network);
+	assert_string_equal(filesystem_find(0x65735546)->name, "FUSE");
+	assert_null(filesystem_find(0x12345));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_defaults_are_valid),
+	    cmocka_unit_test(test_values),
+	    cmocka_unit_test(test_file),
+	    cmocka_unit_test(test_bad_files),
+	    cmocka_unit_test(test_precedence),
+	    cmocka_unit_test(test_filesystems),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
