@@ -108,6 +108,109 @@ int database_step(sqlite3_stmt *statement)
 	return code == SQLITE_ROW ? 1 : database_error(code);
 }
 
+static int may_create(void *context, int action, const char *first, const char *second,
+		      const char *database, const char *trigger)
+{
+	bool is_virtual = *(const bool *)context;
+
+	(void)database;
+	(void)trigger;
+	switch (action) {
+	case SQLITE_CREATE_TABLE:
+	case SQLITE_CREATE_INDEX:
+	case SQLITE_REINDEX:
+	case SQLITE_FUNCTION:
+	case SQLITE_INSERT:
+	case SQLITE_UPDATE:
+	case SQLITE_READ:
+		return SQLITE_OK;
+	case SQLITE_CREATE_VTABLE:
+		return sqlite3_stricmp(second, "fts5") == 0 ? SQLITE_OK : SQLITE_DENY;
+	case SQLITE_SELECT: /* FTS5 does; a table would be made of it */
+		return is_virtual ? SQLITE_OK : SQLITE_DENY;
+	case SQLITE_PRAGMA:
+		return strcmp(first, "data_version") == 0 ? SQLITE_OK : SQLITE_DENY;
+	default:
+		return SQLITE_DENY;
+	}
+}
+
+int database_create(sqlite3 *db, const char *sql)
+{
+	bool is_virtual = sqlite3_strnicmp(sql, "CREATE VIRTUAL ", 15) == 0;
+	sqlite3_stmt *s = NULL;
+	int r;
+
+	if (sqlite3_strnicmp(sql, "CREATE ", 7) != 0)
+		return -EACCES;
+	sqlite3_set_authorizer(db, may_create, &is_virtual);
+	r = database_prepare(db, &s, sql); /* what follows its end does not count */
+	if (r == 0)
+		r = database_step(s);
+	sqlite3_finalize(s);
+	sqlite3_set_authorizer(db, NULL, NULL);
+	return r;
+}
+
+/* INSERT and SELECT of the columns that both have; *place_out: of `name` among them, or -1. */
+static int prepare_copy(sqlite3 *from, sqlite3 *to, const char *table, const char *key,
+			bool lenient, sqlite3_stmt **get, sqlite3_stmt **put, int *place_out)
+{
+	char *columns = sqlite3_mprintf(""), *marks = sqlite3_mprintf(""), *sql;
+	sqlite3_stmt *names = NULL;
+	int count = 0, r = database_prepare(to, &names, "SELECT name FROM pragma_table_info(?)");
+
+	*place_out = -1;
+	if (r == 0)
+		sqlite3_bind_text(names, 1, table, -1, SQLITE_STATIC);
+	while (r == 0 && (r = database_step(names)) == 1) {
+		const char *name = (const char *)sqlite3_column_text(names, 0);
+
+		r = database_has_column(from, table, name);
+		if (r <= 0)
+			continue;
+		r = 0;
+		*place_out = strcmp(name, "name") == 0 ? count : *place_out;
+		columns = sqlite3_mprintf("%z%s\"%w\"", columns, count ? ", " : "", name);
+		marks = sqlite3_mprintf("%z%s?", marks, count++ ? ", " : "");
+	}
+	sqlite3_finalize(names);
+	sql = sqlite3_mprintf("SELECT %s FROM \"%w\" WHERE \"%w\" = ?", columns, table, key);
+	if (r == 0 && count)
+		r = sql && columns && marks ? database_prepare(from, get, sql) : -ENOMEM;
+	sqlite3_free(sql);
+	sql = sqlite3_mprintf("INSERT %sINTO \"%w\"(%s) VALUES (%s)", lenient ? "OR IGNORE " : "",
+			      table, columns, marks);
+	if (r == 0 && count)
+		r = sql ? database_prepare(to, put, sql) : -ENOMEM;
+	sqlite3_free(sql);
+	sqlite3_free(columns);
+	sqlite3_free(marks);
+	return r;
+}
+
+int database_copy_rows(sqlite3 *from, sqlite3 *to, const char *table, const char *key,
+		       const char *value, const char *name, bool lenient)
+{
+	sqlite3_stmt *get = NULL, *put = NULL;
+	int i, place, r = prepare_copy(from, to, table, key, lenient, &get, &put, &place);
+
+	if (get)
+		sqlite3_bind_text(get, 1, value, -1, SQLITE_STATIC);
+	while (r == 0 && get && (r = database_step(get)) == 1) {
+		for (i = 0; i < sqlite3_column_count(get); i++)
+			if (name && i == place)
+				sqlite3_bind_text(put, i + 1, name, -1, SQLITE_STATIC);
+			else
+				sqlite3_bind_value(put, i + 1, sqlite3_column_value(get, i));
+		r = database_step(put);
+		sqlite3_reset(put);
+	}
+	sqlite3_finalize(get);
+	sqlite3_finalize(put);
+	return r;
+}
+
 static int exists(sqlite3 *db, const char *sql, const char *first, const char *second)
 {
 	sqlite3_stmt *s = NULL;

@@ -11,7 +11,10 @@
 #define CORE_DATABASE_H
 
 #include <sqlite3.h>
+#include <stdbool.h>
 #include <stdint.h>
+
+#include "core/fileio.h"
 
 #define DATABASE_FILE "chroma.sqlite3"
 
@@ -33,6 +36,9 @@ int database_open_rolled_back(int dirfd, sqlite3 **out);
 /* Whichever of the two is right; *out as with database_open(). The schema has been read. */
 int database_open_now(const char *dir, int dirfd, sqlite3 **out);
 
+/* One whose bytes come from elsewhere, with no journal or log to it. The source's data is lent. */
+int database_open_source(const struct file_source *source, sqlite3 **out);
+
 /* The settings that every connection here has; the above do it. */
 void database_configure(sqlite3 *db);
 
@@ -43,6 +49,20 @@ int database_prepare(sqlite3 *db, sqlite3_stmt **out, const char *sql);
 
 /* 1: a row, 0: no more, or -errno. */
 int database_step(sqlite3_stmt *statement);
+
+/*
+ * Makes what the text of a schema that is not trusted says: one table, index or FTS5 table.
+ * -EACCES if it says anything else.
+ */
+int database_create(sqlite3 *db, const char *sql);
+
+/*
+ * Rows of a table of one database whose `key` is `value` into another: the columns that both have,
+ * and `name`, if it is not NULL, in the place of the column of that name. Rows that are there
+ * already: left alone if `lenient`, else -EIO.
+ */
+int database_copy_rows(sqlite3 *from, sqlite3 *to, const char *table, const char *key,
+		       const char *value, const char *name, bool lenient);
 
 /* 1, 0, or -errno. */
 int database_has_table(sqlite3 *db, const char *name);

@@ -2,7 +2,8 @@
  *
  * A database with a hot journal, read as it will be once SQLite has rolled the journal back, but
  * without doing that: a VFS that takes the pages the journal holds from there. In the same way a
- * database in WAL mode that nobody has open: SQLite would leave -wal and -shm files behind.
+ * database in WAL mode that nobody has open (SQLite would leave -wal and -shm files behind), and
+ * one that is no file at all.
  *
  * While it is open, a read lock on SQLite's SHARED range keeps others from rolling back.
  */
@@ -28,18 +29,15 @@
 #define SHM_USERS_BYTE 128 /* whoever has a WAL open holds a lock on it */
 #define SHARED_RANGE 510
 
-struct saved_page {
-	uint32_t page;
-	uint64_t at; /* of its content in the journal or log */
-};
-
 /* What the next open of the VFS opens, and then the file's own. */
 struct view {
-	int database, journal; /* or log */
+	int database;		   /* -1: none */
+	struct file_source source; /* of its bytes */
+	int journal;		   /* or log; -1: none */
 	bool is_wal;
 	uint32_t page_size;
 	uint64_t size;
-	struct saved_page *pages; /* by number */
+	struct sqlite_page_at *pages; /* by number */
 	size_t count, room;
 };
 
@@ -52,31 +50,9 @@ static _Thread_local struct view *opening;
 
 /* ---- the journal ---- */
 
-static int by_page(const void *a, const void *b)
-{
-	const struct saved_page *x = a, *y = b;
-
-	if (x->page != y->page)
-		return x->page < y->page ? -1 : 1;
-	return x->at < y->at ? -1 : x->at > y->at;
-}
-
-/* Sorted, and of a page that comes twice only the first: that is the oldest content. */
-static void keep_first(struct view *v)
-{
-	size_t from, to = 0;
-
-	if (v->count)
-		qsort(v->pages, v->count, sizeof(*v->pages), by_page);
-	for (from = 0; from < v->count; from++)
-		if (to == 0 || v->pages[from].page != v->pages[to - 1].page)
-			v->pages[to++] = v->pages[from];
-	v->count = to;
-}
-
 static int add_page(struct view *v, uint32_t page, uint64_t at)
 {
-	struct saved_page *more;
+	struct sqlite_page_at *more;
 
 	if (v->count == v->room) {
 		v->room = v->room ? 2 * v->room : 256;
@@ -133,58 +109,30 @@ static int load_journal(struct view *v)
 	r = collect_pages(v, &j);
 	v->page_size = j.header.page_size;
 	v->size = (uint64_t)j.header.page_count * j.header.page_size;
-	keep_first(v);
+	v->count = sqlite_pages_sort(v->pages, v->count, false); /* the oldest content */
 	sqlite_journal_close(&j);
 	return r;
 }
 
 /* ---- the log ---- */
 
-/* Of each page the newest content, up to the last commit. */
-static void keep_last(struct view *v)
-{
-	size_t from, to = 0;
-
-	if (v->count)
-		qsort(v->pages, v->count, sizeof(*v->pages), by_page);
-	for (from = 0; from < v->count; from++) {
-		if (to > 0 && v->pages[from].page == v->pages[to - 1].page)
-			to--;
-		v->pages[to++] = v->pages[from];
-	}
-	v->count = to;
-}
-
 static int load_wal(struct view *v)
 {
-	struct sqlite_wal w;
-	struct sqlite_wal_frame frame;
+	struct sqlite_wal_pages p;
 	struct file_source source;
-	size_t committed = 0;
 	int r = file_source_open(&source, v->journal);
 
 	if (r == 0)
-		r = sqlite_wal_open(&w, &source);
+		r = sqlite_wal_pages(&p, &source);
 	if (r < 0)
-		return r == -ENODATA || r == -EBADMSG || r == -EPROTONOSUPPORT ? 0 : r;
-	while ((r = sqlite_wal_next(&w, &frame)) == 1) {
-		r = add_page(v, frame.page,
-			     SQLITE_WAL_HEADER_SIZE + SQLITE_WAL_FRAME_SIZE +
-				 (w.frames - 1) *
-				     (SQLITE_WAL_FRAME_SIZE + (uint64_t)w.header.page_size));
-		if (r < 0)
-			break;
-		if (frame.commit_pages)
-			committed = v->count;
+		return r;
+	v->pages = p.pages;
+	v->count = v->room = p.count;
+	if (p.count) {
+		v->page_size = p.page_size;
+		v->size = p.size;
 	}
-	v->count = committed;
-	if (committed) {
-		v->page_size = w.header.page_size;
-		v->size = (uint64_t)w.page_count * w.header.page_size;
-	}
-	keep_last(v);
-	sqlite_wal_close(&w);
-	return r;
+	return 0;
 }
 
 /* Whether a process has the log open; it then keeps what it needs in -shm. */
@@ -200,32 +148,16 @@ static bool wal_is_in_use(int dirfd)
 	return used;
 }
 
-static bool is_wal(int database)
+static bool is_wal(const struct file_source *database)
 {
 	unsigned char head[SQLITE_HEADER_SIZE];
 	struct sqlite_header header;
 
-	return file_read_at(database, head, sizeof(head), 0) == (ssize_t)sizeof(head) &&
+	return file_source_read(database, head, sizeof(head), 0) == 0 &&
 	       sqlite_header_parse(&header, head, sizeof(head)) == 0 && header.write_version == 2;
 }
 
 /* ---- the file ---- */
-
-static const struct saved_page *find(const struct view *v, uint64_t page)
-{
-	struct saved_page key = {.page = (uint32_t)page};
-	size_t low = 0, high = v->count;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (v->pages[middle].page < key.page)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low < v->count && v->pages[low].page == key.page ? &v->pages[low] : NULL;
-}
 
 static int view_read(sqlite3_file *file, void *buf, int n, sqlite3_int64 offset)
 {
@@ -240,10 +172,11 @@ static int view_read(sqlite3_file *file, void *buf, int n, sqlite3_int64 offset)
 		uint64_t in_page = v->page_size ? at % v->page_size : 0;
 		uint64_t left = v->page_size ? v->page_size - in_page : end - at;
 		size_t want = (size_t)(left < end - at ? left : end - at);
-		const struct saved_page *saved =
-		    v->page_size ? find(v, at / v->page_size + 1) : NULL;
+		const struct sqlite_page_at *saved =
+		    v->page_size ? sqlite_pages_find(v->pages, v->count, at / v->page_size + 1)
+				 : NULL;
 		ssize_t r = saved ? file_read_at(v->journal, out, want, saved->at + in_page)
-				  : file_read_at(v->database, out, want, at);
+				  : v->source.read(&v->source, out, want, at);
 
 		if (r < 0)
 			return SQLITE_IOERR_READ;
@@ -391,7 +324,6 @@ static int lock_shared(int fd)
 
 static int view_open(struct view *v, int dirfd)
 {
-	struct stat st;
 	int r;
 
 	v->journal = -1;
@@ -401,26 +333,25 @@ static int view_open(struct view *v, int dirfd)
 	r = lock_shared(v->database);
 	if (r < 0)
 		return r;
-	v->is_wal = is_wal(v->database);
+	r = file_source_open(&v->source, v->database);
+	if (r < 0)
+		return r;
+	v->is_wal = is_wal(&v->source);
+	v->size = v->source.size;
 	v->journal = file_open_at(dirfd, v->is_wal ? WAL_FILE : JOURNAL_FILE);
 	if (v->journal < 0 && v->journal != -ENOENT)
 		return v->journal;
-	if (fstat(v->database, &st) < 0)
-		return -errno;
-	v->size = (uint64_t)st.st_size;
 	if (v->journal < 0)
 		return 0;
 	return v->is_wal ? load_wal(v) : load_journal(v);
 }
 
-int database_open_rolled_back(int dirfd, sqlite3 **out)
+/* What is in the view goes to the database, or is released. */
+static int open_view(struct view *v, int r, sqlite3 **out)
 {
-	struct view v = {0};
-	int r = vfs_get() ? view_open(&v, dirfd) : -ENOMEM;
-
 	*out = NULL;
 	if (r == 0) {
-		opening = &v;
+		opening = v;
 		r = database_error(sqlite3_open_v2("file:" DATABASE_FILE "?immutable=1", out,
 						   SQLITE_OPEN_READONLY | SQLITE_OPEN_URI,
 						   VFS_NAME));
@@ -428,23 +359,70 @@ int database_open_rolled_back(int dirfd, sqlite3 **out)
 	if (r == 0)
 		database_configure(*out);
 	if (r < 0 && (opening || !*out))
-		view_release(&v);
+		view_release(v);
 	opening = NULL;
 	return r;
+}
+
+int database_open_rolled_back(int dirfd, sqlite3 **out)
+{
+	struct view v = {.database = -1, .journal = -1};
+
+	return open_view(&v, vfs_get() ? view_open(&v, dirfd) : -ENOMEM, out);
+}
+
+int database_open_source(const struct file_source *source, sqlite3 **out)
+{
+	struct view v = {.database = -1, .journal = -1, .source = *source, .size = source->size};
+	int64_t ignored;
+	int r;
+
+	v.is_wal = is_wal(source);
+	r = open_view(&v, vfs_get() ? 0 : -ENOMEM, out);
+	return r < 0 ? r
+		     : database_number(*out, "SELECT count(*) FROM sqlite_master", NULL, &ignored);
+}
+
+/*
+ * Nothing that SQLite would open beside the database, or instead of it, may be anything but a file:
+ * it would follow a link, and wait for ever on a FIFO.
+ */
+static int check_plain(int dirfd)
+{
+	static const char *const names[] = {DATABASE_FILE, JOURNAL_FILE, WAL_FILE, SHM_FILE};
+	struct stat st;
+	unsigned i;
+
+	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (fstatat(dirfd, names[i], &st, AT_SYMLINK_NOFOLLOW) < 0) {
+			if (errno != ENOENT || i == 0)
+				return -errno;
+		} else if (!S_ISREG(st.st_mode)) {
+			return S_ISLNK(st.st_mode)   ? -ELOOP
+			       : S_ISDIR(st.st_mode) ? -EISDIR
+						     : -ENOTSUP;
+		}
+	}
+	return 0;
 }
 
 int database_open_now(const char *dir, int dirfd, sqlite3 **out)
 {
 	int64_t ignored;
-	int fd = file_open_at(dirfd, DATABASE_FILE), r;
-	bool is_idle_wal = fd >= 0 && is_wal(fd) && !wal_is_in_use(dirfd);
+	int fd, r = check_plain(dirfd);
+	struct file_source source;
+	bool is_idle_wal;
 
+	*out = NULL;
+	if (r < 0)
+		return r;
+	fd = file_open_at(dirfd, DATABASE_FILE);
+	is_idle_wal = fd >= 0 && file_source_open(&source, fd) == 0 && is_wal(&source) &&
+		      !wal_is_in_use(dirfd);
 	/* Before SQLite opens it: closing a descriptor drops the process's locks. */
 	if (fd >= 0)
 		close(fd);
 	r = is_idle_wal ? -EROFS : database_open(dir, out);
-	if (is_idle_wal)
-		*out = NULL;
 	if (r == 0)
 		r = database_number(*out, "SELECT count(*) FROM sqlite_master", NULL, &ignored);
 	if (r != -EROFS)

@@ -103,3 +103,47 @@ int sqlite_freelist_walk(const struct sqlite_header *header, const struct file_s
 	free(p);
 	return r < 0 || !f.left ? r : r > 0 ? r : -EBADMSG;
 }
+
+/* ---- pages that are elsewhere ---- */
+
+static int by_page(const void *a, const void *b)
+{
+	const struct sqlite_page_at *x = a, *y = b;
+
+	if (x->page != y->page)
+		return x->page < y->page ? -1 : 1;
+	return x->at < y->at ? -1 : x->at > y->at;
+}
+
+size_t sqlite_pages_sort(struct sqlite_page_at *pages, size_t count, bool keep_last)
+{
+	size_t from, to = 0;
+
+	if (count)
+		qsort(pages, count, sizeof(*pages), by_page);
+	for (from = 0; from < count; from++) {
+		bool again = to > 0 && pages[from].page == pages[to - 1].page;
+
+		if (!again)
+			pages[to++] = pages[from];
+		else if (keep_last)
+			pages[to - 1] = pages[from];
+	}
+	return to;
+}
+
+const struct sqlite_page_at *sqlite_pages_find(const struct sqlite_page_at *pages, size_t count,
+					       uint64_t page)
+{
+	size_t low = 0, high = count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (pages[middle].page < page)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < count && pages[low].page == page ? &pages[low] : NULL;
+}

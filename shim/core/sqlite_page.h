@@ -18,6 +18,7 @@
 #define SQLITE_MAGIC "SQLite format 3" /* with its terminating zero, 16 bytes */
 /* Locks live here; the page that holds this byte is never used. */
 #define SQLITE_PENDING_BYTE UINT32_C(0x40000000)
+#define SQLITE_PAGE_MAX 65536u /* bytes */
 
 struct sqlite_header {
 	uint32_t page_size;	  /* 512 .. 65536 */
@@ -55,6 +56,18 @@ static inline uint32_t sqlite_lock_page(uint32_t page_size)
 {
 	return SQLITE_PENDING_BYTE / page_size + 1;
 }
+
+/* Where the content of a page is, in a journal or a log. */
+struct sqlite_page_at {
+	uint32_t page;
+	uint64_t at;
+};
+
+/* By number; of a page that comes more than once the first stays, or the last. How many stay. */
+size_t sqlite_pages_sort(struct sqlite_page_at *pages, size_t count, bool keep_last);
+/* NULL: it is not among them. */
+const struct sqlite_page_at *sqlite_pages_find(const struct sqlite_page_at *pages, size_t count,
+					       uint64_t page);
 
 /*
  * Called for each free page; leaf pages hold garbage and are not journaled when they are used

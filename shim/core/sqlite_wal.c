@@ -5,10 +5,13 @@
 #include "core/sqlite_wal.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "core/sqlite_page.h"
 
-#define MAGIC 0x377f0682u /* | 1: checksums over big-endian words */
+#define UNWRITTEN_MAX (UINT64_C(1) << 30) /* pages that a commit counts and nobody wrote */
+#define MAGIC 0x377f0682u		  /* | 1: checksums over big-endian words */
 
 void sqlite_wal_checksum(uint32_t sum[2], bool big_endian, const unsigned char *p, size_t n)
 {
@@ -94,4 +97,115 @@ int sqlite_wal_next(struct sqlite_wal *w, struct sqlite_wal_frame *out)
 		w->page_count = out->commit_pages;
 	}
 	return 1;
+}
+
+/* ---- together with its database ---- */
+
+static int add_page(struct sqlite_wal_pages *p, uint32_t page, uint64_t at)
+{
+	struct sqlite_page_at *more = p->pages;
+
+	if ((p->count & (p->count - 1)) == 0) /* full at each power of two */
+		more = reallocarray(p->pages, p->count ? 2 * p->count : 1, sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	p->pages = more;
+	p->pages[p->count++] = (struct sqlite_page_at){.page = page, .at = at};
+	return 0;
+}
+
+static int collect(struct sqlite_wal_pages *p, struct sqlite_wal *w)
+{
+	struct sqlite_wal_frame frame;
+	uint64_t size = SQLITE_WAL_FRAME_SIZE + (uint64_t)w->header.page_size;
+	int r;
+
+	while ((r = sqlite_wal_next(w, &frame)) == 1) {
+		r = add_page(p, frame.page,
+			     SQLITE_WAL_HEADER_SIZE + SQLITE_WAL_FRAME_SIZE +
+				 (w->frames - 1) * size);
+		if (r < 0)
+			break;
+	}
+	p->count = sqlite_pages_sort(p->pages, (size_t)w->committed, true);
+	p->page_size = w->header.page_size;
+	p->size = (uint64_t)w->page_count * w->header.page_size;
+	return r;
+}
+
+int sqlite_wal_pages(struct sqlite_wal_pages *out, const struct file_source *log)
+{
+	struct sqlite_wal w;
+	int r = sqlite_wal_open(&w, log);
+
+	*out = (struct sqlite_wal_pages){0};
+	if (r < 0)
+		return r == -ENODATA || r == -EBADMSG || r == -EPROTONOSUPPORT ? 0 : r;
+	r = collect(out, &w);
+	sqlite_wal_close(&w);
+	if (r < 0) {
+		free(out->pages);
+		*out = (struct sqlite_wal_pages){0};
+	}
+	return r;
+}
+
+/* Some bytes of one page. */
+static int read_part(const struct sqlite_wal_database *d, unsigned char *out, size_t n,
+		     uint64_t offset)
+{
+	const struct sqlite_page_at *at =
+	    sqlite_pages_find(d->pages.pages, d->pages.count, offset / d->pages.page_size + 1);
+	uint64_t have = offset < d->database->size ? d->database->size - offset : 0;
+
+	if (at)
+		return file_source_read(d->log, out, n, at->at + offset % d->pages.page_size);
+	if (have < n) { /* neither here nor there: as SQLite reads behind the end */
+		memset(out + have, 0, n - (size_t)have);
+		n = (size_t)have;
+	}
+	return n ? file_source_read(d->database, out, n, offset) : 0;
+}
+
+static ssize_t read_together(const struct file_source *source, void *buf, size_t n, uint64_t offset)
+{
+	const struct sqlite_wal_database *d = source->data;
+	uint32_t size = d->pages.page_size;
+	size_t done = 0;
+
+	if (offset >= source->size)
+		return 0;
+	n = n < source->size - offset ? n : (size_t)(source->size - offset);
+	while (done < n) {
+		uint64_t left = size - (offset + done) % size;
+		size_t part = left < n - done ? (size_t)left : n - done;
+		int r = read_part(d, (unsigned char *)buf + done, part, offset + done);
+
+		if (r < 0)
+			return r;
+		done += part;
+	}
+	return (ssize_t)n;
+}
+
+int sqlite_wal_database_open(struct sqlite_wal_database *d, const struct file_source *database,
+			     const struct file_source *log)
+{
+	int r = sqlite_wal_pages(&d->pages, log);
+
+	d->database = database;
+	d->log = log;
+	d->source = *database;
+	if (r == 0 && d->pages.size > database->size + log->size + UNWRITTEN_MAX)
+		r = -EBADMSG;
+	if (d->pages.count)
+		d->source = (struct file_source){
+		    .read = read_together, .size = d->pages.size, .data = d, .fd = -1};
+	return r;
+}
+
+void sqlite_wal_database_close(struct sqlite_wal_database *d)
+{
+	free(d->pages.pages);
+	d->pages = (struct sqlite_wal_pages){0};
 }

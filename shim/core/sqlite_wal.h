@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #include "core/fileio.h"
+#include "core/sqlite_page.h"
 
 #define SQLITE_WAL_HEADER_SIZE 32u
 #define SQLITE_WAL_FRAME_SIZE 24u /* without its page */
@@ -57,6 +58,32 @@ void sqlite_wal_close(struct sqlite_wal *w);
 
 /* 1: a valid frame, 0: no more, or -errno. */
 int sqlite_wal_next(struct sqlite_wal *w, struct sqlite_wal_frame *out);
+
+/* The newest content of each page in a log, up to its last commit. */
+struct sqlite_wal_pages {
+	struct sqlite_page_at *pages; /* by number; to be freed */
+	size_t count;
+	uint32_t page_size;
+	uint64_t size; /* of the database, in bytes */
+};
+
+/* No log, or none that SQLite would read, has no pages. -ENOMEM, or why it cannot be read. */
+int sqlite_wal_pages(struct sqlite_wal_pages *out, const struct file_source *log);
+
+/*
+ * A database together with its log, as one file: what SQLite would make of the two. Both are lent.
+ * The source points to this very struct.
+ */
+struct sqlite_wal_database {
+	struct file_source source;
+	const struct file_source *database, *log;
+	struct sqlite_wal_pages pages;
+};
+
+/* -EBADMSG: it says a size that it cannot have. */
+int sqlite_wal_database_open(struct sqlite_wal_database *d, const struct file_source *database,
+			     const struct file_source *log);
+void sqlite_wal_database_close(struct sqlite_wal_database *d);
 
 /* Adds n bytes, a multiple of 8, to a checksum. */
 void sqlite_wal_checksum(uint32_t sum[2], bool big_endian, const unsigned char *p, size_t n);
