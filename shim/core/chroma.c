@@ -6,11 +6,14 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/database.h"
+#include "core/hnsw.h"
 
 bool chroma_is_uuid(const char *name)
 {
@@ -23,6 +26,37 @@ bool chroma_is_uuid(const char *name)
 			return false;
 	}
 	return name[36] == '\0';
+}
+
+bool chroma_is_segment(int dirfd, const char *name)
+{
+	int fd = chroma_is_uuid(name) ? file_open_directory_at(dirfd, name) : -1;
+	bool found = fd >= 0 && faccessat(fd, HNSW_HEADER_FILE, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+
+	if (fd >= 0)
+		close(fd);
+	return found;
+}
+
+int chroma_has_segment(sqlite3 *db, const char *id)
+{
+	int64_t found;
+	int r = database_number(db, "SELECT count(*) FROM segments WHERE id = ?", id, &found);
+
+	return r < 0 ? r : found > 0;
+}
+
+const char *const chroma_space_names[3] = {
+    [CHROMA_L2] = "l2", [CHROMA_COSINE] = "cosine", [CHROMA_IP] = "ip"};
+
+enum chroma_space chroma_space_of(const char *name)
+{
+	int i;
+
+	for (i = CHROMA_L2; name && i <= CHROMA_IP; i++)
+		if (strcmp(name, chroma_space_names[i]) == 0)
+			return (enum chroma_space)i;
+	return CHROMA_L2;
 }
 
 /*
@@ -48,6 +82,11 @@ uint64_t chroma_mark_restore(uint64_t value)
 	return result;
 }
 
+#define VALID(column, value) "CASE WHEN json_valid(c." column ") THEN " value " END"
+#define JSON(column, path) VALID(column, "json_extract(c." column ", '" path "')")
+#define IN_SCHEMA "$.keys.\"#embedding\".float_list.vector_index.config."
+#define IN_CONFIG "$.vector_index.hnsw."
+
 /*
  * The settings have moved with the releases: schema_str (1.3.0), config_json_str (1.0.0), and the
  * metadata before. The config_json_str of 0.5.4 to 0.6.3 holds defaults that were never used.
@@ -70,9 +109,6 @@ static int make_query(sqlite3 *db, char *sql, size_t room)
 	"coalesce(%s, %s, (SELECT %s FROM segment_metadata WHERE segment_id = " VECTOR            \
 	" AND key = 'hnsw:" name "'), (SELECT %s FROM collection_metadata WHERE collection_id = " \
 	"c.id AND key = 'hnsw:" name "'))"
-#define JSON(column, path) \
-	"CASE WHEN json_valid(c." column ") THEN json_extract(c." column ", '" path "') END"
-#define IN_SCHEMA "$.keys.\"#embedding\".float_list.vector_index.config."
 	snprintf(sql, room,
 		 "SELECT c.id, c.name, c.dimension, %s, " VECTOR ", " METADATA ", "
 		 "(SELECT seq_id FROM max_seq_id WHERE segment_id = " VECTOR "), "
@@ -81,13 +117,49 @@ static int make_query(sqlite3 *db, char *sql, size_t room)
 								  "WHERE c.id = ?1",
 		 databases ? "d.name, d.tenant_id" : "NULL, NULL", topic ? "c.topic" : "NULL",
 		 schema ? JSON("schema_str", IN_SCHEMA "space") : "NULL",
-		 config ? JSON("config_json_str", "$.vector_index.hnsw.space") : "NULL",
-		 "str_value", "str_value",
-		 schema ? JSON("schema_str", IN_SCHEMA "hnsw.sync_threshold") : "NULL",
-		 config ? JSON("config_json_str", "$.vector_index.hnsw.sync_threshold") : "NULL",
-		 "int_value", "int_value",
-		 databases ? "LEFT JOIN databases d ON d.id = c.database_id" : "");
+		 config ? JSON("config_json_str", IN_CONFIG "space") : "NULL", "str_value",
+		 "str_value", schema ? JSON("schema_str", IN_SCHEMA "hnsw.sync_threshold") : "NULL",
+		 config ? JSON("config_json_str", IN_CONFIG "sync_threshold") : "NULL", "int_value",
+		 "int_value", databases ? "LEFT JOIN databases d ON d.id = c.database_id" : "");
 	return 0;
+}
+
+/* ?1: the collection, ?2: its vector segment */
+static const char index_sql[] =
+    "WITH names(setting, before) AS (VALUES ('ef_construction', 'hnsw:construction_ef'), "
+    "('ef_search', 'hnsw:search_ef'), ('max_neighbors', 'hnsw:M'), "
+    "('num_threads', 'hnsw:num_threads'), ('batch_size', 'hnsw:batch_size'), "
+    "('sync_threshold', 'hnsw:sync_threshold'), ('resize_factor', 'hnsw:resize_factor')), "
+    "found AS (SELECT setting, coalesce(%s, %s, "
+    "(SELECT coalesce(int_value, float_value) FROM segment_metadata "
+    "WHERE segment_id = ?2 AND key = before), "
+    "(SELECT coalesce(int_value, float_value) FROM collection_metadata "
+    "WHERE collection_id = c.id AND key = before)) AS value "
+    "FROM collections c, names WHERE c.id = ?1) "
+    "SELECT setting, NULL, CASE typeof(value) WHEN 'integer' THEN value END, "
+    "CASE typeof(value) WHEN 'real' THEN value END, NULL FROM found "
+    "WHERE typeof(value) IN ('integer', 'real')";
+#define EACH(column, at) VALID(column, "json_extract(c." column ", '" at "' || setting)")
+
+int chroma_index_settings(sqlite3 *db, const struct chroma_collection *c, sqlite3_stmt **rows)
+{
+	int config = database_has_column(db, "collections", "config_json_str");
+	int schema = database_has_column(db, "collections", "schema_str");
+	char sql[sizeof(index_sql) + 400];
+	int r;
+
+	*rows = NULL;
+	if (config < 0 || schema < 0)
+		return config < 0 ? config : schema;
+	snprintf(sql, sizeof(sql), index_sql,
+		 schema ? EACH("schema_str", IN_SCHEMA "hnsw.") : "NULL",
+		 config ? EACH("config_json_str", IN_CONFIG) : "NULL");
+	r = database_prepare(db, rows, sql);
+	if (r == 0) {
+		sqlite3_bind_text(*rows, 1, c->id, -1, SQLITE_STATIC);
+		sqlite3_bind_text(*rows, 2, c->vector_segment, -1, SQLITE_STATIC);
+	}
+	return r;
 }
 
 static void copy_text(char *out, size_t room, sqlite3_stmt *row, int column)
@@ -138,9 +210,7 @@ static int get_collection(struct chroma_collection *c, struct names *names, sqli
 	copy_text(c->topic, sizeof(c->topic), row, 9);
 	if (!c->topic[0])
 		snprintf(c->topic, sizeof(c->topic), CHROMA_TOPIC_PREFIX "%s", c->id);
-	c->space = space && strcmp(space, "cosine") == 0 ? CHROMA_COSINE
-		   : space && strcmp(space, "ip") == 0	 ? CHROMA_IP
-							 : CHROMA_L2;
+	c->space = chroma_space_of(space);
 	c->sync_threshold = sqlite3_column_int64(row, 11);
 	if (c->sync_threshold <= 0)
 		c->sync_threshold = CHROMA_SYNC_THRESHOLD;

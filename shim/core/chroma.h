@@ -56,8 +56,33 @@ typedef int chroma_collection_fn(void *context, const struct chroma_collection *
 /* 0, -ENOENT if a table or column is missing, or another -errno of database.h. */
 int chroma_each_collection(sqlite3 *db, chroma_collection_fn *each, void *context);
 
+/*
+ * The settings of a collection's index that are told, by Chroma 1's names, as rows of key, NULL,
+ * integer, real, NULL. *rows is the caller's to finalize; c is lent to it.
+ */
+int chroma_index_settings(sqlite3 *db, const struct chroma_collection *c, sqlite3_stmt **rows);
+
+/*
+ * Records that the METADATA segment (?1) still has, although it claims to have applied (its mark:
+ * ?5) the deletion that is the last word of the queue (?3) beyond the VECTOR mark (?4).
+ */
+#define CHROMA_HALF_DELETED                                                                      \
+	"SELECT e.embedding_id AS id FROM (SELECT id, operation, max(seq_id) AS last FROM "      \
+	"embeddings_queue WHERE topic = ?3 AND seq_id > ?4 GROUP BY id) q JOIN embeddings e ON " \
+	"e.segment_id = ?1 AND e.embedding_id = q.id WHERE q.operation = 3 AND q.last <= ?5"
+
 /* A mark's value as it was before it was poisoned; others as they are. */
 uint64_t chroma_mark_restore(uint64_t value);
+
+/* 1 if a collection has this segment, 0 if none has, or -errno: the database cannot tell. */
+int chroma_has_segment(sqlite3 *db, const char *id);
+
+/* CHROMA_L2 if it is NULL or unknown, as Chroma has it. */
+enum chroma_space chroma_space_of(const char *name);
+extern const char *const chroma_space_names[3]; /* by enum chroma_space */
+
+/* Whether `name` in a data directory is a segment's directory, with files in it. */
+bool chroma_is_segment(int dirfd, const char *name);
 
 /* Whether a name could be a segment's directory: a UUID in its usual spelling. */
 bool chroma_is_uuid(const char *name);

@@ -6,7 +6,9 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define WINDOW_SIZE (256u << 10)
 
@@ -104,6 +106,20 @@ unsigned hnsw_header_check(const struct hnsw_header *h)
 	return faults;
 }
 
+int hnsw_header_read(int dirfd, struct hnsw_header *out)
+{
+	unsigned char raw[HNSW_HEADER_SIZE];
+	int fd = file_open_at(dirfd, HNSW_HEADER_FILE), r;
+	ssize_t n;
+
+	if (fd < 0)
+		return fd;
+	n = file_read_at(fd, raw, sizeof(raw), 0);
+	close(fd);
+	r = n < 0 ? (int)n : hnsw_header_parse(out, raw, (size_t)n);
+	return r == 0 && hnsw_header_check(out) & HNSW_FAULT_LAYOUT ? -EBADMSG : r;
+}
+
 int hnsw_level0_open(struct hnsw_level0 *l, const struct hnsw_header *header,
 		     const struct file_source *source)
 {
@@ -171,26 +187,39 @@ int hnsw_length_get(struct file_window *w, uint64_t i, float *out)
 	return r;
 }
 
+/* The levels of each element, and the highest on which it is a neighbour. NULL: not known. */
+struct levels {
+	unsigned char *has, *wanted;
+};
+
 /* One entry's levels: each a count and M neighbours. */
-static uint64_t count_bad_links(const struct hnsw_header *h, const unsigned char *p, uint64_t size)
+static uint64_t count_bad_links(const struct hnsw_header *h, const struct levels *levels,
+				const unsigned char *p, uint64_t size)
 {
 	uint64_t bad = 0, at, i;
+	unsigned char level = 1;
 
-	for (at = 0; at < size; at += hnsw_level_size(h)) {
+	for (at = 0; at < size; at += hnsw_level_size(h), level++) {
 		uint64_t links = get_le16(p + at);
 
 		if (links > h->m_upper) {
 			bad++;
 			continue;
 		}
-		for (i = 0; i < links; i++)
-			bad += get_le32(p + at + 4 + 4 * i) >= h->count;
+		for (i = 0; i < links; i++) {
+			uint64_t to = get_le32(p + at + 4 + 4 * i);
+
+			if (to >= h->count)
+				bad++;
+			else if (levels->wanted && levels->wanted[to] < level)
+				levels->wanted[to] = level;
+		}
 	}
 	return bad;
 }
 
 static int walk_entry(const struct hnsw_header *h, struct file_window *w, uint64_t element,
-		      struct hnsw_links *out)
+		      const struct levels *levels, struct hnsw_links *out)
 {
 	const unsigned char *p;
 	uint64_t size, level;
@@ -205,7 +234,9 @@ static int walk_entry(const struct hnsw_header *h, struct file_window *w, uint64
 	r = file_window_get(w, out->bytes + 4, (size_t)size, &p);
 	if (r < 0)
 		return r;
-	out->bad_links += count_bad_links(h, p, size);
+	out->bad_links += count_bad_links(h, levels, p, size);
+	if (levels->has && level)
+		levels->has[element] = (unsigned char)level;
 	if (level > out->levels)
 		out->levels = (uint32_t)level;
 	if (element == h->entry_point)
@@ -215,9 +246,20 @@ static int walk_entry(const struct hnsw_header *h, struct file_window *w, uint64
 	return 0;
 }
 
+/* On a level that a neighbour does not have, Chroma follows a null pointer. */
+static uint64_t count_missing_levels(const struct levels *levels, uint64_t count)
+{
+	uint64_t missing = 0, i;
+
+	for (i = 0; levels->has && levels->wanted && i < count; i++)
+		missing += levels->wanted[i] > levels->has[i];
+	return missing;
+}
+
 int hnsw_links_walk(const struct hnsw_header *header, const struct file_source *source,
 		    struct hnsw_links *out)
 {
+	struct levels levels = {0};
 	struct file_window w;
 	size_t capacity = WINDOW_SIZE;
 	int r;
@@ -228,9 +270,17 @@ int hnsw_links_walk(const struct hnsw_header *header, const struct file_source *
 	if (capacity < HNSW_LEVEL_MAX * hnsw_level_size(header))
 		capacity = HNSW_LEVEL_MAX * (size_t)hnsw_level_size(header);
 	r = file_window_open(&w, source, capacity);
+	if (header->count <= source->size / 4) {
+		levels.has = calloc(header->count ? header->count : 1, 1);
+		levels.wanted = calloc(header->count ? header->count : 1, 1);
+	}
 	/* Every entry takes four bytes of a real file, so a hostile count ends with the file. */
 	while (r == 0 && out->entries < header->count)
-		r = walk_entry(header, &w, out->entries, out);
+		r = walk_entry(header, &w, out->entries, &levels, out);
+	if (r == 0)
+		out->bad_links += count_missing_levels(&levels, header->count);
+	free(levels.has);
+	free(levels.wanted);
 	file_window_close(&w);
 	return r;
 }

@@ -84,6 +84,9 @@ int hnsw_header_parse(struct hnsw_header *out, const void *data, size_t size);
 /* Returns 0 or the faults. Without HNSW_FAULT_LAYOUT the elements can be read. */
 unsigned hnsw_header_check(const struct hnsw_header *h);
 
+/* Of a segment's directory. -EBADMSG: with HNSW_FAULT_LAYOUT. Also -errno of reading it. */
+int hnsw_header_read(int dirfd, struct hnsw_header *out);
+
 /* The 100 bytes again. */
 void hnsw_header_format(unsigned char out[HNSW_HEADER_SIZE], const struct hnsw_header *h);
 
@@ -134,10 +137,11 @@ int hnsw_length_get(struct file_window *w, uint64_t i, float *out);
 
 /* What a walk over link_lists.bin found. */
 struct hnsw_links {
-	uint64_t entries;   /* good ones before the walk stopped */
-	uint64_t bytes;	    /* that they take; the file may be longer */
-	uint64_t bad_links; /* neighbours that are no element, or too many of them */
-	uint32_t levels;    /* highest level of any element */
+	uint64_t entries; /* good ones before the walk stopped */
+	uint64_t bytes;	  /* that they take; the file may be longer */
+	uint64_t
+	    bad_links;	 /* neighbours that are no element or not on that level; too many of them */
+	uint32_t levels; /* highest level of any element */
 	bool entry_point_on_top;
 };
 

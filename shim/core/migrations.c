@@ -87,6 +87,13 @@ const struct migration_era *migrations_eras(unsigned *count_out)
 	return eras;
 }
 
+bool migrations_is_beginning(const struct migration_state *m)
+{
+	return m->has_table && !m->missing && !m->unknown &&
+	       (m->counts[MIGRATION_QUEUE] == 0 || m->counts[MIGRATION_METADB] == 0 ||
+		m->counts[MIGRATION_SYSDB] < 3);
+}
+
 const struct migration_era *migrations_find_era(const unsigned counts[MIGRATION_DIRS])
 {
 	unsigned i;
@@ -113,21 +120,24 @@ int migrations_compare_releases(const char *a, const char *b)
 	return 0;
 }
 
-enum migration_verdict migrations_judge(const unsigned counts[MIGRATION_DIRS], const char *release)
+enum migration_verdict migrations_judge_carried(const unsigned counts[MIGRATION_DIRS],
+						const unsigned carried[MIGRATION_DIRS],
+						const char *release)
 {
-	const struct migration_era *era = NULL;
 	bool newer = false, older = false;
 	unsigned i;
 
-	/* A release later than the table knows at least what the last era knows. */
-	for (i = 0; i < COUNT(eras); i++)
-		if (migrations_compare_releases(eras[i].first, release) <= 0)
-			era = &eras[i];
-	if (!era)
-		return MIGRATION_UNKNOWN;
+	/* Without a name it counts as the first that could carry them. */
+	if (!*release) {
+		release = eras[0].first;
+		for (i = 0; i < COUNT(eras); i++)
+			if (carried[MIGRATION_METADB] >= eras[i].counts[MIGRATION_METADB] &&
+			    carried[MIGRATION_SYSDB] >= eras[i].counts[MIGRATION_SYSDB])
+				release = eras[i].first;
+	}
 	for (i = 0; i < MIGRATION_DIRS; i++) {
-		newer |= counts[i] > era->counts[i];
-		older |= counts[i] < era->counts[i];
+		newer |= counts[i] > carried[i];
+		older |= counts[i] < carried[i];
 	}
 	if (newer && migrations_compare_releases(release, "1.0.0") < 0)
 		return MIGRATION_FAILS;
@@ -136,6 +146,18 @@ enum migration_verdict migrations_judge(const unsigned counts[MIGRATION_DIRS], c
 	if (newer)
 		return MIGRATION_RUNS_ON;
 	return older ? MIGRATION_MIGRATES : MIGRATION_OPENS;
+}
+
+enum migration_verdict migrations_judge(const unsigned counts[MIGRATION_DIRS], const char *release)
+{
+	const struct migration_era *era = NULL;
+	unsigned i;
+
+	/* A release later than the table knows at least what the last era knows. */
+	for (i = 0; i < COUNT(eras); i++)
+		if (migrations_compare_releases(eras[i].first, release) <= 0)
+			era = &eras[i];
+	return era ? migrations_judge_carried(counts, era->counts, release) : MIGRATION_UNKNOWN;
 }
 
 /* ---- reading ---- */

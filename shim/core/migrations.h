@@ -14,6 +14,7 @@
 
 #include <sqlite3.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 enum migration_dir {
 	MIGRATION_QUEUE,
@@ -21,6 +22,7 @@ enum migration_dir {
 	MIGRATION_SYSDB,
 };
 #define MIGRATION_DIRS 3
+#define MIGRATION_METADB_OF_RUST 5 /* the first of metadb that only Chroma >= 1.0 has */
 
 struct migration {
 	enum migration_dir dir;
@@ -65,11 +67,40 @@ const struct migration_era *migrations_eras(unsigned *count_out);
 /* Reads the table. 0 also when there is none; -EBADMSG damaged, -EBUSY, or what SQLite met. */
 int migrations_read(sqlite3 *db, struct migration_state *out);
 
+/*
+ * Whether a migration of a Python release has begun and is not recorded, in a way that stops it
+ * from running again: 1, with its name in `what`, 0 or -errno. In recover_migration.c, which heals
+ * it.
+ */
+int migrations_find_half(sqlite3 *db, char *what, size_t room);
+
+/* Whether a Python release has applied only the first of its migrations, which it does one
+ * directory after the other: there were no records yet. */
+bool migrations_is_beginning(const struct migration_state *m);
+
 /* The era with exactly these counts, or NULL. */
 const struct migration_era *migrations_find_era(const unsigned counts[MIGRATION_DIRS]);
 
 /* What a release, as "1.0.5", does with such a database. */
 enum migration_verdict migrations_judge(const unsigned counts[MIGRATION_DIRS], const char *release);
+
+/* The same for one that is known to carry these; release "" if nothing says which it is. */
+enum migration_verdict migrations_judge_carried(const unsigned counts[MIGRATION_DIRS],
+						const unsigned carried[MIGRATION_DIRS],
+						const char *release);
+
+/* The SQL of a migration, to the letter; NULL: no such. In migrations_make.c, as what follows. */
+const char *migrations_text(enum migration_dir dir, unsigned version);
+
+/* Makes the tables of an era in an empty database, and records its migrations. 0 or -errno. */
+int migrations_make(sqlite3 *db, const struct migration_era *era);
+/* Records those that are not recorded yet, and makes the table for it. */
+int migrations_record(sqlite3 *db, const struct migration_era *era);
+
+/* Whether none is recorded although there are collections or records. */
+bool migrations_are_lost(sqlite3 *db, const struct migration_state *m);
+/* The newest era whose tables are all there, column by column; NULL: none is. 0 or -errno. */
+int migrations_recognise(sqlite3 *db, const struct migration_era **era_out);
 
 /* Orders "1.0.5" < "1.0.12" < "1.3.0"; what follows the third number is ignored. */
 int migrations_compare_releases(const char *a, const char *b);

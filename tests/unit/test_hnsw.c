@@ -64,7 +64,7 @@ static void make_links(struct bytes *b, const struct hnsw_header *h)
 	for (i = 0; i < h->count; i++) {
 		bytes_le(b, i == 2 ? 68 : 0, 4);
 		for (j = 0; i == 2 && j < 17; j++)
-			bytes_le(b, j == 0 ? 1 : 0, 4);
+			bytes_le(b, j == 0 ? 1 : 2, 4);
 	}
 }
 
@@ -169,6 +169,9 @@ static void test_links(void **state)
 	assert_true(links.entry_point_on_top);
 
 	b.data[16] = 99; /* a neighbour that does not exist */
+	assert_int_equal(hnsw_links_walk(&h, &source, &links), 0);
+	assert_int_equal(links.bad_links, 1);
+	b.data[16] = 0; /* one that has no such level */
 	assert_int_equal(hnsw_links_walk(&h, &source, &links), 0);
 	assert_int_equal(links.bad_links, 1);
 	source.size--;
