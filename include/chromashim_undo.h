@@ -16,11 +16,17 @@
  * Byte order is the machine's; `endian` tells. A record's checks are seeded with header.check plus
  * its own offset in the file, so that no record is taken for one of another file or place.
  *
- * Order. Before a block of a segment file is overwritten or cut off, its record is in the file (in
+ * Order. Before a grain of a segment file is changed or cut off, its record is in the file (in
  * the kernel's hands; with power durability on the disk). So a record that is torn, or that was
- * never written, speaks of a block that was never touched: the first record whose own check is
- * wrong is the end, and one whose data alone is wrong is skipped. Blocks of one file do not overlap;
- * records may be played back in any order and any number of times.
+ * never written, speaks of a grain that was never changed: the first record whose own check is
+ * wrong is the end, and one whose data alone is wrong is skipped. Records of one file do not overlap;
+ * they may be played back in any order and any number of times.
+ *
+ * Power durability. Such a file has the sticky bit: nothing is overwritten before the file is synced.
+ * So what a power cut tore was never synced, and speaks of grains that were never touched: a header
+ * of zeros means that there is nothing to undo, and a record whose data lacks whole sectors (they
+ * read as zeros) is skipped. Without the bit neither can be told from damage, nor can anything else
+ * than zeros.
  *
  * Moved files. A file that is cut to nothing by its open (the pickle) is not copied: the old inode
  * is linked as "<name without .undo>.<index of the file>.moved" and then replaced in the segment by
@@ -36,10 +42,14 @@
  * behind would do harm. Hence `touched`: if a file of the segment was modified well after it, the
  * undo file is put aside as "<name>.stale" and the segment left as it is.
  *
+ * Ended groups. Who cannot remove the undo file of a group that is over sets `touched` to 0: there is
+ * nothing to play back.
+ *
  * Alive. A process that has groups holds an OFD lock on "<pid>-<start_ticks, hex>.alive" beside
  * them. Whoever rolls back holds one on "rollback.lock".
  *
- * Version rule: a reader leaves a file alone whose version is greater than its own.
+ * Versions. In version 1 a grain had 4096 bytes, and readers of pins counted on it. A reader leaves
+ * a file alone whose version is greater than its own.
  */
 #ifndef CHROMASHIM_UNDO_H
 #define CHROMASHIM_UNDO_H
@@ -48,10 +58,10 @@
 #include <stdint.h>
 
 #define UNDO_MAGIC UINT64_C(0x4f444e5550534843) /* "CHSPUNDO" in little-endian memory */
-#define UNDO_VERSION 1u
+#define UNDO_VERSION 2u
 #define UNDO_ENDIAN 0x01020304u
 #define UNDO_HEADER_SIZE 256u
-#define UNDO_BLOCK 4096u	       /* pre-images are whole blocks, but for a file's last one */
+#define UNDO_GRAIN 64u		       /* pre-images are whole grains, but for a file's last one */
 #define UNDO_LENGTH_MAX (UINT32_C(64) << 10) /* of one record's data */
 #define UNDO_FILES 5u
 

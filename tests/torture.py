@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: MIT
 """Kills real Chroma in its persists, for as long as one likes.
 
-    tests/torture.py [N] [--host NAME] [--durability power|process] [--cuts C] [--without] [--seed S]
+    tests/torture.py [N] [--host NAME] [--durability power|process] [--cuts C] [--pm2 P] [--no-pins] [--without] [--seed S]
 
 N kills (1000) of each host that is installed, or of the one named, then C power cuts (N / 5) on ext4
-and on XFS, as root. --without leaves the shim out: that is what Chroma alone makes of the same. The
+and on XFS, as root, and as many from a recorded order of writes, and P cycles (50) of
+stop, restart and kill -9 by pm2, and a death and an I/O error at every call of a workload with pins
+held. --without leaves the shim out: that is what Chroma alone makes of the same. The
 exit status is 1 if anything broke; what did stays in a directory whose name is printed.
 """
 
 import argparse
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,30 +23,79 @@ sys.path[:0] = [str(Path(__file__).resolve().parent / "e2e"), str(Path(__file__)
 
 import hosts  # noqa: E402
 import kills  # noqa: E402
+import pm2  # noqa: E402
 import power  # noqa: E402
+import replay  # noqa: E402
 
 
 def installed(host: hosts.Host) -> bool:
     return all((hosts.BUILD / path).exists() for path in (host.needs, f"{host.driver}/bin/python"))
 
 
+def tell(what: str, tally: power.Tally, seed: int) -> int:
+    print(f"{what}: {tally}, seed {seed}")
+    for text in tally.broken:
+        print(f"  {text}")
+    return len(tally.broken)
+
+
 def cut_power(host: hosts.Host, options: argparse.Namespace) -> int:
     cuts = options.kills // 5 if options.cuts is None else options.cuts
-    if cuts and power.missing():
-        print(f"no power cuts: {power.missing()}")
-        return 0
+    preload = "" if options.without else str(hosts.SHIM)
+    ways = {f"{host.name} on {kind}":
+            (power.missing(),
+             lambda path, kind=kind: power.PowerCuts(host, path, preload, kind, options.seed))
+            for kind in ("ext4", "xfs")}
+    ways[f"{host.name}, recorded writes"] = (
+        replay.missing(), lambda path: replay.Replay(host, path, preload, options.seed))
     broken = 0
-    for kind in ("ext4", "xfs") if cuts else ():
+    for what, (missing, harness) in ways.items() if cuts else ():
+        if missing:
+            print(f"{what}: no power cuts: {missing}")
+            continue
         with tempfile.TemporaryDirectory(prefix=f"chromashim-power-{host.name}-") as directory:
-            harness = power.PowerCuts(host, Path(directory),
-                                      "" if options.without else str(hosts.SHIM), kind,
-                                      options.seed)
-            tally = harness.run(cuts)
-        print(f"{host.name} on {kind}: {tally}, seed {options.seed}")
-        for text in tally.broken:
-            print(f"  {text}")
-        broken += len(tally.broken)
+            broken += tell(what, harness(Path(directory)).run(cuts), options.seed)
     return broken
+
+
+def cycle_pm2(count: int) -> int:
+    """Stop, restart, reload and kill -9 by pm2 under load."""
+    if not pm2.PM2.exists():
+        print("pm2: not installed")
+        return 0
+    directory = Path(tempfile.mkdtemp(prefix="chromashim-pm2-"))
+    manager = pm2.Pm2(directory / "chroma_data")
+    begin = time.monotonic()
+    try:
+        manager.start()
+        load = pm2.cycles(manager, count, 0.5)
+        wrong = load.wrong()
+    finally:
+        manager.close()
+    print(f"pm2: {count} cycles, {len(load.acknowledged)} acknowledged records compared, "
+          f"{len(wrong)} wrong, {load.refused} calls refused; {time.monotonic() - begin:.0f} s")
+    if wrong:
+        print(f"  {wrong[:10]}, kept in {directory}")
+        return 1
+    shutil.rmtree(directory)
+    return 0
+
+
+def kill_guardians(seconds: int) -> int:
+    """A snapshot a second while the guardian is killed at random: as in the tests, for longer."""
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-s",
+                           str(hosts.ROOT / "tests/e2e/test_guardian.py"), "-k", "killed_under"],
+                          env={**os.environ, "CHROMASHIM_GUARDIAN_SECONDS": str(seconds)},
+                          check=False)
+    return done.returncode != 0
+
+
+def fail_everywhere() -> int:
+    """A death and an I/O error at every call of a workload with pins held: hours."""
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-s",
+                           str(hosts.ROOT / "tests/e2e/test_pin_faults.py")],
+                          env={**os.environ, "CHROMASHIM_PIN_FAULTS": "all"}, check=False)
+    return done.returncode != 0
 
 
 def main() -> int:
@@ -52,6 +104,10 @@ def main() -> int:
     parser.add_argument("--host", choices=list(hosts.BY_NAME))
     parser.add_argument("--durability", choices=["power", "process"], default="power")
     parser.add_argument("--cuts", type=int)
+    parser.add_argument("--pm2", type=int, default=50, help="cycles of pm2")
+    parser.add_argument("--guardian", type=int, default=120, help="seconds of killing guardians")
+    parser.add_argument("--pins", action=argparse.BooleanOptionalAction, default=True,
+                        help="every call with pins held dies and fails, once each")
     parser.add_argument("--without", action="store_true")
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
     options = parser.parse_args()
@@ -73,6 +129,12 @@ def main() -> int:
             shutil.rmtree(directory)
         broken += len(tally.broken)
         broken += 0 if host.server else cut_power(host, options)
+    if options.pm2 and not options.without and not options.host:
+        broken += cycle_pm2(options.pm2)
+    if options.guardian and not options.without and not options.host:
+        broken += kill_guardians(options.guardian)
+    if options.pins and not options.without and not options.host:
+        broken += fail_everywhere()
     return 1 if broken and not options.without else 0
 
 

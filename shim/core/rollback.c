@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "core/oplog.h"
+#include "core/number.h"
 #include "core/sys.h"
 
 #define LOCK_NAME "rollback.lock"
@@ -71,18 +72,11 @@ static bool same_boot(const struct undo_header *h)
 /* By the number alone: only where the lock does not tell. */
 static bool pid_lives(const struct undo_header *h)
 {
-	char path[48] = "/proc/", digits[12];
-	size_t n = 6, k = 0;
-	uint32_t pid = h->pid;
+	char path[48] = "/proc/";
 
-	if (!same_boot(h) || (int)pid == sys_getpid())
+	if (!same_boot(h) || (int)h->pid == sys_getpid())
 		return false;
-	do
-		digits[k++] = (char)('0' + pid % 10);
-	while ((pid /= 10) != 0);
-	while (k)
-		path[n++] = digits[--k];
-	memcpy(path + n, "/stat", 6);
+	memcpy(number_put(path + 6, path + 40, h->pid, 10, 1), "/stat", 6);
 	return oplog_start_ticks(path) == h->start_ticks;
 }
 
@@ -115,13 +109,18 @@ static bool is_original(const struct work *w)
 	return sys_fstat(w->reader.fd, &st) == 0 && st.st_dev == h->dev && st.st_ino == h->ino;
 }
 
+/* Or this is a copy, or an image of the disk. */
+static bool was_power_cut(const struct work *w)
+{
+	return !same_boot(&w->reader.header) || !is_original(w);
+}
+
 /* Has somebody else written to the segment since its process died? */
 static bool is_stale(const struct work *w)
 {
 	const struct undo_header *h = &w->reader.header;
-	bool here = same_boot(h) && is_original(w);
 	uint64_t booted = now(CLOCK_REALTIME) - now(CLOCK_BOOTTIME);
-	uint64_t latest = h->touched + (here ? SLACK_KILLED : SLACK_POWER);
+	uint64_t latest = h->touched + (was_power_cut(w) ? SLACK_POWER : SLACK_KILLED);
 	struct stat st;
 	unsigned i;
 
@@ -187,22 +186,6 @@ static int open_file(struct work *w, unsigned file)
 	return w->files[file];
 }
 
-static int write_back(int fd, const unsigned char *p, size_t n, uint64_t at)
-{
-	while (n) {
-		ssize_t done = sys_pwrite(fd, p, n, (off_t)at);
-
-		if (done == -EINTR)
-			continue;
-		if (done <= 0)
-			return done < 0 ? (int)done : -EIO;
-		p += done;
-		at += (uint64_t)done;
-		n -= (size_t)done;
-	}
-	return 0;
-}
-
 /* The old inode back to its place. */
 static int put_moved(struct work *w, unsigned file)
 {
@@ -241,7 +224,7 @@ static int first_pass(struct work *w)
 		if (record.kind == UNDO_TENTATIVE)
 			w->counter = (uint32_t)record.offset;
 	}
-	w->outcome->skipped = w->reader.skipped;
+	w->outcome->skipped = w->reader.skipped - (was_power_cut(w) ? w->reader.torn : 0);
 	w->reader.at = UNDO_HEADER_SIZE;
 	return r == -ENODATA ? 0 : r;
 }
@@ -263,7 +246,7 @@ static int put_blocks(struct work *w)
 		if (n++ % 256 == 0 && (r = touch(w)) < 0)
 			return r;
 		step(w);
-		r = write_back(fd, w->data, record.length, record.offset);
+		r = sys_pwrite_all(fd, w->data, record.length, record.offset);
 		if (r < 0)
 			return r;
 		w->outcome->bytes += record.length;
@@ -375,6 +358,10 @@ static int undo_group(struct work *w, const char *name, bool own)
 			return w->segmentfd;
 		return w->rb->dry ? 0 : forget(w, name);
 	}
+	if (!own && w->reader.header.touched == 0) {
+		o->result = ROLLBACK_COMMITTED;
+		return w->rb->dry ? 0 : forget(w, name);
+	}
 	if (!own && w->tentative && transaction_committed(w->rb->rootfd, w->counter)) {
 		o->result = ROLLBACK_COMMITTED;
 		return w->rb->dry ? 0 : forget(w, name);
@@ -424,11 +411,11 @@ static void work_on(const struct rollback *rb, struct work *w, const char *name,
 
 /* What a file that cannot be read as an undo file means. */
 static void unreadable(const struct rollback *rb, struct rollback_outcome *o, const char *name,
-		       int error, uint64_t size)
+		       int error)
 {
 	o->error = error;
 	/* Torn at its birth: nothing is changed before the header is there. */
-	if (error == -ENODATA && size < UNDO_HEADER_SIZE) {
+	if (error == -ENODATA) {
 		o->result = ROLLBACK_GONE;
 		if (!rb->dry)
 			sys_unlinkat(rb->undofd, name, 0);
@@ -460,7 +447,7 @@ static void take(const struct rollback *rb, const char *name)
 			r = -EBADMSG;
 	}
 	if (r < 0) {
-		unreadable(rb, &o, name, r, w.reader.size);
+		unreadable(rb, &o, name, r);
 	} else {
 		o.header = w.reader.header;
 		if (lives(rb->undofd, &o.header))

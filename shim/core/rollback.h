@@ -18,7 +18,7 @@ enum rollback_result {
 	ROLLBACK_DONE,	    /* the segment is as before the persist */
 	ROLLBACK_CREATION,  /* it had never been persisted: its files are gone, which is normal */
 	ROLLBACK_COMMITTED, /* the persist was final; only the undo file was left over */
-	ROLLBACK_GONE,	    /* the segment's directory is no more */
+	ROLLBACK_GONE,	    /* the segment's directory is no more, or nothing was changed yet */
 	ROLLBACK_LIVE,	    /* its process lives: left alone */
 	ROLLBACK_STALE,	    /* somebody else has changed the segment since: put aside */
 	ROLLBACK_DAMAGED,   /* the undo file cannot be read: put aside */

@@ -8,9 +8,11 @@
 #include <string.h>
 
 #include "core/checksum.h"
+#include "core/number.h"
 #include "core/sys.h"
 
 #define TRIES 1000
+#define SECTOR 512u /* what a disk writes wholly or not at all */
 
 const char *const undo_file_names[UNDO_FILES] = UNDO_FILE_NAMES;
 
@@ -24,28 +26,15 @@ static char *put_text(char *at, const char *end, const char *text)
 	return at;
 }
 
-static char *put_number(char *at, const char *end, uint64_t n, unsigned base)
-{
-	char digits[24];
-	size_t k = sizeof(digits);
-
-	digits[--k] = '\0';
-	do {
-		digits[--k] = "0123456789abcdef"[n % base];
-		n /= base;
-	} while (n);
-	return put_text(at, end, digits + k);
-}
-
 void undo_name(char out[UNDO_NAME_MAX], const struct undo_header *h, const char *suffix)
 {
 	const char *end = out + UNDO_NAME_MAX - 1;
 	char *at = put_text(out, end, h->segment);
 
 	at = put_text(at, end, "-");
-	at = put_number(at, end, h->pid, 10);
+	at = number_put(at, end, h->pid, 10, 1);
 	at = put_text(at, end, "-");
-	at = put_number(at, end, h->number, 10);
+	at = number_put(at, end, h->number, 10, 1);
 	put_text(at, end, suffix);
 }
 
@@ -60,10 +49,10 @@ void undo_moved_name(char out[UNDO_NAME_MAX], const struct undo_header *h, unsig
 void undo_alive_name(char out[UNDO_NAME_MAX], const struct undo_header *h)
 {
 	const char *end = out + UNDO_NAME_MAX - 1;
-	char *at = put_number(out, end, h->pid, 10);
+	char *at = number_put(out, end, h->pid, 10, 1);
 
 	at = put_text(at, end, "-");
-	at = put_number(at, end, h->start_ticks, 16);
+	at = number_put(at, end, h->start_ticks, 16, 1);
 	put_text(at, end, ".alive");
 }
 
@@ -86,23 +75,7 @@ static uint64_t padded(uint64_t n)
 
 /* ---- writing ---- */
 
-static int write_all(int fd, const unsigned char *p, uint64_t n, uint64_t at)
-{
-	while (n) {
-		ssize_t done = sys_pwrite(fd, p, n, (off_t)at);
-
-		if (done == -EINTR)
-			continue;
-		if (done <= 0)
-			return done < 0 ? (int)done : -EIO;
-		p += done;
-		at += (uint64_t)done;
-		n -= (uint64_t)done;
-	}
-	return 0;
-}
-
-int undo_create(struct undo_writer *w, int undofd, struct undo_header *h)
+int undo_create(struct undo_writer *w, int undofd, struct undo_header *h, bool durable)
 {
 	unsigned char block[UNDO_HEADER_SIZE];
 	char name[UNDO_NAME_MAX];
@@ -113,10 +86,11 @@ int undo_create(struct undo_writer *w, int undofd, struct undo_header *h)
 	h->version = UNDO_VERSION;
 	h->endian = UNDO_ENDIAN;
 	h->header_size = UNDO_HEADER_SIZE;
+	w->durable = durable;
 	for (tries = 0; tries < TRIES; tries++, h->number++) {
 		undo_name(name, h, UNDO_SUFFIX);
 		w->fd = sys_openat(undofd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
-				   0600);
+				   durable ? 0600 | S_ISVTX : 0600);
 		if (w->fd != -EEXIST)
 			break;
 	}
@@ -131,7 +105,7 @@ int undo_create(struct undo_writer *w, int undofd, struct undo_header *h)
 	w->at = UNDO_HEADER_SIZE;
 	w->seed = h->check;
 	w->bytes = w->used = 0;
-	r = write_all(w->fd, block, sizeof(block), 0);
+	r = sys_pwrite_all(w->fd, block, sizeof(block), 0);
 	if (r < 0) {
 		sys_unlinkat(undofd, name, 0);
 		sys_close(w->fd);
@@ -170,23 +144,27 @@ int undo_save(struct undo_writer *w, unsigned file, int from, uint64_t offset, u
 	struct undo_record r = {.kind = UNDO_BLOCK_IMAGE, .file = (uint8_t)file, .offset = offset};
 	int error;
 	unsigned char *at = room(w, length, &error);
+	ssize_t n = at ? sys_pread_all(from, at + sizeof(r), length, offset) : error;
+
+	if (n <= 0)
+		return (int)n;
+	r.length = (uint32_t)n;
+	finish(w, &r);
+	return 0;
+}
+
+int undo_save_bytes(struct undo_writer *w, unsigned file, const void *data, uint64_t offset,
+		    uint32_t length)
+{
+	struct undo_record r = {
+	    .kind = UNDO_BLOCK_IMAGE, .file = (uint8_t)file, .offset = offset, .length = length};
+	int error;
+	unsigned char *at = room(w, length, &error);
 
 	if (!at)
 		return error;
-	while (r.length < length) {
-		ssize_t n = sys_pread(from, at + sizeof(r) + r.length, length - r.length,
-				      (off_t)(offset + r.length));
-
-		if (n == -EINTR)
-			continue;
-		if (n < 0)
-			return (int)n;
-		if (n == 0)
-			break;
-		r.length += (uint32_t)n;
-	}
-	if (r.length)
-		finish(w, &r);
+	memcpy(at + sizeof(r), data, length);
+	finish(w, &r);
 	return 0;
 }
 
@@ -207,9 +185,11 @@ int undo_flush(struct undo_writer *w)
 
 	if (!w->used)
 		return 0;
-	r = write_all(w->fd, w->buffer, w->used, w->at);
+	r = sys_pwrite_all(w->fd, w->buffer, w->used, w->at);
 	if (r < 0)
 		return r;
+	if (w->durable)
+		sys_start_writing(w->fd, w->at, w->used);
 	w->at += w->used;
 	w->used = 0;
 	return 0;
@@ -219,22 +199,30 @@ int undo_flush(struct undo_writer *w)
 
 static int read_all(int fd, void *out, size_t n, uint64_t at)
 {
-	unsigned char *p = out;
+	ssize_t got = sys_pread_all(fd, out, n, at);
 
-	while (n) {
-		ssize_t got = sys_pread(fd, p, n, (off_t)at);
+	return got < 0 ? (int)got : (size_t)got < n ? -ENODATA : 0;
+}
 
-		if (got == -EINTR)
-			continue;
-		if (got < 0)
-			return (int)got;
-		if (got == 0)
-			return -ENODATA;
-		p += got;
-		at += (uint64_t)got;
-		n -= (size_t)got;
+static bool is_zero(const void *data, size_t n)
+{
+	const unsigned char *p = data;
+
+	return n == 0 || (!p[0] && memcmp(p, p + 1, n - 1) == 0);
+}
+
+/* Data at `at` in the file, of which a sector, or the part of one that it has, is all zeros. */
+static bool lacks_a_sector(const unsigned char *data, uint64_t length, uint64_t at)
+{
+	uint64_t from = 0, to;
+
+	for (; from < length; from = to) {
+		to = from + SECTOR - (at + from) % SECTOR;
+		to = to < length ? to : length;
+		if (is_zero(data + from, to - from))
+			return true;
 	}
-	return 0;
+	return false;
 }
 
 static bool is_sound(const struct undo_header *h)
@@ -265,9 +253,12 @@ int undo_open(struct undo_reader *r, int fd)
 	if (!S_ISREG(st.st_mode))
 		return -EBADMSG;
 	r->size = (uint64_t)st.st_size;
+	r->durable = st.st_mode & S_ISVTX;
 	error = read_all(fd, h, sizeof(*h), 0);
 	if (error < 0)
 		return error;
+	if (r->durable && is_zero(h, sizeof(*h)))
+		return -ENODATA;
 	if (h->magic != UNDO_MAGIC || h->endian != UNDO_ENDIAN)
 		return -EBADMSG;
 	if (h->version > UNDO_VERSION)
@@ -314,5 +305,19 @@ int undo_next(struct undo_reader *r, struct undo_record *record, void *data)
 		     record->data_check == checksum32_nonzero(data, record->length, seed)))
 			return 0;
 		r->skipped++;
+		r->torn += r->durable && record->length <= UNDO_LENGTH_MAX &&
+			   lacks_a_sector(data, record->length, r->at - padded(record->length));
 	}
+}
+
+bool undo_is_ended(int undofd, const char *name)
+{
+	uint64_t touched = 1;
+	int fd = sys_openat(undofd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+
+	if (fd < 0)
+		return false;
+	sys_pread(fd, &touched, sizeof(touched), (off_t)offsetof(struct undo_header, touched));
+	sys_close(fd);
+	return touched == 0;
 }

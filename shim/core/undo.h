@@ -38,18 +38,22 @@ struct undo_writer {
 	uint64_t bytes;	       /* of pre-images */
 	uint64_t used;	       /* of the buffer, at `at` in the file */
 	unsigned char *buffer; /* UNDO_BUFFER bytes, lent by the owner */
+	bool durable;	       /* the caller syncs it: what is flushed is on its way by then */
 };
 
 /*
  * Makes the file of h, whose number is raised until the name is free; magic, versions and check are
- * filled in. w->fd is open on it.
+ * filled in. w->fd is open on it. durable: the caller syncs it before it overwrites anything.
  */
-int undo_create(struct undo_writer *w, int undofd, struct undo_header *h);
+int undo_create(struct undo_writer *w, int undofd, struct undo_header *h, bool durable);
 /*
  * The pre-image of length bytes (up to UNDO_LENGTH_MAX) at offset of the file that `from` is open
  * on, read and put into the buffer. Less than that is there: what is there.
  */
 int undo_save(struct undo_writer *w, unsigned file, int from, uint64_t offset, uint32_t length);
+/* The same, of bytes that were read before. */
+int undo_save_bytes(struct undo_writer *w, unsigned file, const void *data, uint64_t offset,
+		    uint32_t length);
 /* A record without data. */
 int undo_put(struct undo_writer *w, enum undo_kind kind, unsigned file, uint64_t offset);
 /* The buffer to the kernel. */
@@ -61,11 +65,15 @@ struct undo_reader {
 	int fd;
 	uint64_t at, size;
 	uint64_t skipped; /* records whose data was damaged */
+	uint64_t torn;	  /* of them, in a durable file: as a power cut leaves them, or may be */
+	bool durable;
 	struct undo_header header;
 };
 
-/* Takes no hold of fd. */
+/* Takes no hold of fd. -ENODATA: torn at its birth, so nothing was changed yet. */
 int undo_open(struct undo_reader *r, int fd);
+/* The group of that name in undo/ is over, and only its file could not be removed. */
+bool undo_is_ended(int undofd, const char *name);
 /*
  * The next record; data has room for UNDO_LENGTH_MAX bytes. 0, or -ENODATA at the end. Damaged data
  * is skipped and counted; what a record says is within the file as it was at the group's start.

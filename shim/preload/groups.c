@@ -76,7 +76,7 @@ void group_release(struct group *g)
 		hidden_release(&g->files[i].fd);
 	hidden_release(&g->undo.fd);
 	if (g->page)
-		sys_munmap(g->page, UNDO_BLOCK);
+		sys_munmap(g->page, UNDO_HEADER_SIZE);
 	if (g->memory)
 		sys_munmap(g->memory, g->memory_size);
 	g->page = NULL;
@@ -220,23 +220,26 @@ static int begin_undo(struct group *g)
 	r = be_alive(store, &g->header);
 	if (r < 0)
 		return r;
-	r = undo_create(&g->undo, store->undo_fd, &g->header);
+	r = undo_create(&g->undo, store->undo_fd, &g->header, g->power);
 	if (r < 0)
 		return r;
 	store->number = g->header.number;
 	fd = g->undo.fd;
-	g->page = sys_mmap(UNDO_BLOCK, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	g->page = sys_mmap(UNDO_HEADER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (sys_map_failed(g->page)) {
 		g->page = NULL;
 		sys_close(fd);
 		g->undo.fd = -1;
 		return -ENOMEM;
 	}
-	/* One that only creates has nothing to save, and may stay open for days. */
+	/* One that only creates has nothing to save, and may stay open for days. That it was under
+	 * way must be known for certain: files that hold vectors and have no pickle look like a
+	 * loss, and are not emptied. */
 	if (g->creation) {
+		r = g->power ? held_sync_undo(g) : 0;
 		sys_close(fd);
 		g->undo.fd = -1;
-		return 0;
+		return r;
 	}
 	r = hidden_adopt(fd, &g->undo.fd);
 	return r < 0 ? r : 0;

@@ -9,10 +9,12 @@
  * else that looks at the bytes lets all go first.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 
 #include "preload/faults.h"
 #include "preload/persist_state.h"
+#include "preload/pins.h"
 #include "preload/shim.h"
 
 _Atomic unsigned persists_holding;
@@ -28,60 +30,120 @@ static void set_holding(struct group *g, bool on)
 		atomic_fetch_sub(&persists_holding, 1);
 }
 
-/* Where the next bytes go: hnswlib goes through its files from start to end, so most lengthen the
- * piece before. NULL: full. */
+static bool fits(const struct group *g, uint64_t length)
+{
+	uint64_t pieces = length / UNDO_GRAIN / 2 + 2; /* every other grain, and both ends */
+
+	return length <= HELD_BYTES / 4 && g->held_used + length <= HELD_BYTES &&
+	       g->held_count + pieces <= HELD_PIECES;
+}
+
+/* Where the next bytes go: hnswlib goes through its files from start to end, so some lengthen the
+ * piece before. */
 static struct held *piece_for(struct group *g, unsigned file, uint64_t offset)
 {
 	struct held *last = g->held_count ? &g->held[g->held_count - 1] : NULL;
 
 	if (last && last->file == file && last->offset + last->length == offset)
 		return last;
-	if (g->held_count == HELD_PIECES)
-		return NULL;
 	last = &g->held[g->held_count++];
-	*last = (struct held){.file = file, .offset = offset, .at = (uint32_t)g->held_used};
+	*last = (struct held){.file = file,
+			      .offset = offset,
+			      .at = (uint32_t)g->held_used,
+			      .before = g->files[file].held_last};
+	g->files[file].held_last = g->held_count;
 	return last;
 }
 
-bool held_put(struct group *g, unsigned file, uint64_t offset, const struct change *c)
+/* n bytes of the write, from `skip` on. */
+static void take_bytes(const struct change *c, uint64_t skip, unsigned char *to, uint64_t n)
 {
-	struct held *piece;
 	int i;
 
-	if (c->length > HELD_BYTES / 4 || g->held_used + c->length > HELD_BYTES)
-		return false;
-	piece = piece_for(g, file, offset);
-	if (!piece)
-		return false;
-	for (i = 0; i < c->iov_count; i++) {
-		memcpy(g->held_bytes + g->held_used, c->iov[i].iov_base, c->iov[i].iov_len);
-		g->held_used += (uint32_t)c->iov[i].iov_len;
+	for (i = 0; i < c->iov_count && n; i++) {
+		uint64_t length = c->iov[i].iov_len, part;
+
+		if (skip >= length) {
+			skip -= length;
+			continue;
+		}
+		part = length - skip < n ? length - skip : n;
+		memcpy(to, (const char *)c->iov[i].iov_base + skip, part);
+		to += part;
+		n -= part;
+		skip = 0;
 	}
-	piece->length += (uint32_t)c->length;
+}
+
+static void put_run(struct group *g, unsigned file, uint64_t from, uint64_t to,
+		    const struct change *c)
+{
+	struct group_file *f = &g->files[file];
+	struct held *piece = piece_for(g, file, from);
+
+	take_bytes(c, from - (uint64_t)c->offset, g->held_bytes + g->held_used, to - from);
+	piece->length += (uint32_t)(to - from);
+	g->held_used += (uint32_t)(to - from);
+	f->held_disorder |= from < f->held_end;
+	f->held_end = to;
 	set_holding(g, true);
+}
+
+bool held_put(struct group *g, unsigned file, const struct change *c)
+{
+	const struct group_file *f = &g->files[file];
+	uint64_t at = (uint64_t)c->offset, end = at + c->length, to;
+
+	if (!fits(g, c->length))
+		return false;
+	for (; at < end; at = to) {
+		bool saved = grain_is_saved(f, at / UNDO_GRAIN);
+
+		for (to = at; to < end && grain_is_saved(f, to / UNDO_GRAIN) == saved;)
+			to = (to / UNDO_GRAIN + 1) * UNDO_GRAIN;
+		to = to < end ? to : end;
+		if (saved)
+			put_run(g, file, at, to, c);
+	}
 	return true;
+}
+
+static void lay_over(const struct group *g, const struct held *h, uint64_t offset, void *buf,
+		     size_t n)
+{
+	uint64_t from = h->offset > offset ? h->offset : offset;
+	uint64_t to = h->offset + h->length < offset + n ? h->offset + h->length : offset + n;
+
+	if (from < to)
+		memcpy((char *)buf + (from - offset), g->held_bytes + h->at + (from - h->offset),
+		       to - from);
 }
 
 void held_lay_over(const struct group *g, unsigned file, uint64_t offset, void *buf, size_t n)
 {
+	const struct held *h;
 	uint32_t i;
 
-	for (i = 0; i < g->held_count; i++) {
-		const struct held *h = &g->held[i];
-		uint64_t from = h->offset > offset ? h->offset : offset;
-		uint64_t to =
-		    h->offset + h->length < offset + n ? h->offset + h->length : offset + n;
-
-		if (h->file == file && from < to)
-			memcpy((char *)buf + (from - offset),
-			       g->held_bytes + h->at + (from - h->offset), to - from);
+	if (!g->files[file].held_disorder) {
+		/* Who goes through a file from start to end reads where it writes: at the last. */
+		for (i = g->files[file].held_last; i; i = h->before) {
+			h = &g->held[i - 1];
+			if (h->offset + h->length <= offset)
+				break;
+			lay_over(g, h, offset, buf, n);
+		}
+		return;
 	}
+	for (i = 0; i < g->held_count; i++)
+		if (g->held[i].file == file)
+			lay_over(g, &g->held[i], offset, buf, n);
 }
 
 static int write_all(int fd, const unsigned char *p, size_t n, uint64_t offset)
 {
 	while (n) {
-		ssize_t done = sys_pwrite(fd, p, n, (off_t)offset);
+		/* The host's write, not one of the shim's own: fault_of_held() is asked. */
+		ssize_t done = SYS4(SYS_pwrite64, fd, p, n, offset);
 
 		if (done == -EINTR)
 			continue;
@@ -94,7 +156,26 @@ static int write_all(int fd, const unsigned char *p, size_t n, uint64_t offset)
 	return 0;
 }
 
-static int sync_undo(struct group *g)
+/* undo/ and the store may have been made just now: their names have to reach the disk, too. */
+static int sync_names(unsigned area)
+{
+	static const char *const above[] = {".", ".."};
+	unsigned i;
+	int r = 0;
+
+	for (i = 0; i < 2 && r == 0; i++) {
+		int fd = sys_openat(areas[area].store_fd, above[i],
+				    O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+
+		if (fd < 0)
+			continue; /* not ours to read */
+		r = sys_fsync(fd);
+		sys_close(fd);
+	}
+	return r;
+}
+
+int held_sync_undo(struct group *g)
 {
 	int r = undo_flush(&g->undo);
 
@@ -104,6 +185,10 @@ static int sync_undo(struct group *g)
 		r = sys_fdatasync(g->undo.fd);
 	if (r == 0 && !g->undo_known)
 		r = sys_fsync(persist_stores[g->area].undo_fd);
+	if (r == 0 && !persist_stores[g->area].known)
+		r = sync_names(g->area);
+	if (r == 0)
+		persist_stores[g->area].known = true;
 	if (r == 0)
 		g->undo_synced = g->undo_known = true;
 	return r;
@@ -111,18 +196,25 @@ static int sync_undo(struct group *g)
 
 static int write_held(struct group *g)
 {
+	struct pin_writer *writer;
 	uint32_t i;
 	int r = 0;
 
+	writer = pin_enter(g->area);
 	for (i = 0; i < g->held_count && r == 0; i++) {
 		const struct held *h = &g->held[i];
 
+		pin_save(g->area, group_file_name(g, h->file), h->offset, h->length);
 		fault_point();
 		r = fault_of_held(h->file);
 		if (r == 0)
 			r = write_all(g->files[h->file].fd, g->held_bytes + h->at, h->length,
 				      h->offset);
 	}
+	pin_leave(g->area, writer);
+	for (i = 0; i < UNDO_FILES && r == 0 && g->power; i++)
+		if (g->files[i].held_last)
+			sys_start_writing(g->files[i].fd, 0, 0);
 	return r;
 }
 
@@ -135,7 +227,7 @@ int held_release(struct group *g)
 	if (g->state == GROUP_OPEN || g->state == GROUP_TENTATIVE) {
 		r = group_equip(g);
 		if (r == 0)
-			r = sync_undo(g);
+			r = held_sync_undo(g);
 		if (r < 0)
 			return r;
 	}
@@ -148,6 +240,13 @@ int held_release(struct group *g)
 
 void held_drop(struct group *g)
 {
+	unsigned i;
+
+	for (i = 0; i < UNDO_FILES; i++) {
+		g->files[i].held_end = 0;
+		g->files[i].held_last = 0;
+		g->files[i].held_disorder = false;
+	}
 	g->held_used = g->held_count = 0;
 	set_holding(g, false);
 }

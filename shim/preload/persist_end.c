@@ -9,6 +9,7 @@
 #include "core/rollback.h"
 #include "preload/faults.h"
 #include "preload/persist_state.h"
+#include "preload/pins.h"
 #include "preload/settings.h"
 #include "preload/shim.h"
 #include "preload/transactions.h"
@@ -62,6 +63,8 @@ static void set_state(struct group *g, enum group_state state)
 		atomic_fetch_sub(&tentative, 1);
 	if (g->state != GROUP_TENTATIVE && state == GROUP_TENTATIVE)
 		atomic_fetch_add(&tentative, 1);
+	if ((g->state == GROUP_UNPROTECTED) != (state == GROUP_UNPROTECTED))
+		pin_unprotected(g->area, state == GROUP_UNPROTECTED ? 1 : -1);
 	atomic_store(&g->state, (uint8_t)state);
 }
 
@@ -77,10 +80,14 @@ static void remove_undo(const struct group *g)
 	int undofd = persist_stores[g->area].undo_fd;
 	char name[UNDO_NAME_MAX];
 	unsigned i;
+	int r;
 
 	undo_name(name, &g->header, UNDO_SUFFIX);
 	fault_point();
-	sys_unlinkat(undofd, name, 0);
+	r = sys_unlinkat(undofd, name, 0);
+	/* It would be undone at the next start. */
+	if (r < 0 && r != -ENOENT && g->page)
+		g->page->touched = 0;
 	fault_point();
 	if (g->power && g->undo_known)
 		sys_fsync(undofd);
@@ -90,14 +97,6 @@ static void remove_undo(const struct group *g)
 		undo_moved_name(name, &g->header, i);
 		sys_unlinkat(undofd, name, 0);
 	}
-}
-
-void group_commit(struct group *g)
-{
-	remove_undo(g);
-	group_record(g, OP_PERSIST_COMMIT, g->undo.bytes, 0);
-	set_state(g, GROUP_OPEN);
-	group_release(g);
 }
 
 void group_abandon(struct group *g)
@@ -125,8 +124,23 @@ static int sync_path(const struct group *g, const char *path, int (*sync)(int))
 	return r;
 }
 
-/* Before SQLite may commit past the persist, it is on the disk. */
-static int sync_segment(const struct group *g)
+void group_commit(struct group *g)
+{
+	/*
+	 * SQLite leaves it to the disk when its journal's name is gone. If the undo file's went
+	 * first and the power then, the transaction would be rolled back and the persist would
+	 * stand.
+	 */
+	if (g->state == GROUP_TENTATIVE && g->power)
+		sync_path(g, ".", sys_fsync);
+	remove_undo(g);
+	group_record(g, OP_PERSIST_COMMIT, g->undo.bytes, 0);
+	set_state(g, GROUP_OPEN);
+	group_release(g);
+}
+
+/* All of the segment's files. The first error. */
+static int sync_files(const struct group *g, int (*sync)(int))
 {
 	char path[sizeof(g->header.segment) + 32];
 	size_t n = strlen(g->header.segment);
@@ -134,14 +148,32 @@ static int sync_segment(const struct group *g)
 	unsigned i;
 
 	memcpy(path, g->header.segment, n);
+	path[n] = '/';
 	for (i = 0; i < UNDO_FILES; i++) {
-		path[n] = '/';
 		strcpy(path + n + 1, undo_file_names[i]);
-		error = sync_path(g, path, sys_fdatasync);
+		error = sync_path(g, path, sync);
 		r = r < 0 ? r : error;
 	}
-	path[n] = '\0';
-	error = sync_path(g, path, sys_fsync);
+	return r;
+}
+
+static int start_writing(int fd)
+{
+	sys_start_writing(fd, 0, 0);
+	return 0;
+}
+
+/*
+ * Before SQLite may commit past the persist, it is on the disk. All files are on their way there
+ * when the first is waited for: the others share its commit of the file system's journal.
+ */
+static int sync_segment(const struct group *g)
+{
+	int r, error;
+
+	sync_files(g, start_writing);
+	r = sync_files(g, sys_fdatasync);
+	error = sync_path(g, g->header.segment, sys_fsync);
 	if (r == 0 && error == 0 && g->creation) /* and the name of the directory itself */
 		error = sync_path(g, ".", sys_fsync);
 	return r < 0 ? r : error;
@@ -277,6 +309,7 @@ void group_fail(struct group *g, int error)
 	    .undofd = persist_stores[g->area].undo_fd,
 	};
 	struct rollback_outcome outcome = {0};
+	struct pin_writer *writer;
 	int r;
 
 	error = error < 0 ? -error : error;
@@ -284,8 +317,10 @@ void group_fail(struct group *g, int error)
 	r = group_equip(g);
 	if (r == 0 && !g->power)
 		r = undo_flush(&g->undo);
+	writer = pin_enter(g->area);
 	if (r == 0)
 		r = rollback_own(&rb, g->undo.fd, &outcome);
+	pin_leave(g->area, writer);
 	group_record(g, OP_PERSIST_ROLLBACK, outcome.bytes, r);
 	group_record(g, OP_PERSIST_FREEZE, 0, -error);
 	say_frozen(g, error, r);
@@ -305,8 +340,8 @@ void group_unprotect(struct group *g, int error)
 		 "); it goes on UNPROTECTED: a crash before its end may break this collection. "
 		 "Make the store writable, or make room.",
 		 NULL);
+	set_state(g, GROUP_UNPROTECTED); /* before: whoever pins sees the one or the other */
 	remove_undo(g);
-	set_state(g, GROUP_UNPROTECTED);
 	held_release(g);
 	group_release(g);
 }
@@ -389,7 +424,7 @@ static int open_undo_directory(const struct area *a)
 	    sys_openat(a->store_fd, UNDO_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
 
 	if (fd >= 0 && made == 0 && sys_fstat(a->store_fd, &store) == 0)
-		SYS3(SYS_fchown, fd, store.st_uid, store.st_gid);
+		sys_give(fd, &store);
 	return fd;
 }
 
@@ -405,6 +440,7 @@ static void forget_area(unsigned area)
 		}
 	hidden_release(&persist_stores[area].undo_fd);
 	hidden_release(&persist_stores[area].alive_fd);
+	persist_stores[area].known = false;
 }
 
 void persists_start(unsigned area)
@@ -433,6 +469,11 @@ void persists_start(unsigned area)
 	if (r < 0)
 		shim_say(a->spelling[0],
 			 ": cannot look for persists that did not finish: ", error_text(-r), NULL);
+}
+
+bool persists_rolled_back(void)
+{
+	return rolled_back.count > 0;
 }
 
 void persists_started(unsigned area)

@@ -15,7 +15,7 @@
 
 #define GROUPS 4096
 #define HELD_BYTES ((size_t)4 << 20)
-#define HELD_PIECES 16384u
+#define HELD_PIECES 32768u
 
 enum group_state {
 	GROUP_FREE,
@@ -30,14 +30,18 @@ struct held {
 	uint64_t offset;
 	uint32_t length;
 	uint32_t file;
-	uint32_t at; /* in the group's held_bytes */
+	uint32_t at;	 /* in the group's held_bytes */
+	uint32_t before; /* 1 + the number of the piece of this file that came before; 0: none */
 };
 
 struct group_file {
-	int fd;		 /* hidden, read and write; -1: not open */
-	bool foreign;	 /* what the host has open under this name is another file */
-	bool moved;	 /* the old inode is aside */
-	uint64_t *saved; /* a bit for each block of the file at the group's start */
+	int fd;		    /* hidden, read and write; -1: not open */
+	bool foreign;	    /* what the host has open under this name is another file */
+	bool moved;	    /* the old inode is aside */
+	bool held_disorder; /* what is held back of it does not go from start to end */
+	uint32_t held_last; /* 1 + the number of its last piece; 0: nothing is held back */
+	uint64_t held_end;  /* of that piece */
+	uint64_t *saved;    /* a bit for each grain of the file at the group's start */
 };
 
 struct group {
@@ -58,10 +62,11 @@ struct group {
 	struct undo_writer undo;
 	struct undo_header *page; /* the undo file's start, mapped: for `touched` */
 	struct group_file files[UNDO_FILES];
-	/* One map: the undo writer's buffer, what is held back and where it belongs, the bitmaps.
-	 */
+	/* One map: the undo writer's buffer, what a write meets, what is held back and where it
+	 * belongs, the bitmaps. */
 	unsigned char *memory;
 	size_t memory_size;
+	unsigned char *old; /* UNDO_LENGTH_MAX bytes */
 	unsigned char *held_bytes;
 	struct held *held;
 	uint32_t held_used, held_count;
@@ -73,10 +78,16 @@ struct persist_store {
 	int undo_fd;  /* hidden, of undo/; -1: none, nothing can be saved */
 	int alive_fd; /* hidden, holds the lock that says that this process lives */
 	uint64_t number;
+	bool known; /* with power durability: the names that lead to undo/ are on the disk */
 };
 
 extern struct group groups[GROUPS];
 extern struct persist_store persist_stores[AREAS];
+
+static inline bool grain_is_saved(const struct group_file *f, uint64_t grain)
+{
+	return f->saved[grain / 64] >> (grain % 64) & 1;
+}
 
 static inline unsigned file_index(union slot s)
 {
@@ -114,11 +125,18 @@ void group_unprotect(struct group *g, int error);
 
 /* Descriptor and memory of the undo file, which a group that only creates does without. */
 int group_equip(struct group *g);
+/* The number of a file's name; 0: no room any more. */
+uint32_t group_file_name(const struct group *g, unsigned file);
 /* Own descriptor of a file; -ENOENT if it is not the one that the host has open as hostfd. */
 int group_open_file(struct group *g, unsigned file, int hostfd);
-/* What the range held at the group's start is in the undo file, or in its buffer if !now. */
+/*
+ * What the range held at the group's start is in the undo file or its buffer; with `write`, which
+ * brings its own bytes, only what it alters.
+ */
 int preimage_save(struct group *g, unsigned file, int hostfd, uint64_t offset, uint64_t length,
-		  bool now);
+		  const struct change *write);
+/* Anything of the range is in it. */
+bool preimage_has(const struct group *g, unsigned file, uint64_t offset, uint64_t length);
 /* A file is about to be cut to nothing by its open, or to be replaced. */
 int preimage_aside(struct group *g, unsigned file, bool replace);
 /* The open failed after all. */
@@ -126,10 +144,13 @@ void preimage_aside_undo(struct group *g, unsigned file);
 
 /* ---- heldback.c ---- */
 
-/* Keeps a write for later; false: it does not fit in, let go first. */
-bool held_put(struct group *g, unsigned file, uint64_t offset, const struct change *c);
+/* Keeps for later what a write alters, which preimage_save() has seen; false: it does not fit in,
+ * let go first. */
+bool held_put(struct group *g, unsigned file, const struct change *c);
 /* What is held back of n bytes at offset, which were read into buf from the file. */
 void held_lay_over(const struct group *g, unsigned file, uint64_t offset, void *buf, size_t n);
+/* The undo file and its name to the disk. */
+int held_sync_undo(struct group *g);
 /* The undo file to the disk (with power durability), then what is held back to its files. */
 int held_release(struct group *g);
 void held_drop(struct group *g);

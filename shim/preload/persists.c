@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "preload/persist_state.h"
+#include "preload/pins.h"
 #include "preload/shim.h"
 
 /* ---- what a change means ---- */
@@ -35,19 +36,9 @@ static bool opens(const struct change *c)
 
 static enum meaning meaning_of(const struct change *c)
 {
-	switch (c->op) {
-	case OP_WRITE:
-	case OP_PWRITE:
-	case OP_WRITEV:
-	case OP_PWRITEV:
-	case OP_SENDFILE:
-	case OP_COPY_FILE_RANGE:
-	case OP_SPLICE:
-	case OP_AIO_WRITE:
-	case OP_CLONE_RANGE:
-	case OP_IOCTL:
-	case OP_FALLOCATE:
+	if (change_writes(c))
 		return WRITES;
+	switch (c->op) {
 	case OP_FTRUNCATE:
 	case OP_TRUNCATE:
 		return CUTS;
@@ -81,11 +72,15 @@ static enum change_verdict go_on(struct group *g, struct change *c, int r)
 
 /* ---- writes ---- */
 
+static bool brings_bytes(const struct change *c)
+{
+	return c->iov && c->iov_count > 0;
+}
+
 static bool may_hold(const struct group *g, const struct change *c, int64_t size)
 {
-	bool simple = c->op == OP_WRITE || c->op == OP_PWRITE || c->op == OP_WRITEV;
-
-	return g->power && simple && c->iov && (c->slot.writable & SLOT_WRITABLE) && c->length &&
+	return g->power && brings_bytes(c) && c->op != OP_PWRITEV &&
+	       (c->slot.writable & SLOT_WRITABLE) && c->length &&
 	       c->length <= (uint64_t)(size - c->offset);
 }
 
@@ -93,9 +88,9 @@ static enum change_verdict hold(struct group *g, struct change *c, unsigned file
 {
 	int r = 0;
 
-	if (!held_put(g, file, (uint64_t)c->offset, c)) {
+	if (!held_put(g, file, c)) {
 		r = held_release(g);
-		if (r < 0 || g->state != GROUP_OPEN || !held_put(g, file, (uint64_t)c->offset, c))
+		if (r < 0 || g->state != GROUP_OPEN || !held_put(g, file, c))
 			return go_on(g, c, r);
 	}
 	if (c->op != OP_PWRITE)
@@ -122,22 +117,23 @@ static enum change_verdict write_begin(struct group *g, struct change *c)
 	if (appends || c->offset < 0 || c->offset >= size || g->files[file].moved)
 		return CHANGE_GO;
 	if (may_hold(g, c, size)) {
-		r = preimage_save(g, file, c->fd, (uint64_t)c->offset, length, false);
+		r = preimage_save(g, file, c->fd, (uint64_t)c->offset, length, c);
 		if (r == 0 && !g->files[file].foreign)
 			return hold(g, c, file);
 		return go_on(g, c, r);
 	}
-	r = preimage_save(g, file, c->fd, (uint64_t)c->offset, length, true);
-	if (r == 0 && g->power)
+	r = preimage_save(g, file, c->fd, (uint64_t)c->offset, length, brings_bytes(c) ? c : NULL);
+	/* What it leaves as it is needs no undo data, and nothing of it is held back. */
+	if (r == 0 && preimage_has(g, file, (uint64_t)c->offset, length))
 		r = held_release(g);
 	return go_on(g, c, r);
 }
 
 static enum change_verdict cut_begin(struct group *g, struct change *c)
 {
-	int r = preimage_save(g, file_index(c->slot), c->fd, c->length, UINT64_MAX, true);
+	int r = preimage_save(g, file_index(c->slot), c->fd, c->length, UINT64_MAX, NULL);
 
-	if (r == 0 && g->power)
+	if (r == 0)
 		r = held_release(g);
 	return go_on(g, c, r);
 }
@@ -152,11 +148,12 @@ static enum change_verdict open_begin(struct group *g, struct change *c)
 
 	if (exists && (c->flags & O_EXCL) && (c->flags & O_CREAT))
 		return CHANGE_GO;
-	/* The pickle comes last: what it speaks of must be in its place. */
-	if (c->slot.role == ROLE_PICKLE)
-		r = held_release(g);
-	if (r == 0 && g->state == GROUP_OPEN && (c->flags & O_TRUNC))
+	if (c->flags & O_TRUNC)
 		r = preimage_aside(g, file, true);
+	/* The pickle comes last: what it speaks of must be in its place. It mostly is by now, with
+	 * one sync for both. */
+	if (r == 0 && g->state == GROUP_OPEN && c->slot.role == ROLE_PICKLE)
+		r = held_release(g);
 	return go_on(g, c, r);
 }
 
@@ -386,4 +383,5 @@ void persist_mapping(int fd, union slot s, uint64_t offset, uint64_t length)
 
 	if (role_in_segment(s.role))
 		persist_change_begin(&c);
+	pin_change(&c);
 }

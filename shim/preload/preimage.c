@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Pre-images: what a persist overwrites is saved first, each block once.
+ * Pre-images: what a persist changes is saved first, each grain once. hnswlib writes whole elements
+ * for the sake of some links in them: grains that come out as they are now cost nothing.
  */
 #include <errno.h>
 #include <string.h>
@@ -8,23 +9,24 @@
 
 #include "preload/faults.h"
 #include "preload/persist_state.h"
+#include "preload/pins.h"
 #include "preload/shim.h"
 
-static uint64_t blocks_of(const struct group *g, unsigned file)
+static uint64_t grains_of(const struct group *g, unsigned file)
 {
 	int64_t size = g->header.files[file].size;
 
-	return size > 0 ? ((uint64_t)size + UNDO_BLOCK - 1) / UNDO_BLOCK : 0;
+	return size > 0 ? ((uint64_t)size + UNDO_GRAIN - 1) / UNDO_GRAIN : 0;
 }
 
 static int make_memory(struct group *g)
 {
 	size_t held = g->power ? HELD_BYTES + HELD_PIECES * sizeof(struct held) : 0;
-	size_t size = UNDO_BUFFER + held;
+	size_t size = UNDO_BUFFER + UNDO_LENGTH_MAX + held;
 	unsigned i;
 
 	for (i = 0; i < UNDO_FILES; i++)
-		size += (blocks_of(g, i) + 63) / 64 * 8;
+		size += (grains_of(g, i) + 63) / 64 * 8;
 	g->memory = sys_mmap(size, PROT_READ | PROT_WRITE,
 			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (sys_map_failed(g->memory)) {
@@ -33,12 +35,13 @@ static int make_memory(struct group *g)
 	}
 	g->memory_size = size;
 	g->undo.buffer = g->memory;
-	g->held_bytes = g->memory + UNDO_BUFFER;
+	g->old = g->memory + UNDO_BUFFER;
+	g->held_bytes = g->old + UNDO_LENGTH_MAX;
 	g->held = (struct held *)(void *)(g->held_bytes + HELD_BYTES);
-	size = UNDO_BUFFER + held;
+	size = UNDO_BUFFER + UNDO_LENGTH_MAX + held;
 	for (i = 0; i < UNDO_FILES; i++) {
 		g->files[i].saved = (uint64_t *)(void *)(g->memory + size);
-		size += (blocks_of(g, i) + 63) / 64 * 8;
+		size += (grains_of(g, i) + 63) / 64 * 8;
 	}
 	return 0;
 }
@@ -98,61 +101,169 @@ int group_open_file(struct group *g, unsigned file, int hostfd)
 	return fd < 0 ? fd : 0;
 }
 
-/* ---- blocks ---- */
+/* ---- grains ---- */
 
-static bool is_saved(const struct group_file *f, uint64_t block)
+static void mark_saved(struct group_file *f, uint64_t first, uint64_t end)
 {
-	return f->saved[block / 64] >> (block % 64) & 1;
+	for (; first < end; first++)
+		f->saved[first / 64] |= UINT64_C(1) << (first % 64);
 }
 
-static int save_blocks(struct group *g, unsigned file, uint64_t first, uint64_t last)
+/* The first of [at, end) that is not saved, or end. */
+static uint64_t next_unsaved(const struct group_file *f, uint64_t at, uint64_t end)
+{
+	while (at < end && grain_is_saved(f, at))
+		at = f->saved[at / 64] == UINT64_MAX ? (at | 63) + 1 : at + 1;
+	return at < end ? at : end;
+}
+
+/* All of [at, end), read and put into the undo file. */
+static int save_all(struct group *g, unsigned file, uint64_t at, uint64_t end)
 {
 	struct group_file *f = &g->files[file];
-	uint64_t size = (uint64_t)g->header.files[file].size, at = first;
+	uint64_t size = (uint64_t)g->header.files[file].size;
 
-	while (at <= last) {
-		uint64_t end, bytes, block;
+	while ((at = next_unsaved(f, at, end)) < end) {
+		uint64_t to = at + 1, bytes;
 		int r;
 
-		if (is_saved(f, at)) {
-			at++;
-			continue;
-		}
-		for (end = at + 1; end <= last && !is_saved(f, end); end++)
-			if (end - at == UNDO_LENGTH_MAX / UNDO_BLOCK)
-				break;
-		bytes = (end - at) * UNDO_BLOCK;
-		if (bytes > size - at * UNDO_BLOCK)
-			bytes = size - at * UNDO_BLOCK;
-		r = undo_save(&g->undo, file, f->fd, at * UNDO_BLOCK, (uint32_t)bytes);
+		while (to < end && to - at < UNDO_LENGTH_MAX / UNDO_GRAIN && !grain_is_saved(f, to))
+			to++;
+		bytes = (to - at) * UNDO_GRAIN;
+		if (bytes > size - at * UNDO_GRAIN)
+			bytes = size - at * UNDO_GRAIN;
+		r = undo_save(&g->undo, file, f->fd, at * UNDO_GRAIN, (uint32_t)bytes);
 		if (r < 0)
 			return r;
-		for (block = at; block < end; block++)
-			f->saved[block / 64] |= UINT64_C(1) << (block % 64);
+		mark_saved(f, at, to);
 		g->undo_synced = false;
-		at = end;
+		at = to;
 	}
 	return 0;
 }
 
+/* Will n bytes at `offset` that are `old` now be others after the write? */
+static bool alters(const struct change *c, uint64_t offset, const unsigned char *old, uint64_t n)
+{
+	uint64_t at = (uint64_t)c->offset; /* of the vector's element */
+	int i;
+
+	if (offset < at) {
+		uint64_t before = at - offset < n ? at - offset : n;
+
+		offset += before;
+		old += before;
+		n -= before;
+	}
+	for (i = 0; i < c->iov_count && n; i++) {
+		uint64_t length = c->iov[i].iov_len;
+
+		if (offset < at + length) {
+			uint64_t in = offset - at, part = length - in < n ? length - in : n;
+
+			if (memcmp((const char *)c->iov[i].iov_base + in, old, part) != 0)
+				return true;
+			offset += part;
+			old += part;
+			n -= part;
+		}
+		at += length;
+	}
+	return false;
+}
+
+/* Of [at, end), of which `have` bytes are in g->old, what the write alters. */
+static int save_altered(struct group *g, unsigned file, uint64_t at, uint64_t end, uint64_t have,
+			const struct change *c)
+{
+	struct group_file *f = &g->files[file];
+	uint64_t base = at * UNDO_GRAIN, to;
+	int r = 0;
+
+	for (; at < end && r == 0; at = to) {
+		uint64_t from = at * UNDO_GRAIN - base, n = 0;
+
+		for (to = at; to < end && !grain_is_saved(f, to); to++) {
+			uint64_t in = to * UNDO_GRAIN - base;
+			uint64_t size = in >= have		 ? 0
+					: have - in < UNDO_GRAIN ? have - in
+								 : UNDO_GRAIN;
+
+			if (!alters(c, base + in, g->old + in, size))
+				break;
+			n += size;
+		}
+		if (n)
+			r = undo_save_bytes(&g->undo, file, g->old + from, base + from,
+					    (uint32_t)n);
+		if (r == 0 && n) {
+			mark_saved(f, at, to);
+			g->undo_synced = false;
+		}
+		to = to > at ? to : at + 1;
+	}
+	return r;
+}
+
+/* As save_all(), but for what the write leaves as it is. What is not saved is on the disk as it was
+ * at the group's start: it may be compared there. */
+static int save_some(struct group *g, unsigned file, uint64_t at, uint64_t end,
+		     const struct change *c)
+{
+	struct group_file *f = &g->files[file];
+	uint64_t size = (uint64_t)g->header.files[file].size;
+
+	while ((at = next_unsaved(f, at, end)) < end) {
+		uint64_t to = end - at < UNDO_LENGTH_MAX / UNDO_GRAIN
+				  ? end
+				  : at + UNDO_LENGTH_MAX / UNDO_GRAIN;
+		uint64_t from = at * UNDO_GRAIN;
+		uint64_t last = to * UNDO_GRAIN < size ? to * UNDO_GRAIN : size;
+		ssize_t n = sys_pread_all(f->fd, g->old, last - from, from);
+		int r = n < 0 ? (int)n : save_altered(g, file, at, to, (uint64_t)n, c);
+
+		if (r < 0)
+			return r;
+		at = to;
+	}
+	return 0;
+}
+
+/* The grain behind the range, as far as the file went at the group's start. */
+static uint64_t end_of(const struct group *g, unsigned file, uint64_t offset, uint64_t length)
+{
+	uint64_t size = (uint64_t)g->header.files[file].size;
+	uint64_t end = length > size - offset ? size : offset + length;
+
+	return (end + UNDO_GRAIN - 1) / UNDO_GRAIN;
+}
+
 int preimage_save(struct group *g, unsigned file, int hostfd, uint64_t offset, uint64_t length,
-		  bool now)
+		  const struct change *write)
 {
 	int64_t size = g->header.files[file].size;
 	struct group_file *f = &g->files[file];
-	uint64_t end;
+	uint64_t first = offset / UNDO_GRAIN, end;
 	int r;
 
 	if (size <= 0 || f->moved || offset >= (uint64_t)size || !length)
 		return 0;
-	end = length > (uint64_t)size - offset ? (uint64_t)size : offset + length;
 	r = group_equip(g);
 	if (r == 0)
 		r = group_open_file(g, file, hostfd);
 	if (r < 0)
 		return f->foreign ? 0 : r;
-	r = save_blocks(g, file, offset / UNDO_BLOCK, (end - 1) / UNDO_BLOCK);
-	return r == 0 && now ? undo_flush(&g->undo) : r;
+	end = end_of(g, file, offset, length);
+	return write ? save_some(g, file, first, end, write) : save_all(g, file, first, end);
+}
+
+bool preimage_has(const struct group *g, unsigned file, uint64_t offset, uint64_t length)
+{
+	uint64_t at = offset / UNDO_GRAIN, end = length ? end_of(g, file, offset, length) : at;
+
+	while (at < end && !grain_is_saved(&g->files[file], at))
+		at++;
+	return at < end;
 }
 
 /* ---- whole files ---- */
@@ -183,13 +294,10 @@ static int make_fresh(const struct group *g, const char *fresh, const struct sta
 	int undofd = persist_stores[g->area].undo_fd, r;
 	int fd =
 	    sys_openat(undofd, fresh, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	struct stat st;
 
 	if (fd < 0)
 		return fd;
-	r = sys_fstat(fd, &st);
-	if (r == 0 && (st.st_uid != old->st_uid || st.st_gid != old->st_gid))
-		r = (int)SYS3(SYS_fchown, fd, old->st_uid, old->st_gid);
+	r = sys_give(fd, old);
 	if (r == 0)
 		r = (int)SYS2(SYS_fchmod, fd, old->st_mode & 07777);
 	if (r < 0)
@@ -206,6 +314,14 @@ static void file_path(char *out, const struct group *g, unsigned file)
 	strcat(out, undo_file_names[file]);
 }
 
+uint32_t group_file_name(const struct group *g, unsigned file)
+{
+	char path[sizeof(g->header.segment) + 32];
+
+	file_path(path, g, file);
+	return name_intern(g->area, path, strlen(path));
+}
+
 /* The old inode gets a second name in undo/. */
 static int link_aside(const struct group *g, unsigned file, const char *moved)
 {
@@ -213,10 +329,10 @@ static int link_aside(const struct group *g, unsigned file, const char *moved)
 	char path[sizeof(g->header.segment) + 32];
 
 	file_path(path, g, file);
-	r = (int)SYS5(SYS_linkat, rootfd, path, undofd, moved, 0);
+	r = sys_linkat(rootfd, path, undofd, moved);
 	if (r == -EEXIST) { /* of an open that failed */
 		sys_unlinkat(undofd, moved, 0);
-		r = (int)SYS5(SYS_linkat, rootfd, path, undofd, moved, 0);
+		r = sys_linkat(rootfd, path, undofd, moved);
 	}
 	return r;
 }
@@ -245,6 +361,9 @@ static int exchange(struct group *g, unsigned file, const struct stat *old, bool
 	if (r == 0)
 		r = held_release(g);
 	if (r == 0 && replace && g->state == GROUP_OPEN) {
+		/* Once it is replaced, nobody finds it by its name. Whoever pins sees its second
+		 * one, or has set the epoch by now. */
+		pin_save(g->area, group_file_name(g, file), 0, UINT64_MAX);
 		file_path(path, g, file);
 		fault_point();
 		r = sys_renameat(undofd, fresh, areas[g->area].root_fd, path);
@@ -260,7 +379,10 @@ static int exchange(struct group *g, unsigned file, const struct stat *old, bool
 /* True: it may be linked aside, as far as can be told before. */
 static bool can_move(const struct group *g, unsigned file, const struct stat *st)
 {
-	return st->st_nlink == 1 && S_ISREG(st->st_mode) && !has_attributes(g->files[file].fd) &&
+	/* A second name in pins/ is no name of the host's: that inode must not be emptied. */
+	bool alone = st->st_nlink == 1 || (st->st_nlink == 2 && pins_have(g->area, st->st_ino));
+
+	return alone && S_ISREG(st->st_mode) && !has_attributes(g->files[file].fd) &&
 	       !is_open_elsewhere(g, file);
 }
 
@@ -287,7 +409,7 @@ int preimage_aside(struct group *g, unsigned file, bool replace)
 		}
 		return 0;
 	}
-	r = preimage_save(g, file, -1, 0, (uint64_t)size, true);
+	r = preimage_save(g, file, -1, 0, (uint64_t)size, NULL);
 	return r == 0 ? held_release(g) : r;
 }
 

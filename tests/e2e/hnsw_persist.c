@@ -1,111 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * Does to a segment what hnswlib and Chroma do, without either: every file is written in place,
- * errors of the .bin files are swallowed, the pickle's are not.
+ * Persists of a segment, one after the other.
  *
  *	hnsw_persist DIRECTORY persist FIRST LAST	generations FIRST to LAST, one persist each
  *	hnsw_persist DIRECTORY check			prints the generation, or what is torn
  *
- * Generation g of a file is a function of g, so any mixture shows. After a persist the generation
- * is written to DIRECTORY/mark and synced, as Chroma commits max_seq_id: a generation below the
- * mark is a lost one.
+ * After a persist the generation is written to DIRECTORY/mark and synced, as Chroma commits
+ * max_seq_id: a generation below the mark is a lost one.
  */
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#define SEGMENT "0a1b2c3d-0000-4000-8000-00000000abcd"
-#define STRIDE 700
-#define FIRST_ELEMENTS 40
-#define GROWTH 6 /* elements that each generation has more */
-
-static const char *const names[] = {"header.bin", "data_level0.bin", "length.bin", "link_lists.bin",
-				    "index_metadata.pickle"};
-enum { HEADER, LEVEL0, LENGTH, LINKS, PICKLE, FILES };
-
-static char directory[4000];
-static int files[FILES];
-
-static const char *path_of(const char *name)
-{
-	static char path[4200];
-
-	snprintf(path, sizeof(path), "%s/" SEGMENT "/%s", directory, name);
-	return path;
-}
-
-static int elements(int generation)
-{
-	return FIRST_ELEMENTS + GROWTH * generation;
-}
-
-/* Which generation wrote element i last: the new ones, and a third of the old ones, differ. */
-static int written_in(int i, int generation)
-{
-	int g = generation;
-
-	while (g > 1 && i < elements(g - 1) && (i + g) % 3)
-		g--;
-	return g;
-}
-
-static size_t content(int file, int i, int generation, unsigned char *out)
-{
-	static const size_t sizes[] = {100, STRIDE, 4, 36};
-	size_t k;
-
-	for (k = 0; k < sizes[file]; k++)
-		out[k] = (unsigned char)(generation * 37 + i * 11 + (int)k + file);
-	return sizes[file];
-}
-
-static void put(int file, int i, int generation)
-{
-	unsigned char bytes[STRIDE];
-	size_t n = content(file, i, generation, bytes);
-
-	lseek(files[file], (off_t)(n * (size_t)i), SEEK_SET);
-	if (write(files[file], bytes, n) < 0) {
-		/* as hnswlib: nobody looks */
-	}
-}
-
-static int put_pickle(int generation)
-{
-	unsigned char bytes[9000];
-	size_t n = 3000 + 100 * (size_t)generation, at;
-	int fd = open(path_of(names[PICKLE]), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-
-	if (fd < 0)
-		return -errno;
-	memset(bytes, generation, n);
-	bytes[n - 1] = '.';
-	for (at = 0; at < n; at += 2000)
-		if (write(fd, bytes + at, n - at < 2000 ? n - at : 2000) < 0) {
-			int error = errno;
-
-			close(fd);
-			return -error;
-		}
-	close(fd);
-	return 0;
-}
-
-static int persist(int generation)
-{
-	int file, i, n = elements(generation);
-
-	put(HEADER, 0, generation);
-	for (file = LEVEL0; file <= LINKS; file++)
-		for (i = 0; i < n; i++)
-			if (written_in(i, generation) == generation)
-				put(file, i, generation);
-	return put_pickle(generation);
-}
+#include "hnsw_segment.h"
 
 static void set_mark(int generation)
 {
@@ -121,15 +24,12 @@ static void set_mark(int generation)
 
 static void persist_all(int first, int last)
 {
-	int file, generation, made;
+	int generation;
 
-	mkdir(path_of(""), 0755);
-	made = access(path_of(names[PICKLE]), F_OK) == 0;
-	for (file = HEADER; file < PICKLE; file++)
-		files[file] = open(path_of(names[file]),
-				   O_RDWR | O_CLOEXEC | (made ? 0 : O_CREAT | O_TRUNC), 0644);
+	if (!segment_open())
+		abort();
 	for (generation = first; generation <= last; generation++) {
-		int r = persist(generation);
+		int r = segment_persist(generation);
 
 		if (r < 0) {
 			printf("failed %d %d\n", generation, -r);
@@ -140,60 +40,15 @@ static void persist_all(int first, int last)
 	}
 }
 
-/* ---- check ---- */
-
-static int has_generation(int generation)
-{
-	static unsigned char found[1 << 20], wanted[STRIDE];
-	int file, i, n = elements(generation);
-	size_t size, k;
-
-	for (file = HEADER; file < PICKLE; file++) {
-		FILE *f = fopen(path_of(names[file]), "rb");
-
-		if (!f)
-			return 0;
-		size = fread(found, 1, sizeof(found), f);
-		fclose(f);
-		for (i = 0; i < (file == HEADER ? 1 : n); i++) {
-			k = content(file, i,
-				    file == HEADER ? generation : written_in(i, generation),
-				    wanted);
-			if (k * (size_t)(i + 1) > size || memcmp(found + k * (size_t)i, wanted, k))
-				return 0;
-		}
-		if (size != k * (size_t)i)
-			return 0;
-	}
-	return 1;
-}
-
 static int check(void)
 {
-	struct stat st;
-	unsigned char c = 0;
-	int fd = open(path_of(names[PICKLE]), O_RDONLY);
+	int generation = segment_check();
 
-	if (fd < 0) {
-		int file;
-
-		/* Never persisted: none of the files, or (new ones) all to be made anew. */
-		for (file = HEADER; file < PICKLE; file++)
-			if (access(path_of(names[file]), F_OK) == 0) {
-				printf("torn: %s without a pickle\n", names[file]);
-				return 1;
-			}
+	if (generation > 0)
+		printf("generation %d\n", generation);
+	else if (generation == 0)
 		printf("none\n");
-		return 0;
-	}
-	fstat(fd, &st);
-	if (st.st_size < 3000 || pread(fd, &c, 1, 0) != 1 || st.st_size != 3000 + 100 * c ||
-	    !has_generation(c)) {
-		printf("torn: pickle of %d, %ld bytes\n", c, (long)st.st_size);
-		return 1;
-	}
-	printf("generation %d\n", c);
-	return 0;
+	return generation < 0;
 }
 
 int main(int argc, char **argv)

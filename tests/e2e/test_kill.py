@@ -13,6 +13,7 @@ import pytest
 
 import hosts
 import oplog_reader
+import tracer
 import witness
 
 ROUNDS = 50
@@ -27,7 +28,7 @@ def test_log_after_kill(tmp_path, shim, strace, chromashim):
     seed = int.from_bytes(os.urandom(4), "little")
     rng = random.Random(seed)
     directories = [tmp_path / f"data-{n:02}" for n in range(ROUNDS)]
-    argv = witness.command([hosts.python(host.driver), hosts.WORKLOAD, "-", "forks"],
+    argv = tracer.command([hosts.python(host.driver), hosts.WORKLOAD, "-", "forks"],
                            tmp_path / "strace", shim)
     with subprocess.Popen(argv, env=hosts.environment(), stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE, text=True, start_new_session=True) as parent:
@@ -44,8 +45,8 @@ def test_log_after_kill(tmp_path, shim, strace, chromashim):
             if parent.poll() is None:
                 os.killpg(parent.pid, signal.SIGKILL)
 
-    seen = witness.Strace(witness.Root(tmp_path), str(hosts.ROOT)).read(tmp_path / "strace")
-    logged: witness.Threads = defaultdict(list)
+    seen = tracer.Strace(tracer.Root(tmp_path), str(hosts.ROOT)).read(tmp_path / "strace")
+    logged: tracer.Threads = defaultdict(list)
     begun = flying = 0
     for directory in directories:
         if not oplog_reader.segments(directory):

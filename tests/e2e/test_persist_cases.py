@@ -2,6 +2,7 @@
 """Persists in special situations, each a small script under the shim that does what hnswlib does."""
 
 import os
+import random
 import subprocess
 import textwrap
 import time
@@ -329,3 +330,68 @@ def test_log(directory, chromashim):
     told = chromashim("log", directory.path).stdout
     assert told.count("persist.begin") == 2
     assert told.count("persist.commit") == 1 and told.count("persist.rollback") == 1
+
+
+def test_only_what_changes_is_saved(directory):
+    """hnswlib writes whole elements again for the sake of some links: the rest costs no undo data."""
+    directory.killed("""
+        for name, size in FILES.items():
+            fd = os.open(f"{data}/{A}/{name}", os.O_RDWR)
+            os.write(fd, b"o" * (size // 2) + b"n" + b"o" * (size // 2 - 1) + b"n" * 77)
+            os.close(fd)
+        pickle(A, b"n")
+        die()
+    """)
+    undo, = (directory.path / ".chromashim" / "undo").glob("*.undo")
+    assert undo.stat().st_size < 256 + (len(FILES) + 1) * (24 + 64)
+    assert "it was undone" in directory.next_start()
+    assert directory.is_old(A)
+
+
+RANDOM_WRITES = """
+import random
+random.seed({seed})
+fd = os.open(f"{{data}}/{{A}}/data_level0.bin", os.O_RDWR)
+other = os.open(f"{{data}}/{{A}}/data_level0.bin", os.O_RDONLY)
+now = bytearray(os.pread(fd, 1 << 20, 0))
+for number in range(3000):
+    length = random.choice([1, 7, 64, 200, 1676, 1676, 1676, 5000])
+    at = random.randrange(len(now) + 100) if random.random() < 0.1 else number * 97 % len(now)
+    new = bytearray(now[at:at + length].ljust(length, b"+"))
+    for _ in range(random.choice([0, 0, 1, 1, 2, 30])):
+        spot = random.randrange(length)
+        piece = os.urandom(random.choice([1, 4, 130]))[:length - spot]
+        new[spot:spot + len(piece)] = piece
+    if at > len(now):
+        now.extend(bytes(at - len(now)))
+    now[at:at + length] = new
+    how = random.randrange(3)
+    if how == 0:
+        os.pwrite(fd, new, at)
+    else:
+        os.lseek(fd, at, os.SEEK_SET)
+        cut = random.randrange(length)
+        os.writev(fd, [new[:cut], new[cut:]]) if how == 1 else os.write(fd, new)
+        assert os.lseek(fd, 0, os.SEEK_CUR) == at + length
+    if random.random() < 0.3:
+        at = max(0, at - random.randrange(4000))
+        assert os.pread(other, 5000, at) == now[at:at + 5000], number
+"""
+
+
+@pytest.mark.parametrize("committed", [False, True], ids=["undone", "committed"])
+@pytest.mark.parametrize("seed", range(4))
+def test_random_writes(directory, seed, committed):
+    """Most of what is written is as it was; what is read in between is as it was written."""
+    path = directory.path / A / "data_level0.bin"
+    old = random.Random(seed).randbytes(150_000)
+    path.write_bytes(old)
+    end = "os.close(fd); os.close(pickle(A, b'n'))" if committed else "pickle(A, b'n')"
+    directory.killed(RANDOM_WRITES.format(seed=seed) + f"""
+{end}
+with open(data + "/now", "wb") as f:
+    f.write(now)
+die()
+""")
+    directory.next_start()
+    assert path.read_bytes() == ((directory.path / "now").read_bytes() if committed else old)
