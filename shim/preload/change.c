@@ -8,6 +8,7 @@
 
 #include "preload/faults.h"
 #include "preload/persists.h"
+#include "preload/pins.h"
 #include "preload/refuse.h"
 #include "preload/shim.h"
 #include "preload/transactions.h"
@@ -31,15 +32,10 @@ static int refusal_of(const struct change *c)
 	return r == 0 ? room_check(c) : r;
 }
 
-static bool is_rename(const struct change *c)
-{
-	return c->op == OP_RENAME || c->op == OP_RENAMEAT || c->op == OP_RENAMEAT2;
-}
-
 /* Saves what the change would destroy; or keeps it back, or says no. */
 static enum change_verdict persist_begin(struct change *c)
 {
-	if (is_rename(c)) {
+	if (change_renames(c)) {
 		persist_rename_begin(c);
 		return CHANGE_GO;
 	}
@@ -48,7 +44,7 @@ static enum change_verdict persist_begin(struct change *c)
 
 static void persist_end(struct change *c, int64_t ret)
 {
-	if (is_rename(c))
+	if (change_renames(c))
 		persist_rename_end(c, ret);
 	else if (role_in_segment(c->slot.role))
 		persist_change_end(c, ret);
@@ -81,10 +77,14 @@ enum change_verdict change_begin(struct change *c)
 		record_mention(c->claim, c->slot.area, c->target->slot.name);
 	errno = saved;
 	fault_point();
+	c->writer = pin_alters(c) ? pin_enter(c->slot.area) : NULL;
+	pin_trigger(c);
 	if (persist_begin(c) == CHANGE_ANSWERED) {
 		oplog_end(c->claim, c->result < 0 ? -(int64_t)errno : c->result);
+		pin_leave(c->slot.area, c->writer);
 		return CHANGE_ANSWERED;
 	}
+	pin_change(c); /* after its group is known: whoever pins sees one or the other */
 	fault_point();
 	return change_fails(c) ? CHANGE_ANSWERED : CHANGE_GO;
 }
@@ -167,4 +167,5 @@ void change_end(struct change *c, int64_t ret)
 		tell_transactions(c, ret);
 	errno = saved;
 	persist_end(c, ret);
+	pin_leave(c->slot.area, c->writer);
 }

@@ -27,12 +27,39 @@ struct change {
 	struct oplog_claim claim;
 	int64_t result; /* of a call that was answered without being made */
 	int tries;
+	struct pin_writer *writer; /* counted in as one; NULL: not */
 };
 
 enum change_verdict {
 	CHANGE_GO,	/* make the call */
 	CHANGE_ANSWERED /* do not: change.result is the answer, errno is set */
 };
+
+/* What puts bytes into a range of a file, or takes them out of it. */
+static inline bool change_writes(const struct change *c)
+{
+	switch (c->op) {
+	case OP_WRITE:
+	case OP_PWRITE:
+	case OP_WRITEV:
+	case OP_PWRITEV:
+	case OP_SENDFILE:
+	case OP_COPY_FILE_RANGE:
+	case OP_SPLICE:
+	case OP_AIO_WRITE:
+	case OP_CLONE_RANGE:
+	case OP_IOCTL:
+	case OP_FALLOCATE:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static inline bool change_renames(const struct change *c)
+{
+	return c->op == OP_RENAME || c->op == OP_RENAMEAT || c->op == OP_RENAMEAT2;
+}
 
 /* Before the call. Keeps errno unless it answers. */
 enum change_verdict change_begin(struct change *c);

@@ -39,6 +39,7 @@ bool transaction_page_one(struct page_one *out, const unsigned char *p, size_t n
 	out->known = true;
 	out->counter = get32(p + 24);
 	out->cookie = get32(p + 40);
+	out->free = get32(p + 36);
 	out->sum = checksum64(p, SQLITE_HEADER_SIZE, 0) | 1;
 	return true;
 }

@@ -22,8 +22,8 @@ enum transaction_kind {
 /* What matters of an image of page 1. */
 struct page_one {
 	bool known;
-	uint32_t counter, cookie;
-	uint64_t sum; /* of the database header */
+	uint32_t counter, cookie, free; /* free: pages on the freelist */
+	uint64_t sum;			/* of the database header */
 };
 
 struct transaction {

@@ -511,3 +511,14 @@ bool transaction_changes_schema(union slot s, const void *buf, size_t n, off_t o
 	return t->before.known && transaction_page_one(&one, buf, n) &&
 	       one.cookie != t->before.cookie;
 }
+
+uint32_t transaction_frees(union slot s, const void *buf, size_t n, off_t offset)
+{
+	const struct transaction *t = transaction_of(s);
+	struct page_one one;
+
+	if (s.role != ROLE_DATABASE || offset != 0 || GET(t->kind) != TRANSACTION_JOURNAL ||
+	    !t->before.sum || !transaction_page_one(&one, buf, n))
+		return 0;
+	return one.free > t->before.free ? one.free - t->before.free : 0;
+}

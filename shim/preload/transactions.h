@@ -77,6 +77,9 @@ bool transaction_wal_starts(union slot s, off_t offset);
 bool transaction_library(uint8_t object);
 /* The first page to the database: the journal holds all that changed so far. Not in WAL mode. */
 bool transaction_database_starts(union slot s, size_t n, off_t offset);
+/* A page 1, to the database: how many pages the transaction has freed, as far as can be told. What
+ * is freed is not journaled. */
+uint32_t transaction_frees(union slot s, const void *buf, size_t n, off_t offset);
 /* A page 1, to the database or the WAL, with another schema cookie than before. */
 bool transaction_changes_schema(union slot s, const void *buf, size_t n, off_t offset);
 

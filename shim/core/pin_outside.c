@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Pinning from outside.
+ *
+ * In rollback mode SQLite's SHARED lock keeps the database from being written; in WAL mode the
+ * write lock does (BEGIN IMMEDIATE), and a checkpoint that is under way writes what the log says
+ * anyway.
+ */
+#include "core/pin_outside.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/database.h"
+#include "core/fileio.h"
+#include "core/oplog.h"
+#include "core/sqlite_page.h"
+#include "core/tree.h"
+#include "core/undo.h"
+
+#define WRITER_LOCK "writer.lock"
+#define WAL_FILE DATABASE_FILE "-wal"
+#define GROUP_TRIES 200
+#define STEP_MAX 50000000 /* ns */
+
+bool pin_has_writer(int storefd)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	int fd = file_open_at(storefd, WRITER_LOCK);
+	bool held = fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+
+	if (fd >= 0)
+		close(fd);
+	return held;
+}
+
+struct pin_slot *pins_find(struct pins *pins, uint64_t id)
+{
+	unsigned i;
+
+	for (i = 0; pins->state && i < PIN_SLOTS; i++) {
+		uint32_t state = __atomic_load_n(&pins->slots[i].state, __ATOMIC_SEQ_CST);
+
+		if ((state == PIN_HELD || state == PIN_BROKEN) && pins->slots[i].id == id)
+			return &pins->slots[i];
+	}
+	return NULL;
+}
+
+void pins_touch(int storefd)
+{
+	struct timespec t;
+	struct pins pins;
+
+	if (pins_open(&pins, storefd, false) < 0)
+		return;
+	clock_gettime(CLOCK_REALTIME, &t);
+	pins_note_touched(&pins, (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec);
+	pins_close(&pins);
+}
+
+/* ---- the lock ---- */
+
+static int is_wal(const struct pin_outside_options *o)
+{
+	unsigned char page[SQLITE_HEADER_SIZE];
+	struct sqlite_header h;
+	int fd = file_open_at(o->dirfd, DATABASE_FILE);
+	ssize_t n = fd < 0 ? fd : file_read_at(fd, page, sizeof(page), 0);
+
+	/* Nothing in this process has a lock on it yet, that closing could drop. */
+	if (fd >= 0)
+		close(fd);
+	if (n < 0)
+		return (int)n;
+	return sqlite_header_parse(&h, page, (size_t)n) == 0 && h.write_version == 2;
+}
+
+static int lock_database(const struct pin_outside_options *o, bool wal, sqlite3 **db)
+{
+	char path[64];
+	int64_t ignored;
+	int r;
+
+	*db = NULL;
+	if (!wal) {
+		r = database_open(o->path, db);
+		if (r == 0)
+			r = database_error(sqlite3_exec(*db, "BEGIN", NULL, NULL, NULL));
+	} else {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d/" DATABASE_FILE, o->dirfd);
+		r = database_error(sqlite3_open_v2(path, db, SQLITE_OPEN_READWRITE, NULL));
+		/* Were it the last to close, it would write the log into the database. */
+		if (r == 0)
+			sqlite3_db_config(*db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+		if (r == 0)
+			r = database_error(sqlite3_exec(*db, "BEGIN IMMEDIATE", NULL, NULL, NULL));
+	}
+	return r == 0 ? database_number(*db, "SELECT count(*) FROM sqlite_master", NULL, &ignored)
+		      : r;
+}
+
+/* ---- under it ---- */
+
+static uint64_t size_of(int dirfd, const char *name)
+{
+	struct stat st;
+
+	return fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 ? (uint64_t)st.st_size : 0;
+}
+
+/* As the library reckons it. */
+static void set_limit(struct pins *pins, const struct pin_outside_options *o)
+{
+	uint64_t half = tree_room(pins->dirfd) / 2;
+	uint64_t limit = o->limit && o->limit < half ? o->limit : half;
+
+	__atomic_store_n(&pins->state->limit, limit, __ATOMIC_SEQ_CST);
+}
+
+static int pin_locked(struct pins *pins, const struct pin_outside_options *o, bool wal,
+		      struct pin_slot **out)
+{
+	struct pin_request q = {.reason = o->reason,
+				.description = o->description,
+				.database_size = size_of(o->dirfd, DATABASE_FILE),
+				.wal_size = wal ? size_of(o->dirfd, WAL_FILE) : 0,
+				.wal = wal};
+	uint64_t began = oplog_now();
+	int undofd = file_open_directory_at(o->storefd, UNDO_DIR), tries, r = -EAGAIN;
+
+	set_limit(pins, o);
+	for (tries = 0; tries < GROUP_TRIES && r == -EAGAIN; tries++) {
+		r = pin_begin(pins, &q, out);
+		if (r < 0)
+			break;
+		r = pin_add_groups(pins, *out, undofd);
+		if (r < 0)
+			pin_drop(pins, *out);
+	}
+	if (r == 0) {
+		(*out)->held_ns = oplog_now() - began;
+		pin_hold(*out);
+	}
+	if (undofd >= 0)
+		close(undofd);
+	return r == -EAGAIN ? -EBUSY : r;
+}
+
+static int try_once(struct pins *pins, const struct pin_outside_options *o, uint64_t *id_out,
+		    struct snapshot_trouble *t)
+{
+	struct pin_slot *slot = NULL;
+	sqlite3 *db = NULL;
+	int wal = is_wal(o), r;
+
+	if (wal < 0)
+		return wal;
+	r = lock_database(o, wal, &db);
+	if (r < 0)
+		snprintf(t->detail, sizeof(t->detail), "%s", db ? sqlite3_errmsg(db) : "");
+	/* The writer's death would let anybody write. */
+	if (r == 0)
+		r = pin_has_writer(o->storefd) ? pin_locked(pins, o, wal, &slot) : -ENOTSUP;
+	if (r == 0)
+		*id_out = slot->id;
+	sqlite3_close(db);
+	return r == -EROFS ? -ENOTSUP : r;
+}
+
+int pin_outside(struct pins *pins, const struct pin_outside_options *o, uint64_t *id_out,
+		struct snapshot_trouble *t)
+{
+	uint64_t deadline = oplog_now() + o->wait;
+	struct timespec step = {0, 1000000};
+	int r;
+
+	if (!pins->state || !pin_has_writer(o->storefd))
+		return -ENOTSUP;
+	for (;;) {
+		*t = (struct snapshot_trouble){DATABASE_FILE, {0}};
+		r = try_once(pins, o, id_out, t);
+		if (r != -EBUSY || oplog_now() > deadline)
+			return r;
+		nanosleep(&step, NULL);
+		if (step.tv_nsec < STEP_MAX)
+			step.tv_nsec += step.tv_nsec / 2;
+	}
+}

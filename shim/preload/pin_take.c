@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Taking pins: what they are taken before, and the moment.
+ *
+ * In the midst of a transaction the moment is its first write to the database: the journal is
+ * complete, the database untouched, and the thread holds the lock under which nobody else writes.
+ * A transaction that writes another page first has outgrown the page cache; a commit begins with
+ * page 1. In WAL mode any moment will do, since what is not committed counts for nothing.
+ */
+#include <string.h>
+#include <sys/vfs.h>
+#include <time.h>
+
+#include "preload/carriers.h"
+#include "preload/persist_state.h"
+#include "preload/pins.h"
+#include "preload/shim.h"
+#include "preload/transaction_state.h"
+
+#define SECOND UINT64_C(1000000000)
+#define SHARE_LONGEST (3600 * SECOND) /* a burst shares one pin up to this age */
+#define TRIES 8
+#define STEP UINT64_C(1000000)
+#define DATABASE "chroma.sqlite3"
+
+#define LOAD(field) __atomic_load_n(&(field), __ATOMIC_SEQ_CST)
+#define STORE(field, value) __atomic_store_n(&(field), (value), __ATOMIC_SEQ_CST)
+
+/* ---- taking ---- */
+
+static uint64_t size_of(unsigned area, const char *name)
+{
+	struct stat st;
+
+	return sys_fstatat(areas[area].root_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0
+		   ? (uint64_t)st.st_size
+		   : 0;
+}
+
+/* What pre-images may take: as it is set, and never more than half of what is free. */
+static uint64_t limit_of(unsigned area)
+{
+	uint64_t limit = settings.undo_size;
+	struct statfs fs;
+
+	if (SYS2(SYS_fstatfs, area_pins[area].dirfd, &fs) == 0) {
+		uint64_t half = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize / 2;
+
+		if (!limit || half < limit)
+			limit = half;
+	}
+	return limit;
+}
+
+static void record_pin(unsigned area, uint64_t id, const char *reason, uint64_t ns)
+{
+	struct oplog_record r = {.op = OP_SNAPSHOT_PIN, .offset = -1, .arg = id, .length = ns};
+
+	record_put(area, &r, reason, strlen(reason));
+}
+
+static int pin_once(unsigned area, const struct pin_request *q, struct pin_slot **out)
+{
+	struct pins *p = &area_pins[area];
+	int r = pin_begin(p, q, out);
+
+	if (r == 0)
+		r = pin_add_groups(
+		    p, *out, persist_stores[area].undo_fd > 0 ? persist_stores[area].undo_fd : -1);
+	if (r < 0 && *out)
+		pin_drop(p, *out);
+	return r;
+}
+
+int64_t pin_take(unsigned area, const char *reason, const char *description)
+{
+	struct pin_request q = {.reason = reason, .description = description};
+	struct pins *p = &area_pins[area];
+	uint64_t begin = clock_now(CLOCK_MONOTONIC);
+	struct pin_slot *s = NULL;
+	int tries, r = -EAGAIN;
+
+	if (!p->state)
+		return -ENOENT;
+	q.wal = atomic_load(&areas[area].wal_mode);
+	q.database_size = size_of(area, DATABASE);
+	q.wal_size = q.wal ? size_of(area, DATABASE "-wal") : 0;
+	STORE(p->state->limit, limit_of(area));
+	pins_note_touched(p, clock_now(CLOCK_REALTIME));
+	for (tries = 0; tries < TRIES && r == -EAGAIN; tries++) {
+		s = NULL;
+		r = pin_once(area, &q, &s);
+	}
+	if (r < 0)
+		return r;
+	s->held_ns = clock_now(CLOCK_MONOTONIC) - begin;
+	STORE(p->state->last_time, s->time);
+	pin_hold(s);
+	record_pin(area, s->id, reason, s->held_ns);
+	return (int64_t)s->id;
+}
+
+/* ---- bursts ---- */
+
+/* Is there one young enough to serve for this, too? */
+static bool is_shared(unsigned area, bool schema)
+{
+	struct pin_header *h = area_pins[area].state;
+	uint64_t now = clock_now(CLOCK_REALTIME), last = LOAD(h->last_time);
+	uint64_t trigger = LOAD(h->last_trigger);
+
+	STORE(h->last_trigger, now);
+	if (!last || now < last)
+		return false;
+	if (now - last < settings.burst)
+		return true;
+	return !schema && now - last < SHARE_LONGEST && now >= trigger &&
+	       now - trigger < settings.burst;
+}
+
+static void pin_for(unsigned area, const char *reason, const char *description)
+{
+	int64_t r;
+
+	if (is_shared(area, strcmp(reason, "schema") == 0))
+		return;
+	r = pin_take(area, reason, description);
+	if (r < 0 && r != -ENOENT) {
+		struct oplog_record record = {
+		    .op = OP_SNAPSHOT_PIN, .offset = -1, .result = (int32_t)r};
+
+		record_put(area, &record, reason, strlen(reason));
+	}
+}
+
+/* ---- triggers ---- */
+
+static void database_trigger(const struct change *c)
+{
+	unsigned area = c->slot.area;
+	const struct transaction *t = &transactions[area];
+
+	if (!c->iov || !transaction_database_starts(c->slot, c->length, c->offset) ||
+	    !t->initial_pages)
+		return;
+	if (c->offset == 0 &&
+	    transaction_changes_schema(c->slot, c->iov->iov_base, c->iov->iov_len, 0))
+		pin_for(area, "schema", "before the tables change");
+	else if ((uint64_t)transaction_journaled(area) +
+		     transaction_frees(c->slot, c->iov->iov_base, c->iov->iov_len, c->offset) >=
+		 settings.bulk_pages)
+		pin_for(area, "bulk", "before many pages change");
+	else if (c->offset > 0)
+		pin_for(area, "bulk", "before a transaction larger than the page cache");
+}
+
+static void wal_trigger(const struct change *c)
+{
+	static uint64_t done[AREAS]; /* the transaction that was pinned for: one writer at a time */
+	unsigned area = c->slot.area;
+	const struct transaction *t = &transactions[area];
+
+	if (!c->iov || t->kind != TRANSACTION_WAL || done[area] == t->number)
+		return;
+	if (c->offset > 0 &&
+	    transaction_changes_schema(c->slot, c->iov->iov_base, c->iov->iov_len, c->offset))
+		pin_for(area, "schema", "before the tables change");
+	else if (t->pages >= settings.bulk_pages)
+		pin_for(area, "bulk", "before many pages change");
+	else
+		return;
+	done[area] = t->number;
+}
+
+/* Elements are about to go, with their file or without. */
+static bool destroys_segment(const struct change *c)
+{
+	struct stat st;
+	bool cuts = ((c->op == OP_FTRUNCATE || c->op == OP_TRUNCATE) && c->length == 0) ||
+		    ((c->op == OP_OPEN || c->op == OP_OPENAT || c->op == OP_CREAT) &&
+		     (c->flags & O_TRUNC) && c->slot.role != ROLE_PICKLE);
+
+	if (c->op != OP_UNLINK && c->op != OP_UNLINKAT && !cuts)
+		return false;
+	return sys_fstatat(areas[c->slot.area].root_fd, name_text(name_get(c->slot.name)), &st,
+			   AT_SYMLINK_NOFOLLOW) == 0 &&
+	       st.st_size > 0;
+}
+
+void pin_trigger(const struct change *c)
+{
+	int saved = errno;
+
+	if (!settings.snapshots || !area_pins[c->slot.area].state)
+		return;
+	if (c->slot.role == ROLE_DATABASE)
+		database_trigger(c);
+	else if (c->slot.role == ROLE_WAL)
+		wal_trigger(c);
+	else if (role_in_segment(c->slot.role) && destroys_segment(c) &&
+		 !is_shared(c->slot.area, false))
+		pin_take_waiting(c->slot.area, "bulk", "before a segment is removed", 0, true);
+	errno = saved;
+}
+
+/* ---- at any moment ---- */
+
+/* SQLite's SHARED, on a descriptor of our own: with locks that last, closing it hurts nobody. */
+static int lock_database(unsigned area, int *fd_out)
+{
+	struct flock lock = {.l_whence = SEEK_SET};
+	int fd, r;
+
+	if (atomic_load(&areas[area].ofd_locks) <= 0)
+		return -ENOTSUP;
+	fd = sys_openat(areas[area].root_fd, DATABASE, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+	if (fd < 0)
+		return fd;
+	lock.l_type = F_RDLCK;
+	lock.l_start = 0x40000000; /* PENDING: a writer that waits goes first */
+	lock.l_len = 1;
+	r = sys_fcntl(fd, F_OFD_SETLK, (unsigned long)&lock);
+	if (r == 0) {
+		lock.l_start = 0x40000002;
+		lock.l_len = 510;
+		r = sys_fcntl(fd, F_OFD_SETLK, (unsigned long)&lock);
+	}
+	if (r < 0) {
+		sys_close(fd);
+		return r;
+	}
+	*fd_out = fd;
+	return 0;
+}
+
+/*
+ * What a failed transaction, or a process that died in one, has left stands for pages that are not
+ * in the database. Nobody holds RESERVED over such a journal.
+ */
+static bool journal_is_hot(unsigned area, int fd)
+{
+	struct flock reserved = {
+	    .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0x40000001, .l_len = 1};
+
+	return size_of(area, DATABASE "-journal") > 0 &&
+	       sys_fcntl(fd, F_OFD_GETLK, (unsigned long)&reserved) == 0 &&
+	       reserved.l_type == F_UNLCK;
+}
+
+static int64_t take_at_rest(unsigned area, const char *reason, const char *description)
+{
+	int64_t r;
+	int fd = -1;
+
+	if (!atomic_load(&areas[area].wal_mode)) {
+		r = lock_database(area, &fd);
+		if (r < 0)
+			return r;
+	}
+	r = fd >= 0 && journal_is_hot(area, fd) ? -EAGAIN : pin_take(area, reason, description);
+	if (fd >= 0)
+		sys_close(fd);
+	return r;
+}
+
+/* The number of the pin that is shared; 0: it is held no more. */
+static int64_t newest(unsigned area)
+{
+	const struct pins *p = &area_pins[area];
+	uint64_t time = LOAD(p->state->last_time);
+	unsigned i;
+
+	for (i = 0; i < PIN_SLOTS; i++)
+		if (LOAD(p->slots[i].state) == PIN_HELD && p->slots[i].time == time)
+			return (int64_t)p->slots[i].id;
+	return 0;
+}
+
+int64_t pin_take_waiting(unsigned area, const char *reason, const char *description,
+			 uint64_t patience, bool fresh)
+{
+	static const struct timespec step = {0, STEP};
+	uint64_t end = clock_now(CLOCK_MONOTONIC) + patience;
+	int64_t r;
+
+	if (!area_pins[area].state)
+		return -ENOENT;
+	if (!fresh && is_shared(area, false) && (r = newest(area)) > 0)
+		return r;
+	for (;;) {
+		r = take_at_rest(area, reason, description);
+		if ((r != -EAGAIN && r != -EACCES) || clock_now(CLOCK_MONOTONIC) >= end)
+			return r == -EAGAIN || r == -EACCES ? -ETIMEDOUT : r;
+		SYS2(SYS_nanosleep, &step, NULL);
+	}
+}

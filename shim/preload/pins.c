@@ -1,0 +1,491 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Saving for pins: which change destroys what, and the pre-image files that are open.
+ */
+#include "preload/pins.h"
+
+#include <linux/falloc.h>
+#include <string.h>
+#include <time.h>
+
+#include "preload/faults.h"
+#include "preload/persist_state.h"
+#include "preload/shim.h"
+
+#define ENTRIES 16 /* with up to two hidden descriptors each, which persists need as well */
+#define COPY_MAX (UINT64_C(256) << 20) /* of a file that cannot be linked */
+#define SPINS 1000
+
+struct pins area_pins[AREAS];
+static struct pin_writer *_Atomic writers[AREAS];
+static struct pin_writer uncounted; /* where there is no place */
+
+/* A pre-image file that is open. */
+struct entry {
+	_Atomic uint32_t owner; /* thread that has it, 0: none */
+	uint32_t name;		/* of the file, 0: not in use */
+	struct pin_file file;
+	int source; /* hidden, of a segment's file as it was at first; -1: none */
+};
+
+static struct entry entries[ENTRIES];
+
+/* ---- failure ---- */
+
+static const char *reason_of(int error)
+{
+	switch (error) {
+	case ENOSPC:
+	case EDQUOT:
+		return "there is no room for what it needs";
+	case EFBIG:
+		return "what it needs outgrew CHROMASHIM_UNDO_SIZE";
+	case EXDEV:
+		return "a directory was renamed";
+	case EMFILE:
+	case ENFILE:
+		return "too many files are open";
+	case EDEADLK:
+		return "a signal handler wrote in the midst of it";
+	default:
+		return "the store could not be written";
+	}
+}
+
+/* By the number of each. */
+static void record_broken(unsigned area, int error, const char *what)
+{
+	const struct pins *p = &area_pins[area];
+	unsigned i;
+
+	for (i = 0; i < PIN_SLOTS; i++) {
+		uint32_t state = __atomic_load_n(&p->slots[i].state, __ATOMIC_SEQ_CST);
+		struct oplog_record r = {
+		    .op = OP_SNAPSHOT_STATE, .offset = -1, .result = -error, .arg = p->slots[i].id};
+
+		if (state == PIN_HELD || state == PIN_TAKING)
+			record_put(area, &r, what, strlen(what));
+	}
+}
+
+void pins_fail(unsigned area, int error, const char *what)
+{
+	struct pins *p = &area_pins[area];
+
+	record_broken(area, error, what);
+	pin_break(p, NULL, error, what);
+	/* Nothing shares what is worth nothing; and its room is wanted, if that is what failed. */
+	__atomic_store_n(&p->state->last_time, 0, __ATOMIC_SEQ_CST);
+	pins_sweep(p);
+	shim_say(areas[area].spelling[0], ": the snapshot that was pinned is broken: ", what,
+		 "; the backend goes on. Take another one: chromashim snapshot create", NULL);
+}
+
+/* ---- entries ---- */
+
+static bool try_lock(struct entry *e)
+{
+	uint32_t none = 0;
+
+	return atomic_compare_exchange_strong(&e->owner, &none, thread_id());
+}
+
+static void unlock(struct entry *e)
+{
+	atomic_store(&e->owner, 0);
+}
+
+static void forget(struct entry *e)
+{
+	if (e->file.header) { /* else it was never open, and its numbers mean nothing */
+		hidden_release(&e->file.fd);
+		if (e->source >= 0)
+			hidden_release(&e->source);
+		pin_file_close(&e->file);
+	}
+	e->file = (struct pin_file){.fd = -1};
+	e->source = -1;
+	e->name = 0;
+}
+
+/* One that is not in use, or not just now. NULL: all are. */
+static struct entry *take_any(void)
+{
+	static _Atomic unsigned next;
+	unsigned i, from = atomic_fetch_add(&next, 1);
+
+	for (i = 0; i < ENTRIES; i++)
+		if (!entries[(from + i) % ENTRIES].name && try_lock(&entries[(from + i) % ENTRIES]))
+			return &entries[(from + i) % ENTRIES];
+	for (i = 0; i < ENTRIES; i++)
+		if (try_lock(&entries[(from + i) % ENTRIES]))
+			return &entries[(from + i) % ENTRIES];
+	return NULL;
+}
+
+/* The one of a name, locked: 1; 0: there is none; -EDEADLK: this thread is in it already. */
+static int find(uint32_t name, struct entry **out)
+{
+	uint32_t number = atomic_load(&name_get(name)->pin);
+	struct entry *e = number ? &entries[number - 1] : NULL;
+	unsigned spins;
+
+	if (!e)
+		return 0;
+	for (spins = 0; !try_lock(e); spins++) {
+		if (atomic_load(&e->owner) == thread_id())
+			return -EDEADLK;
+		if (spins > SPINS)
+			SYS0(SYS_sched_yield);
+	}
+	if (e->name == name) {
+		*out = e;
+		return 1;
+	}
+	unlock(e);
+	return 0;
+}
+
+static int open_entry(struct entry *e, unsigned area, uint32_t name, uint64_t epoch)
+{
+	const struct name *n = name_get(name);
+	int r;
+
+	forget(e);
+	r = pin_file_open(&e->file, &area_pins[area], epoch, areas[area].root_fd, name_text(n));
+	if (r < 0)
+		return r;
+	r = hidden_adopt(e->file.fd, &e->file.fd);
+	/* SQLite's files have locks, which the closing of another descriptor may take away. */
+	if (r >= 0 && role_in_segment(n->role) && e->file.header->size > 0) {
+		r = sys_openat(areas[area].root_fd, name_text(n), O_RDONLY | O_CLOEXEC | O_NOFOLLOW,
+			       0);
+		if (r >= 0)
+			r = hidden_adopt(r, &e->source);
+		else if (r == -ENOENT)
+			r = 0;
+	}
+	if (r < 0) {
+		forget(e);
+		return r;
+	}
+	e->name = name;
+	return 0;
+}
+
+/* The entry of a file in the epoch, locked; -errno. */
+static int entry_for(unsigned area, uint32_t name, uint64_t epoch, struct entry **out)
+{
+	struct entry *e = NULL;
+	int r = find(name, &e);
+
+	if (r < 0)
+		return r;
+	if (!r) {
+		e = take_any();
+		if (!e)
+			return -EBUSY;
+		e->name = name;
+		e->file.id = 0;
+		atomic_store(&name_get(name)->pin, (uint32_t)(e - entries) + 1);
+	}
+	r = e->file.id == epoch ? 0 : open_entry(e, area, name, epoch);
+	if (r < 0) {
+		unlock(e);
+		return r;
+	}
+	*out = e;
+	return 0;
+}
+
+/* ---- saving ---- */
+
+/* What is about to be destroyed in [offset, offset + length); hostfd -1: none, or not readable. */
+static int save(unsigned area, uint32_t name, int hostfd, uint64_t offset, uint64_t length)
+{
+	struct pins *p = &area_pins[area];
+	uint64_t epoch = pins_epoch(p);
+	struct entry *e;
+	int r, from;
+
+	if (!epoch)
+		return 0; /* let go of since the look at it */
+	r = entry_for(area, name, epoch, &e);
+	if (r < 0)
+		return r;
+	fault_point();
+	from = e->source >= 0 ? e->source : hostfd;
+	if (length && from >= 0)
+		r = pin_file_save(&e->file, p, from, offset, length);
+	else if (length && e->file.header->size > (int64_t)offset)
+		r = -EBADF;
+	unlock(e);
+	fault_point();
+	return r;
+}
+
+static void note_touched(struct pins *p)
+{
+	pins_note_touched(p, clock_now(CLOCK_REALTIME_COARSE));
+}
+
+static struct pin_writer *writer_of(unsigned area)
+{
+	struct pin_writer *w = atomic_load(&writers[area]), *none = NULL;
+
+	if (w)
+		return w;
+	w = pins_be_writer(&area_pins[area]);
+	if (atomic_compare_exchange_strong(&writers[area], &none, w ? w : &uncounted))
+		return w ? w : &uncounted;
+	if (w) /* another thread was quicker */
+		__atomic_store_n(&w->who, 0, __ATOMIC_SEQ_CST);
+	return none;
+}
+
+struct pin_writer *pin_enter(unsigned area)
+{
+	struct pin_writer *w = area_pins[area].state ? writer_of(area) : NULL;
+
+	if (w)
+		__atomic_fetch_add(&w->writes, 1, __ATOMIC_SEQ_CST);
+	return w;
+}
+
+void pin_leave(unsigned area, struct pin_writer *writer)
+{
+	if (!writer)
+		return;
+	if (pin_is_held(area))
+		note_touched(&area_pins[area]);
+	__atomic_fetch_sub(&writer->writes, 1, __ATOMIC_SEQ_CST);
+}
+
+static void conclude(unsigned area, int r)
+{
+	struct pins *p = &area_pins[area];
+	uint64_t limit = __atomic_load_n(&p->state->limit, __ATOMIC_RELAXED);
+
+	note_touched(p);
+	if (r == 0 && limit && __atomic_load_n(&p->state->saved, __ATOMIC_RELAXED) > limit)
+		r = -EFBIG;
+	if (r < 0)
+		pins_fail(area, -r, reason_of(-r));
+}
+
+void pin_save_slow(unsigned area, uint32_t name, uint64_t offset, uint64_t length)
+{
+	int saved = errno;
+
+	conclude(area, save(area, name, -1, offset, length));
+	errno = saved;
+}
+
+void pin_unprotected(unsigned area, int change)
+{
+	if (area_pins[area].state)
+		__atomic_fetch_add(&writer_of(area)->unprotected, (uint64_t)change,
+				   __ATOMIC_SEQ_CST);
+}
+
+/* ---- what a change means ---- */
+
+static bool is_pinned(union slot s)
+{
+	return s.role == ROLE_DATABASE || s.role == ROLE_WAL || role_in_segment(s.role);
+}
+
+static int save_write(const struct change *c)
+{
+	bool appends = c->slot.writable & SLOT_APPEND;
+	uint64_t length = c->length, offset = c->offset < 0 ? 0 : (uint64_t)c->offset;
+
+	if (c->op == OP_FALLOCATE)
+		length = c->arg & ~(uint64_t)FALLOC_FL_KEEP_SIZE ? UINT64_MAX : 0;
+	else if (appends && (c->op == OP_WRITE || c->op == OP_WRITEV))
+		length = 0; /* behind the end */
+	else if (c->offset < 0 || ((c->op == OP_CLONE_RANGE || c->op == OP_IOCTL) && !length))
+		length = UINT64_MAX;
+	return save(c->slot.area, c->slot.name, c->fd, offset, length);
+}
+
+static int save_open(const struct change *c)
+{
+	struct stat st;
+
+	if (c->flags & O_TRUNC)
+		return save(c->slot.area, c->slot.name, -1, 0, UINT64_MAX);
+	if ((c->flags & O_CREAT) && c->place &&
+	    sys_fstatat(areas[c->slot.area].root_fd, c->place->relative, &st, 0) == -ENOENT)
+		return save(c->slot.area, c->slot.name, -1, 0, 0);
+	return 0;
+}
+
+/* The file goes, or gets another name: it is kept by a link of our own. */
+static int save_whole(unsigned area, uint32_t name)
+{
+	struct pins *p = &area_pins[area];
+	uint64_t epoch = pins_epoch(p);
+	const char *path = name_text(name_get(name));
+	struct stat st;
+	int r = save(area, name, -1, 0, 0);
+
+	if (r < 0 || !epoch || sys_fstatat(areas[area].root_fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return r;
+	r = pin_file_keep(p, epoch, areas[area].root_fd, path);
+	if (r < 0 && r != -ENOENT && (uint64_t)st.st_size <= COPY_MAX &&
+	    role_in_segment(name_get(name)->role))
+		r = save(area, name, -1, 0, UINT64_MAX);
+	return r == -ENOENT ? 0 : r;
+}
+
+static int save_rename(const struct change *c)
+{
+	struct stat st;
+	int r = 0;
+
+	/* Chroma never does, and it would be many files. */
+	if (c->place &&
+	    sys_fstatat(areas[c->slot.area].root_fd, c->place->relative, &st,
+			AT_SYMLINK_NOFOLLOW) == 0 &&
+	    S_ISDIR(st.st_mode))
+		return -EXDEV;
+	if (is_pinned(c->slot))
+		r = save_whole(c->slot.area, c->slot.name);
+	if (r == 0 && c->target && is_pinned(c->target->slot) &&
+	    c->target->slot.name != c->slot.name)
+		r = save_whole(c->target->slot.area, c->target->slot.name);
+	return r;
+}
+
+static bool removes(const struct change *c)
+{
+	return c->op == OP_UNLINK || c->op == OP_UNLINKAT;
+}
+
+static int save_change(const struct change *c)
+{
+	if (change_writes(c))
+		return save_write(c);
+	switch (c->op) {
+	case OP_FTRUNCATE:
+	case OP_TRUNCATE:
+		return save(c->slot.area, c->slot.name, c->fd, c->length, UINT64_MAX);
+	case OP_OPEN:
+	case OP_OPENAT:
+	case OP_CREAT:
+		return save_open(c);
+	case OP_UNLINK:
+	case OP_UNLINKAT:
+		return c->flags & AT_REMOVEDIR ? 0 : save_whole(c->slot.area, c->slot.name);
+	default:
+		return 0;
+	}
+}
+
+bool pin_alters(const struct change *c)
+{
+	if (!is_pinned(c->slot))
+		return false;
+	switch (c->op) {
+	case OP_OPEN:
+	case OP_OPENAT:
+	case OP_CREAT:
+		return c->flags & (O_CREAT | O_TRUNC);
+	case OP_FTRUNCATE:
+	case OP_TRUNCATE:
+		return true;
+	default:
+		return change_writes(c);
+	}
+}
+
+void pin_change_slow(const struct change *c)
+{
+	int saved = errno;
+
+	if (change_renames(c))
+		conclude(c->slot.area, save_rename(c));
+	else if (pin_alters(c) || (is_pinned(c->slot) && removes(c)))
+		conclude(c->slot.area, save_change(c));
+	errno = saved;
+}
+
+/* ---- links ---- */
+
+bool pins_have(unsigned area, ino_t ino)
+{
+	char buf[2048] __attribute__((aligned(8)));
+	int fd = area_pins[area].state
+		     ? sys_openat(area_pins[area].dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)
+		     : -1;
+	const struct linux_dirent64 *d;
+	bool found = false;
+	ssize_t n, at;
+
+	while (fd >= 0 && !found && (n = sys_getdents(fd, buf, sizeof(buf))) > 0)
+		for (at = 0; at < n; at += d->length) {
+			d = (const struct linux_dirent64 *)(const void *)(buf + at);
+			found = found || d->ino == ino;
+		}
+	if (fd >= 0)
+		sys_close(fd);
+	return found;
+}
+
+/* ---- start and fork ---- */
+
+/* Of the directory that had this number before. */
+static void forget_area(unsigned area)
+{
+	int i;
+
+	for (i = 0; i < ENTRIES; i++)
+		if (entries[i].name && try_lock(&entries[i])) {
+			if (entries[i].name && name_get(entries[i].name)->area == area)
+				forget(&entries[i]);
+			unlock(&entries[i]);
+		}
+}
+
+void pins_start(unsigned area)
+{
+	struct pins *p = &area_pins[area];
+	struct area *a = &areas[area];
+	int r;
+
+	if (p->state) {
+		forget_area(area);
+		atomic_store(&writers[area], NULL);
+		hidden_release(&p->dirfd);
+		pins_close(p);
+	}
+	*p = (struct pins){.dirfd = -1};
+	if (a->store_fd < 0 || a->failed)
+		return;
+	r = pins_open(p, a->store_fd, true);
+	if (r == 0)
+		r = hidden_adopt(p->dirfd, &p->dirfd);
+	if (r >= 0) {
+		if (persist_stores[area].undo_fd <= 0)
+			pin_unprotected(area, 1);
+		if (persists_rolled_back() && pins_epoch(p))
+			note_touched(p);
+		return;
+	}
+	shim_say(a->spelling[0], ": no snapshots can be pinned: ",
+		 r == -EPROTONOSUPPORT ? "pins/state is of a newer chromashim"
+		 : r == -EBADMSG       ? "pins/state is damaged; remove it when nothing runs"
+				       : "the store cannot be written",
+		 NULL);
+}
+
+void pins_fork(void)
+{
+	int i;
+
+	for (i = 0; i < ENTRIES; i++)
+		atomic_store(&entries[i].owner, 0);
+	for (i = 0; i < AREAS; i++)
+		atomic_store(&writers[i], NULL);
+}

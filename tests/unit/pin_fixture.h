@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A directory with pins, and a writer that saves before it writes. After cmocka.h.
+ */
+#ifndef UNIT_PIN_FIXTURE_H
+#define UNIT_PIN_FIXTURE_H
+
+#include <dirent.h>
+#include <time.h>
+
+#include "core/database.h"
+#include "core/pin_view.h"
+#include "scratch.h"
+
+#define SEGMENT "0a1b2c3d-0000-4000-8000-00000000abcd"
+#define SEGMENT_FILE SEGMENT "/data_level0.bin"
+#define PICKLE SEGMENT "/index_metadata.pickle"
+#define FILES 3u
+#define SIZE_LIMIT 60000u
+#define KEPT 4u
+
+static const char *const paths[FILES] = {DATABASE_FILE, SEGMENT_FILE, PICKLE};
+
+struct content {
+	bool there;
+	size_t size;
+	unsigned char bytes[SIZE_LIMIT];
+};
+
+struct kept {
+	struct pin_slot *slot;
+	struct content files[FILES];
+};
+
+struct fixture {
+	struct scratch root;
+	int storefd;
+	struct pins pins;
+	struct kept kept[KEPT];
+	unsigned seed;
+};
+
+static inline void make(struct fixture *f)
+{
+	memset(f, 0, sizeof(*f));
+	scratch_make(&f->root);
+	assert_int_equal(mkdirat(f->root.fd, ".chromashim", 0700), 0);
+	assert_int_equal(mkdirat(f->root.fd, SEGMENT, 0700), 0);
+	f->storefd = openat(f->root.fd, ".chromashim", O_RDONLY | O_DIRECTORY);
+	assert_int_equal(pins_open(&f->pins, f->storefd, true), 0);
+	f->seed = 1;
+}
+
+static inline void release(struct fixture *f)
+{
+	pins_close(&f->pins);
+	close(f->storefd);
+	scratch_remove(&f->root);
+}
+
+static inline unsigned roll(struct fixture *f, unsigned n)
+{
+	return (unsigned)rand_r(&f->seed) % n;
+}
+
+static inline void now(struct fixture *f)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	f->pins.state->touched = (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
+}
+
+static inline void save(struct fixture *f, const char *path, uint64_t offset, uint64_t length)
+{
+	uint64_t epoch = pins_epoch(&f->pins);
+	struct pin_file file;
+	int fd;
+
+	now(f);
+	if (!epoch)
+		return;
+	assert_int_equal(pin_file_open(&file, &f->pins, epoch, f->root.fd, path), 0);
+	fd = openat(f->root.fd, path, O_RDONLY);
+	if (fd >= 0) {
+		assert_int_equal(pin_file_save(&file, &f->pins, fd, offset, length), 0);
+		close(fd);
+	}
+	pin_file_close(&file);
+}
+
+static inline void write_at(struct fixture *f, const char *path, uint64_t offset, const void *data,
+			    size_t n)
+{
+	int fd;
+
+	save(f, path, offset, n);
+	fd = openat(f->root.fd, path, O_RDWR | O_CREAT, 0644);
+	assert_true(fd >= 0);
+	assert_int_equal(pwrite(fd, data, n, (off_t)offset), n);
+	close(fd);
+}
+
+static inline struct pin_slot *pin(struct fixture *f)
+{
+	struct pin_request q = {.reason = "manual", .description = "a test"};
+	struct pin_slot *slot;
+
+	assert_int_equal(pin_begin(&f->pins, &q, &slot), 0);
+	pin_hold(slot);
+	return slot;
+}
+
+static inline void damage(struct fixture *f, const char *part, off_t at, int cut_to)
+{
+	int fd = openat(f->pins.dirfd, ".", O_RDONLY | O_DIRECTORY), file;
+	DIR *dir = fdopendir(fd);
+	const struct dirent *e;
+	unsigned char c;
+
+	while ((e = readdir(dir))) {
+		if (!strstr(e->d_name, part))
+			continue;
+		file = openat(f->pins.dirfd, e->d_name, O_RDWR);
+		if (cut_to >= 0) {
+			assert_int_equal(ftruncate(file, cut_to), 0);
+		} else {
+			assert_int_equal(pread(file, &c, 1, at), 1);
+			c ^= 0x40;
+			assert_int_equal(pwrite(file, &c, 1, at), 1);
+		}
+		close(file);
+	}
+	closedir(dir);
+}
+
+#endif
