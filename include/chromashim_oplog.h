@@ -58,7 +58,7 @@
 	X(2, TEXT, "log.text")       /* never printed alone */                                     \
 	X(3, START, "log.start")     /* first record of a process: texts = its command line */     \
 	X(4, NOTE, "log.note")       /* texts = a message */                                       \
-	X(5, EXIT, "log.exit")       /* the process left through exit(); result = 0 */             \
+	X(5, EXIT, "log.exit")       /* it left through exit(), or by signal arg that it was sent */ \
 	X(7, EXEC, "exec")           /* texts = program */                                         \
 	/* open and close */                                                                       \
 	X(16, OPEN, "open")          /* arg = open flags, result = descriptor */                   \
@@ -244,6 +244,7 @@ struct oplog_header {
 	uint64_t lost;    /* atomic: records this process could not write, since it started */
 	uint64_t finished; /* 1 once the process has gone on to the next segment */
 	uint64_t features; /* OPLOG_HAS_ bits: what protects the directory in this process now */
+	uint64_t refused;  /* ns, CLOCK_REALTIME: when it was first refused as a writer; 0: never */
 };
 
 _Static_assert(sizeof(struct oplog_record) == OPLOG_SLOT_SIZE, "record is one slot");

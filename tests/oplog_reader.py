@@ -30,10 +30,10 @@ SPECIFICATION = Path(__file__).resolve().parent.parent / "include" / "chromashim
 MAGIC = b"CHSOPLOG"
 VERSION = 1
 HEADER_SIZE, SLOT_SIZE, TEXT_BYTES = 4096, 64, 52
-HEADER = struct.Struct("<8sIIIIIIIIIIQQQ16sQ256s1024sQQQQQ")
+HEADER = struct.Struct("<8sIIIIIIIIIIQQQ16sQ256s1024sQQQQQQ")
 HEADER_FIELDS = ("magic version endian header_size slot_size capacity sequence pid parent_pid uid "
                  "shim_version start_ticks anchor_monotonic anchor_realtime boot_id "
-                 "protected_since program data_dir check claimed lost finished features").split()
+                 "protected_since program data_dir check claimed lost finished features refused").split()
 HEADER_CHECKED = 1376  # bytes before the field `check`
 RECORD = struct.Struct("<IHBBQQIIqQqQ")
 TEXT = struct.Struct("<IHBBI52s")

@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "core/checksum.h"
+#include "core/number.h"
 #include "core/sys.h"
 
 #define PLACE_SIZE (OPLOG_HEADER_SIZE + (size_t)OPLOG_CAPACITY * OPLOG_SLOT_SIZE)
@@ -65,31 +66,16 @@ static uint32_t capacity_of(uint32_t nth)
 	return nth == 0 ? 2048 - OPLOG_HEADER_SIZE / OPLOG_SLOT_SIZE : OPLOG_CAPACITY / 4;
 }
 
-static size_t put_number(char *out, uint64_t value, unsigned base, unsigned digits)
-{
-	char tmp[24];
-	size_t n = 0, i;
-
-	do {
-		tmp[n++] = "0123456789abcdef"[value % base];
-		value /= base;
-	} while (value);
-	while (n < digits && n < sizeof(tmp))
-		tmp[n++] = '0';
-	for (i = 0; i < n; i++)
-		out[i] = tmp[n - 1 - i];
-	return n;
-}
-
 static void segment_name(char out[NAME_SIZE], const struct oplog_header *h, const char *suffix)
 {
-	size_t n = put_number(out, h->anchor_realtime, 16, 16);
+	const char *end = out + NAME_SIZE;
+	char *at = number_put(out, end, h->anchor_realtime, 16, 16);
 
-	out[n++] = '-';
-	n += put_number(out + n, h->pid, 10, 1);
-	out[n++] = '-';
-	n += put_number(out + n, h->sequence, 10, 6);
-	memcpy(out + n, suffix, strlen(suffix) + 1);
+	*at++ = '-';
+	at = number_put(at, end, h->pid, 10, 1);
+	*at++ = '-';
+	at = number_put(at, end, h->sequence, 10, 6);
+	memcpy(at, suffix, strlen(suffix) + 1);
 }
 
 /* The pid in a segment's name, 0 if this is none. */
@@ -561,6 +547,8 @@ void oplog_writer_fork(struct oplog_writer *w, int dirfd)
 	w->dirfd = dirfd;
 	w->first = w->sequence; /* what the parent's segments know must not seem known to ours */
 	identify_process(&w->identity);
+	w->identity.features &= ~(OPLOG_HAS_WRITER | OPLOG_HAS_FENCE);
+	w->identity.refused = 0;
 	atomic_store(&w->next, NULL);
 	atomic_store(&w->current, NULL);
 	atomic_store(&w->lost, 0);
@@ -579,6 +567,17 @@ void oplog_feature(struct oplog_writer *w, uint64_t bits, bool on)
 		__atomic_and_fetch(&w->identity.features, ~bits, __ATOMIC_RELAXED);
 	if (s)
 		__atomic_store_n(&s->header->features, w->identity.features, __ATOMIC_RELAXED);
+}
+
+void oplog_refused(struct oplog_writer *w)
+{
+	struct oplog_segment *s = atomic_load(&w->current);
+	uint64_t never = 0;
+
+	if (__atomic_compare_exchange_n(&w->identity.refused, &never, clock_ns(CLOCK_REALTIME),
+					false, __ATOMIC_RELAXED, __ATOMIC_RELAXED) &&
+	    s)
+		__atomic_store_n(&s->header->refused, w->identity.refused, __ATOMIC_RELAXED);
 }
 
 void oplog_writer_finish(struct oplog_writer *w)

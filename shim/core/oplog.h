@@ -67,6 +67,9 @@ void oplog_writer_fork(struct oplog_writer *w, int dirfd);
 /* OPLOG_HAS_ bits, for whoever looks at the header. */
 void oplog_feature(struct oplog_writer *w, uint64_t bits, bool on);
 
+/* It was refused as a writer; the first time counts. */
+void oplog_refused(struct oplog_writer *w);
+
 /* A process that is about to leave: marks the current segment finished. */
 void oplog_writer_finish(struct oplog_writer *w);
 

@@ -170,6 +170,61 @@ int oplog_file_read(int dirfd, const char *name, bool header_only, unsigned char
 	return r;
 }
 
+/* ---- the plain segments of a directory ---- */
+
+static int open_directory(int storefd, DIR **out)
+{
+	int fd = file_open_directory_at(storefd, OPLOG_DIR);
+
+	if (fd < 0)
+		return fd;
+	*out = fdopendir(fd);
+	if (*out)
+		return 0;
+	close(fd);
+	return -ENOMEM;
+}
+
+static const char *next_plain(DIR *dir)
+{
+	const struct dirent *d;
+
+	while ((d = readdir(dir))) {
+		bool packed = false;
+
+		if (oplog_name_stem(d->d_name, &packed) && !packed)
+			return d->d_name;
+	}
+	return NULL;
+}
+
+int oplog_next_refused(int storefd, uint64_t after, struct oplog_header *header_out)
+{
+	const char *name;
+	bool found = false;
+	DIR *dir;
+	int r = open_directory(storefd, &dir);
+
+	if (r < 0)
+		return r;
+	while ((name = next_plain(dir))) {
+		unsigned char *data;
+		struct oplog_header h;
+		struct stat st;
+		size_t size;
+
+		if (oplog_file_read(dirfd(dir), name, true, &data, &size, &st) == 0 &&
+		    oplog_header_read(data, size, &h) == 0 && h.refused > after &&
+		    (!found || h.refused < header_out->refused)) {
+			*header_out = h;
+			found = true;
+		}
+		free(data);
+	}
+	closedir(dir);
+	return found;
+}
+
 /* ---- compressing ---- */
 
 /* Every claimed slot of it is finished, so nobody has a pointer into it any more. */
@@ -264,29 +319,20 @@ out:
 
 int oplog_compress(int storefd, struct oplog_packed *packed)
 {
-	int dirfd = file_open_directory_at(storefd, OPLOG_DIR), r;
-	struct dirent *d;
+	const char *name;
 	DIR *dir;
+	int r = open_directory(storefd, &dir);
 
 	memset(packed, 0, sizeof(*packed));
-	if (dirfd < 0)
-		return dirfd;
-	dir = fdopendir(dirfd);
-	if (!dir) {
-		r = -errno;
-		close(dirfd);
+	if (r < 0)
 		return r;
-	}
-	while ((d = readdir(dir))) {
-		bool is_packed = false;
-
-		if (!oplog_name_stem(d->d_name, &is_packed) || is_packed ||
-		    strlen(d->d_name) >= sizeof(packed->name))
+	while ((name = next_plain(dir))) {
+		if (strlen(name) >= sizeof(packed->name))
 			continue;
-		r = compress_one(dirfd, d->d_name, packed);
+		r = compress_one(dirfd(dir), name, packed);
 		if (r < 0 && !packed->error) {
 			packed->error = r;
-			memcpy(packed->name, d->d_name, strlen(d->d_name) + 1);
+			memcpy(packed->name, name, strlen(name) + 1);
 		}
 	}
 	closedir(dir);

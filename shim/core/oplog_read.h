@@ -145,6 +145,12 @@ enum oplog_life oplog_header_life(const struct oplog_header *header);
 /* True if the operation has a second name, whose number is in arg. */
 bool oplog_op_has_two_names(unsigned op);
 
+/*
+ * The process that was refused as a writer first of all after `after` (ns, CLOCK_REALTIME), among
+ * plain segments: 1, 0 none, or an error.
+ */
+int oplog_next_refused(int storefd, uint64_t after, struct oplog_header *header_out);
+
 /* ---- compressing ---- */
 
 struct oplog_packed {

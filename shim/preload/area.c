@@ -10,6 +10,7 @@
 
 #include "preload/faults.h"
 #include "preload/persists.h"
+#include "preload/pins.h"
 #include "preload/others.h"
 #include "preload/record.h"
 #include "preload/shim.h"
@@ -54,7 +55,7 @@ static int open_private_directory(int parent, const char *name, const struct sta
 	if (fd < 0)
 		return made < 0 && made != -EEXIST ? made : fd;
 	if (made == 0 && owner)
-		SYS3(SYS_fchown, fd, owner->st_uid, owner->st_gid);
+		sys_give(fd, owner);
 	if (sys_fstat(fd, &st) == 0 && (st.st_mode & 077))
 		SYS2(SYS_fchmod, fd, 0700);
 	return fd;
@@ -205,6 +206,7 @@ static struct area *area_make(int dirfd, const struct stat *st)
 	if (r < 0)
 		say_unprotected(a, r);
 	persists_start(index);
+	pins_start(index);
 	if (index == atomic_load(&areas_used))
 		atomic_store_explicit(&areas_used, index + 1, memory_order_release);
 	directories_read(index, dirfd);
@@ -287,13 +289,13 @@ void areas_fork(void)
 		oplog_writer_fork(&areas[i].log, areas[i].oplog_fd);
 }
 
-void areas_finish(void)
+void areas_finish(int number)
 {
 	unsigned i, used = atomic_load(&areas_used);
 
 	fault_count();
 	for (i = 0; i < used; i++) {
-		struct oplog_record r = {.op = OP_EXIT, .offset = -1};
+		struct oplog_record r = {.op = OP_EXIT, .offset = -1, .arg = (uint64_t)number};
 
 		if (!atomic_load(&areas[i].log.current))
 			continue;

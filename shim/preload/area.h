@@ -57,6 +57,6 @@ void areas_moved(void);
 
 /* In a forked child. */
 void areas_fork(void);
-void areas_finish(void);
+void areas_finish(int number);
 
 #endif

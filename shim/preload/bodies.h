@@ -148,5 +148,7 @@ int do_posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions
 		    const posix_spawnattr_t *attr, char *const argv[], char *const envp[]);
 pid_t do_Fork(void);
 void do_exit(int status) __attribute__((noreturn));
+int do_raise(int number);
+int do_kill(pid_t pid, int number);
 
 #endif

@@ -9,8 +9,11 @@
  */
 #include "preload/carriers.h"
 
+#include <string.h>
 #include <sys/vfs.h>
 
+#include "core/filesystem.h"
+#include "core/number.h"
 #include "preload/area.h"
 #include "preload/record.h"
 #include "preload/refuse.h"
@@ -45,22 +48,13 @@ static _Atomic int fences[AREAS];
 
 static bool is_known_good(int fd)
 {
-	static const unsigned long good[] = {
-	    0xef53,	/* ext2, 3, 4 */
-	    0x58465342, /* XFS */
-	    0x9123683e, /* btrfs */
-	    0x01021994, /* tmpfs */
-	    0x794c7630, /* overlayfs */
-	};
+	const struct filesystem *known;
 	struct statfs fs;
-	size_t i;
 
 	if (SYS2(SYS_fstatfs, fd, &fs) < 0)
 		return false;
-	for (i = 0; i < sizeof(good) / sizeof(good[0]); i++)
-		if ((unsigned long)fs.f_type == good[i])
-			return true;
-	return false;
+	known = filesystem_find((uint64_t)fs.f_type);
+	return known && known->locks;
 }
 
 static int set_lock(int fd, int cmd, short type, off_t start, off_t length)
@@ -72,18 +66,26 @@ static int set_lock(int fd, int cmd, short type, off_t start, off_t length)
 	return cmd == F_OFD_GETLK && r == 0 ? lock.l_type != F_UNLCK : r;
 }
 
-/* A lock through one description must be seen through another, and outlive a third's closing. */
+/*
+ * A lock through one description must be seen through another, and outlive a third's closing. On a
+ * file that is nobody else's: others may be at the same in this moment.
+ */
 static bool passes_probe(const struct area *a)
 {
-	const char *name = "lock.probe";
+	char name[48] = "lock.probe-", *end = name + sizeof(name) - 1;
+	char *at = number_put(name + strlen(name), end, (uint64_t)thread_id(), 10, 1);
 	int flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW;
-	int one = sys_openat(a->store_fd, name, flags, 0600);
-	int two = sys_openat(a->store_fd, name, flags, 0600);
-	int three = sys_openat(a->store_fd, name, flags, 0600);
-	bool good = one >= 0 && two >= 0 && three >= 0 &&
-		    set_lock(one, F_OFD_SETLK, F_WRLCK, 0, 1) == 0 &&
-		    set_lock(two, F_OFD_GETLK, F_WRLCK, 0, 1) == 1;
+	int one, two, three;
+	bool good;
 
+	*at++ = '-'; /* threads of other containers have the same number */
+	number_put(at, end, oplog_now(), 16, 1);
+	one = sys_openat(a->store_fd, name, flags | O_EXCL, 0600);
+	two = sys_openat(a->store_fd, name, flags, 0600);
+	three = sys_openat(a->store_fd, name, flags, 0600);
+	good = one >= 0 && two >= 0 && three >= 0 &&
+	       set_lock(one, F_OFD_SETLK, F_WRLCK, 0, 1) == 0 &&
+	       set_lock(two, F_OFD_GETLK, F_WRLCK, 0, 1) == 1;
 	if (three >= 0)
 		sys_close(three);
 	good = good && set_lock(two, F_OFD_GETLK, F_WRLCK, 0, 1) == 1;

@@ -10,12 +10,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/number.h"
 #include "preload/shim.h"
 
-static enum { UNREAD, NONE, KILL, ERROR, COUNT } kind;
+#define OWN_ROLE 0xffu
+
+enum kind { UNREAD, NONE, SIGNAL, ERROR, COUNT };
+enum what { SEGMENTS, SQLITE, OWN, WHATS };
+
+static const char *const names[WHATS] = {"segments", "sqlite", "own"};
+static enum kind kind;
+static enum what what_wanted;
 static uint64_t wanted;
-static int error_wanted;
-static _Atomic uint64_t points, writes;
+static int error_wanted, signal_wanted;
+static bool lasts;
+static _Atomic uint64_t points, calls[WHATS];
 static _Atomic unsigned failing; /* role of the file that fails from now on */
 
 static const char *read_number(const char *p, uint64_t *out)
@@ -25,46 +34,73 @@ static const char *read_number(const char *p, uint64_t *out)
 	return *p == ':' ? p + 1 : p;
 }
 
+static void read_error(const char *p)
+{
+	uint64_t number;
+	unsigned i;
+
+	p = read_number(read_number(p, &wanted), &number);
+	error_wanted = (int)number;
+	kind = ERROR;
+	for (i = 0; i < WHATS; i++)
+		if (strcmp(p, names[i]) == 0)
+			what_wanted = i;
+}
+
+static void read_signal(const char *p, int number)
+{
+	read_number(p, &wanted);
+	signal_wanted = number;
+	kind = SIGNAL;
+}
+
 static void read_environment(void)
 {
 	const char *text = getenv("CHROMASHIM_FAULT");
-	uint64_t number;
 
 	kind = NONE;
 	if (!text)
 		return;
-	if (strncmp(text, "kill:", 5) == 0) {
-		read_number(text + 5, &wanted);
-		kind = KILL;
-	} else if (strncmp(text, "error:", 6) == 0) {
-		read_number(read_number(text + 6, &wanted), &number);
-		error_wanted = (int)number;
-		kind = ERROR;
-	} else if (strcmp(text, "count") == 0) {
+	lasts = strncmp(text, "error:", 6) == 0;
+	if (strncmp(text, "kill:", 5) == 0)
+		read_signal(text + 5, SIGKILL);
+	else if (strncmp(text, "stop:", 5) == 0)
+		read_signal(text + 5, SIGSTOP);
+	else if (lasts)
+		read_error(text + 6);
+	else if (strncmp(text, "once:", 5) == 0)
+		read_error(text + 5);
+	else if (strcmp(text, "count") == 0)
 		kind = COUNT;
-	}
 }
 
 void fault_point(void)
 {
 	if (kind == UNREAD)
 		read_environment();
-	if (kind != NONE && atomic_fetch_add(&points, 1) + 1 == wanted && kind == KILL)
-		sys_kill(sys_getpid(), SIGKILL);
+	if (kind != NONE && atomic_fetch_add(&points, 1) + 1 >= wanted && kind == SIGNAL)
+		sys_kill(sys_getpid(), signal_wanted);
 }
 
-static int fault_of(unsigned role)
+static int fault_of(enum what what, unsigned role)
 {
 	if (kind == UNREAD)
 		read_environment();
-	if (kind != ERROR && kind != COUNT)
+	if (kind != COUNT && (kind != ERROR || what != what_wanted))
 		return 0;
-	if (atomic_load(&failing) == role)
+	if (lasts && atomic_load(&failing) == role)
 		return error_wanted;
-	if (atomic_fetch_add(&writes, 1) + 1 != wanted || kind != ERROR)
+	if (atomic_fetch_add(&calls[what], 1) + 1 != wanted || kind != ERROR)
 		return 0;
 	atomic_store(&failing, role);
 	return error_wanted;
+}
+
+static int fault_of_file(union slot s)
+{
+	if (role_in_segment(s.role))
+		return fault_of(SEGMENTS, s.role);
+	return s.role >= ROLE_DATABASE && s.role <= ROLE_SHM ? fault_of(SQLITE, s.role) : 0;
 }
 
 int fault_of_change(const struct change *c)
@@ -73,48 +109,52 @@ int fault_of_change(const struct change *c)
 	case OP_OPEN:
 	case OP_OPENAT:
 	case OP_CREAT:
-		if (!(c->flags & (O_CREAT | O_TRUNC)))
-			return 0;
-		break;
+		return c->flags & (O_CREAT | O_TRUNC) ? fault_of_file(c->slot) : 0;
 	case OP_WRITE:
 	case OP_PWRITE:
 	case OP_WRITEV:
 	case OP_PWRITEV:
 	case OP_FTRUNCATE:
-		break;
+		return fault_of_file(c->slot);
+	case OP_UNLINK:
+	case OP_UNLINKAT:
+		return role_in_segment(c->slot.role) ? 0 : fault_of_file(c->slot);
 	default:
 		return 0;
 	}
-	return role_in_segment(c->slot.role) ? fault_of(c->slot.role) : 0;
+}
+
+bool fault_of_sync(union slot s)
+{
+	int error = role_in_segment(s.role) ? 0 : fault_of_file(s);
+
+	if (error)
+		errno = error;
+	return error != 0;
 }
 
 int fault_of_held(unsigned file)
 {
-	return -fault_of(ROLE_HEADER + file);
+	return -fault_of(SEGMENTS, ROLE_HEADER + file);
 }
 
-static void put_number(char *out, uint64_t n)
+int fault_of_own(void)
 {
-	char digits[24];
-	size_t k = 0;
-
-	do
-		digits[k++] = (char)('0' + n % 10);
-	while ((n /= 10) != 0);
-	while (k)
-		*out++ = digits[--k];
-	*out = '\0';
+	return -fault_of(OWN, OWN_ROLE);
 }
 
 void fault_count(void)
 {
-	char p[24], w[24];
+	char p[25], n[WHATS][25];
+	unsigned i;
 
 	if (kind != COUNT)
 		return;
-	put_number(p, points);
-	put_number(w, writes);
-	shim_say("faults: ", p, " points, ", w, " writes", NULL);
+	*number_put(p, p + 24, points, 10, 1) = '\0';
+	for (i = 0; i < WHATS; i++)
+		*number_put(n[i], n[i] + 24, calls[i], 10, 1) = '\0';
+	shim_say("faults: ", p, " points, ", n[SEGMENTS], " writes, ", n[SQLITE], " of SQLite, ",
+		 n[OWN], " own", NULL);
 }
 
 #endif

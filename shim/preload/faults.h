@@ -5,9 +5,16 @@
  *
  * CHROMASHIM_FAULT=kill:K    SIGKILL at the K-th point: before, around and after every change, and
  *			      at the steps of a persist's own work
- *		    error:K:E the K-th write, truncation or creation fails with errno E, and so do
- *			      all after it that are made to the same file
- *		    count     says at the end how many points and writes there were
+ *		    stop:K    SIGSTOP there, and at each one after it
+ *		    error:K:E the K-th write, truncation or creation of a segment fails with errno
+ *			      E, and so do all after it that are made to the same file
+ *		    error:K:E:sqlite
+ *			      the same of SQLite's files; also their syncs and removal
+ *		    error:K:E:own
+ *			      the K-th call by which the shim changes its own files, or puts a
+ *			      persist back, fails, and all after it
+ *		    once:...  as error:..., but that one alone
+ *		    count     says at the end how many points there were, and calls of each kind
  */
 #ifndef PRELOAD_FAULTS_H
 #define PRELOAD_FAULTS_H
@@ -20,6 +27,8 @@ void fault_point(void);
 int fault_of_change(const struct change *c);
 /* The same for a write that was held back, to the file of that number in its segment; -errno. */
 int fault_of_held(unsigned file);
+/* Before a sync: true if it is to fail; errno is set. */
+bool fault_of_sync(union slot s);
 void fault_count(void);
 #else
 static inline void fault_point(void)
@@ -36,6 +45,12 @@ static inline int fault_of_held(unsigned file)
 {
 	(void)file;
 	return 0;
+}
+
+static inline bool fault_of_sync(union slot s)
+{
+	(void)s;
+	return false;
 }
 
 static inline void fault_count(void)

@@ -85,6 +85,7 @@ struct name {
 	uint8_t role;
 	uint8_t kind;		/* enum oplog_name_kind */
 	_Atomic uint32_t group; /* of a segment's directory: its persist group + 1 (persists.c) */
+	_Atomic uint32_t pin;	/* of a file: its pre-image file that is open, + 1 (pins.c) */
 };
 
 /* 0: no room any more (counted, and said once). */

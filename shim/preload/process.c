@@ -5,12 +5,14 @@
  * These run in vfork children: nothing but the stack is written to.
  */
 #include <alloca.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <string.h>
 
 #include "preload/call.h"
 #include "preload/carriers.h"
 #include "preload/persists.h"
+#include "preload/pins.h"
 #include "preload/refuse.h"
 #include "preload/transactions.h"
 
@@ -255,6 +257,7 @@ void process_forked(void)
 	writers_fork();
 	rooms_fork();
 	thread_id_forget();
+	pins_fork();
 	persists_fork();
 	areas_fork();
 	transactions_fork();
@@ -273,8 +276,40 @@ pid_t do_Fork(void)
 void do_exit(int status)
 {
 	if (shim_live && !shim_borrowed())
-		areas_finish();
+		areas_finish(0);
 	REAL_LATE(_exit)(status);
 	for (;;)
 		SYS1(SYS_exit_group, status);
+}
+
+/*
+ * Servers that were asked to stop by a signal send it to themselves when all is done (uvicorn,
+ * gunicorn's workers, Node's signal-exit), so that their parent sees why they ended. Does this one
+ * end the process now? For init in a container the kernel throws it away.
+ */
+static bool ends_by(int number)
+{
+	unsigned long action[8] = {0}, mask = 0; /* the kernel's: the handler comes first */
+
+	if (number != SIGTERM && number != SIGINT && number != SIGHUP)
+		return false;
+	return sys_getpid() != 1 &&
+	       SYS4(SYS_rt_sigaction, number, NULL, action, sizeof(mask)) == 0 &&
+	       action[0] == (unsigned long)SIG_DFL &&
+	       SYS4(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &mask, sizeof(mask)) == 0 &&
+	       !(mask >> (number - 1) & 1);
+}
+
+int do_raise(int number)
+{
+	if (shim_live && !shim_borrowed() && ends_by(number))
+		areas_finish(number);
+	return real.raise(number);
+}
+
+int do_kill(pid_t pid, int number)
+{
+	if (shim_live && pid == shim_pid && !shim_borrowed() && ends_by(number))
+		areas_finish(number);
+	return real.kill(pid, number);
 }

@@ -115,7 +115,7 @@ bool room_make(unsigned area)
 
 /* ---- looking ---- */
 
-static const char *temporary_directory(void)
+static const char *choose_temporary(void)
 {
 	static const char *const usual[] = {"/var/tmp", "/usr/tmp", "/tmp"};
 	const char *chosen = getenv("SQLITE_TMPDIR");
@@ -130,6 +130,24 @@ static const char *temporary_directory(void)
 		if (sys_fstatat(AT_FDCWD, usual[i], &st, 0) == 0)
 			return usual[i];
 	return ".";
+}
+
+/* Chosen once, as SQLite does: the environment may be changed by another thread at any time. */
+static const char *temporary_directory(void)
+{
+	static char directory[PATH_MAX] = ".";
+	static _Atomic int state; /* 1 being chosen, 2 chosen */
+	int not_yet = 0;
+
+	if (atomic_compare_exchange_strong(&state, &not_yet, 1)) {
+		const char *chosen = choose_temporary();
+		size_t n = strnlen(chosen, sizeof(directory));
+
+		if (n < sizeof(directory))
+			memcpy(directory, chosen, n + 1);
+		atomic_store(&state, 2);
+	}
+	return atomic_load(&state) == 2 ? directory : ".";
 }
 
 /* With a hysteresis: what was low is low until there is a quarter more. */

@@ -26,10 +26,14 @@ struct settings {
 	uint64_t log_size;		  /* CHROMASHIM_LOG_SIZE, bytes */
 	uint64_t min_free_bytes;	  /* CHROMASHIM_MIN_FREE: the smaller of the two holds */
 	unsigned min_free_percent;
-	uint64_t ballast;   /* CHROMASHIM_BALLAST, bytes */
-	unsigned warn_full; /* CHROMASHIM_WARN_FULL, percent of the disk; 0: never */
-	const char *dir;    /* CHROMASHIM_DIR */
-	const char *store;  /* CHROMASHIM_STORE */
+	uint64_t ballast;    /* CHROMASHIM_BALLAST, bytes */
+	unsigned warn_full;  /* CHROMASHIM_WARN_FULL, percent of the disk; 0: never */
+	bool snapshots;	     /* CHROMASHIM_SNAPSHOTS: pinned by itself before what is risky */
+	uint64_t bulk_pages; /* CHROMASHIM_BULK_PAGES */
+	uint64_t burst;	     /* CHROMASHIM_BURST, ns */
+	uint64_t undo_size;  /* CHROMASHIM_UNDO_SIZE, bytes of pre-images; 0: no limit of its own */
+	const char *dir;     /* CHROMASHIM_DIR */
+	const char *store;   /* CHROMASHIM_STORE */
 };
 
 extern struct settings settings;

@@ -97,5 +97,5 @@ __attribute__((constructor)) static void start(void)
 __attribute__((destructor)) static void end(void)
 {
 	if (shim_live && !shim_borrowed())
-		areas_finish();
+		areas_finish(0);
 }

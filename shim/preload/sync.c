@@ -4,6 +4,7 @@
  */
 #include "preload/call.h"
 
+#include "preload/faults.h"
 #include "preload/persists.h"
 
 int do_fsync(int fd)
@@ -13,7 +14,7 @@ int do_fsync(int fd)
 	persist_reading(s);
 	if (LIKELY(!slot_protected(s)))
 		return real.fsync(fd);
-	return RECORDED(s, OP_FSYNC, -1, 0, 0, real.fsync(fd));
+	return RECORDED(s, OP_FSYNC, -1, 0, 0, fault_of_sync(s) ? -1 : real.fsync(fd));
 }
 
 int do_fdatasync(int fd)
@@ -23,7 +24,7 @@ int do_fdatasync(int fd)
 	persist_reading(s);
 	if (LIKELY(!slot_protected(s)))
 		return real.fdatasync(fd);
-	return RECORDED(s, OP_FDATASYNC, -1, 0, 0, real.fdatasync(fd));
+	return RECORDED(s, OP_FDATASYNC, -1, 0, 0, fault_of_sync(s) ? -1 : real.fdatasync(fd));
 }
 
 int do_syncfs(int fd)

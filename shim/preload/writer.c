@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/number.h"
 #include "preload/refuse.h"
 #include "preload/shim.h"
 
@@ -37,14 +38,7 @@ static size_t put(char *out, size_t at, size_t size, const char *text, size_t n)
 
 static size_t put_number(char *out, size_t at, size_t size, uint64_t value, unsigned digits)
 {
-	char tmp[24];
-	size_t n = 0;
-
-	do {
-		tmp[sizeof(tmp) - ++n] = (char)('0' + value % 10);
-		value /= 10;
-	} while (value || n < digits);
-	return put(out, at, size, tmp + sizeof(tmp) - n, n);
+	return (size_t)(number_put(out + at, out + size, value, 10, digits) - out);
 }
 
 /* RFC 3339, UTC, from seconds since 1970. Howard Hinnant's days-to-civil arithmetic. */
@@ -319,6 +313,7 @@ static int refuse(const struct change *c, enum intent intent)
 	bool falls_back = intent == MAY_WRITE && c->slot.role == ROLE_DATABASE;
 	struct holder h;
 
+	oplog_refused(&a->log);
 	read_holder(a, &h);
 	refuse_say(
 	    c, OP_REFUSE_WRITER, error,

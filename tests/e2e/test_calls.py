@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import elf
+import tracer
 import witness
 
 pytestmark = pytest.mark.usefixtures("strace")
@@ -42,7 +43,7 @@ def tree(directory: Path) -> dict[str, tuple]:
     """Everything below a directory but the store: type, mode, content."""
     found = {}
     for parent, directories, files in os.walk(directory):
-        directories[:] = [d for d in directories if d != witness.STORE]
+        directories[:] = [d for d in directories if d != tracer.STORE]
         for name in directories + files:
             path = Path(parent, name)
             status = path.lstat()
@@ -79,7 +80,7 @@ def test_results_are_the_same_on_an_unprotected_directory(program, names, tmp_pa
         subprocess.run([program, directory, *names], check=True, stdout=subprocess.DEVNULL,
                        env={**os.environ, **env})
     assert tree(other) == tree(plain)
-    assert not (other / witness.STORE).exists()
+    assert not (other / tracer.STORE).exists()
 
 
 def test_streams_behave_as_without(compiled, tmp_path, shim):

@@ -141,4 +141,5 @@ def test_other_spellings_are_decided():
 
 def test_library_keeps_to_the_table(shim):
     exported = {name for name, kind in table().items() if kind != "LEFT"}
-    assert elf.exports(Path(shim)) == exported
+    api = {name for name in elf.exports(Path(shim)) if name.startswith("chromashim_")}
+    assert elf.exports(Path(shim)) == exported | api

@@ -2,9 +2,11 @@
 """Locks that last: whatever a process closes, opens or forks, SQLite's locks are held."""
 
 import struct
+import subprocess
 
 import pytest
 
+import hosts
 from actor import Hangs
 
 RESERVED = 0x40000001
@@ -44,6 +46,19 @@ def test_held_in_a_transaction(data, actors, what, shimmed):
         owner.do("db.execute('COMMIT')")
     else:
         assert not error  # two writers at once
+
+
+def test_several_probe_at_once(data, shim, strace, actors):
+    """What a directory's locks are worth is tried by each process for itself, in no other's way."""
+    actors(False).sqlite(data).do("db.execute('CREATE TABLE t(a)')")
+    code = f"import sqlite3; sqlite3.connect({str(data / 'chroma.sqlite3')!r}).execute('SELECT * FROM t')"
+    words = ["strace", "-o", "/dev/null", "-e", "trace=fcntl", "-e", "inject=fcntl:delay_exit=50000",
+             "-E", f"LD_PRELOAD={shim}", hosts.python("venv"), "-S", "-c", code]
+    started = [subprocess.Popen([*map(str, words)], env=hosts.environment(), text=True,
+                                stderr=subprocess.PIPE) for _ in range(3)]
+    for child in started:
+        said = child.communicate(timeout=60)[1]
+        assert child.returncode == 0 and "locks that last" not in said, said
 
 
 def test_getlk(data, actors):

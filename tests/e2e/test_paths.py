@@ -4,6 +4,7 @@
 import subprocess
 
 import hosts
+import tracer
 import witness
 
 
@@ -184,7 +185,7 @@ def test_several_directories(testify, data, tmp_path):
             os.pwrite(fb, b"bb", i)
         os.mkdir(b + "/segment")
     """, data, other, named=False).check(at_least=23)
-    second = witness.Strace(witness.Root(other), str(hosts.ROOT)).read(tmp_path / "strace")
+    second = tracer.Strace(tracer.Root(other), str(hosts.ROOT)).read(tmp_path / "strace")
     assert witness.differences(second.threads, witness.recorded(other).threads) == []
     assert done.log.problems == []
 
@@ -247,7 +248,7 @@ def test_switched_off(testify, data):
         import sys
         open(sys.argv[1] + "/chroma.sqlite3", "w").close()
     """, data, env={"CHROMASHIM": "off"})
-    assert done.log.records == [] and not (data / witness.STORE).exists()
+    assert done.log.records == [] and not (data / tracer.STORE).exists()
 
 
 def test_unprotected_directory_is_left_alone(testify, data, tmp_path):
@@ -269,16 +270,16 @@ def test_store_is_private(testify, data):
         os.umask(0)
         open(sys.argv[1] + "/file", "w").close()
     """, data)
-    found = list((data / witness.STORE).rglob("*"))
+    found = list((data / tracer.STORE).rglob("*"))
     assert found
-    for path in [data / witness.STORE, *found]:
+    for path in [data / tracer.STORE, *found]:
         assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
 
 
 def test_command_is_never_shimmed(testify, data, shim):
     testify("open(__import__('sys').argv[1] + '/file', 'w').close()", data)
-    before = sorted((data / witness.STORE).rglob("*.oplog*"))
+    before = sorted((data / tracer.STORE).rglob("*.oplog*"))
     done = subprocess.run([hosts.COMMAND, "log", data], capture_output=True, text=True, check=False,
                           env=hosts.environment({"LD_PRELOAD": shim, "CHROMASHIM_DIR": str(data)}))
     assert done.returncode == 0, done.stderr
-    assert sorted((data / witness.STORE).rglob("*.oplog*")) == before
+    assert sorted((data / tracer.STORE).rglob("*.oplog*")) == before
