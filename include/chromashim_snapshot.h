@@ -36,7 +36,9 @@
  *
  * States. complete: all chunks are there, nobody looked at the content. verified: it was restored
  * to a scratch place, opened, and found without damage. broken: `trouble` says what is wrong; what
- * is there can still be restored. pinned and hydrating are reserved: chunks may be missing.
+ * is there can still be restored. hydrating: what a pin of that number holds (chromashim_pin.h) is
+ * being copied; files may be missing, and of the one under way there is only the beginning. pinned:
+ * never in a manifest; what a pin is of which there is none yet.
  */
 #ifndef CHROMASHIM_SNAPSHOT_H
 #define CHROMASHIM_SNAPSHOT_H
@@ -76,7 +78,7 @@ struct snapshot_header {
 	uint32_t change_counter;
 	uint32_t schema_cookie;
 	uint32_t migrations[3]; /* applied: embeddings_queue, metadb, sysdb */
-	uint32_t zero;
+	uint32_t progress; /* percent, of one that is hydrating; else 0 */
 };
 
 struct snapshot_chunk {

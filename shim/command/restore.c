@@ -6,18 +6,15 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "command/elsewhere.h"
 #include "command/snapshots.h"
 #include "command/terminal.h"
-#include "core/fileio.h"
-#include "core/tree.h"
 
 const char restore_usage[] =
     "Usage: chromashim restore --to=ID [-o OUT] [OPTION]... [DIR]\n"
@@ -31,6 +28,7 @@ const char restore_usage[] =
     "  -n, --dry-run     only say what would change\n"
     "  -y, --yes         do not ask\n"
     "  -f, --force       also if a check finds damage in the result\n"
+    "      --utc         times in UTC\n"
     "  -q, --quiet       no progress, no summary\n"
     "\n"
     "Without -o it is done in place, when no process has the directory open. What is there now is\n"
@@ -93,105 +91,33 @@ static int look_at(const struct restoring *x, int dirfd)
 
 /* ---- elsewhere ---- */
 
-static int fail_output(const struct restoring *x, int r, const char *what)
-{
-	return fail(exit_code_of(r), r, "Give a directory that does not exist yet, or is empty.",
-		    "%s '%s'", what, x->out);
-}
-
-static void remove_built(const struct restoring *x, int dirfd)
-{
-	uint32_t i;
-
-	for (i = 0; i < x->m->file_count; i++) {
-		char name[64];
-		size_t n = strcspn(x->m->files[i].path, "/");
-
-		snprintf(name, sizeof(name), "%.*s", (int)n, x->m->files[i].path);
-		tree_remove(dirfd, name);
-	}
-}
-
-/* Into a directory that is there already, and empty. */
-static int fill(struct restoring *x, int dirfd)
-{
-	int status = build(x, dirfd, NULL), found;
-
-	if (status == 0) {
-		found = look_at(x, dirfd);
-		if (found == 0 || found == EXIT_WARNINGS)
-			return found;
-		status = found;
-	}
-	remove_built(x, dirfd);
-	return status;
-}
-
-/* Under another name beside it, so that OUT is there only when it is whole. */
-static int make(struct restoring *x, int parent, const char *name)
-{
-	char temporary[300];
-	int dirfd, r, status;
-
-	snprintf(temporary, sizeof(temporary), ".%.250s.chromashim-partial", name);
-	r = tree_remove(parent, temporary);
-	if (r == 0 && mkdirat(parent, temporary, 0777) < 0)
-		r = -errno;
-	dirfd = r < 0 ? r : file_open_directory_at(parent, temporary);
-	if (dirfd < 0)
-		return fail_output(x, dirfd, "cannot make the directory");
-	status = fill(x, dirfd);
-	close(dirfd);
-	if ((status == 0 || status == EXIT_WARNINGS) &&
-	    renameat(parent, temporary, parent, name) < 0)
-		status = fail_output(x, -errno, "cannot make the directory");
-	if (status == 0 || status == EXIT_WARNINGS)
-		tree_sync(parent);
-	else
-		tree_remove(parent, temporary);
-	return status;
-}
-
 static int restore_elsewhere(struct restoring *x)
 {
-	int fd = open(x->out, O_RDONLY | O_DIRECTORY | O_CLOEXEC), parent, status;
-	char *for_dir, *for_name;
+	struct elsewhere out;
+	int status = elsewhere_open(&out, x->out), found, closed;
 
-	if (fd >= 0) {
-		status = tree_is_empty(fd) == 1 ? fill(x, fd)
-						: fail_output(x, -ENOTEMPTY, "cannot restore to");
-		close(fd);
+	if (status)
 		return status;
-	}
-	if (errno != ENOENT)
-		return fail_output(x, -errno, "cannot restore to");
-	for_dir = strdup(x->out);
-	for_name = strdup(x->out);
-	parent =
-	    for_dir && for_name ? open(dirname(for_dir), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-	status = parent < 0 ? fail_output(x, -errno, "cannot make the directory")
-			    : make(x, parent, basename(for_name));
-	if (parent >= 0)
-		close(parent);
-	free(for_dir);
-	free(for_name);
-	return status;
+	status = build(x, out.fd, NULL);
+	found = status == 0 ? look_at(x, out.fd) : status;
+	closed = elsewhere_close(&out, found == 0 || found == EXIT_WARNINGS);
+	return closed ? closed : found;
 }
 
 /* ---- in place ---- */
 
-static int refuse_if_open(const struct target *t)
+static const char stop_it[] = "Stop Chroma first, or restore to another directory with -o.";
+
+int snapshots_refuse_if_open(const struct target *t, const char *todo)
 {
 	char name[256];
 	int pid = snapshots_find_process(t, name, sizeof(name));
 
 	if (pid > 0)
-		return fail(EXIT_IN_THE_WAY, 0,
-			    "Stop it first, or restore to another directory with -o.",
-			    "process %d (%s) has '%s' open", pid, name, t->dir);
+		return fail(EXIT_IN_THE_WAY, 0, todo, "process %d (%s) has '%s' open", pid, name,
+			    t->dir);
 	if (pid < 0)
-		return fail(EXIT_IN_THE_WAY, 0,
-			    "Stop Chroma first, or restore to another directory with -o.",
+		return fail(EXIT_IN_THE_WAY, 0, todo,
 			    "a process that may not be looked into has '%s' open", t->dir);
 	return 0;
 }
@@ -262,7 +188,7 @@ static int restore_in_place(struct restoring *x)
 	struct stat owner;
 	uint64_t kept;
 
-	status = refuse_if_open(&x->s.target);
+	status = snapshots_refuse_if_open(&x->s.target, stop_it);
 	if (status == 0)
 		status = refuse_other_device(x);
 	if (status == 0)
@@ -287,7 +213,7 @@ static int restore_in_place(struct restoring *x)
 		return found;
 	}
 	/* Checking took its time. */
-	status = refuse_if_open(&x->s.target);
+	status = snapshots_refuse_if_open(&x->s.target, stop_it);
 	if (status)
 		restore_abandon(storefd);
 	else
@@ -303,18 +229,19 @@ void restore_end_pending(const struct target *t)
 	struct snapshot_store store;
 	int r;
 
-	if (t->storefd < 0 || !restore_is_pending(t->storefd))
+	if (t->storefd < 0 || faccessat(t->storefd, RESTORE_DIR, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
 		return;
 	r = snapshot_store_open(&store, t->storefd, SNAPSHOT_CHANGE, 0);
 	if (r == -EBUSY) /* it is being done */
 		return;
 	if (r == 0) {
 		r = restore_resume(&how);
+		restore_abandon(t->storefd); /* a copy that was not exchanged yet */
 		snapshot_store_close(&store);
 	}
 	if (r == 1)
 		warn("a restore of '%s' that had been cut off is now done", t->dir);
-	else if (r < 0)
+	else if (r < 0 && restore_is_pending(t->storefd))
 		warn("a restore of '%s' was cut off, and cannot be ended: %s\n"
 		     "  Make the directory and its store writable, and run this again.",
 		     t->dir, strerror(-r));
@@ -351,8 +278,14 @@ static int restore(struct restoring *x, const char *to)
 	x->m = &x->s.list[at];
 	if (x->flags.dry) {
 		print_plan(x);
-		return x->out ? EXIT_DONE : refuse_if_open(&x->s.target);
+		return x->out ? EXIT_DONE : snapshots_refuse_if_open(&x->s.target, stop_it);
 	}
+	/* In place, the files are exchanged that all pins rest on. */
+	status = snapshots_settle(&x->s, at, &x->flags);
+	if (status == 0 && !x->out)
+		status = snapshots_settle_all(&x->s, &x->flags);
+	if (status)
+		return status;
 	if (x->m->header.state == SNAPSHOT_COMPLETE && !x->flags.quiet)
 		warn("snapshot %" PRIu64 " was not verified yet; it is checked now",
 		     x->m->header.id);

@@ -8,9 +8,13 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "command/json.h"
+#include "command/guard_settings.h"
 #include "command/snapshots.h"
 #include "command/terminal.h"
+#include "core/json.h"
+#include "core/pin_outside.h"
+
+#define PIN_WAIT UINT64_C(30000000000) /* ns, for the database's lock */
 
 const char snapshot_usage[] =
     "Usage: chromashim snapshot VERB [OPTION]... [DIR]\n"
@@ -22,6 +26,8 @@ const char snapshot_usage[] =
     "  create [DIR]          take one and verify it\n"
     "      -d, --description=TEXT   say what for\n"
     "          --no-verify          only take it; its state is then `complete`\n"
+    "          --no-wait            only pin it, which takes a moment; `chromashim guard` copies\n"
+    "                               and verifies it\n"
     "  list [DIR]            all, with the bytes that only they use\n"
     "  show ID [DIR]         its collections, records and files\n"
     "  diff A..B [DIR]       what changed from A to B\n"
@@ -43,12 +49,17 @@ const char snapshot_usage[] =
     "      --json     one JSON value instead of text\n"
     "      --utc      times in UTC\n"
     "  -n, --dry-run  only say what would be done\n"
+    "      --all      verify each of them\n"
+    "  -f, --force    delete it although it is held, or the last verified one\n"
     "  -y, --yes      do not ask\n"
     "  -q, --quiet    no progress, no summary\n"
     "  -v, --verbose  also why each one is kept\n"
     "\n"
-    "States: complete (all there), verified (restored for a try, opened, and checked), broken\n"
-    "(with the reason). Exit status: 0 done, 1 failed, 2 usage, 3 taken but not verified, 10 no\n"
+    "While a backend runs under the shim, a snapshot is pinned first: it holds what there is now,\n"
+    "and is copied while the backend goes on. `list` then says pinned, or hydrating and how far.\n"
+    "Other states: complete (all there), verified (restored for a try, opened, and checked),\n"
+    "broken (with the reason). Exit status: 0 done, 1 failed, 2 usage, 3 taken but not verified, "
+    "10 no\n"
     "snapshots, 11 busy, 12 no such snapshot, 13 no space.\n";
 
 static void print_taken(const struct manifest *m, const struct snapshots *s,
@@ -99,13 +110,19 @@ static int take(struct snapshots *s, const struct snapshot_options *options, str
 	return snapshot_take(&s->store, &again, m, t);
 }
 
-static int create(struct snapshots *s, const char *description, bool verify,
-		  const struct snapshot_flags *flags)
+struct creation {
+	const char *dir, *description;
+	bool verify, wait;
+	struct snapshot_flags flags;
+};
+
+int snapshots_create(struct snapshots *s, const char *reason, const char *description, bool verify,
+		     const struct snapshot_flags *flags, uint64_t *id_out)
 {
 	struct progress p;
 	struct snapshot_options options = {.path = s->target.dir,
 					   .dirfd = s->target.dirfd,
-					   .reason = "manual",
+					   .reason = reason,
 					   .description = description,
 					   .progress = progress_step,
 					   .context = &p};
@@ -130,37 +147,112 @@ static int create(struct snapshots *s, const char *description, bool verify,
 	}
 	if (r == 0)
 		print_taken(&m, s, flags);
+	*id_out = r == 0 ? m.header.id : 0;
 	manifest_free(&m);
+	return status;
+}
+
+/* Pins it where a backend runs under the shim. -ENOTSUP: it has to be copied now. */
+static int pin(const struct creation *c, uint64_t *id_out, struct snapshot_trouble *t,
+	       struct snapshots *s)
+{
+	struct pin_outside_options options = {
+	    .reason = "manual", .description = c->description, .wait = PIN_WAIT};
+	struct guard_settings settings;
+	struct pins pins;
+	int r, status = target_open(&s->target, c->dir, false);
+
+	if (status)
+		return status;
+	options.path = s->target.dir;
+	options.dirfd = s->target.dirfd;
+	options.storefd = s->target.storefd;
+	guard_settings_read(&settings, s->target.storefd);
+	options.limit = settings.undo_size;
+	guard_settings_free(&settings);
+	r = s->target.storefd < 0 ? -ENOTSUP : pins_open(&pins, s->target.storefd, false);
+	if (r == 0) {
+		r = pin_outside(&pins, &options, id_out, t);
+		pins_close(&pins);
+	} else {
+		r = -ENOTSUP;
+	}
+	if (r < 0 && r != -ENOTSUP)
+		status = snapshots_fail(s, r, t, "cannot pin a snapshot of");
+	else
+		status = r;
+	target_close(&s->target);
+	return status;
+}
+
+static int copy_pinned(struct snapshots *s, const struct creation *c, uint64_t id)
+{
+	int status = EXIT_DONE;
+	size_t i;
+
+	for (i = 0; i < s->count && s->list[i].header.id != id; i++)
+		;
+	if (i == s->count)
+		return fail(EXIT_FAILED, 0, "Take another one.",
+			    "snapshot %" PRIu64 " was removed meanwhile", id);
+	if (c->wait) {
+		status = snapshots_settle(s, (long)i, &c->flags);
+		if (status == 0 && c->verify && s->list[i].header.state != SNAPSHOT_VERIFIED)
+			status = snapshots_verify(s, &s->list[i], &c->flags) == EXIT_DONE
+				     ? EXIT_DONE
+				     : EXIT_WARNINGS;
+	}
+	if (status == EXIT_DONE || status == EXIT_WARNINGS)
+		print_taken(&s->list[i], s, &c->flags);
+	return status;
+}
+
+static int create(const struct creation *c)
+{
+	struct snapshot_trouble t = {{0}, {0}};
+	struct snapshots s = {.count = 0};
+	uint64_t id = 0;
+	int status = pin(c, &id, &t, &s);
+
+	if (status != 0 && status != -ENOTSUP)
+		return status;
+	status = snapshots_open(&s, c->dir, id && !c->wait ? SNAPSHOT_LOOK : SNAPSHOT_CHANGE, !id);
+	if (status)
+		return status;
+	status = id ? copy_pinned(&s, c, id)
+		    : snapshots_create(&s, "manual", c->description, c->verify, &c->flags, &id);
+	snapshots_close(&s);
 	return status;
 }
 
 static int command_create(int argc, char **argv)
 {
-	enum { NO_VERIFY = 256, JSON };
+	enum { NO_VERIFY = 256, NO_WAIT, JSON };
 	static const struct option options[] = {{"description", required_argument, NULL, 'd'},
 						{"no-verify", no_argument, NULL, NO_VERIFY},
+						{"no-wait", no_argument, NULL, NO_WAIT},
 						{"json", no_argument, NULL, JSON},
 						{"quiet", no_argument, NULL, 'q'},
 						{NULL, 0, NULL, 0}};
-	struct snapshot_flags flags = {0};
-	const char *description = NULL;
-	struct snapshots s;
-	bool verify = true;
-	int option, status;
+	struct creation c = {.verify = true, .wait = true};
+	int option;
 
 	while ((option = getopt_long(argc, argv, "d:q", options, NULL)) != -1) {
 		switch (option) {
 		case 'd':
-			description = optarg;
+			c.description = optarg;
 			break;
 		case NO_VERIFY:
-			verify = false;
+			c.verify = false;
+			break;
+		case NO_WAIT:
+			c.wait = false;
 			break;
 		case JSON:
-			flags.json = true;
+			c.flags.json = true;
 			break;
 		case 'q':
-			flags.quiet = true;
+			c.flags.quiet = true;
 			break;
 		default:
 			return fail_usage("snapshot");
@@ -170,12 +262,8 @@ static int command_create(int argc, char **argv)
 		warn("snapshot create takes one directory");
 		return fail_usage("snapshot");
 	}
-	status = snapshots_open(&s, argv[optind], SNAPSHOT_CHANGE, true);
-	if (status)
-		return status;
-	status = create(&s, description, verify, &flags);
-	snapshots_close(&s);
-	return status;
+	c.dir = argv[optind];
+	return create(&c);
 }
 
 int command_snapshot(int argc, char **argv)
@@ -201,10 +289,6 @@ int command_snapshot(int argc, char **argv)
 			continue;
 		argv[1] = argv[0]; /* getopt names the program in its messages */
 		return verbs[i].run(argc - 1, argv + 1);
-	}
-	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
-		fputs(snapshot_usage, stdout);
-		return EXIT_DONE;
 	}
 	warn(argc > 1 ? "snapshot has no verb '%s'" : "snapshot needs a verb%s",
 	     argc > 1 ? argv[1] : "");

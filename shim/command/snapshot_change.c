@@ -84,6 +84,9 @@ static int change_hold(struct snapshots *s, const char *spec, const char *tag, b
 	if (at < 0)
 		return EXIT_NOT_FOUND;
 	m = &s->list[at];
+	r = snapshots_settle(s, at, &(struct snapshot_flags){0});
+	if (r)
+		return r;
 	if (m->header.magic != SNAPSHOT_MAGIC)
 		return fail(EXIT_FAILED, 0, "Only `chromashim snapshot delete` is possible.",
 			    "snapshot %" PRIu64 ": %s", m->header.id, m->trouble);
@@ -179,7 +182,7 @@ static int delete_chosen(struct snapshots *s, const bool *chosen,
 			continue;
 		count++;
 		if (!flags->dry)
-			r = snapshot_remove(&s->store, s->list[i].header.id);
+			r = snapshots_remove(s, i);
 	}
 	if (r == 0 && !flags->dry)
 		r = snapshot_collect(&s->store, false, &freed);

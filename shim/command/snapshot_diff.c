@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "command/json.h"
 #include "command/snapshots.h"
 #include "command/terminal.h"
+#include "core/json.h"
 
 struct diff {
 	const struct manifest *a, *b;
@@ -98,12 +98,13 @@ static void diff_files(struct diff *d)
 	}
 }
 
-static int diff(const struct snapshots *s, char *range, bool as_json)
+static int diff(struct snapshots *s, char *range, bool as_json)
 {
 	struct json j = {.out = stdout};
 	struct diff d = {.json = as_json ? &j : NULL};
 	char *second = strstr(range, "..");
 	long a, b;
+	int status;
 
 	*second = '\0';
 	second += 2;
@@ -111,6 +112,11 @@ static int diff(const struct snapshots *s, char *range, bool as_json)
 	b = a < 0 ? -1 : snapshots_find(s, *second ? second : "latest");
 	if (a < 0 || b < 0)
 		return EXIT_NOT_FOUND;
+	status = snapshots_settle(s, a, &(struct snapshot_flags){0});
+	if (status == 0)
+		status = snapshots_settle(s, b, &(struct snapshot_flags){0});
+	if (status)
+		return status;
 	d.a = &s->list[a];
 	d.b = &s->list[b];
 	if (d.a->header.magic != SNAPSHOT_MAGIC || d.b->header.magic != SNAPSHOT_MAGIC)

@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "command/json.h"
 #include "command/snapshots.h"
 #include "command/terminal.h"
+#include "core/json.h"
 
 static void put_text(struct json *j, const char *key, const char *value)
 {
@@ -47,6 +47,11 @@ static void json_members(struct json *j, const struct manifest *m, uint64_t used
 	put_number(j, "id", m->header.id);
 	put_time(j, "time", m->header.time);
 	put_text(j, "state", snapshot_state_name(m->header.state));
+	json_key(j, "progress");
+	if (m->header.state == SNAPSHOT_HYDRATING)
+		json_uint(j, m->header.progress);
+	else
+		json_null(j);
 	put_text(j, "trouble", m->trouble);
 	put_text(j, "reason", m->reason);
 	put_text(j, "description", m->description);
@@ -96,7 +101,7 @@ static void join_tags(char *out, size_t room, const struct manifest *m)
 
 static void text_line(const struct manifest *m, uint64_t used, bool utc)
 {
-	char time[40] = "-", size[24], exclusive[24], held[256], text[512];
+	char time[40] = "-", size[24], exclusive[24], held[256], text[512], state[32];
 	bool broken = m->header.state == SNAPSHOT_BROKEN;
 	int width = terminal_width();
 
@@ -107,9 +112,9 @@ static void text_line(const struct manifest *m, uint64_t used, bool utc)
 	join_tags(text, sizeof(text), m);
 	terminal_fit(held, sizeof(held), text, 16);
 	terminal_fit(text, sizeof(text), broken && m->trouble[0] ? m->trouble : m->description,
-		     width > 84 ? (size_t)width - 84 : 0);
-	printf("%4" PRIu64 "  %-20s %s%-9s%s %-10s %10s %10s  %-8s %s\n", m->header.id, time,
-	       terminal_colour(colour_of(m)), snapshot_state_name(m->header.state),
+		     width > 89 ? (size_t)width - 89 : 0);
+	printf("%4" PRIu64 "  %-20s %s%-14s%s %-10s %10s %10s  %-8s %s\n", m->header.id, time,
+	       terminal_colour(colour_of(m)), snapshots_state(m, state, sizeof(state)),
 	       terminal_colour(COLOUR_PLAIN), m->reason[0] ? m->reason : "-",
 	       format_bytes(size, sizeof(size), manifest_total_size(m)),
 	       format_bytes(exclusive, sizeof(exclusive), used), held, text);
@@ -122,7 +127,7 @@ static void text_list(const struct snapshots *s, const uint64_t *used, uint64_t 
 	size_t i;
 
 	if (!flags->quiet)
-		printf("%s%4s  %-20s %-9s %-10s %10s %10s  %-8s %s%s\n",
+		printf("%s%4s  %-20s %-14s %-10s %10s %10s  %-8s %s%s\n",
 		       terminal_colour(COLOUR_BOLD), "ID", "TIME", "STATE", "REASON", "SIZE",
 		       "USED", "HELD", "DESCRIPTION", terminal_colour(COLOUR_PLAIN));
 	for (i = 0; i < s->count && !terminal_is_gone(); i++)
@@ -226,7 +231,7 @@ static void text_show(const struct manifest *m, uint64_t used, bool utc)
 	printf("snapshot     %" PRIu64 "\n", m->header.id);
 	put_line("taken", format_time(text, sizeof(text), m->header.time, utc));
 	printf("state        %s%s%s\n", terminal_colour(colour_of(m)),
-	       snapshot_state_name(m->header.state), terminal_colour(COLOUR_PLAIN));
+	       snapshots_state(m, size, sizeof(size)), terminal_colour(COLOUR_PLAIN));
 	if (m->header.verified)
 		put_line("checked", format_time(text, sizeof(text), m->header.verified, utc));
 	if (m->trouble[0])

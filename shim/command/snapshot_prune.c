@@ -10,17 +10,17 @@
 #include <string.h>
 #include <time.h>
 
-#include "command/json.h"
 #include "command/snapshots.h"
 #include "command/terminal.h"
+#include "core/json.h"
 #include "core/retention.h"
 #include "core/tree.h"
 
 struct prune {
-	struct snapshots s;
+	struct snapshots *s;
 	struct snapshot_flags flags;
-	struct retention_policy policy;
-	uint64_t max_space, min_free; /* 0: none */
+	struct prune_rules rules;
+	bool is_short;
 	struct retention_item *items;
 	bool *gone;
 	uint64_t *used;
@@ -34,29 +34,30 @@ static void apply_rules(struct prune *p)
 	size_t i;
 
 	clock_gettime(CLOCK_REALTIME, &now);
-	p->policy.now = (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
-	for (i = 0; i < p->s.count; i++) {
-		const struct manifest *m = &p->s.list[i];
+	p->rules.policy.now = (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+	for (i = 0; i < p->s->count; i++) {
+		const struct manifest *m = &p->s->list[i];
 
 		p->items[i] = (struct retention_item){
 		    .time = m->header.time,
 		    .held = m->tag_count > 0,
 		    .verified = m->header.state == SNAPSHOT_VERIFIED,
 		    .broken = m->header.state == SNAPSHOT_BROKEN,
+		    .by_hand = !strcmp(m->reason, "manual"),
 		};
 	}
-	retention_apply(&p->policy, p->items, p->s.count);
-	for (i = 0; i < p->s.count; i++)
+	retention_apply(&p->rules.policy, p->items, p->s->count);
+	for (i = 0; i < p->s->count; i++)
 		p->gone[i] = p->items[i].reasons == 0;
 }
 
 static bool exceeds(const struct prune *p, uint64_t before, uint64_t after)
 {
-	uint64_t room = tree_room(p->s.target.storefd), freed = before - after;
+	uint64_t room = tree_room(p->s->target.storefd), freed = before - after;
 
-	if (p->max_space && after > p->max_space)
+	if (p->rules.max_space && after > p->rules.max_space)
 		return true;
-	return p->min_free && room != UINT64_MAX && room + freed < p->min_free;
+	return p->rules.min_free && room != UINT64_MAX && room + freed < p->rules.min_free;
 }
 
 /* The oldest go until the limits are kept; what is held or the last verified one stays. */
@@ -64,19 +65,18 @@ static int apply_limits(struct prune *p)
 {
 	uint64_t before, after;
 	size_t i;
-	int r = snapshot_sizes(&p->s.store, p->s.list, p->s.count, NULL, p->used, &before);
+	int r = snapshot_sizes(&p->s->store, p->s->list, p->s->count, NULL, p->used, &before);
 
-	for (i = 0; r == 0 && (p->max_space || p->min_free);) {
-		r = snapshot_sizes(&p->s.store, p->s.list, p->s.count, p->gone, p->used, &after);
+	for (i = 0; r == 0 && (p->rules.max_space || p->rules.min_free);) {
+		r = snapshot_sizes(&p->s->store, p->s->list, p->s->count, p->gone, p->used, &after);
 		if (r < 0 || !exceeds(p, before, after))
 			break;
-		while (i < p->s.count &&
+		while (i < p->s->count &&
 		       (p->gone[i] ||
 			p->items[i].reasons & (RETENTION_HELD | RETENTION_LAST_VERIFIED)))
 			i++;
-		if (i == p->s.count) {
-			warn("the limit on space is not reached: what is left is held, or the last "
-			     "verified one");
+		if (i == p->s->count) {
+			p->is_short = true;
 			break;
 		}
 		p->gone[i] = true;
@@ -101,8 +101,8 @@ static void print_plan(const struct prune *p)
 	char reasons[160], time[40];
 	size_t i;
 
-	for (i = 0; i < p->s.count; i++) {
-		const struct manifest *m = &p->s.list[i];
+	for (i = 0; i < p->s->count; i++) {
+		const struct manifest *m = &p->s->list[i];
 
 		format_time(time, sizeof(time), m->header.time, p->flags.utc);
 		join_reasons(reasons, sizeof(reasons), p->items[i].reasons);
@@ -128,12 +128,12 @@ static void json_plan(const struct prune *p, uint64_t freed)
 	json_uint(&j, freed);
 	json_key(&j, "snapshots");
 	json_begin(&j, '[');
-	for (i = 0; i < p->s.count; i++) {
+	for (i = 0; i < p->s->count; i++) {
 		unsigned reasons = p->items[i].reasons;
 
 		json_begin(&j, '{');
 		json_key(&j, "id");
-		json_uint(&j, p->s.list[i].header.id);
+		json_uint(&j, p->s->list[i].header.id);
 		json_key(&j, "removed");
 		json_bool(&j, p->gone[i]);
 		json_key(&j, "reasons");
@@ -153,10 +153,10 @@ static int remove_gone(struct prune *p, uint64_t *freed_out)
 	size_t i;
 	int r = 0;
 
-	for (i = 0; i < p->s.count && r == 0; i++)
+	for (i = 0; i < p->s->count && r == 0; i++)
 		if (p->gone[i])
-			r = snapshot_remove(&p->s.store, p->s.list[i].header.id);
-	return r == 0 ? snapshot_collect(&p->s.store, false, freed_out) : r;
+			r = snapshots_remove(p->s, i);
+	return r == 0 ? snapshot_collect(&p->s->store, false, freed_out) : r;
 }
 
 static int prune(struct prune *p)
@@ -168,12 +168,15 @@ static int prune(struct prune *p)
 
 	apply_rules(p);
 	r = apply_limits(p);
-	for (i = 0; i < p->s.count; i++)
+	if (p->is_short)
+		warn("the limit on space is not reached: what is left is held, or the last "
+		     "verified one");
+	for (i = 0; i < p->s->count; i++)
 		count += p->gone[i];
 	if (r == 0 && p->flags.dry) {
-		r = snapshot_sizes(&p->s.store, p->s.list, p->s.count, NULL, p->used, &before);
+		r = snapshot_sizes(&p->s->store, p->s->list, p->s->count, NULL, p->used, &before);
 		if (r == 0)
-			r = snapshot_sizes(&p->s.store, p->s.list, p->s.count, p->gone, p->used,
+			r = snapshot_sizes(&p->s->store, p->s->list, p->s->count, p->gone, p->used,
 					   &after);
 		freed = before - after;
 	}
@@ -193,51 +196,58 @@ static int prune(struct prune *p)
 		status = EXIT_WARNINGS;
 	} else if (r < 0) {
 		return fail(exit_code_of(r), r, "Run this as the store's owner.",
-			    "cannot prune '%s'", p->s.target.store);
+			    "cannot prune '%s'", p->s->target.store);
 	}
 	if (p->flags.json)
 		json_plan(p, freed);
 	else if (!p->flags.quiet)
 		printf("%s %zu of %zu snapshots, %s\n", p->flags.dry ? "would remove" : "removed",
-		       count, p->s.count, format_bytes(text, sizeof(text), freed));
+		       count, p->s->count, format_bytes(text, sizeof(text), freed));
 	return status;
 }
 
-/* ---- options ---- */
-
-/* "512M", "1.5G", bytes; 0: not a size. */
-static uint64_t parse_size(const char *text)
+static bool allocate(struct prune *p)
 {
-	static const char units[] = "KMGT";
-	const char *unit;
-	char *end;
-	double value = strtod(text, &end);
+	p->items = calloc(p->s->count + 1, sizeof(*p->items));
+	p->gone = calloc(p->s->count + 1, sizeof(*p->gone));
+	p->used = calloc(p->s->count + 1, sizeof(*p->used));
+	return p->items && p->gone && p->used;
+}
 
-	if (end == text || !(value > 0))
-		return 0;
-	unit = *end ? strchr(units, *end & ~0x20) : NULL;
-	if (unit) {
-		value *= (double)(UINT64_C(1) << 10 * (unit - units + 1));
-		end++;
+static void release(struct prune *p)
+{
+	free(p->items);
+	free(p->gone);
+	free(p->used);
+}
+
+static bool has_rule(const struct prune_rules *rules)
+{
+	return retention_has_rule(&rules->policy) || rules->max_space || rules->min_free;
+}
+
+int snapshots_prune(struct snapshots *s, const struct prune_rules *rules, struct prune_result *out)
+{
+	struct prune p = {.s = s, .rules = *rules};
+	size_t i;
+	int r = allocate(&p) ? 0 : -ENOMEM;
+
+	p.rules.policy.unasked = true;
+	*out = (struct prune_result){0};
+	if (r == 0 && has_rule(rules)) {
+		apply_rules(&p);
+		r = apply_limits(&p);
+		for (i = 0; i < s->count; i++)
+			out->removed += p.gone[i];
+		out->is_short = p.is_short;
+		if (r == 0 && out->removed)
+			r = remove_gone(&p, &out->freed);
 	}
-	if (!strcmp(end, "iB") || !strcmp(end, "B"))
-		end += strlen(end);
-	return *end || value > 9e18 ? 0 : (uint64_t)value;
+	release(&p);
+	return r;
 }
 
-/* "7d", as an age: how long ago. */
-static uint64_t parse_span(const char *text)
-{
-	struct timespec now;
-	uint64_t time, clock;
-
-	if (strchr(text, '-') || !parse_time(text, &time))
-		return 0;
-	clock_gettime(CLOCK_REALTIME, &now);
-	clock = (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
-	/* parse_time() looked at the clock a moment before. */
-	return clock > time ? (clock - time + 500000000) / 1000000000 * 1000000000 : 0;
-}
+/* ---- options ---- */
 
 static bool parse_count(const char *text, int64_t *out)
 {
@@ -262,16 +272,16 @@ static int take_option(struct prune *p, int option, const char *value)
 
 	switch (option) {
 	case WITHIN:
-		p->policy.within = parse_span(value);
-		good = p->policy.within > 0;
+		p->rules.policy.within = parse_span(value);
+		good = p->rules.policy.within > 0;
 		break;
 	case SPACE:
-		p->max_space = parse_size(value);
-		good = p->max_space > 0;
+		p->rules.max_space = parse_size(value);
+		good = p->rules.max_space > 0;
 		break;
 	case FREE:
-		p->min_free = parse_size(value);
-		good = p->min_free > 0;
+		p->rules.min_free = parse_size(value);
+		good = p->rules.min_free > 0;
 		break;
 	case JSON:
 		p->flags.json = true;
@@ -294,7 +304,7 @@ static int take_option(struct prune *p, int option, const char *value)
 	case '?':
 		return fail_usage("snapshot");
 	default:
-		good = parse_count(value, &p->policy.count[option - KEEP]);
+		good = parse_count(value, &p->rules.policy.count[option - KEEP]);
 		break;
 	}
 	if (good)
@@ -325,32 +335,27 @@ int snapshot_command_prune(int argc, char **argv)
 	    {"quiet", no_argument, NULL, 'q'},
 	    {"verbose", no_argument, NULL, 'v'},
 	    {NULL, 0, NULL, 0}};
-	struct prune p = {.items = NULL};
+	struct snapshots snapshots;
+	struct prune p = {.s = &snapshots};
 	int option, status = 0;
 
 	while (status == 0 && (option = getopt_long(argc, argv, "nyqv", options, NULL)) != -1)
 		status = take_option(&p, option, optarg);
 	if (status)
 		return status;
-	if (argc - optind > 1 || (!retention_has_rule(&p.policy) && !p.max_space && !p.min_free)) {
+	if (argc - optind > 1 || !has_rule(&p.rules)) {
 		warn(argc - optind > 1 ? "snapshot prune takes one directory"
 				       : "snapshot prune needs a rule: --keep-…, --max-space or "
 					 "--min-free");
 		return fail_usage("snapshot");
 	}
-	status = snapshots_open(&p.s, argv[optind], SNAPSHOT_CHANGE, false);
+	status = snapshots_open(&snapshots, argv[optind], SNAPSHOT_CHANGE, false);
 	if (status)
 		return status;
-	p.items = calloc(p.s.count + 1, sizeof(*p.items));
-	p.gone = calloc(p.s.count + 1, sizeof(*p.gone));
-	p.used = calloc(p.s.count + 1, sizeof(*p.used));
-	status = p.items && p.gone && p.used
-		     ? prune(&p)
-		     : fail(EXIT_FAILED, ENOMEM, "Try again with more memory free.",
-			    "cannot prune '%s'", p.s.target.store);
-	free(p.items);
-	free(p.gone);
-	free(p.used);
-	snapshots_close(&p.s);
+	status = allocate(&p) ? prune(&p)
+			      : fail(EXIT_FAILED, ENOMEM, "Try again with more memory free.",
+				     "cannot prune '%s'", snapshots.target.store);
+	release(&p);
+	snapshots_close(&snapshots);
 	return status;
 }

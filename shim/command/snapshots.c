@@ -16,10 +16,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "command/processes.h"
+#include "command/guard_settings.h"
 #include "command/terminal.h"
 #include "core/fileio.h"
+#include "core/hydrate.h"
+#include "core/openers.h"
 #include "core/oplog.h"
+#include "core/pin_outside.h"
 #include "core/rollback.h"
 #include "core/sqlite_page.h"
 
@@ -43,25 +46,137 @@ static int fail_open(const struct snapshots *s, int r)
 		    "cannot open the snapshots in '%s'", s->target.store);
 }
 
-static int make_store(struct target *t)
+static bool is_listed(const struct manifest *list, size_t count, uint64_t id)
 {
-	const char *moved = getenv("CHROMASHIM_STORE");
-	struct stat owner;
+	size_t i;
+
+	for (i = 0; i < count; i++)
+		if (list[i].header.id == id)
+			return true;
+	return false;
+}
+
+static bool is_pinned(const struct snapshots *s, uint64_t id)
+{
+	return pins_find((struct pins *)&s->pins, id) != NULL;
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+	const struct manifest *x = a, *y = b;
+
+	return x->header.id < y->header.id ? -1 : x->header.id > y->header.id;
+}
+
+/* Pins as they are now; before the manifests are read, so that none falls between. */
+static int describe_pins(struct snapshots *s, struct manifest **out, size_t *count)
+{
+	unsigned i;
+	int r = 0;
+
+	*out = NULL;
+	*count = 0;
+	if (pins_open(&s->pins, s->target.storefd, false) < 0) {
+		s->pins = (struct pins){.dirfd = -1};
+		return 0;
+	}
+	*out = calloc(PIN_SLOTS, sizeof(**out));
+	for (i = 0; *out && i < PIN_SLOTS && r == 0; i++) {
+		uint32_t state = __atomic_load_n(&s->pins.slots[i].state, __ATOMIC_SEQ_CST);
+
+		if (state == PIN_HELD || state == PIN_BROKEN)
+			r = hydrate_describe(&s->pins.slots[i], &(*out)[(*count)++]);
+	}
+	return *out ? r : -ENOMEM;
+}
+
+static int merge_pins(struct snapshots *s, struct manifest *pinned, size_t count)
+{
+	struct manifest *all = reallocarray(s->list, s->count + count + 1, sizeof(*all));
+	size_t i, had = s->count;
+
+	if (!all)
+		return -ENOMEM;
+	s->list = all;
+	for (i = 0; i < had; i++)
+		if (all[i].header.state == SNAPSHOT_HYDRATING && !is_pinned(s, all[i].header.id)) {
+			all[i].header.state = SNAPSHOT_BROKEN;
+			if (manifest_set_text(&all[i].trouble, "its pin is lost") < 0)
+				return -ENOMEM;
+		}
+	for (i = 0; i < count; i++) {
+		if (is_listed(all, had, pinned[i].header.id))
+			continue;
+		all[s->count++] = pinned[i];
+		pinned[i] = (struct manifest){0};
+	}
+	if (s->count)
+		qsort(all, s->count, sizeof(*all), compare_ids);
+	return 0;
+}
+
+static int read_list(struct snapshots *s)
+{
+	struct manifest *pinned;
+	size_t count;
+	int r = describe_pins(s, &pinned, &count);
+
+	if (r == 0)
+		r = snapshot_list(&s->store, &s->list, &s->count);
+	if (r == 0)
+		r = merge_pins(s, pinned, count);
+	snapshot_list_free(pinned, count);
+	return r;
+}
+
+static int open_store(struct snapshots *s, enum snapshot_access access, bool make, unsigned wait_ms)
+{
+	struct pins pins;
 	int r;
 
-	if (t->storefd >= 0)
-		return 0;
-	r = moved && *moved ? mkdir(t->store, 0700) : mkdirat(t->dirfd, STORE_NAME, 0700);
-	if (r < 0 && errno != EEXIST)
-		return -errno;
-	t->storefd = open(t->store, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (t->storefd < 0)
-		return -errno;
-	/* Made by root, it must be the backend's all the same. */
-	if (r == 0 && geteuid() == 0 && fstat(t->dirfd, &owner) == 0 &&
-	    fchown(t->storefd, owner.st_uid, owner.st_gid) < 0)
-		return -errno;
-	return 0;
+	if (access == SNAPSHOT_CHANGE && !make &&
+	    faccessat(s->target.storefd, SNAPSHOTS_DIR, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+		r = -errno;
+	else
+		r = snapshot_store_open(&s->store, s->target.storefd, access, wait_ms);
+	/* Only pins so far: the place for manifests is made for them. */
+	if (r == -ENOENT && !make && pins_open(&pins, s->target.storefd, false) == 0) {
+		bool any = pins_any(&pins);
+
+		pins_close(&pins);
+		if (any)
+			r = snapshot_store_open(&s->store, s->target.storefd, SNAPSHOT_CHANGE,
+						wait_ms);
+	}
+	return r;
+}
+
+int snapshots_load(struct snapshots *s, enum snapshot_access access, bool make, unsigned wait_ms)
+{
+	int r = make ? target_make_store(&s->target) : s->target.storefd < 0 ? -ENOENT : 0;
+
+	s->access = access;
+	s->list = NULL;
+	s->count = 0;
+	if (r == 0)
+		r = open_store(s, access, make, wait_ms);
+	if (r < 0)
+		return r;
+	r = read_list(s);
+	if (r < 0)
+		snapshots_unload(s);
+	return r;
+}
+
+void snapshots_unload(struct snapshots *s)
+{
+	snapshot_list_free(s->list, s->count);
+	s->list = NULL;
+	s->count = 0;
+	if (s->pins.state)
+		pins_close(&s->pins);
+	s->pins = (struct pins){.dirfd = -1};
+	snapshot_store_close(&s->store);
 }
 
 int snapshots_open(struct snapshots *s, const char *dir, enum snapshot_access access, bool make)
@@ -69,20 +184,11 @@ int snapshots_open(struct snapshots *s, const char *dir, enum snapshot_access ac
 	int status, r;
 
 	memset(s, 0, sizeof(*s));
+	s->pins.dirfd = -1;
 	status = target_open(&s->target, dir, false);
 	if (status)
 		return status;
-	r = make ? make_store(&s->target) : s->target.storefd < 0 ? -ENOENT : 0;
-	if (r == 0 && access == SNAPSHOT_CHANGE && !make &&
-	    faccessat(s->target.storefd, SNAPSHOTS_DIR, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
-		r = -errno;
-	if (r == 0)
-		r = snapshot_store_open(&s->store, s->target.storefd, access, WAIT_MS);
-	if (r == 0) {
-		r = snapshot_list(&s->store, &s->list, &s->count);
-		if (r < 0)
-			snapshot_store_close(&s->store);
-	}
+	r = snapshots_load(s, access, make, WAIT_MS);
 	if (r == 0)
 		return 0;
 	status = fail_open(s, r);
@@ -92,16 +198,128 @@ int snapshots_open(struct snapshots *s, const char *dir, enum snapshot_access ac
 
 void snapshots_close(struct snapshots *s)
 {
-	snapshot_list_free(s->list, s->count);
-	snapshot_store_close(&s->store);
+	snapshots_unload(s);
 	target_close(&s->target);
+}
+
+/* ---- what is only pinned ---- */
+
+static bool is_only_pinned(const struct manifest *m)
+{
+	return m->header.state == SNAPSHOT_PINNED || m->header.state == SNAPSHOT_HYDRATING;
+}
+
+static int upgrade(struct snapshots *s)
+{
+	int r;
+
+	if (s->access == SNAPSHOT_CHANGE)
+		return 0;
+	snapshot_store_close(&s->store);
+	r = snapshot_store_open(&s->store, s->target.storefd, SNAPSHOT_CHANGE, WAIT_MS);
+	s->access = r == 0 ? SNAPSHOT_CHANGE : s->access;
+	return r;
+}
+
+/* Or it was done by the guardian, meanwhile. */
+static int hydrate(struct snapshots *s, struct manifest *m, const struct snapshot_flags *flags,
+		   struct snapshot_trouble *t)
+{
+	struct pin_slot *slot = pins_find(&s->pins, m->header.id);
+	struct guard_settings settings;
+	struct progress p;
+	struct hydrate_options options = {
+	    .dirfd = s->target.dirfd, .progress = progress_step, .context = &p};
+	uint64_t id = m->header.id;
+	int r;
+
+	guard_settings_read(&settings, s->target.storefd);
+	options.rate = settings.rate;
+	guard_settings_free(&settings);
+	manifest_free(m);
+	*m = (struct manifest){0};
+	if (!slot)
+		return manifest_read(s->store.dirfd, id, m);
+	progress_start(&p, "copying", flags->quiet);
+	r = hydrate_pin(&s->store, &s->pins, slot, &options, m, t);
+	progress_end(&p);
+	return r;
+}
+
+int snapshots_settle(struct snapshots *s, long at, const struct snapshot_flags *flags)
+{
+	struct manifest *m = &s->list[at];
+	struct snapshot_trouble t = {{0}, {0}};
+	uint64_t id = m->header.id;
+	int r;
+
+	if (!is_only_pinned(m))
+		return 0;
+	r = upgrade(s);
+	if (r < 0)
+		return fail_open(s, r);
+	r = hydrate(s, m, flags, &t);
+	if (r == 0 && m->header.state == 0)
+		return fail(EXIT_NOT_FOUND, 0, "Use another one.",
+			    "snapshot %" PRIu64
+			    " held nothing yet: it was pinned while Chroma made "
+			    "its tables",
+			    id);
+	if (r == 0 && m->header.state != SNAPSHOT_BROKEN)
+		return 0;
+	if (r == 0)
+		return fail(EXIT_FAILED, 0,
+			    "Use another one; `chromashim snapshot create` takes a new one.",
+			    "snapshot %" PRIu64 " is broken: %s", id, m->trouble);
+	m->header.id = id;
+	if (!t.file[0] && !t.detail[0])
+		snprintf(t.detail, sizeof(t.detail), "%s", strerror(-r));
+	return snapshots_fail(s, r, &t, "cannot copy what is pinned of");
+}
+
+int snapshots_settle_all(struct snapshots *s, const struct snapshot_flags *flags)
+{
+	size_t i;
+	int status;
+
+	for (i = 0; i < s->count; i++) {
+		status = snapshots_settle(s, (long)i, flags);
+		if (status && status != EXIT_NOT_FOUND &&
+		    s->list[i].header.state != SNAPSHOT_BROKEN)
+			return status;
+	}
+	return 0;
+}
+
+int snapshots_remove(struct snapshots *s, size_t at)
+{
+	uint64_t id = s->list[at].header.id;
+	struct pin_slot *slot = pins_find(&s->pins, id);
+	int r = snapshot_remove(&s->store, id);
+
+	if (r < 0 && !(slot && r == -ENOENT))
+		return r;
+	if (slot) {
+		pin_drop(&s->pins, slot);
+		pins_sweep(&s->pins);
+	}
+	return 0;
+}
+
+const char *snapshots_state(const struct manifest *m, char *out, size_t room)
+{
+	if (m->header.state != SNAPSHOT_HYDRATING)
+		return snapshot_state_name(m->header.state);
+	snprintf(out, room, "hydrating %u %%", m->header.progress);
+	return out;
 }
 
 /* ---- which one ---- */
 
 static bool is_restorable(const struct manifest *m)
 {
-	return m->header.state == SNAPSHOT_VERIFIED || m->header.state == SNAPSHOT_COMPLETE;
+	return m->header.state == SNAPSHOT_VERIFIED || m->header.state == SNAPSHOT_COMPLETE ||
+	       is_only_pinned(m);
 }
 
 static long find_number(const struct snapshots *s, const char *spec)
@@ -121,7 +339,8 @@ static bool is_offered(const struct manifest *m)
 	return is_restorable(m) && strcmp(m->reason, "restore") != 0;
 }
 
-/* The newest of those on offer not after `time`, with that reason if one is given. */
+/* The newest of those on offer not after `time`, with that reason (or `run`'s for the same) if one
+ * is given. */
 static long find_newest(const struct snapshots *s, uint64_t time, const char *reason)
 {
 	long i, found = -1;
@@ -130,7 +349,7 @@ static long find_newest(const struct snapshots *s, uint64_t time, const char *re
 		const struct manifest *m = &s->list[i];
 
 		if (is_offered(m) && m->header.time <= time &&
-		    (!reason || !strcmp(m->reason, reason)) &&
+		    (!reason || !strcmp(m->reason, reason) || !strcmp(m->reason, "migration")) &&
 		    (found < 0 || m->header.time >= s->list[found].header.time))
 			found = i;
 	}
@@ -218,6 +437,7 @@ int snapshots_confirm(const struct snapshot_flags *flags, const char *question, 
 	vfprintf(stderr, question, ap);
 	va_end(ap);
 	fputs(" [y/N] ", stderr);
+	fflush(stderr);
 	if (fgets(answer, sizeof(answer), stdin) && (answer[0] == 'y' || answer[0] == 'Y'))
 		return 0;
 	warn("nothing was changed");
@@ -250,6 +470,7 @@ void progress_step(void *progress, uint64_t done, uint64_t total)
 	fprintf(stderr, "\r%-10s [%-30.*s] %3u %%  %s of %s \033[K", p->label, filled, full,
 		(unsigned)(done * 100 / total), format_bytes(have, sizeof(have), done),
 		format_bytes(all, sizeof(all), total));
+	fflush(stderr);
 	p->shown = now;
 	p->visible = true;
 }
@@ -258,6 +479,7 @@ void progress_end(struct progress *p)
 {
 	if (p->visible)
 		fputs("\r\033[K", stderr);
+	fflush(stderr);
 	p->visible = false;
 }
 
@@ -269,6 +491,11 @@ int snapshots_verify(struct snapshots *s, struct manifest *m, const struct snaps
 	struct progress p;
 	int r;
 
+	if (is_only_pinned(m)) {
+		r = snapshots_settle(s, m - s->list, flags);
+		if (r)
+			return r;
+	}
 	if (m->header.magic != SNAPSHOT_MAGIC)
 		return fail(EXIT_FAILED, 0,
 			    "What it had is lost; `chromashim snapshot delete` removes it from the "
@@ -339,5 +566,6 @@ void snapshots_roll_back(const struct target *t)
 	if (rb.undofd < 0)
 		return;
 	rollback_directory(&rb);
+	pins_touch(t->storefd);
 	close(rb.undofd);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Points in time, printed and parsed.
+ * Points in time, spans and sizes, printed and parsed.
  */
 #include "command/terminal.h"
 
@@ -124,4 +124,30 @@ bool parse_time(const char *text, uint64_t *ns_out)
 			return true;
 	}
 	return false;
+}
+
+uint64_t parse_span(const char *text)
+{
+	uint64_t ns;
+
+	return parse_age(text, &ns) ? ns : 0;
+}
+
+uint64_t parse_size(const char *text)
+{
+	static const char units[] = "KMGT";
+	const char *unit;
+	char *end;
+	double value = strtod(text, &end);
+
+	if (end == text || !(value > 0))
+		return 0;
+	unit = *end ? strchr(units, *end & ~0x20) : NULL;
+	if (unit) {
+		value *= (double)(UINT64_C(1) << 10 * (unit - units + 1));
+		end++;
+	}
+	if (!strcmp(end, "iB") || !strcmp(end, "B"))
+		end += strlen(end);
+	return *end || value > 9e18 ? 0 : (uint64_t)value;
 }

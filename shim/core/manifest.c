@@ -160,6 +160,14 @@ struct manifest_file *manifest_add_file(struct manifest *m, const char *path)
 	return files[m->file_count].path ? &files[m->file_count++] : NULL;
 }
 
+void manifest_remove_last_file(struct manifest *m)
+{
+	struct manifest_file *f = &m->files[--m->file_count];
+
+	free(f->path);
+	free(f->chunks);
+}
+
 int manifest_add_collection(struct manifest *m, const char *id, const char *name, uint64_t records)
 {
 	struct manifest_collection *all = grow(m->collections, m->collection_count, sizeof(*all));

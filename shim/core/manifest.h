@@ -71,6 +71,7 @@ int manifest_add_tag(struct manifest *m, const char *tag);
 unsigned manifest_remove_tag(struct manifest *m, const char *tag);
 /* A zeroed one at the end, whose chunks are still to be allocated. NULL: no memory, or too many. */
 struct manifest_file *manifest_add_file(struct manifest *m, const char *path);
+void manifest_remove_last_file(struct manifest *m);
 int manifest_add_collection(struct manifest *m, const char *id, const char *name, uint64_t records);
 
 /* *out is to be freed also after an error. */

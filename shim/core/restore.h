@@ -41,6 +41,8 @@ void restore_abandon(int storefd);
 struct restore_swap {
 	int datafd, storefd;
 	const char *quarantine; /* a name for what was there, as a time */
+	/* A file in restore/new that goes to quarantine too, if it is there; may be NULL. */
+	const char *aside;
 	/* Called before every step that changes something; may be NULL. For tests. */
 	void (*step)(void *context);
 	void *context;
@@ -56,5 +58,8 @@ int restore_swap(const struct restore_swap *swap);
 /* 1: ended what somebody had begun, 0: nothing to do, or -errno. `quarantine` is not used. */
 int restore_resume(const struct restore_swap *swap);
 bool restore_is_pending(int storefd);
+
+/* The database, what SQLite keeps beside it, and segments: what is exchanged. */
+bool restore_is_chromas(const char *name);
 
 #endif

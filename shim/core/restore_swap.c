@@ -4,12 +4,14 @@
  * leaves what was there, or what shall be there, or something that says it is neither and is ended
  * by the next run.
  *
- *	journal := "chromashim restore 1\n" quarantine "\n" ("old " | "new ") name "\n"… check "\n"
+ *	journal := "chromashim restore 1\n" quarantine "\n" (kind name "\n")… check "\n"
+ *	kind := "old " | "new " | "aside "
  *
  * with the XXH3-64 of all before it, in 16 hexadecimal digits, as check. The steps, each of which
  * is made or found to have been made:
  *	1. the placeholder is put over the old database, which has a second name in quarantine;
- *	2. all else that is old goes to quarantine, with the pre-images that belong to it;
+ *	2. all else that is old goes to quarantine, with the pre-images that belong to it, and so
+ *	   does what is aside: a file in restore/new that is no part of the directory;
  *	3. all that is new comes from restore/new, the database last, over the placeholder;
  *	4. the journal goes.
  */
@@ -49,7 +51,7 @@ struct name_list {
 struct exchange {
 	const struct restore_swap *swap;
 	int restorefd, newfd, quarantinefd;
-	char quarantine[256];
+	char quarantine[256], aside[256]; /* aside may be "" */
 	struct name_list old, new;
 };
 
@@ -72,7 +74,7 @@ static int add_name(struct name_list *l, const char *name)
 	return 0;
 }
 
-static bool is_chromas(const char *name)
+bool restore_is_chromas(const char *name)
 {
 	static const char *const files[] = {DATABASE_FILE, DATABASE_FILE "-journal",
 					    DATABASE_FILE "-wal", DATABASE_FILE "-shm"};
@@ -93,7 +95,7 @@ static int find_names(int dirfd, struct name_list *l)
 	if (!dir)
 		return -errno;
 	while (r == 0 && (entry = readdir(dir)))
-		if (is_chromas(entry->d_name))
+		if (restore_is_chromas(entry->d_name))
 			r = add_name(l, entry->d_name);
 	closedir(dir);
 	return r;
@@ -116,6 +118,8 @@ static int write_journal(const struct exchange *x)
 		fprintf(out, "old %s\n", x->old.names[i]);
 	for (i = 0; i < x->new.count; i++)
 		fprintf(out, "new %s\n", x->new.names[i]);
+	if (x->aside[0])
+		fprintf(out, "aside %s\n", x->aside);
 	fflush(out);
 	fprintf(out, "%016" PRIx64 "\n", checksum64(text, size, 0));
 	r = fclose(out) != 0 ? -ENOMEM : 0;
@@ -132,19 +136,30 @@ static int write_journal(const struct exchange *x)
 	return r;
 }
 
+static int take_name(char out[256], const char *name)
+{
+	if (!*name || strlen(name) >= 256 || strchr(name, '/') || *name == '.')
+		return -EBADMSG;
+	snprintf(out, 256, "%s", name);
+	return 0;
+}
+
+static int parse_line(struct exchange *x, const char *line)
+{
+	if (!strncmp(line, "aside ", 6))
+		return take_name(x->aside, line + 6);
+	if (strlen(line) < 4 || !restore_is_chromas(line + 4))
+		return -EBADMSG;
+	return add_name(!strncmp(line, "old ", 4) ? &x->old : &x->new, line + 4);
+}
+
 static int parse_lines(struct exchange *x, char *text)
 {
 	char *line = strsep(&text, "\n");
-	int r = 0;
+	int r = take_name(x->quarantine, line);
 
-	if (!*line || strlen(line) >= sizeof(x->quarantine) || strchr(line, '/') || *line == '.')
-		return -EBADMSG;
-	snprintf(x->quarantine, sizeof(x->quarantine), "%s", line);
-	while (r == 0 && text && (line = strsep(&text, "\n")) && *line) {
-		if (strlen(line) < 4 || !is_chromas(line + 4))
-			return -EBADMSG;
-		r = add_name(!strncmp(line, "old ", 4) ? &x->old : &x->new, line + 4);
-	}
+	while (r == 0 && text && (line = strsep(&text, "\n")) && *line)
+		r = parse_line(x, line);
 	return r;
 }
 
@@ -304,6 +319,14 @@ static int move_undo(const struct exchange *x)
 	return r;
 }
 
+static int move_aside(const struct exchange *x)
+{
+	if (!x->aside[0] || !is_there(x->newfd, x->aside))
+		return 0;
+	step(x);
+	return renameat(x->newfd, x->aside, x->quarantinefd, x->aside) < 0 ? -errno : 0;
+}
+
 static int move_new(const struct exchange *x, const char *name)
 {
 	if (!is_there(x->newfd, name))
@@ -323,6 +346,8 @@ static int move_all(const struct exchange *x)
 		r = move_old(x, x->old.names[i]);
 	if (r == 0)
 		r = move_undo(x);
+	if (r == 0)
+		r = move_aside(x);
 	/* Nothing new comes before it is sure that the old is away. */
 	if (r == 0)
 		r = tree_sync(x->quarantinefd);
@@ -407,6 +432,8 @@ int restore_swap(const struct restore_swap *swap)
 		r = find_names(x.newfd, &x.new);
 	if (r == 0 && !is_there(x.newfd, DATABASE_FILE))
 		r = -ENOENT;
+	if (r == 0 && swap->aside && is_there(x.newfd, swap->aside))
+		r = take_name(x.aside, swap->aside);
 	if (r == 0)
 		r = open_quarantine(&x);
 	if (r == 0) {

@@ -7,6 +7,9 @@
 #include <time.h>
 
 #define SECOND UINT64_C(1000000000)
+#define DAY (86400 * SECOND)
+#define BROKEN_STAYS (7 * DAY)
+#define BY_HAND_STAYS (90 * DAY)
 
 bool retention_has_rule(const struct retention_policy *policy)
 {
@@ -20,9 +23,9 @@ bool retention_has_rule(const struct retention_policy *policy)
 
 const char *retention_reason(unsigned reasons)
 {
-	static const char *const names[] = {"last",	     "hourly", "daily",	 "weekly",
-					    "monthly",	     "yearly", "within", "held",
-					    "last verified", "future", "no rule"};
+	static const char *const names[] = {
+	    "last", "hourly",	     "daily",  "weekly",  "monthly",	   "yearly",	 "within",
+	    "held", "last verified", "future", "no rule", "taken by hand", "last broken"};
 
 	return reasons ? names[__builtin_ctz(reasons)] : "";
 }
@@ -108,6 +111,18 @@ static void keep_last_verified(struct retention_item *items, size_t count)
 	}
 }
 
+static void keep_last_broken(const struct retention_policy *policy, struct retention_item *items,
+			     size_t count)
+{
+	while (count-- > 0) {
+		if (!items[count].broken)
+			continue;
+		if (items[count].time + BROKEN_STAYS > policy->now)
+			items[count].reasons |= RETENTION_LAST_BROKEN;
+		return;
+	}
+}
+
 void retention_apply(const struct retention_policy *policy, struct retention_item *items,
 		     size_t count)
 {
@@ -122,6 +137,9 @@ void retention_apply(const struct retention_policy *policy, struct retention_ite
 			items[i].reasons |= RETENTION_HELD;
 		if (items[i].time > policy->now)
 			items[i].reasons |= RETENTION_FUTURE;
+		if (policy->unasked && items[i].by_hand && !items[i].broken &&
+		    items[i].time + BY_HAND_STAYS > policy->now)
+			items[i].reasons |= RETENTION_BY_HAND;
 		if (policy->within &&
 		    (policy->within > newest || items[i].time > newest - policy->within))
 			items[i].reasons |= RETENTION_WITHIN;
@@ -129,4 +147,5 @@ void retention_apply(const struct retention_policy *policy, struct retention_ite
 	for (rule = 0; rule < RETENTION_RULES; rule++)
 		apply_rule(policy, (enum retention_rule)rule, items, count);
 	keep_last_verified(items, count);
+	keep_last_broken(policy, items, count);
 }

@@ -5,7 +5,9 @@
  * a snapshot, and the oldest of all if it has counts left then; a snapshot from the future stays.
  * On top of them: one that is held stays, and so does the newest verified one.
  *
- * A broken snapshot takes no other's place: only `within` and a hold keep it.
+ * A broken snapshot takes no other's place: only `within` and a hold keep it, and the newest broken
+ * one stays a week, for its reason to be read. Nobody is asked before the guardian
+ * removes something: what was taken by hand is then left alone for three months.
  */
 #ifndef CORE_RETENTION_H
 #define CORE_RETENTION_H
@@ -31,16 +33,19 @@ enum retention_rule {
 #define RETENTION_LAST_VERIFIED (4u << RETENTION_RULES)
 #define RETENTION_FUTURE (8u << RETENTION_RULES)
 #define RETENTION_NO_RULE (16u << RETENTION_RULES) /* the policy has none */
+#define RETENTION_BY_HAND (32u << RETENTION_RULES)
+#define RETENTION_LAST_BROKEN (64u << RETENTION_RULES)
 
 struct retention_policy {
 	int64_t count[RETENTION_RULES]; /* 0: no such rule */
 	uint64_t within;		/* ns before the newest, 0: no such rule */
 	uint64_t now;			/* ns, CLOCK_REALTIME */
+	bool unasked;			/* the guardian's */
 };
 
 struct retention_item {
 	uint64_t time;
-	bool held, verified, broken;
+	bool held, verified, broken, by_hand;
 	unsigned reasons; /* out: 1 << rule, or the above; 0: goes */
 };
 

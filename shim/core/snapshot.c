@@ -6,19 +6,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "core/background.h"
 #include "core/database.h"
 #include "core/fileio.h"
-#include "core/migrations.h"
 #include "core/oplog.h"
+#include "core/snapshot_content.h"
 #include "core/snapshot_internal.h"
 #include "core/sqlite_journal.h"
 #include "core/sqlite_page.h"
@@ -30,8 +28,6 @@
 #define SHARED_FIRST (SQLITE_PENDING_BYTE + 2)
 #define SHARED_SIZE 510
 #define ATTEMPTS_NS UINT64_C(30000000000)
-#define NICE 10
-#define IOPRIO_IDLE (3 << 13)
 
 int taking_fail(struct taking *k, int r, const char *file, const char *detail)
 {
@@ -40,56 +36,41 @@ int taking_fail(struct taking *k, int r, const char *file, const char *detail)
 	return r;
 }
 
-/* ---- in the background ---- */
+/* ---- shared parts ---- */
 
 struct errand {
 	int (*run)(struct taking *k);
 	struct taking *k;
-	int result;
 };
 
-static void *run_errand(void *argument)
+static int run_errand(void *context)
 {
-	struct errand *e = argument;
+	const struct errand *e = context;
 
-	/* Linux keeps both for the thread alone. Not done where a lock is held. */
-	setpriority(PRIO_PROCESS, (id_t)gettid(), NICE);
-	syscall(SYS_ioprio_set, 1 /* a thread */, 0, IOPRIO_IDLE);
-	e->result = e->run(e->k);
-	return NULL;
+	return e->run(e->k);
 }
 
+/* Not done where a lock is held. */
 static int run_quietly(int (*run)(struct taking *), struct taking *k)
 {
-	struct errand e = {.run = run, .k = k};
-	pthread_t thread;
-
-	if (pthread_create(&thread, NULL, run_errand, &e) != 0)
-		return run(k);
-	pthread_join(thread, NULL);
-	return e.result;
+	return background_run(run_errand, &(struct errand){run, k});
 }
 
 int taking_chunk(struct taking *k, int fd, uint64_t size, struct chunk_name **chunks_out)
 {
-	uint64_t count = manifest_chunk_count(size), i;
-	struct manifest_file shape = {.size = size};
-	struct chunk_name *chunks = calloc((size_t)count + 1, sizeof(*chunks));
-	unsigned char *data = malloc(SNAPSHOT_CHUNK_SIZE);
-	int r = size > SNAPSHOT_SIZE_MAX ? -EFBIG : chunks && data ? 0 : -ENOMEM;
+	struct file_source source;
+	struct content_meter meter = {.done = k->done,
+				      .total = k->total,
+				      .progress = k->options->progress,
+				      .context = k->options->context};
+	struct chunk_name *chunks = NULL;
+	int r = size > SNAPSHOT_SIZE_MAX ? -EFBIG : file_source_open(&source, fd);
 
-	for (i = 0; i < count && r == 0; i++) {
-		uint32_t want = manifest_chunk_size(&shape, i);
-		ssize_t n = file_read_at(fd, data, want, i * SNAPSHOT_CHUNK_SIZE);
-
-		r = n < 0 ? (int)n : (uint32_t)n < want ? -ENODATA : 0;
-		if (r == 0)
-			r = chunks_put(&k->store->chunks, data, want, &chunks[i]);
-		k->done += want;
-		if (k->options->progress)
-			k->options->progress(k->options->context, k->done, k->total);
-	}
-	free(data);
+	if (r < 0)
+		return r;
+	source.size = size;
+	r = content_chunk(&k->store->chunks, &source, 0, &chunks, &meter);
+	k->done = meter.done;
 	if (r < 0) {
 		free(chunks);
 		return r;
@@ -258,77 +239,30 @@ static int copy_under_lock(struct taking *k, struct hold *h)
 /* Plays the journal or WAL into the copy. */
 static int settle_database(struct taking *k)
 {
-	char path[64];
-	sqlite3 *db = NULL;
-	int64_t ignored;
-	int r;
+	char why[sizeof(k->trouble->detail)];
+	int r = content_settle(k->stagefd, why, sizeof(why));
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d/" DATABASE_FILE, k->stagefd);
-	r = database_error(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL));
-	if (r == 0) {
-		database_configure(db);
-		r = database_number(db, "SELECT count(*) FROM sqlite_master", NULL, &ignored);
-	}
-	if (r == 0)
-		r = database_error(
-		    sqlite3_exec(db, "PRAGMA wal_checkpoint(TRUNCATE)", NULL, NULL, NULL));
-	if (r < 0)
-		taking_fail(k, r, DATABASE_FILE, db ? sqlite3_errmsg(db) : "");
-	if (sqlite3_close(db) != SQLITE_OK && r == 0)
-		r = -EIO;
-	return r;
+	return r < 0 ? taking_fail(k, r, DATABASE_FILE, why) : 0;
 }
 
 /* ---- what it says ---- */
 
-static int note_collections(struct manifest *m, sqlite3 *db)
-{
-	sqlite3_stmt *s = NULL;
-	int r = database_prepare(
-	    db, &s,
-	    "SELECT c.id, c.name, (SELECT count(*) FROM embeddings e JOIN segments s"
-	    " ON s.id = e.segment_id WHERE s.collection = c.id) FROM collections c ORDER BY "
-	    "c.name");
-
-	while (r == 0 && (r = database_step(s)) == 1) {
-		const char *id = (const char *)sqlite3_column_text(s, 0);
-		const char *name = (const char *)sqlite3_column_text(s, 1);
-
-		r = id && name
-			? manifest_add_collection(m, id, name, (uint64_t)sqlite3_column_int64(s, 2))
-			: 0;
-	}
-	sqlite3_finalize(s);
-	return r == -ENOMEM ? r : 0;
-}
-
 /* What cannot be read is left out: whether it is damage is for the verification to say. */
 static int note_database(struct taking *k)
 {
-	struct manifest *m = k->out;
-	struct migration_state migrations;
-	unsigned char page[SQLITE_HEADER_SIZE];
-	struct sqlite_header h;
+	struct file_source source;
 	char path[64];
 	sqlite3 *db = NULL;
 	int fd = file_open_at(k->stagefd, DATABASE_FILE), r = 0;
-	ssize_t n = fd < 0 ? 0 : file_read_at(fd, page, sizeof(page), 0);
 
-	if (fd >= 0)
-		close(fd);
-	if (n > 0 && sqlite_header_parse(&h, page, (size_t)n) == 0) {
-		m->header.page_size = h.page_size;
-		m->header.page_count = h.page_count;
-		m->header.change_counter = h.change_counter;
-		m->header.schema_cookie = h.schema_cookie;
-	}
+	if (fd < 0)
+		return 0;
+	if (file_source_open(&source, fd) == 0)
+		content_note_header(k->out, &source);
+	close(fd);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", k->stagefd);
-	if (fd >= 0 && database_open(path, &db) == 0) {
-		if (migrations_read(db, &migrations) == 0)
-			memcpy(m->header.migrations, migrations.counts,
-			       sizeof(m->header.migrations));
-		r = note_collections(m, db);
-	}
+	if (database_open(path, &db) == 0)
+		r = content_note_database(k->out, db);
 	sqlite3_close(db);
 	return r;
 }

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "core/fileio.h"
+#include "core/pin.h"
 #include "core/tree.h"
 
 #define LOCK_FILE "lock"
@@ -56,8 +57,10 @@ int snapshot_store_open(struct snapshot_store *s, int storefd, enum snapshot_acc
 		return r;
 	s->dirfd = r;
 	r = access == SNAPSHOT_LOOK ? 0 : take_lock(s, access, wait_ms);
-	if (r == 0 && change)
+	if (r == 0 && change) {
+		file_publish_sweep(s->dirfd);
 		r = tree_remove(storefd, SCRATCH_DIR);
+	}
 	if (r == 0)
 		r = chunks_open(&s->chunks, s->dirfd, change);
 	if (r < 0)
@@ -201,26 +204,30 @@ static uint64_t highest_id(const struct snapshot_store *s)
 	return highest;
 }
 
-/* Raised on the disk before it is used. */
-static int next_id(struct snapshot_store *s, uint64_t *out)
+static uint64_t read_next(const struct snapshot_store *s)
 {
-	uint64_t id = highest_id(s) + 1, counter = 0;
-	struct file_publish file;
-	char *text, line[32];
+	uint64_t next = 0;
+	char *text;
 	size_t size;
-	int fd, r;
+	int fd = file_open_at(s->dirfd, NEXT_FILE);
 
-	fd = file_open_at(s->dirfd, NEXT_FILE);
-	if (fd >= 0) {
-		if (file_read_all(fd, sizeof(line), &text, &size) == 0) {
-			counter = strtoull(text, NULL, 10);
-			free(text);
-		}
-		close(fd);
+	if (fd < 0)
+		return 0;
+	if (file_read_all(fd, 32, &text, &size) == 0) {
+		next = strtoull(text, NULL, 10);
+		free(text);
 	}
-	if (counter > id && counter < UINT64_C(100000000000))
-		id = counter;
-	snprintf(line, sizeof(line), "%" PRIu64 "\n", id + 1);
+	close(fd);
+	return next < UINT64_C(100000000000) ? next : 0;
+}
+
+static int write_next(struct snapshot_store *s, uint64_t next)
+{
+	struct file_publish file;
+	char line[32];
+	int r;
+
+	snprintf(line, sizeof(line), "%" PRIu64 "\n", next);
 	r = file_publish_begin(&file, s->dirfd, NEXT_FILE, 0600);
 	if (r < 0)
 		return r;
@@ -229,8 +236,33 @@ static int next_id(struct snapshot_store *s, uint64_t *out)
 		r = file_publish_commit(&file);
 	else
 		file_publish_abort(&file);
-	*out = id;
 	return r;
+}
+
+/* Pins take numbers as well, in other processes: from `at_least` on, one that none of them gets. */
+static uint64_t take_from_pins(const struct snapshot_store *s, uint64_t at_least)
+{
+	uint64_t next, id = at_least;
+	struct pins pins;
+
+	if (pins_open(&pins, s->storefd, false) < 0)
+		return id;
+	next = __atomic_load_n(&pins.state->next_id, __ATOMIC_SEQ_CST);
+	do {
+		id = next > at_least ? next : at_least;
+	} while (!__atomic_compare_exchange_n(&pins.state->next_id, &next, id + 1, false,
+					      __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+	pins_close(&pins);
+	return id;
+}
+
+/* Raised on the disk before it is used. */
+static int next_id(struct snapshot_store *s, uint64_t *out)
+{
+	uint64_t id = highest_id(s) + 1, counter = read_next(s);
+
+	*out = take_from_pins(s, counter > id ? counter : id);
+	return write_next(s, *out + 1);
 }
 
 int snapshot_add(struct snapshot_store *s, struct manifest *m)
@@ -239,6 +271,15 @@ int snapshot_add(struct snapshot_store *s, struct manifest *m)
 
 	if (r == 0)
 		r = next_id(s, &m->header.id);
+	return r == 0 ? manifest_write(s->dirfd, m) : r;
+}
+
+int snapshot_add_numbered(struct snapshot_store *s, struct manifest *m)
+{
+	int r = chunks_flush(&s->chunks);
+
+	if (r == 0 && read_next(s) <= m->header.id)
+		r = write_next(s, m->header.id + 1);
 	return r == 0 ? manifest_write(s->dirfd, m) : r;
 }
 

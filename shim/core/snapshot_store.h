@@ -41,6 +41,8 @@ void snapshot_list_free(struct manifest *list, size_t count);
 
 /* Makes it durable under a number of its own (header.id). Everything it names must be put. */
 int snapshot_add(struct snapshot_store *s, struct manifest *m);
+/* The same under the number it has (header.id), which no other will get. */
+int snapshot_add_numbered(struct snapshot_store *s, struct manifest *m);
 /* Its chunks stay until snapshot_collect(). */
 int snapshot_remove(struct snapshot_store *s, uint64_t id);
 

@@ -21,7 +21,24 @@ struct findings {
 	char *why;
 	size_t room;
 	bool has_damage;
+	bool is_starved; /* something could not be looked at for want of memory */
 };
+
+/* "integrity_check: out of memory": what failed may stand before it. */
+static bool is_starved(const struct diagnose_finding *f)
+{
+	const char *const words[] = {strerror(ENOMEM), sqlite3_errstr(SQLITE_NOMEM)};
+	size_t n = f->detail ? strlen(f->detail) : 0, i;
+
+	for (i = 0; i < 2; i++) {
+		size_t k = strlen(words[i]);
+
+		if (f->code == DIAGNOSE_UNREADABLE && n >= k &&
+		    !strcmp(f->detail + n - k, words[i]))
+			return true;
+	}
+	return false;
+}
 
 /* The first damage, or else the first that could not be checked. */
 static void note_finding(void *context, const struct diagnose_finding *f)
@@ -31,6 +48,7 @@ static void note_finding(void *context, const struct diagnose_finding *f)
 
 	if (severity != DIAGNOSE_DAMAGE && severity != DIAGNOSE_UNKNOWN)
 		return;
+	all->is_starved = all->is_starved || is_starved(f);
 	if (all->has_damage || (severity == DIAGNOSE_UNKNOWN && all->why[0]))
 		return;
 	all->has_damage = severity == DIAGNOSE_DAMAGE;
@@ -68,7 +86,8 @@ int verify_directory(int dirfd, enum verify_verdict *out, char *why, size_t room
 		       : summary.findings[DIAGNOSE_UNKNOWN] ? VERIFY_UNKNOWN
 							    : VERIFY_GOOD;
 	remove_empty_wal(dirfd);
-	return r;
+	/* Says nothing about the directory: to be tried again. */
+	return r == 0 && all.is_starved && *out == VERIFY_UNKNOWN ? -ENOMEM : r;
 }
 
 /* ---- a snapshot ---- */

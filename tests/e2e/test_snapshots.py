@@ -4,76 +4,16 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
-import threading
 import time
-from datetime import datetime, timezone
-from pathlib import Path
 
 import pytest
 
 import hosts
+from loads import Load, answers, check_all, listed
 from snapshots_load import SIZE
 
-LOAD = Path(__file__).with_name("snapshots_load.py")
 SECONDS = 6
-
-
-class Load:
-    """Upserts in a process of its own; what was acknowledged, and when."""
-
-    def __init__(self, host, target, preload=""):
-        env = hosts.environment({"LD_PRELOAD": preload})
-        self.child = subprocess.Popen([str(hosts.python(host.driver)), str(LOAD), "load", target],
-                                      env=env, stdout=subprocess.PIPE, text=True,
-                                      start_new_session=True)
-        self.acknowledged = []
-        self.reader = threading.Thread(target=self.read, daemon=True)
-        self.reader.start()
-
-    def read(self):
-        for line in self.child.stdout:
-            first, moment = map(int, line.split())
-            assert first == len(self.acknowledged) * SIZE
-            self.acknowledged.append(moment)
-
-    def wait_for(self, batches):
-        deadline = time.monotonic() + 60
-        while len(self.acknowledged) < batches:
-            assert time.monotonic() < deadline and self.child.poll() is None
-            time.sleep(0.02)
-
-    def stop(self):
-        if self.child.poll() is None:
-            os.killpg(self.child.pid, signal.SIGKILL)
-        self.child.wait()
-        self.reader.join(10)
-
-    def before(self, moment):
-        return sum(1 for m in self.acknowledged if m <= moment)
-
-
-def listed(chromashim, data):
-    done = chromashim("snapshot", "list", "--json", data)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def nanoseconds(text):
-    whole, fraction = text.rstrip("Z").split(".")
-    moment = datetime.fromisoformat(whole).replace(tzinfo=timezone.utc)
-    return int(moment.timestamp()) * 10**9 + int(fraction)
-
-
-def answers(host, directories):
-    """directories: path -> number of batches it must have."""
-    words = [f"{path}={batches}" for path, batches in directories.items()]
-    done = subprocess.run([str(hosts.python(host.driver)), str(LOAD), "check", *words],
-                          env=hosts.environment(), capture_output=True, text=True, timeout=300,
-                          check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return dict(zip(directories, map(json.loads, done.stdout.splitlines())))
 
 
 def take_under_load(chromashim, data, load):
@@ -87,23 +27,6 @@ def take_under_load(chromashim, data, load):
         time.sleep(0.5)
     assert load.child.poll() is None
     return taken
-
-
-def check_all(chromashim, tmp_path, data, load, host):
-    """Every one that says verified is restored, and real Chroma has in it what it must have."""
-    expected = {}
-    for snapshot in listed(chromashim, data):
-        if snapshot["state"] != "verified":
-            continue
-        out = tmp_path / f"out-{snapshot['id']}"
-        done = chromashim("restore", "--to", snapshot["id"], "-o", out, data)
-        assert done.returncode == 0, done.stderr
-        expected[str(out)] = load.before(nanoseconds(snapshot["time"]))
-    for path, found in answers(host, expected).items():
-        assert found["wrong"] == [], f"{path}: {found['wrong'][:10]}"
-        # One batch may have been under way, done but not yet acknowledged.
-        assert 0 <= found["count"] - expected[path] * SIZE <= SIZE, path
-    return len(expected)
 
 
 @pytest.mark.slow
@@ -312,19 +235,6 @@ def test_killed_while_taking(data, chromashim):
     assert all(s["state"] == "verified" for s in listed(chromashim, data))
     chromashim("snapshot", "prune", "--keep-last=1", "-y", data)
     assert not [p for p in (store / "snapshots").rglob("*") if p.name.startswith(".")]
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 24 MiB of its own."""
-    path = tmp_path / "small"
-    path.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(path)],
-                             capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.strip()}")
-    yield path
-    subprocess.run(["umount", str(path)], check=True)
 
 
 def test_full_disk(tmp_path, data, small_disk, chromashim):

@@ -10,9 +10,11 @@
 
 #include <cmocka.h>
 
+#include <inttypes.h>
 #include <sqlite3.h>
 #include <sys/wait.h>
 
+#include "core/checksum.h"
 #include "core/restore.h"
 #include "core/verify.h"
 #include "scratch.h"
@@ -465,6 +467,40 @@ static void test_swap_without_a_database(void **state)
 	assert_int_equal(rows(f->data), 2);
 }
 
+/* Whole, by its checksum, and yet not to be believed. */
+static void put_journal(int fd, const char *lines)
+{
+	char text[256];
+	int n = snprintf(text, sizeof(text), "chromashim restore 1\n%s", lines);
+
+	snprintf(text + n, sizeof(text) - (size_t)n, "%016" PRIx64 "\n",
+		 checksum64(text, (size_t)n, 0));
+	scratch_put(fd, "journal", text, strlen(text));
+}
+
+static void test_forged_journal(void **state)
+{
+	static const char *const forged[] = {
+	    "../x\nold chroma.sqlite3\n",    "then\nold ../chroma.sqlite3\n",
+	    "then\naside ../lost.sqlite3\n", "then\naside \n",
+	    "then\naside .hidden\n",	     "then\nnew passwd\n"};
+	struct fixture *f = *state;
+	struct restore_swap swap = {.datafd = f->datafd, .storefd = f->storefd};
+	int fd = restore_prepare(f->storefd);
+	unsigned i;
+
+	close(fd);
+	fd = tree_make_directory(f->storefd, RESTORE_DIR);
+	for (i = 0; i < sizeof(forged) / sizeof(*forged); i++) {
+		put_journal(fd, forged[i]);
+		assert_int_equal(restore_resume(&swap), -EBADMSG);
+	}
+	put_journal(fd, "then\naside lost.sqlite3\n");
+	assert_int_equal(restore_resume(&swap), 1);
+	close(fd);
+	assert_int_equal(rows(f->data), 2);
+}
+
 static void test_damaged_journal(void **state)
 {
 	struct fixture *f = *state;
@@ -497,6 +533,7 @@ int main(void)
 	    TEST(swap_by_bytes),
 	    TEST(swap_without_a_database),
 	    TEST(damaged_journal),
+	    TEST(forged_journal),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

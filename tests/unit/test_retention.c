@@ -70,7 +70,7 @@ static bool oracle(const struct retention_policy *p, const struct retention_item
 		   size_t count, size_t which)
 {
 	uint64_t newest = 0;
-	bool last_verified = items[which].verified;
+	bool last_verified = items[which].verified, last_broken = items[which].broken;
 	unsigned rule;
 	size_t i;
 
@@ -79,7 +79,14 @@ static bool oracle(const struct retention_policy *p, const struct retention_item
 			newest = items[i].time;
 	for (i = which + 1; i < count; i++)
 		last_verified = last_verified && !items[i].verified;
+	for (i = which + 1; i < count; i++)
+		last_broken = last_broken && !items[i].broken;
 	if (items[which].held || last_verified || items[which].time > p->now)
+		return true;
+	if (last_broken && p->now - items[which].time < 7 * DAY)
+		return true;
+	if (p->unasked && items[which].by_hand && !items[which].broken &&
+	    p->now - items[which].time < 90 * DAY)
 		return true;
 	if (p->within && items[which].time + p->within > newest)
 		return true;
@@ -98,8 +105,10 @@ static size_t make_items(struct retention_item *items)
 		/* Now and then the clock is put back. */
 		time += random_below(20) ? random_below(step) : 0;
 		time -= random_below(30) ? 0 : random_below(2 * DAY);
-		items[i] = (struct retention_item){
-		    .time = time, .held = random_below(15) == 0, .verified = random_below(2) == 0};
+		items[i] = (struct retention_item){.time = time,
+						   .held = random_below(15) == 0,
+						   .verified = random_below(2) == 0,
+						   .by_hand = random_below(5) == 0};
 		items[i].broken = !items[i].verified && random_below(4) == 0;
 	}
 	return count;
@@ -112,8 +121,8 @@ static void test_oracle(void **state)
 
 	(void)state;
 	for (round = 0; round < 4000; round++) {
-		struct retention_policy p = {.within =
-						 random_below(3) ? 0 : random_below(60) * DAY};
+		struct retention_policy p = {.within = random_below(3) ? 0 : random_below(60) * DAY,
+					     .unasked = random_below(2) == 0};
 		size_t count = make_items(items), i;
 		unsigned rule;
 

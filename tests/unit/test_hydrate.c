@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Hydration: from a pin to a snapshot, in pieces, beside a writer.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <sqlite3.h>
+
+#include "core/chunks.h"
+#include "core/hydrate.h"
+#include "core/manifest.h"
+#include "core/snapshot_content.h"
+#include "pin_fixture.h"
+
+static void make_database(struct fixture *f, int rows)
+{
+	char path[256], sql[512];
+	sqlite3 *db;
+
+	snprintf(path, sizeof(path), "%s/" DATABASE_FILE, f->root.path);
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	snprintf(sql, sizeof(sql),
+		 "CREATE TABLE collections(id, name); CREATE TABLE segments(id, collection); "
+		 "CREATE TABLE embeddings(segment_id); WITH RECURSIVE c(x) AS (SELECT 1 "
+		 "UNION ALL SELECT x+1 FROM c WHERE x<%d) INSERT INTO collections SELECT x, "
+		 "hex(randomblob(200)) FROM c",
+		 rows);
+	assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+	sqlite3_close(db);
+}
+
+static int hydrate_once(struct fixture *f, struct pin_slot *slot, uint64_t budget,
+			struct manifest *m)
+{
+	struct hydrate_options options = {.dirfd = f->root.fd, .budget = budget};
+	struct snapshot_trouble t;
+	struct snapshot_store s;
+	int r;
+
+	assert_int_equal(snapshot_store_open(&s, f->storefd, SNAPSHOT_CHANGE, 0), 0);
+	r = hydrate_pin(&s, &f->pins, slot, &options, m, &t);
+	snapshot_store_close(&s);
+	return r;
+}
+
+static void compare_with_chunks(struct fixture *f, const struct manifest *m, const char *expected,
+				size_t size)
+{
+	const struct manifest_file *file = manifest_find(m, DATABASE_FILE);
+	char *data = malloc(size + SNAPSHOT_CHUNK_SIZE);
+	struct snapshot_store s;
+	uint64_t i;
+
+	assert_int_equal(file->size, size);
+	assert_int_equal(snapshot_store_open(&s, f->storefd, SNAPSHOT_KEEP, 0), 0);
+	for (i = 0; i < manifest_chunk_count(size); i++)
+		assert_int_equal(chunks_get(&s.chunks, &file->chunks[i],
+					    data + i * SNAPSHOT_CHUNK_SIZE,
+					    manifest_chunk_size(file, i)),
+				 0);
+	snapshot_store_close(&s);
+	assert_memory_equal(data, expected, size);
+	free(data);
+}
+
+/* In the smallest pieces, with the backend writing between them. */
+static void copied_in_pieces(void **state)
+{
+	struct fixture *f = malloc(sizeof(*f));
+	struct pin_slot *slot;
+	struct manifest m;
+	char junk[4096] = {1};
+	size_t size;
+	char *before;
+	unsigned pieces = 0;
+	uint64_t id;
+	int r;
+
+	(void)state;
+	make(f);
+	make_database(f, 3000);
+	write_at(f, SEGMENT_FILE, 0, "before", 6);
+	before = scratch_get(f->root.fd, DATABASE_FILE, &size);
+	slot = pin(f);
+	id = slot->id;
+	do {
+		write_at(f, DATABASE_FILE, (uint64_t)roll(f, (unsigned)(size / 4096)) * 4096, junk,
+			 sizeof(junk));
+		r = hydrate_once(f, slot, 1, &m);
+		if (r == 1) {
+			assert_int_equal(m.header.state, SNAPSHOT_HYDRATING);
+			assert_in_range(m.header.progress, 0, 99);
+			pieces++;
+			manifest_free(&m);
+		}
+	} while (r == 1);
+	assert_int_equal(r, 0);
+	assert_true(pieces >= 3);
+	assert_int_equal(m.header.state, SNAPSHOT_COMPLETE);
+	assert_int_equal(m.header.id, id);
+	assert_int_equal(m.collection_count, 3000);
+	compare_with_chunks(f, &m, before, size);
+	assert_false(pins_any(&f->pins));
+	manifest_free(&m);
+	free(before);
+	release(f);
+	free(f);
+}
+
+/* What SQLite makes of a database with its log. */
+static char *settled(struct fixture *f, size_t *size)
+{
+	struct scratch copy;
+	static const char *const names[] = {DATABASE_FILE, DATABASE_FILE "-wal"};
+	char why[200], *data;
+	unsigned i;
+
+	scratch_make(&copy);
+	for (i = 0; i < 2; i++) {
+		data = scratch_get(f->root.fd, names[i], size);
+		scratch_put(copy.fd, names[i], data, *size);
+		free(data);
+	}
+	assert_int_equal(content_settle(copy.fd, why, sizeof(why)), 0);
+	data = scratch_get(copy.fd, DATABASE_FILE, size);
+	scratch_remove(&copy);
+	return data;
+}
+
+/* A database in WAL mode becomes one file, in pieces as well. */
+static void copied_with_its_log(void **state)
+{
+	struct fixture *f = malloc(sizeof(*f));
+	const struct pin_request request = {.reason = "manual", .wal = true};
+	char path[256], junk[4096] = {1}, *before;
+	struct pin_slot *slot;
+	struct manifest m;
+	unsigned pieces = 0;
+	sqlite3 *db;
+	size_t size;
+	int r;
+
+	(void)state;
+	make(f);
+	make_database(f, 3000);
+	snprintf(path, sizeof(path), "%s/" DATABASE_FILE, f->root.path);
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+	assert_int_equal(
+	    sqlite3_exec(db,
+			 "PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0;"
+			 "UPDATE collections SET name = hex(randomblob(300)) WHERE id % 3;"
+			 "DELETE FROM collections WHERE id > 2900; VACUUM;"
+			 "UPDATE collections SET name = 'again' WHERE id % 7 = 0",
+			 NULL, NULL, NULL),
+	    SQLITE_OK);
+	sqlite3_close(db);
+	before = settled(f, &size);
+	assert_int_equal(pin_begin(&f->pins, &request, &slot), 0);
+	pin_hold(slot);
+	now(f);
+	do {
+		write_at(f, DATABASE_FILE, (uint64_t)roll(f, (unsigned)(size / 4096)) * 4096, junk,
+			 sizeof(junk));
+		write_at(f, DATABASE_FILE "-wal", (uint64_t)roll(f, 50) * 4096, junk, sizeof(junk));
+		r = hydrate_once(f, slot, 1, &m);
+		if (r == 1) {
+			pieces++;
+			manifest_free(&m);
+		}
+	} while (r == 1);
+	assert_int_equal(r, 0);
+	assert_int_equal(m.header.state, SNAPSHOT_COMPLETE);
+	assert_true(pieces >= 3);
+	assert_int_equal(m.collection_count, 2900);
+	compare_with_chunks(f, &m, before, size);
+	manifest_free(&m);
+	free(before);
+	release(f);
+	free(f);
+}
+
+static void a_damaged_pin_becomes_broken(void **state)
+{
+	struct fixture *f = malloc(sizeof(*f));
+	struct manifest m, again;
+	struct pin_slot *slot;
+	struct snapshot_store s;
+
+	(void)state;
+	make(f);
+	make_database(f, 10);
+	write_at(f, SEGMENT_FILE, 0, "before", 6);
+	slot = pin(f);
+	write_at(f, SEGMENT_FILE, 0, "after.", 6);
+	damage(f, "data_level0.bin.pre", 8192 + 3, -1);
+	assert_int_equal(hydrate_once(f, slot, 0, &m), 0);
+	assert_int_equal(m.header.state, SNAPSHOT_BROKEN);
+	assert_non_null(strstr(m.trouble, "data_level0.bin.pre"));
+	assert_int_equal(m.file_count, 0);
+	assert_false(pins_any(&f->pins));
+	assert_int_equal(snapshot_store_open(&s, f->storefd, SNAPSHOT_LOOK, 0), 0);
+	assert_int_equal(manifest_read(s.dirfd, m.header.id, &again), 0);
+	assert_int_equal(again.header.state, SNAPSHOT_BROKEN);
+	manifest_free(&again);
+	snapshot_store_close(&s);
+	manifest_free(&m);
+	release(f);
+	free(f);
+}
+
+static void tables_not_made_yet_are_nothing(void **state)
+{
+	struct fixture *f = malloc(sizeof(*f));
+	struct manifest m;
+
+	(void)state;
+	make(f);
+	write_at(f, DATABASE_FILE, 0, "a database", 10);
+	assert_int_equal(hydrate_once(f, pin(f), 0, &m), 0);
+	assert_int_equal(m.header.state, SNAPSHOT_COMPLETE); /* what it is, verifying will tell */
+	manifest_free(&m);
+	assert_int_equal(unlinkat(f->root.fd, DATABASE_FILE, 0), 0);
+	scratch_put(f->root.fd, DATABASE_FILE, "", 0);
+	assert_int_equal(hydrate_once(f, pin(f), 0, &m), 0);
+	assert_int_equal(m.header.state, 0);
+	assert_false(pins_any(&f->pins));
+	manifest_free(&m);
+	release(f);
+	free(f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(copied_in_pieces),
+	    cmocka_unit_test(copied_with_its_log),
+	    cmocka_unit_test(a_damaged_pin_becomes_broken),
+	    cmocka_unit_test(tables_not_made_yet_are_nothing),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
