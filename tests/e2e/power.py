@@ -55,6 +55,16 @@ def run(*words: object) -> str:
                           text=True).stdout.strip()
 
 
+def unsure(host: hosts.Host) -> int:
+    """How many of the batches acknowledged last a power cut may take.
+
+    SQLite commits by removing its journal, and does not sync the directory (that would be
+    synchronous=EXTRA): what was acknowledged last may be rolled back. Chroma 1.x does more
+    transactions for each upsert, whose syncs carry the first one along; 0.6 has only the one.
+    """
+    return 0 if host.driver == "venv" else 1
+
+
 def missing() -> str:
     """Why there can be no power cuts here, or ""."""
     if os.geteuid():
@@ -109,10 +119,7 @@ class PowerCuts:
         self.tally = Tally()
         self.env = {"CHROMASHIM_DURABILITY": "power", "CHROMASHIM_BALLAST": "0",
                     "CHROMASHIM_MIN_FREE": "1M"}
-        # SQLite commits by removing its journal, and does not sync the directory (that would be
-        # synchronous=EXTRA): what was acknowledged last may be rolled back. Chroma 1.x does more
-        # transactions for each upsert, whose syncs carry the first one along; 0.6 has only the one.
-        self.unsure = 0 if host.driver == "venv" else 1
+        self.unsure = unsure(host)
         self.log = directory / "stderr.log"
 
     def run(self, cuts: int) -> Tally:
@@ -129,6 +136,8 @@ class PowerCuts:
                     cut.image.unlink()
         text = self.log.read_text(errors="replace")
         assert "cannot be preloaded" not in text, text
+        if not self.tally.broken:  # what a cut tears while nothing depends on it is no damage
+            assert "damaged" not in text, text
         self.tally.rolled_back = text.count("it was undone")
         return self.tally
 

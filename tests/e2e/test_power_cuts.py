@@ -7,7 +7,10 @@ import pytest
 
 import hosts
 import power
+import replay
 
+# By the recorded order of writes: also where there are no loop mounts.
+RECORDED = [("python", 26), ("python-0.6", 8)]
 CASES = [("python", "ext4", 16), ("python", "xfs", 8), ("python-0.6", "ext4", 8)]
 
 
@@ -39,4 +42,31 @@ def test_power_cuts(tmp_path, shim, name, kind, count):
 def test_chroma_alone_does_not_survive(tmp_path):
     """What the others would look like if the harness saw nothing."""
     _, tally = cut_power(tmp_path, "", "python", "ext4", 5)
+    assert tally.broken, str(tally)
+
+
+def cut_recorded(tmp_path, preload, name, count):
+    host = hosts.BY_NAME[name]
+    host.require()
+    why = replay.missing()
+    if why:
+        pytest.skip(f"no power cuts from a recording: {why}")
+    seed = int.from_bytes(os.urandom(4), "little")
+    tally = replay.Replay(host, tmp_path, preload, seed).run(count)
+    print(f"seed {seed}: {tally}")
+    return seed, tally
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name,count", RECORDED, ids=[name for name, _ in RECORDED])
+def test_recorded_writes(tmp_path, shim, name, count):
+    seed, tally = cut_recorded(tmp_path, shim, name, count)
+    assert not tally.broken, f"seed {seed}: {tally}\n" + "\n".join(tally.broken)
+    assert tally.acknowledged, f"seed {seed}: {tally}"
+
+
+@pytest.mark.slow
+def test_recorded_writes_of_chroma_alone(tmp_path):
+    """The same without the shim shows the damage."""
+    _, tally = cut_recorded(tmp_path, "", "python", 10)
     assert tally.broken, str(tally)
