@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The guardian: what its parts share. It may be killed, stopped or started twice at any moment; the
+ * backend never depends on it.
+ */
+#ifndef COMMAND_GUARDIAN_H
+#define COMMAND_GUARDIAN_H
+
+#include <signal.h>
+
+#include "command/guard_settings.h"
+
+#define GUARD_HOOKS 8
+#define STATUS_FILE "status.json"
+
+struct guard_hook {
+	pid_t pid; /* 0: free */
+	uint64_t deadline;
+};
+
+struct guardian {
+	struct snapshots s; /* s.target is open; loaded only during a duty */
+	struct guard_settings settings;
+	int lockfd;
+	int pidfd; /* of the process that is followed, -1: none */
+	pid_t follow;
+	bool once, quiet;
+	bool gone; /* the followed process has ended */
+	bool look; /* snapshots have changed: look for what is to be done */
+	uint64_t looked;
+	uint64_t retry_at; /* no snapshot by the clock before; ns, CLOCK_MONOTONIC */
+	uint64_t compress_at, report_at, room_at;
+	uint64_t current;    /* the snapshot at work on, for the report */
+	uint64_t refused_at; /* of the last refusal that was told; ns, CLOCK_REALTIME */
+	bool disk_low;
+	int store_error; /* told already */
+	bool failed;	 /* something could not be done */
+	unsigned copied, verified, broken, taken, removed, refused; /* since the start */
+	uint64_t started;					    /* ns, CLOCK_REALTIME */
+	struct guard_hook hooks[GUARD_HOOKS];
+};
+
+extern volatile sig_atomic_t guard_stopping;
+
+/* The pid of a store's guardian, 0: none, -1: one that does not say. */
+int guard_is_running(int storefd);
+
+/* ---- duties (guardian_duties.c): true: there is more to be done at once ---- */
+
+bool guardian_duties(struct guardian *g);
+/* When the followed process has ended: 0 or -errno. */
+void guardian_last_snapshot(struct guardian *g);
+/* For long work: ends the process when it was told to. */
+void guardian_step(void *guardian, uint64_t done, uint64_t total);
+
+/* ---- snapshots by the clock (guardian_clock.c) ---- */
+
+bool guardian_is_due(const struct guardian *g, uint64_t now);
+void guardian_take(struct guardian *g, const char *reason);
+uint64_t guardian_now(void); /* ns, CLOCK_REALTIME */
+
+/* ---- telling (guardian_report.c) ---- */
+
+/* One line in the log. */
+void guardian_say(const struct guardian *g, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* The same, and the hook is called: `event` is "snapshot.verified" and the like, `id` the snapshot
+ * or 0. */
+void guardian_tell(struct guardian *g, const char *event, uint64_t id, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+/* status.json and metrics.prom. */
+void guardian_report(struct guardian *g, bool running);
+/* Hooks that have ended, or taken too long. */
+void guardian_reap(struct guardian *g);
+/* Waits a while for those that run. */
+void guardian_finish_hooks(struct guardian *g);
+
+#endif

@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The guardian's word: its log, status.json, metrics.prom, and the hook.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/statvfs.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "command/guardian.h"
+#include "command/terminal.h"
+#include "core/fileio.h"
+#include "core/json.h"
+#include "core/oplog.h"
+
+#define SECOND UINT64_C(1000000000)
+#define HOOK_TIME (30 * SECOND)
+#define HOOK_LAST (5 * SECOND) /* at the guardian's end */
+#define METRICS_FILE "metrics.prom"
+#define STATES 6
+
+extern char **environ;
+
+/* ---- the log ---- */
+
+static void say(const char *text)
+{
+	char time[40];
+
+	format_time_utc(time, sizeof(time), guardian_now());
+	fprintf(stderr, "%.19sZ guard: %s\n", time, text);
+}
+
+void guardian_say(const struct guardian *g, const char *format, ...)
+{
+	char text[512];
+	va_list ap;
+
+	if (g->quiet)
+		return;
+	va_start(ap, format);
+	vsnprintf(text, sizeof(text), format, ap);
+	va_end(ap);
+	say(text);
+}
+
+/* ---- the hook ---- */
+
+static int event_json(const struct guardian *g, const char *event, uint64_t id, const char *text)
+{
+	int fd = memfd_create("chromashim-event", MFD_CLOEXEC), copy = fd < 0 ? -1 : dup(fd);
+	FILE *out = copy < 0 ? NULL : fdopen(copy, "w");
+	struct json j = {.out = out};
+	char time[40];
+
+	if (!out) {
+		if (copy >= 0)
+			close(copy);
+		if (fd >= 0)
+			close(fd);
+		return -1;
+	}
+	json_begin(&j, '{');
+	json_key(&j, "schema_version");
+	json_uint(&j, SCHEMA_VERSION);
+	json_key(&j, "event");
+	json_string(&j, event);
+	json_key(&j, "time");
+	json_string(&j, format_time_utc(time, sizeof(time), guardian_now()));
+	json_key(&j, "directory");
+	json_string(&j, g->s.target.dir);
+	json_key(&j, "snapshot");
+	if (id)
+		json_uint(&j, id);
+	else
+		json_null(&j);
+	json_key(&j, "message");
+	json_string(&j, text);
+	json_end(&j, '}');
+	json_newline(&j);
+	fclose(out);
+	lseek(fd, 0, SEEK_SET);
+	return fd;
+}
+
+static char **environment_with(char *event)
+{
+	size_t n = 0, i;
+	char **all;
+
+	while (environ[n])
+		n++;
+	all = calloc(n + 2, sizeof(*all));
+	for (i = 0; all && i < n; i++)
+		all[i] = environ[i];
+	if (all)
+		all[n] = event;
+	return all;
+}
+
+/* In a process group of its own, so that all of it can be ended, and with SIGPIPE as it should be.
+ */
+static int spawn_hook(pid_t *pid, char *const *argv, char *const *environment, int input)
+{
+	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attributes;
+	sigset_t pipe;
+	int r;
+
+	sigemptyset(&pipe);
+	sigaddset(&pipe, SIGPIPE);
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_adddup2(&actions, input, 0);
+	posix_spawnattr_init(&attributes);
+	posix_spawnattr_setpgroup(&attributes, 0);
+	posix_spawnattr_setsigdefault(&attributes, &pipe);
+	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGDEF);
+	r = posix_spawn(pid, argv[0], &actions, &attributes, argv, environment);
+	posix_spawnattr_destroy(&attributes);
+	posix_spawn_file_actions_destroy(&actions);
+	return r;
+}
+
+static void call_hook(struct guardian *g, const char *event, uint64_t id, const char *text)
+{
+	char variable[64], program[4096], name[48];
+	char *argv[] = {program, name, NULL}, **all;
+	struct guard_hook *slot = NULL;
+	int fd, i, r;
+
+	for (i = 0; i < GUARD_HOOKS && !slot; i++)
+		slot = g->hooks[i].pid ? NULL : &g->hooks[i];
+	if (!slot) {
+		guardian_say(g, "the hook is not called for %s: too many of them still run", event);
+		return;
+	}
+	snprintf(program, sizeof(program), "%s", g->settings.hook);
+	snprintf(name, sizeof(name), "%s", event);
+	snprintf(variable, sizeof(variable), "CHROMASHIM_EVENT=%s", event);
+	all = environment_with(variable);
+	fd = event_json(g, event, id, text);
+	r = all && fd >= 0 ? spawn_hook(&slot->pid, argv, all, fd) : ENOMEM;
+	if (r) {
+		slot->pid = 0;
+		guardian_say(g, "the hook '%s' cannot be called: %s", program, strerror(r));
+	}
+	slot->deadline = oplog_now() + HOOK_TIME;
+	if (fd >= 0)
+		close(fd);
+	free(all);
+}
+
+void guardian_reap(struct guardian *g)
+{
+	int i, status;
+
+	for (i = 0; i < GUARD_HOOKS; i++) {
+		struct guard_hook *h = &g->hooks[i];
+
+		if (!h->pid)
+			continue;
+		if (waitpid(h->pid, &status, WNOHANG) != 0) {
+			h->pid = 0;
+		} else if (oplog_now() > h->deadline) {
+			guardian_say(g, "the hook took too long, and is ended");
+			kill(-h->pid, SIGKILL);
+			waitpid(h->pid, &status, 0);
+			h->pid = 0;
+		}
+	}
+}
+
+void guardian_finish_hooks(struct guardian *g)
+{
+	struct timespec step = {0, 20000000};
+	uint64_t deadline = oplog_now() + HOOK_LAST;
+	bool any = true;
+	int i;
+
+	while (any) {
+		any = false;
+		for (i = 0; i < GUARD_HOOKS; i++) {
+			any = any || g->hooks[i].pid;
+			if (oplog_now() > deadline)
+				g->hooks[i].deadline = 0;
+		}
+		guardian_reap(g);
+		if (any)
+			nanosleep(&step, NULL);
+	}
+}
+
+void guardian_tell(struct guardian *g, const char *event, uint64_t id, const char *format, ...)
+{
+	char text[512];
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(text, sizeof(text), format, ap);
+	va_end(ap);
+	say(text);
+	if (g->settings.hook)
+		call_hook(g, event, id, text);
+}
+
+/* ---- status.json and metrics.prom ---- */
+
+struct facts {
+	unsigned states[STATES];
+	uint64_t newest, verified, oldest; /* ns */
+	uint64_t newest_id, verified_id;
+	uint64_t chunks, undo, room;
+};
+
+static void gather(struct guardian *g, struct facts *f)
+{
+	struct snapshots s = {.target = g->s.target};
+	struct statvfs v;
+	uint64_t *used;
+	size_t i;
+
+	*f = (struct facts){.room = UINT64_MAX};
+	if (fstatvfs(g->s.target.storefd, &v) == 0)
+		f->room = (uint64_t)v.f_bavail * v.f_frsize;
+	if (snapshots_load(&s, SNAPSHOT_LOOK, false, 0) < 0)
+		return;
+	for (i = 0; i < s.count; i++) {
+		const struct snapshot_header *h = &s.list[i].header;
+
+		f->states[h->state < STATES ? h->state : 0]++;
+		if (h->time > f->newest && h->state != SNAPSHOT_BROKEN) {
+			f->newest = h->time;
+			f->newest_id = h->id;
+		}
+		if (h->state != SNAPSHOT_VERIFIED)
+			continue;
+		f->oldest = f->oldest && f->oldest < h->time ? f->oldest : h->time;
+		if (h->time > f->verified) {
+			f->verified = h->time;
+			f->verified_id = h->id;
+		}
+	}
+	f->undo = s.pins.state ? s.pins.state->saved : 0;
+	used = calloc(s.count + 1, sizeof(*used));
+	if (used)
+		snapshot_sizes(&s.store, s.list, s.count, NULL, used, &f->chunks);
+	free(used);
+	snapshots_unload(&s);
+}
+
+static FILE *publish_begin(struct file_publish *p, int dirfd, const char *name)
+{
+	FILE *out;
+	int copy;
+
+	if (file_publish_begin(p, dirfd, name, 0644) < 0)
+		return NULL;
+	copy = dup(p->fd);
+	out = copy < 0 ? NULL : fdopen(copy, "w");
+	if (out)
+		return out;
+	if (copy >= 0)
+		close(copy);
+	file_publish_abort(p);
+	return NULL;
+}
+
+/* A report that cannot be written is no reason to stop. */
+static void publish_end(struct file_publish *p, FILE *out)
+{
+	bool good = !ferror(out);
+
+	if (fclose(out) == 0 && good && file_publish_commit(p) == 0)
+		return;
+	file_publish_abort(p);
+}
+
+static void put_number(struct json *j, const char *key, uint64_t value)
+{
+	json_key(j, key);
+	json_uint(j, value);
+}
+
+static void put_time(struct json *j, const char *key, uint64_t ns)
+{
+	char text[40];
+
+	json_key(j, key);
+	json_string(j, ns ? format_time_utc(text, sizeof(text), ns) : NULL);
+}
+
+static void put_states(struct json *j, const struct facts *f)
+{
+	unsigned i;
+
+	json_key(j, "snapshots");
+	json_begin(j, '{');
+	for (i = SNAPSHOT_PINNED; i < STATES; i++)
+		put_number(j, snapshot_state_name(i), f->states[i]);
+	json_end(j, '}');
+}
+
+static void write_status(const struct guardian *g, const struct facts *f, bool running)
+{
+	struct file_publish p;
+	FILE *out = publish_begin(&p, g->s.target.storefd, STATUS_FILE);
+	struct json j = {.out = out};
+
+	if (!out)
+		return;
+	json_begin(&j, '{');
+	put_number(&j, "schema_version", SCHEMA_VERSION);
+	put_time(&j, "time", guardian_now());
+	json_key(&j, "running");
+	json_bool(&j, running);
+	put_number(&j, "pid", (uint64_t)getpid());
+	put_number(&j, "follows", (uint64_t)g->follow);
+	put_time(&j, "started", g->started);
+	put_number(&j, "at_work_on", g->current);
+	put_states(&j, f);
+	put_time(&j, "newest", f->newest);
+	put_number(&j, "newest_id", f->newest_id);
+	put_time(&j, "newest_verified", f->verified);
+	put_number(&j, "newest_verified_id", f->verified_id);
+	put_number(&j, "snapshot_bytes", f->chunks);
+	put_number(&j, "undo_bytes", f->undo);
+	if (f->room != UINT64_MAX)
+		put_number(&j, "free_bytes", f->room);
+	json_key(&j, "disk_low");
+	json_bool(&j, g->disk_low);
+	json_key(&j, "error");
+	json_string(&j, g->store_error ? strerror(-g->store_error) : NULL);
+	put_number(&j, "every_seconds", g->settings.every / SECOND);
+	json_end(&j, '}');
+	json_newline(&j);
+	publish_end(&p, out);
+}
+
+static void metric(FILE *out, const char *name, const char *type, const char *help, double value)
+{
+	fprintf(out, "# HELP chromashim_%s %s\n# TYPE chromashim_%s %s\nchromashim_%s %.17g\n",
+		name, help, name, type, name, value);
+}
+
+static void write_metrics(const struct guardian *g, const struct facts *f, bool running)
+{
+	struct file_publish p;
+	FILE *out = publish_begin(&p, g->s.target.storefd, METRICS_FILE);
+	unsigned i;
+
+	if (!out)
+		return;
+	metric(out, "up", "gauge", "The guardian runs.", running);
+	metric(out, "last_snapshot_timestamp_seconds", "gauge", "Moment of the newest snapshot.",
+	       (double)f->newest / 1e9);
+	metric(out, "last_verified_snapshot_timestamp_seconds", "gauge",
+	       "Moment of the newest verified snapshot.", (double)f->verified / 1e9);
+	metric(out, "oldest_restorable_timestamp_seconds", "gauge",
+	       "Moment of the oldest verified snapshot.", (double)f->oldest / 1e9);
+	fputs(
+	    "# HELP chromashim_snapshots Snapshots by state.\n# TYPE chromashim_snapshots gauge\n",
+	    out);
+	for (i = SNAPSHOT_PINNED; i < STATES; i++)
+		fprintf(out, "chromashim_snapshots{state=\"%s\"} %u\n", snapshot_state_name(i),
+			f->states[i]);
+	metric(out, "store_bytes", "gauge", "Bytes of snapshots.", (double)f->chunks);
+	metric(out, "undo_bytes", "gauge", "Bytes saved for what is only pinned.", (double)f->undo);
+	if (f->room != UINT64_MAX)
+		metric(out, "free_bytes", "gauge", "Bytes free on the store's file system.",
+		       (double)f->room);
+	if (g->settings.prune.max_space)
+		metric(out, "space_limit_bytes", "gauge", "Bytes that snapshots may take.",
+		       (double)g->settings.prune.max_space);
+	metric(out, "snapshots_taken_total", "counter", "Snapshots taken by the guardian.",
+	       g->taken);
+	metric(out, "snapshots_verified_total", "counter", "Snapshots found good.", g->verified);
+	metric(out, "snapshots_broken_total", "counter", "Snapshots found broken.", g->broken);
+	metric(out, "snapshots_removed_total", "counter", "Snapshots that no rule kept.",
+	       g->removed);
+	metric(out, "writers_refused_total", "counter",
+	       "Processes that another one kept from writing.", g->refused);
+	publish_end(&p, out);
+}
+
+void guardian_report(struct guardian *g, bool running)
+{
+	struct facts f;
+
+	gather(g, &f);
+	write_status(g, &f, running);
+	write_metrics(g, &f, running);
+}

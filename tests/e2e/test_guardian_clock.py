@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""The guardian in the course of days: snapshots by the clock, and which of them are kept."""
+
+import os
+import sqlite3
+import subprocess
+import time
+
+import pytest
+
+import hosts
+from loads import listed, nanoseconds
+from test_guardian import make_directory, touch_database
+
+
+@pytest.fixture(scope="module")
+def clock(tmp_path_factory):
+    """A library that sets the clock on the wall forward, for LD_PRELOAD."""
+    library = tmp_path_factory.mktemp("clock") / "clock.so"
+    subprocess.run([os.environ.get("CC", "gcc"), "-D_GNU_SOURCE", "-shared", "-fPIC", "-o",
+                    str(library), str(hosts.ROOT / "tests/e2e/clock.c"), "-ldl"], check=True)
+    return library
+
+
+class Days:
+    """The guardian called again and again while the days go by."""
+
+    def __init__(self, chromashim, data, clock, **settings):
+        self.chromashim, self.data, self.clock = chromashim, data, clock
+        self.settings = {f"CHROMASHIM_{name}": value for name, value in settings.items()}
+        self.seconds = 0
+
+    def command(self, *words):
+        env = hosts.environment({"LD_PRELOAD": str(self.clock), "TZ": "UTC",
+                                 "CLOCK_OFFSET": str(self.seconds), **self.settings})
+        return self.chromashim(*words, env=env)
+
+    def go_on(self, hours):
+        self.seconds += int(hours * 3600)
+        touch_database(self.data, self.seconds)
+        done = self.command("guard", "--once", self.data)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    def ages(self):
+        """Of what there is, in hours, the newest first."""
+        now = time.time_ns() + self.seconds * 10**9
+        return [(now - nanoseconds(s["time"])) / 3600e9
+                for s in reversed(listed(self.chromashim, self.data)) if s["state"] == "verified"]
+
+
+@pytest.mark.slow
+def test_thirty_days(data, chromashim, clock):
+    """A snapshot every 6 h for 30 days, and none in between; what the rules say is kept."""
+    make_directory(data)
+    days = Days(chromashim, data, clock, EVERY="6h", KEEP="last=3 hourly=8 daily=7 weekly=4")
+    for _ in range(30):
+        assert ["is taken" in days.go_on(hours) for hours in (6, 2, 4, 6, 6)] == \
+            [True, False, True, True, True]
+    ages = days.ages()
+    # The newest eight, two days of them; then one a day for a week, one a week for four.
+    assert len(ages) <= 8 + 7 + 4
+    assert all(abs(ages[n] - ages[0] - 6 * n) < 1 for n in range(8)), ages
+    for day in range(7):
+        assert any(24 * day - 1 < age < 24 * day + 30 for age in ages), (day, ages)
+    for week in range(3):
+        assert any(168 * week - 1 < age < 168 * (week + 1) + 30 for age in ages), (week, ages)
+    assert all(s["state"] == "verified" for s in listed(chromashim, data))
+    assert chromashim("snapshot", "verify", "--all", data, timeout=120).returncode == 0
+
+
+@pytest.mark.slow
+def test_by_hand_and_broken(data, chromashim, clock):
+    """What somebody took stays for 90 days, a broken one for a week; then the rules count."""
+    make_directory(data)
+    days = Days(chromashim, data, clock, EVERY="6h", KEEP="last=1")
+    assert days.command("snapshot", "create", "-d", "before the upgrade", data).returncode == 0
+    database = data / "chroma.sqlite3"
+    good = database.read_bytes()
+    with sqlite3.connect(database) as db:
+        db.execute("DROP TABLE segments")
+    assert "is broken: table-missing" in days.go_on(24)
+    database.write_bytes(good)
+    days.go_on(24)
+    assert [s["id"] for s in listed(chromashim, data)] == [1, 2, 3]
+    days.go_on(24 * 6)
+    assert [s["id"] for s in listed(chromashim, data)] == [1, 4]
+    days.go_on(24 * 79)
+    assert [s["id"] for s in listed(chromashim, data)] == [1, 5]
+    days.go_on(24 * 4)
+    assert [s["id"] for s in listed(chromashim, data)] == [6]
+
+
+@pytest.mark.slow
+def test_space_and_the_last_verified_one(data, chromashim, clock):
+    """The limit on space holds; when all newer ones are broken, the last verified one stays."""
+    make_directory(data)
+    days = Days(chromashim, data, clock, EVERY="6h", KEEP="all", KEEP_SPACE="60K")
+    for _ in range(20):
+        days.go_on(6)
+        chunks = data / ".chromashim" / "snapshots" / "chunks"
+        used = sum(p.stat().st_size for p in chunks.rglob("*") if p.is_file())
+        count = len(listed(chromashim, data))
+        assert used <= 60 << 10 or count == 1, (used, count)
+    kept = [s["id"] for s in listed(chromashim, data)]
+    assert 2 <= len(kept) < 20 and kept[-1] == 20
+    with sqlite3.connect(data / "chroma.sqlite3") as db:
+        db.execute("DROP TABLE segments")
+    for _ in range(5):
+        assert "is broken: table-missing" in days.go_on(6)
+    days.settings["CHROMASHIM_KEEP_SPACE"] = "1"
+    days.go_on(6)
+    found = listed(chromashim, data)
+    assert [s["id"] for s in found if s["state"] == "verified"] == [20], found
+    warned = days.command("status", "--check", data)
+    days.seconds += 24 * 3600
+    warned = days.command("status", "--check", data)
+    assert warned.returncode == 1 and "the newest verified snapshot is" in warned.stdout
