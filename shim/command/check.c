@@ -9,29 +9,37 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "command/json.h"
+#include "command/rollbacks.h"
+#include "command/snapshots.h"
 #include "command/terminal.h"
 #include "core/diagnose.h"
+#include "core/json.h"
 
 const char check_usage[] =
     "Usage: chromashim check [OPTION]... [DIR]\n"
     "\n"
     "Judges a Chroma directory by its files: the database, its journal, migrations, every vector\n"
-    "index, and whether they agree. Needs no Chroma and changes nothing; works while a backend\n"
-    "runs. DIR is CHROMASHIM_DIR or ./chroma_data if not given.\n"
+    "index, and whether they agree. Needs no Chroma and changes nothing (but for --repair); works\n"
+    "while a backend runs. DIR is CHROMASHIM_DIR or ./chroma_data if not given.\n"
     "\n"
-    "      --quick   all but what takes long (default)\n"
-    "      --full    also integrity_check, the full-text index and every vector\n"
-    "      --json    one JSON object\n"
-    "  -q            only what is wrong\n"
+    "      --quick         all but what takes long (default)\n"
+    "      --full          also integrity_check, the full-text index and every vector\n"
+    "      --backend PATH  can this Chroma open it: a virtual environment, a directory with\n"
+    "                      node_modules, or the program that is started\n"
+    "      --repair        first undo what a dead process left half-done: persists that were cut\n"
+    "                      off, as the next start would, and a restore\n"
+    "  -n, --dry-run       with --repair: only say what would be done\n"
+    "      --json          one JSON object\n"
+    "  -q, --quiet         only what is wrong\n"
     "\n"
     "Each finding has a code that stays the same in later versions, its severity, what it means\n"
     "and what helps. Exit status: 0 fine (notes at most), 1 warnings, 2 damage, 3 some or all of\n"
-    "it could not be checked.\n";
+    "it could not be checked; with --repair also 14: a process has it open, nothing was done.\n";
 
 struct check {
 	const struct target *target;
 	struct json json;
+	struct progress progress;
 	bool is_json, quiet;
 	bool explained[DIAGNOSE_CODES];
 };
@@ -47,26 +55,6 @@ static enum check_code verdict_of(const struct diagnose_summary *s)
 
 static const char *const verdicts[] = {"fine", "warning", "damage", "unknown"};
 
-/* A path as the shell takes it. */
-static void put_quoted(FILE *out, const char *path)
-{
-	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-				    "0123456789/._-+:@%";
-
-	if (*path && path[strspn(path, plain)] == '\0' && *path != '-') {
-		fputs(path, out);
-		return;
-	}
-	fputc('\'', out);
-	for (; *path; path++) {
-		if (*path == '\'')
-			fputs("'\\''", out);
-		else
-			fputc(*path, out);
-	}
-	fputc('\'', out);
-}
-
 /* "chromashim export DIR" with the directory in place of DIR. The caller's to free. */
 static char *fill_in(const char *helps, const char *dir)
 {
@@ -79,7 +67,7 @@ static char *fill_in(const char *helps, const char *dir)
 		return NULL;
 	while ((at = strstr(helps, "DIR"))) {
 		fwrite(helps, 1, (size_t)(at - helps), out);
-		put_quoted(out, dir);
+		terminal_put_quoted(out, dir);
 		helps = at + 3;
 	}
 	fputs(helps, out);
@@ -149,10 +137,18 @@ static void report(void *context, const struct diagnose_finding *finding)
 {
 	struct check *c = context;
 
+	progress_end(&c->progress);
 	if (c->is_json)
 		json_finding(c, finding);
 	else
 		text_finding(c, finding);
+}
+
+static void step(void *context, uint64_t done, uint64_t total)
+{
+	struct check *c = context;
+
+	progress_step(&c->progress, done, total);
 }
 
 /* ---- the whole ---- */
@@ -163,10 +159,11 @@ static void put_number(struct json *j, const char *key, uint64_t value)
 	json_uint(j, value);
 }
 
+static const char *const migration_verdicts[] = {"opens",  "migrates", "runs on",
+						 "panics", "fails",    "unknown"};
+
 static void json_releases(struct json *j, const struct diagnose_summary *s)
 {
-	static const char *const names[] = {"opens",  "migrates", "runs on",
-					    "panics", "fails",	  "unknown"};
 	unsigned count, i;
 	const struct migration_era *eras = migrations_eras(&count);
 
@@ -181,8 +178,9 @@ static void json_releases(struct json *j, const struct diagnose_summary *s)
 		json_begin(j, '{');
 		put_member(j, "first", eras[i].first);
 		put_member(j, "last", eras[i].last);
-		put_member(j, "verdict",
-			   names[migrations_judge(s->migrations.counts, eras[i].first)]);
+		put_member(
+		    j, "verdict",
+		    migration_verdicts[migrations_judge(s->migrations.counts, eras[i].first)]);
 		json_key(j, "wrote_it");
 		json_bool(j, &eras[i] == s->era);
 		json_end(j, '}');
@@ -192,11 +190,24 @@ static void json_releases(struct json *j, const struct diagnose_summary *s)
 
 static void json_summary(struct json *j, const struct diagnose_summary *s)
 {
+	char time[40];
+
 	put_member(j, "verdict", verdicts[verdict_of(s)]);
 	put_number(j, "collections", s->collections);
 	put_number(j, "records", s->records);
 	put_number(j, "bytes", s->bytes);
 	put_number(j, "processes", s->processes);
+	put_number(j, "snapshots", s->snapshots);
+	put_member(j, "newest_snapshot",
+		   s->newest_snapshot ? format_time_utc(time, sizeof(time), s->newest_snapshot)
+				      : NULL);
+	if (s->has_verdict) {
+		json_key(j, "backend");
+		json_begin(j, '{');
+		put_member(j, "release", s->backend_release[0] ? s->backend_release : NULL);
+		put_member(j, "verdict", migration_verdicts[s->backend_verdict]);
+		json_end(j, '}');
+	}
 	json_releases(j, s);
 }
 
@@ -205,7 +216,7 @@ static void text_summary(const struct check *c, const struct diagnose_summary *s
 	static const enum colour colours[] = {COLOUR_GREEN, COLOUR_YELLOW, COLOUR_RED,
 					      COLOUR_YELLOW};
 	enum check_code verdict = verdict_of(s);
-	char size[24];
+	char size[24], time[40];
 
 	if (c->quiet)
 		return;
@@ -214,15 +225,30 @@ static void text_summary(const struct check *c, const struct diagnose_summary *s
 	       (unsigned long long)s->records, format_bytes(size, sizeof(size), s->bytes));
 	if (s->era)
 		printf("; written by Chroma %s to %s", s->era->first, s->era->last);
-	if (s->processes)
-		printf("; open in process %d%s", s->first_process,
-		       s->processes > 1 ? " and others" : "");
+	if (s->processes) {
+		printf("; open in process %d (", s->first_process);
+		terminal_put_text(stdout, s->first_command, strlen(s->first_command));
+		printf(")%s", s->processes > 1 ? " and others" : "");
+	}
+	if (s->newest_snapshot)
+		printf("; newest snapshot %s",
+		       format_time(time, sizeof(time), s->newest_snapshot, false));
 	putchar('\n');
+	if (s->has_verdict)
+		printf("Chroma %s: %s\n", s->backend_release[0] ? s->backend_release : "there",
+		       s->backend_verdict == MIGRATION_OPENS
+			   ? "opens it as it is"
+			   : migration_verdicts[s->backend_verdict]);
 }
 
-static int check(struct check *c, bool full)
+static int check(struct check *c, bool full, const char *backend)
 {
-	struct diagnose_options options = {.full = full, .report = report, .context = c};
+	struct diagnose_options options = {.full = full,
+					   .storefd = c->target->storefd,
+					   .backend = backend,
+					   .report = report,
+					   .progress = step,
+					   .context = c};
 	struct diagnose_summary summary;
 	int r;
 
@@ -234,7 +260,9 @@ static int check(struct check *c, bool full)
 		json_key(&c->json, "findings");
 		json_begin(&c->json, '[');
 	}
+	progress_start(&c->progress, "checking", c->quiet);
 	r = diagnose_directory(c->target->dir, c->target->dirfd, &options, &summary);
+	progress_end(&c->progress);
 	if (c->is_json) {
 		json_end(&c->json, ']');
 		json_summary(&c->json, &summary);
@@ -249,24 +277,81 @@ static int check(struct check *c, bool full)
 	return (int)verdict_of(&summary);
 }
 
+/* ---- repair ---- */
+
+static void say_repair(void *context, const char *line)
+{
+	const struct check *c = context;
+
+	if (c->is_json)
+		warn("%s", line);
+	else
+		printf("%s\n", line);
+}
+
+/*
+ * What the store has to undo it; all else is for `chromashim recover`. A dry run may look while a
+ * backend works, whose groups are then left out.
+ */
+static int repair(struct check *c, struct target *t, bool dry)
+{
+	struct rollbacks done;
+	char name[256];
+	int pid = snapshots_find_process(t, name, sizeof(name)), r;
+
+	if (pid && !dry) {
+		char who[32] = "";
+
+		if (pid > 0)
+			snprintf(who, sizeof(who), "pid %d, ", pid);
+		return fail(EXIT_IN_THE_WAY, 0,
+			    "Stop it first; then nothing needs to be done by hand, since a start "
+			    "under the shim does the same.",
+			    "cannot repair '%s' while %s%s has it open", t->dir, who, name);
+	}
+	if (!dry && t->storefd >= 0)
+		restore_end_pending(t);
+	r = rollbacks_run(t, dry, say_repair, c, &done);
+	if (r < 0)
+		return fail((enum exit_code)CHECK_UNKNOWN, r,
+			    "Run this as the owner of the data directory.",
+			    "cannot look for persists that were cut off in '%s'", t->store);
+	if (!done.undone && !done.failed && !c->quiet)
+		say_repair(c, "no persist was cut off: nothing to undo");
+	return 0;
+}
+
 int command_check(int argc, char **argv)
 {
-	enum { QUICK = 256, FULL, JSON };
+	enum { QUICK = 256, FULL, JSON, BACKEND, REPAIR };
 	static const struct option options[] = {{"quick", no_argument, NULL, QUICK},
 						{"full", no_argument, NULL, FULL},
+						{"backend", required_argument, NULL, BACKEND},
+						{"repair", no_argument, NULL, REPAIR},
+						{"dry-run", no_argument, NULL, 'n'},
 						{"json", no_argument, NULL, JSON},
 						{"quiet", no_argument, NULL, 'q'},
 						{NULL, 0, NULL, 0}};
 	struct target target;
 	struct check c = {.target = &target};
-	bool full = false;
+	const char *backend = NULL;
+	bool full = false, repairs = false, dry = false;
 	int option, status;
 
-	while ((option = getopt_long(argc, argv, "q", options, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, "qn", options, NULL)) != -1) {
 		switch (option) {
 		case QUICK:
 		case FULL:
 			full = option == FULL;
+			break;
+		case BACKEND:
+			backend = optarg;
+			break;
+		case REPAIR:
+			repairs = true;
+			break;
+		case 'n':
+			dry = true;
 			break;
 		case JSON:
 			c.is_json = true;
@@ -286,7 +371,10 @@ int command_check(int argc, char **argv)
 	}
 	if (target_open_directory(&target, argv[optind]))
 		return CHECK_UNKNOWN;
-	status = check(&c, full);
+	target_find_store(&target);
+	status = repairs ? repair(&c, &target, dry) : 0;
+	if (status == 0)
+		status = check(&c, full, backend);
 	target_close(&target);
 	return status;
 }

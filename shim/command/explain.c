@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "command/json.h"
 #include "core/explain.h"
+#include "core/json.h"
 
 const char explain_usage[] = "Usage: chromashim explain [OPTION]... TEXT...\n"
 			     "       chromashim explain [OPTION]... -  <LOG\n"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Other processes, by /proc: which files they map and have open. And what SQLite a file carries.
+ * Other processes, by /proc: which files they map. And what SQLite a file carries.
  */
 #ifndef COMMAND_PROCESSES_H
 #define COMMAND_PROCESSES_H
@@ -13,18 +13,8 @@
 /* Does the process map this very file, known by its last path component too? 1, 0 or -errno. */
 int process_maps_file(uint32_t pid, uint64_t device, uint64_t inode, const char *name);
 
-struct process_opener {
-	uint32_t pid;
-	char name[64];	   /* comm */
-	char command[256]; /* command line, cut */
-};
-
-/*
- * Processes that have the file open, by pid. *list_out is the caller's to free; *hidden_out: how
- * many processes could not be looked into. The number of them, or -errno.
- */
-int process_find_openers(const struct stat *file, struct process_opener **list_out,
-			 unsigned *hidden_out);
+/* Does it have one of Chroma's native libraries loaded? */
+bool process_is_chroma(uint32_t pid);
 
 /* "2024-05-23 13:25:27 96c92aba…" and "3.46.0" ("" if unknown), as compiled into a file. */
 struct sqlite_build {

@@ -211,7 +211,7 @@ static enum check_code judge(const struct status *s)
 		return CHECK_DAMAGE;
 	if (!s->protected_size && s->unproven_size)
 		return CHECK_UNKNOWN;
-	if (!s->protected_size || s->others_size || s->lost)
+	if (!s->protected_size || s->others_size || s->lost || s->snapshots.is_old)
 		return CHECK_WARNING;
 	return CHECK_FINE;
 }
@@ -226,13 +226,12 @@ static int parse_arguments(struct status_options *o, int argc, char **argv)
 	    {"json", no_argument, NULL, OPT_JSON},
 	    {"check", no_argument, NULL, OPT_CHECK},
 	    {"utc", no_argument, NULL, OPT_UTC},
-	    {"help", no_argument, NULL, 'h'},
 	    {NULL, 0, NULL, 0},
 	};
 	int option;
 
 	memset(o, 0, sizeof(*o));
-	while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (option) {
 		case OPT_JSON:
 			o->json = true;
@@ -242,9 +241,6 @@ static int parse_arguments(struct status_options *o, int argc, char **argv)
 			break;
 		case OPT_UTC:
 			o->utc = true;
-			break;
-		case 'h':
-			o->help = true;
 			break;
 		default:
 			return fail_usage("status");
@@ -269,6 +265,7 @@ static int show(struct status *s, const struct status_options *o)
 			    "Run this as the owner of the data directory.",
 			    "cannot find out about '%s'", t->dir);
 	count_protected(s);
+	status_gather_snapshots(s);
 	s->verdict = judge(s);
 	if (o->json || !o->check)
 		gather_builds(s);
@@ -296,10 +293,6 @@ int command_status(int argc, char **argv)
 
 	if (status)
 		return status;
-	if (o.help) {
-		fputs(status_usage, stdout);
-		return EXIT_DONE;
-	}
 	status = target_open(&t, o.dir, false);
 	if (status == 0) {
 		s.target = &t;

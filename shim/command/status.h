@@ -11,6 +11,7 @@
 
 #include "command/command.h"
 #include "command/processes.h"
+#include "core/openers.h"
 #include "core/oplog_read.h"
 
 #define STATUS_COPIES 8
@@ -36,6 +37,14 @@ struct status_process {
 	unsigned copies_size;
 };
 
+struct status_snapshots {
+	unsigned count, pinned, verified, broken;
+	uint64_t newest, newest_id; /* of the verified ones */
+	uint64_t every;		    /* between those by the clock */
+	int guardian;		    /* its pid, 0: none */
+	bool is_old;		    /* the newest verified one, or there is none among them */
+};
+
 struct status {
 	const struct target *target;
 	struct status_process *processes; /* living ones */
@@ -45,11 +54,12 @@ struct status {
 	uint64_t segments, packed, bytes, records, in_flight_dead;
 	uint64_t lost, damaged, unreadable, cut;
 	uint64_t first_time, last_time; /* of records */
+	struct status_snapshots snapshots;
 	enum check_code verdict;
 };
 
 struct status_options {
-	bool json, check, utc, help;
+	bool json, check, utc;
 	const char *dir;
 };
 
@@ -57,5 +67,13 @@ void status_print_json(const struct status *s);
 void status_print_text(const struct status *s, bool utc);
 /* One line, as monitoring plugins give it. */
 void status_print_check(const struct status *s);
+
+/* ---- status_snapshots.c ---- */
+
+struct json;
+void status_gather_snapshots(struct status *s);
+void status_json_snapshots(struct json *j, const struct status *s);
+void status_text_snapshots(const struct status *s);
+void status_check_snapshots(const struct status *s);
 
 #endif

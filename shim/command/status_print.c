@@ -9,8 +9,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "command/json.h"
 #include "command/terminal.h"
+#include "core/json.h"
 
 /* ---- JSON ---- */
 
@@ -130,6 +130,7 @@ void status_print_json(const struct status *s)
 	json_end(&j, ']');
 	put_number(&j, "hidden_processes", s->hidden);
 	json_log(&j, s);
+	status_json_snapshots(&j, s);
 	json_end(&j, '}');
 	json_newline(&j);
 }
@@ -297,6 +298,7 @@ void status_print_text(const struct status *s, bool utc)
 		printf("%14s%" PRIu64 " calls were under way when their process died"
 		       " (chromashim log --in-flight)\n",
 		       "", s->in_flight_dead);
+	status_text_snapshots(s);
 }
 
 void status_print_check(const struct status *s)
@@ -318,6 +320,7 @@ void status_print_check(const struct status *s)
 	if (s->damaged || s->unreadable || s->cut)
 		printf(", log damaged: %" PRIu64 " slots, %" PRIu64 " segments", s->damaged,
 		       s->unreadable + s->cut);
+	status_check_snapshots(s);
 	/* Performance data, as plugins give it after a bar. */
 	printf(" | protected=%u records=%" PRIu64 "c lost=%" PRIu64 "c bytes=%" PRIu64 "B\n",
 	       s->protected_size, s->records, s->lost, s->bytes);

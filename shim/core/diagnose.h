@@ -53,7 +53,9 @@ struct diagnose_finding {
 };
 
 struct diagnose_options {
-	bool full; /* also what takes long: integrity_check, the full-text index, the graph */
+	bool full;   /* also what takes long: integrity_check, the full-text index, every vector */
+	int storefd; /* the directory's store, lent; 0 or less: none */
+	const char *backend; /* an installation (installation.h) that shall open it; NULL: none */
 	void (*report)(void *context, const struct diagnose_finding *finding);
 	/* done of total bytes; may be NULL */
 	void (*progress)(void *context, uint64_t done, uint64_t total);
@@ -67,6 +69,12 @@ struct diagnose_summary {
 	const struct migration_era *era; /* of releases that wrote it, NULL: unknown */
 	uint64_t processes;		 /* others that have the database open */
 	int first_process;		 /* pid of one */
+	char first_command[256];	 /* its command line, cut */
+	uint64_t snapshots;
+	uint64_t newest_snapshot; /* ns, of one that can be restored; 0: none */
+	char backend_release[32]; /* of options.backend */
+	bool has_verdict;
+	enum migration_verdict backend_verdict;
 };
 
 /*
@@ -75,5 +83,11 @@ struct diagnose_summary {
  */
 int diagnose_directory(const char *path, int dirfd, const struct diagnose_options *options,
 		       struct diagnose_summary *out);
+
+/*
+ * What keeps ids and vectors in a directory that no collection uses from being read: the code of
+ * the first such finding, or NULL.
+ */
+int diagnose_leftover(int dirfd, const char *segment, const char **damage_out);
 
 #endif

@@ -1,16 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * Judging what is around the files: the disk, permissions, who has them open, what is left over.
+ * The diagnosis of a directory: what is in it, and all parts in their order.
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "core/database.h"
@@ -18,21 +15,9 @@
 #include "core/fileio.h"
 #include "core/hnsw.h"
 
-#define ROOM_WARNING (UINT64_C(64) << 20)
-
 static const struct diagnose_place database_place = {.file = DATABASE_FILE};
 
 /* ---- what is in it ---- */
-
-static bool is_segment(int dirfd, const char *name)
-{
-	int fd = chroma_is_uuid(name) ? file_open_directory_at(dirfd, name) : -1;
-	bool found = fd >= 0 && faccessat(fd, HNSW_HEADER_FILE, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
-
-	if (fd >= 0)
-		close(fd);
-	return found;
-}
 
 static uint64_t size_of_segment(int dirfd, const char *name)
 {
@@ -51,15 +36,6 @@ static uint64_t size_of_segment(int dirfd, const char *name)
 	return size;
 }
 
-static bool has_segment_row(sqlite3 *db, const char *id)
-{
-	int64_t found;
-
-	/* When the database cannot say, a directory is not called left over. */
-	return database_number(db, "SELECT count(*) FROM segments WHERE id = ?", id, &found) < 0 ||
-	       found > 0;
-}
-
 /* Calls `each` for every segment directory; returns their number. */
 static uint64_t each_segment(struct diagnosis *d, void (*each)(struct diagnosis *, const char *))
 {
@@ -75,7 +51,7 @@ static uint64_t each_segment(struct diagnosis *d, void (*each)(struct diagnosis 
 	}
 	rewinddir(dir);
 	while ((entry = readdir(dir))) {
-		if (!is_segment(d->dirfd, entry->d_name))
+		if (!chroma_is_segment(d->dirfd, entry->d_name))
 			continue;
 		count++;
 		if (each)
@@ -85,103 +61,18 @@ static uint64_t each_segment(struct diagnosis *d, void (*each)(struct diagnosis 
 	return count;
 }
 
-static void add_size(struct diagnosis *d, const char *name)
+static void add_segment(struct diagnosis *d, const char *name)
 {
 	d->summary->bytes += size_of_segment(d->dirfd, name);
+	diagnose_ownership(d, &d->database, name);
 }
 
 static void report_leftover(struct diagnosis *d, const char *name)
 {
-	if (!has_segment_row(d->db, name))
+	/* When the database cannot say, a directory is not called left over. */
+	if (chroma_has_segment(d->db, name) == 0)
 		diagnose_report(d, DIAGNOSE_LEFTOVER, (struct diagnose_place){.segment = name},
 				"%s", "");
-}
-
-/* ---- around it ---- */
-
-static void check_filesystem(struct diagnosis *d)
-{
-	struct statfs fs;
-	struct statvfs room;
-	const char *name = NULL;
-
-	if (fstatfs(d->dirfd, &fs) == 0) {
-		switch ((unsigned long)fs.f_type) {
-		case NFS_SUPER_MAGIC:
-			name = "NFS";
-			break;
-		case SMB_SUPER_MAGIC:
-		case 0xff534d42: /* CIFS */
-		case 0xfe534d42: /* SMB2 */
-			name = "SMB";
-			break;
-		case CEPH_SUPER_MAGIC:
-			name = "Ceph";
-			break;
-		default:
-			break;
-		}
-	}
-	if (name)
-		diagnose_report(d, DIAGNOSE_NETWORK, (struct diagnose_place){0}, "%s", name);
-	if (fstatvfs(d->dirfd, &room) == 0 &&
-	    (uint64_t)room.f_bavail * room.f_frsize < ROOM_WARNING)
-		diagnose_report(d, DIAGNOSE_DISK_LOW, (struct diagnose_place){0},
-				"%llu MiB are left",
-				(unsigned long long)room.f_bavail * room.f_frsize >> 20);
-}
-
-static void check_names(struct diagnosis *d, const struct stat *database)
-{
-	struct stat dir;
-
-	if (database->st_nlink > 1)
-		diagnose_report(d, DIAGNOSE_LINKED, database_place, "%lu hard links",
-				(unsigned long)database->st_nlink);
-	/* Only the plain case is judged: groups and ACLs may allow what the owner's bits do not. */
-	if (fstat(d->dirfd, &dir) == 0 && dir.st_uid == database->st_uid && dir.st_uid != 0 &&
-	    (!(database->st_mode & S_IWUSR) || !(dir.st_mode & S_IWUSR)))
-		diagnose_report(d, DIAGNOSE_NOT_WRITABLE, database_place, "mode %04o",
-				(unsigned)database->st_mode & 07777);
-}
-
-/* ---- who has it open ---- */
-
-static bool process_has_open(const char *pid, const struct stat *database)
-{
-	char path[64 + 256];
-	const struct dirent *entry;
-	bool found = false;
-	struct stat st;
-	DIR *dir;
-
-	snprintf(path, sizeof(path), "/proc/%.20s/fd", pid);
-	dir = opendir(path);
-	while (dir && !found && (entry = readdir(dir))) {
-		snprintf(path, sizeof(path), "/proc/%.20s/fd/%s", pid, entry->d_name);
-		found = entry->d_name[0] != '.' && stat(path, &st) == 0 &&
-			st.st_dev == database->st_dev && st.st_ino == database->st_ino;
-	}
-	if (dir)
-		closedir(dir);
-	return found;
-}
-
-static void find_processes(struct diagnosis *d, const struct stat *database)
-{
-	DIR *proc = opendir("/proc");
-	const struct dirent *entry;
-
-	while (proc && (entry = readdir(proc))) {
-		int pid = atoi(entry->d_name);
-
-		if (pid <= 0 || pid == getpid() || !process_has_open(entry->d_name, database))
-			continue;
-		if (!d->summary->processes++)
-			d->summary->first_process = pid;
-	}
-	if (proc)
-		closedir(proc);
 }
 
 /* ---- the whole ---- */
@@ -191,7 +82,7 @@ static int check_collection(void *context, const struct chroma_collection *c)
 	struct diagnosis *d = context;
 
 	d->summary->collections++;
-	diagnose_marks(d, c);
+	diagnose_queue(d, c);
 	diagnose_segment(d, c);
 	return 0;
 }
@@ -207,12 +98,58 @@ static void check_database(struct diagnosis *d, const struct stat *st)
 		diagnose_report(d, DIAGNOSE_UNREADABLE, database_place, "%s", strerror(-r));
 	else if (diagnose_structure(d) && diagnose_tables(d))
 		r = chroma_each_collection(d->db, check_collection, d);
+	/* SQLite's words are of its own last error, not of ours. */
 	if (r < 0 && r != -ENOENT && d->db && !d->summary->findings[DIAGNOSE_DAMAGE])
 		diagnose_report(d, DIAGNOSE_UNREADABLE, database_place, "%s",
-				sqlite3_errmsg(d->db));
+				r == -ENOMEM ? strerror(ENOMEM) : sqlite3_errmsg(d->db));
 	if (d->db)
 		each_segment(d, report_leftover);
 	sqlite3_close(d->db);
+}
+
+/* ---- one that no collection uses ---- */
+
+/* The graph is not needed to read the vectors. */
+static bool is_in_the_way(enum diagnose_code code)
+{
+	switch (code) {
+	case DIAGNOSE_LINKS_SHORT:
+	case DIAGNOSE_LINKS_DAMAGED:
+	case DIAGNOSE_LINKS_RUNAWAY:
+	case DIAGNOSE_GRAPH:
+		return false;
+	default:
+		return diagnose_kinds[code].severity >= DIAGNOSE_DAMAGE;
+	}
+}
+
+static void note_first(void *context, const struct diagnose_finding *f)
+{
+	const char **damage = context;
+
+	if (!*damage && is_in_the_way(f->code))
+		*damage = diagnose_kinds[f->code].code;
+}
+
+int diagnose_leftover(int dirfd, const char *segment, const char **damage_out)
+{
+	struct diagnose_options options = {.report = note_first, .context = damage_out};
+	struct diagnose_summary summary = {0};
+	struct diagnosis d = {.dirfd = dirfd, .options = &options, .summary = &summary};
+	/* It had a mark, or else a missing pickle would be normal. */
+	struct chroma_collection c = {.name = segment, .vector_mark = {.type = SQLITE_INTEGER}};
+	int r = database_error(sqlite3_open(":memory:", &d.db));
+
+	*damage_out = NULL;
+	snprintf(c.vector_segment, sizeof(c.vector_segment), "%.40s", segment);
+	d.pending = r == 0 ? calloc(DIAGNOSE_PENDING_MAX, sizeof(*d.pending)) : NULL;
+	if (d.pending)
+		diagnose_segment(&d, &c);
+	else if (r == 0)
+		r = -ENOMEM;
+	free(d.pending);
+	sqlite3_close(d.db);
+	return r;
 }
 
 int diagnose_directory(const char *path, int dirfd, const struct diagnose_options *options,
@@ -242,11 +179,11 @@ int diagnose_directory(const char *path, int dirfd, const struct diagnose_option
 	if (!d.pending)
 		return -ENOMEM;
 	out->bytes = (uint64_t)st.st_size;
-	d.segments = each_segment(&d, add_size);
-	check_filesystem(&d);
-	check_names(&d, &st);
-	find_processes(&d, &st);
-	check_database(&d, &st);
+	d.database = st;
+	d.segments = each_segment(&d, add_segment);
+	diagnose_surroundings(&d, &st);
+	if (diagnose_history(&d, &st))
+		check_database(&d, &st);
 	free(d.pending);
 	return 0;
 }

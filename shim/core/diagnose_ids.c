@@ -278,6 +278,41 @@ static int compare_records(struct diagnosis *d, const struct chroma_collection *
 	return r;
 }
 
+/* Records whose vector goes with a deletion that the metadata has only by half. */
+static int find_half_deleted(struct diagnosis *d, const struct chroma_collection *c, uint64_t mark,
+			     uint64_t *bare_out, char *examples, size_t room)
+{
+	sqlite3_stmt *rows = NULL;
+	int r = database_prepare(d->db, &rows, CHROMA_HALF_DELETED);
+
+	if (r == 0) {
+		sqlite3_bind_text(rows, 1, c->metadata_segment, -1, SQLITE_STATIC);
+		sqlite3_bind_text(rows, 3, c->topic, -1, SQLITE_STATIC);
+		sqlite3_bind_int64(rows, 4, (sqlite3_int64)mark);
+		sqlite3_bind_int64(rows, 5, (sqlite3_int64)c->metadata_mark.value);
+	}
+	while (r == 0 && (r = database_step(rows)) == 1) {
+		const void *id = sqlite3_column_text(rows, 0);
+
+		r = 0;
+		if ((*bare_out)++ < EXAMPLES)
+			add_example(examples, room, id ? id : "",
+				    (size_t)sqlite3_column_bytes(rows, 0));
+	}
+	sqlite3_finalize(rows);
+	return r;
+}
+
+/* Else rows of the queue are gone, which says the rest. */
+static bool queue_reaches_marks(struct diagnosis *d, const struct chroma_collection *c)
+{
+	int64_t end = 0;
+
+	return database_number(d->db, "SELECT max(seq_id) FROM embeddings_queue", NULL, &end) ==
+		   0 &&
+	       (uint64_t)end >= c->vector_mark.value && (uint64_t)end >= c->metadata_mark.value;
+}
+
 static void check_records(struct diagnosis *d, struct diagnose_place place,
 			  const struct chroma_collection *c, uint64_t mark, struct ids *ids)
 {
@@ -292,7 +327,8 @@ static void check_records(struct diagnosis *d, struct diagnose_place place,
 	if (ids->entries)
 		qsort(ids->entries, ids->count, sizeof(*ids->entries), by_hash);
 	if (read_tail(d, c, after, ids) < 0 ||
-	    compare_records(d, c, ids, &bare, examples, sizeof(examples)) < 0)
+	    compare_records(d, c, ids, &bare, examples, sizeof(examples)) < 0 ||
+	    find_half_deleted(d, c, mark, &bare, examples, sizeof(examples)) < 0)
 		return; /* the structural check has said why */
 	for (i = 0; i < ids->count; i++)
 		gone += !ids->entries[i].is_record && !in_tail(ids, ids->entries[i].hash);
@@ -300,6 +336,9 @@ static void check_records(struct diagnosis *d, struct diagnose_place place,
 	if (bare)
 		diagnose_report(d, DIAGNOSE_RECORDS_BARE, place, "%llu: %s%s",
 				(unsigned long long)bare, examples, bare > EXAMPLES ? ", …" : "");
+	if (bare && gone && queue_reaches_marks(d, c))
+		diagnose_report(d, DIAGNOSE_MOMENTS, place, "%llu records, %llu vectors",
+				(unsigned long long)bare, (unsigned long long)gone);
 	if (gone)
 		diagnose_report(d, DIAGNOSE_VECTORS_BARE, place, "%llu", (unsigned long long)gone);
 }

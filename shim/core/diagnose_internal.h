@@ -25,9 +25,11 @@ struct diagnosis {
 	int dirfd;
 	const struct diagnose_options *options;
 	struct diagnose_summary *summary;
-	sqlite3 *db;	   /* NULL: could not be opened */
-	uint64_t segments; /* directories that look like one */
-	uint64_t done;	   /* bytes, for the progress */
+	sqlite3 *db; /* NULL: could not be opened */
+	struct stat database;
+	uint64_t segments;	   /* directories that look like one */
+	bool odd_owner, odd_links; /* said already */
+	uint64_t done;		   /* bytes, for the progress */
 	/* Findings of a segment wait until its files turn out to have kept still. */
 	bool holds_back;
 	unsigned pending_count;
@@ -43,12 +45,19 @@ void diagnose_report(struct diagnosis *d, enum diagnose_code code, struct diagno
 		     const char *detail, ...) __attribute__((format(printf, 4, 5)));
 void diagnose_advance(struct diagnosis *d, uint64_t bytes);
 
+/* diagnose_around.c: disk, permissions, owners, names, processes. */
+void diagnose_surroundings(struct diagnosis *d, const struct stat *database);
+void diagnose_ownership(struct diagnosis *d, const struct stat *database, const char *segment);
+/* diagnose_history.c: what the store tells. False: the files are being exchanged, look no further.
+ */
+bool diagnose_history(struct diagnosis *d, const struct stat *database);
 /* diagnose_sqlite.c: from the file's own bytes. False: SQLite cannot open it now. */
 bool diagnose_database_file(struct diagnosis *d, const struct stat *st);
 /* diagnose_tables.c: what the database says; d->db is open. False: no sense in looking further. */
 bool diagnose_structure(struct diagnosis *d);
 bool diagnose_tables(struct diagnosis *d);
-void diagnose_marks(struct diagnosis *d, const struct chroma_collection *c);
+/* diagnose_queue.c: a collection's marks, and the rows that wait for it. */
+void diagnose_queue(struct diagnosis *d, const struct chroma_collection *c);
 /* diagnose_segment.c: the files of a collection's VECTOR segment against the database. */
 void diagnose_segment(struct diagnosis *d, const struct chroma_collection *c);
 

@@ -4,16 +4,20 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "core/database.h"
 #include "core/diagnose_internal.h"
 #include "core/fileio.h"
+#include "core/recover.h"
 #include "core/sqlite_journal.h"
 #include "core/sqlite_page.h"
+#include "core/sqlite_wal.h"
 
 #define JOURNAL_FILE DATABASE_FILE "-journal"
+#define WAL_FILE DATABASE_FILE "-wal"
 
 static const struct diagnose_place database_place = {.file = DATABASE_FILE};
 static const struct diagnose_place journal_place = {.file = JOURNAL_FILE};
@@ -84,12 +88,113 @@ static bool is_hot(struct diagnosis *d, int database)
 	bool hot = false;
 	int fd = file_open_at(d->dirfd, JOURNAL_FILE);
 
-	if (fd < 0)
+	if (fd < 0) {
+		if (fd != -ENOENT)
+			diagnose_report(d, DIAGNOSE_UNREADABLE, journal_place, "%s", strerror(-fd));
 		return false;
+	}
 	if (!has_writer(database) && file_source_open(&source, fd) == 0)
 		hot = judge_journal(d, &source);
 	close(fd);
 	return hot;
+}
+
+/* ---- the write-ahead log ---- */
+
+static bool is_zero(const unsigned char *p, size_t n)
+{
+	while (n > 0 && *p == 0) {
+		p++;
+		n--;
+	}
+	return n == 0;
+}
+
+/* *frames_out: how many it holds that count. A writer may be starting it anew: not damage. */
+static void judge_wal(struct diagnosis *d, uint64_t *frames_out)
+{
+	static const struct diagnose_place place = {.file = WAL_FILE};
+	unsigned char head[SQLITE_WAL_HEADER_SIZE];
+	struct sqlite_wal_frame frame;
+	struct file_source source;
+	struct sqlite_wal wal;
+	int fd = file_open_at(d->dirfd, WAL_FILE);
+	int r = fd < 0 ? fd : file_source_open_data(&source, fd);
+
+	*frames_out = 0;
+	if (r == 0 && source.size > 0) {
+		r = sqlite_wal_open(&wal, &source);
+		while (r == 0 && sqlite_wal_next(&wal, &frame) == 1)
+			;
+		if (r == 0) {
+			*frames_out = wal.committed;
+			sqlite_wal_close(&wal);
+		}
+		if (r < 0 && !d->summary->processes &&
+		    (file_source_read(&source, head, sizeof(head), 0) < 0 ||
+		     !is_zero(head, sizeof(head))))
+			diagnose_report(d, DIAGNOSE_WAL_DAMAGED, place, "%llu bytes",
+					(unsigned long long)source.size);
+	} else if (r < 0 && r != -ENOENT) {
+		diagnose_report(d, DIAGNOSE_UNREADABLE, place, "%s", strerror(-r));
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
+/* ---- its pages as a whole ---- */
+
+/* Which of the two it is tells whether anything can be done. False: nothing is left. */
+static bool judge_remains(struct diagnosis *d, int fd, enum diagnose_code code, const char *detail)
+{
+	bool has_rows = recover_has_rows(fd);
+
+	diagnose_report(d, has_rows ? code : DIAGNOSE_DATABASE_LOST, database_place, "%s", detail);
+	return has_rows;
+}
+
+static int ignore_page(void *context, uint32_t page, bool is_trunk)
+{
+	(void)context;
+	(void)page;
+	(void)is_trunk;
+	return 0;
+}
+
+/*
+ * A transaction that outgrows the page cache writes pages before page 1, which says how many there
+ * are and which are free. Without the journal they stay. A writer may be at it just now: it is
+ * looked at a second time.
+ */
+static bool judge_pages(struct diagnosis *d, int fd, const struct sqlite_header *header)
+{
+	uint64_t told = (uint64_t)header->page_count * header->page_size, have;
+	struct file_source source;
+	struct sqlite_header now;
+	char detail[64];
+	struct stat st;
+	int r;
+
+	if (has_writer(fd) || file_source_open(&source, fd) < 0)
+		return true;
+	r = sqlite_freelist_walk(header, &source, ignore_page, NULL);
+	if (fstat(fd, &st) < 0 || has_writer(fd) || read_header(fd, &st, &now) < 0 ||
+	    now.change_counter != header->change_counter)
+		return true;
+	have = (uint64_t)st.st_size;
+	if (sqlite_header_has_page_count(header) && told > have) {
+		snprintf(detail, sizeof(detail), "%llu of %llu bytes", (unsigned long long)have,
+			 (unsigned long long)told);
+		return judge_remains(d, fd, DIAGNOSE_DATABASE_SHORT, detail);
+	}
+	if (r == -EBADMSG && !d->options->full) /* SQLite's own check says it */
+		diagnose_report(d, DIAGNOSE_DATABASE_MALFORMED, database_place,
+				"its list of free pages leads to what is none");
+	if (sqlite_header_has_page_count(header) && told < have)
+		diagnose_report(d, DIAGNOSE_JOURNAL_LOST, database_place,
+				"%llu bytes, of which it knows %llu", (unsigned long long)have,
+				(unsigned long long)told);
+	return true;
 }
 
 bool diagnose_database_file(struct diagnosis *d, const struct stat *st)
@@ -97,6 +202,7 @@ bool diagnose_database_file(struct diagnosis *d, const struct stat *st)
 	struct sqlite_header header;
 	int fd = file_open_at(d->dirfd, DATABASE_FILE);
 	bool can_open = false, hot;
+	uint64_t frames;
 	int r;
 
 	if (fd < 0) {
@@ -111,7 +217,7 @@ bool diagnose_database_file(struct diagnosis *d, const struct stat *st)
 	else if (hot)
 		can_open = true; /* what page 1 says counts only after the roll-back */
 	else if (r == -EBADMSG || r == -ENODATA)
-		diagnose_report(d, DIAGNOSE_DATABASE_FOREIGN, database_place, "%s", "");
+		judge_remains(d, fd, DIAGNOSE_DATABASE_FOREIGN, "");
 	else if (r < 0)
 		diagnose_report(d, DIAGNOSE_UNREADABLE, database_place, "%s", strerror(-r));
 	else
@@ -120,19 +226,13 @@ bool diagnose_database_file(struct diagnosis *d, const struct stat *st)
 		close(fd);
 		return can_open;
 	}
+	judge_wal(d, &frames);
 	if (header.write_version == 2)
-		diagnose_report(d, DIAGNOSE_WAL_MODE, database_place, "%s", "");
-	/* In WAL mode the rest may be in the log; a writer may be extending the file just now. */
-	if (header.write_version == 1 && sqlite_header_has_page_count(&header) && !has_writer(fd) &&
-	    (uint64_t)header.page_count * header.page_size > (uint64_t)st->st_size) {
-		struct stat now;
-
-		if (fstat(fd, &now) == 0 &&
-		    (uint64_t)header.page_count * header.page_size > (uint64_t)now.st_size)
-			diagnose_report(d, DIAGNOSE_DATABASE_SHORT, database_place,
-					"%llu of %llu bytes", (unsigned long long)now.st_size,
-					(unsigned long long)header.page_count * header.page_size);
-	}
+		diagnose_report(d, DIAGNOSE_WAL_MODE, database_place, "%llu frames in the log",
+				(unsigned long long)frames);
+	/* In WAL mode the rest may be in the log. */
+	if (header.write_version == 1)
+		can_open = judge_pages(d, fd, &header);
 	close(fd);
 	return can_open;
 }

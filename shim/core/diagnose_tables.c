@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Judging what is in chroma.sqlite3: its structure, tables, migrations, marks and queue.
+ * Judging what is in chroma.sqlite3: its structure, tables and migrations.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -8,9 +8,11 @@
 
 #include "core/database.h"
 #include "core/diagnose_internal.h"
+#include "core/fulltext.h"
+#include "core/installation.h"
 
 static const struct diagnose_place database_place = {.file = DATABASE_FILE};
-#define FTS "embedding_fulltext_search"
+#define FTS FULLTEXT_TABLE
 
 /* ---- structure ---- */
 
@@ -21,7 +23,8 @@ static void report_sqlite(struct diagnosis *d, int r, const char *where)
 				  : r == -EROFS ? DIAGNOSE_JOURNAL_PENDING
 						: DIAGNOSE_UNREADABLE;
 
-	diagnose_report(d, code, database_place, "%s: %s", where, sqlite3_errmsg(d->db));
+	diagnose_report(d, code, database_place, "%s: %s", where,
+			r == -ENOMEM ? strerror(ENOMEM) : sqlite3_errmsg(d->db));
 }
 
 /* What a line of the check is about: rows that an index lacks are no loss. */
@@ -33,6 +36,18 @@ static enum diagnose_code kind_of(const char *line)
 	    strstr(line, "non-unique entry in index"))
 		return DIAGNOSE_INDEX_MALFORMED;
 	return DIAGNOSE_DATABASE_MALFORMED;
+}
+
+/* The check itself had no memory: its lines say nothing of the database. */
+static bool is_starved(const char *line)
+{
+	static const char text[] = "error code=7"; /* SQLITE_NOMEM */
+	const char *at;
+
+	for (at = line; (at = strstr(at, text)); at += sizeof(text) - 1)
+		if (at[sizeof(text) - 1] < '0' || at[sizeof(text) - 1] > '9')
+			return true;
+	return false;
 }
 
 /* Runs a check that answers "ok" or lines; the first line of each kind is reported. */
@@ -49,6 +64,11 @@ static int run_check(struct diagnosis *d, const char *sql, const char *where)
 		r = 0;
 		if (!line || strcmp(line, "ok") == 0)
 			continue;
+		if (is_starved(line)) {
+			diagnose_report(d, DIAGNOSE_UNREADABLE, database_place, "%s",
+					strerror(ENOMEM));
+			break;
+		}
 		code = kind_of(line);
 		if (!(seen & UINT64_C(1) << code))
 			diagnose_report(d, code, database_place, "%s", line);
@@ -81,22 +101,35 @@ static int quick_check(struct diagnosis *d)
 	return r;
 }
 
-/* Walks the whole inverted index: SQLite < 3.44 has no check of it for a reader. */
 static void check_fts(struct diagnosis *d)
 {
-	int64_t terms;
-	int r;
+	int64_t documents, terms;
+	int r = fulltext_missing(d->db, &documents, &terms);
 
-	if (database_has_table(d->db, FTS) != 1)
-		return;
-	sqlite3_exec(d->db,
-		     "CREATE VIRTUAL TABLE temp.fts_walk USING fts5vocab(main, " FTS ", row)", NULL,
-		     NULL, NULL);
-	r = database_number(d->db, "SELECT sum(cnt) FROM temp.fts_walk", NULL, &terms);
 	if (r == -EBADMSG)
 		diagnose_report(d, DIAGNOSE_FTS_MALFORMED, database_place, "%s",
 				sqlite3_errmsg(d->db));
-	sqlite3_exec(d->db, "DROP TABLE IF EXISTS temp.fts_walk", NULL, NULL, NULL);
+	else if (r == 0 && terms)
+		diagnose_report(d, DIAGNOSE_FTS_INCOMPLETE, database_place,
+				"it lacks %lld places of terms", (long long)terms);
+	else if (r == 0 && documents)
+		diagnose_report(d, DIAGNOSE_FTS_INCOMPLETE, database_place, "%lld documents",
+				(long long)documents);
+}
+
+/* How much of the file SQLite has read tells how far it is. */
+static int show_progress(void *context)
+{
+	struct diagnosis *d = context;
+	uint64_t done;
+	int misses, high;
+
+	sqlite3_db_status(d->db, SQLITE_DBSTATUS_CACHE_MISS, &misses, &high, 0);
+	done = (uint64_t)misses * 4096 /* Chroma's page size */;
+	if (done > (uint64_t)d->database.st_size)
+		done = (uint64_t)d->database.st_size;
+	d->options->progress(d->options->context, done, d->summary->bytes);
+	return 0;
 }
 
 bool diagnose_structure(struct diagnosis *d)
@@ -108,39 +141,149 @@ bool diagnose_structure(struct diagnosis *d)
 		report_sqlite(d, r, "opening");
 		return false;
 	}
+	if (d->options->progress)
+		sqlite3_progress_handler(d->db, 100000, show_progress, d);
 	if (d->options->full) {
 		r = run_check(d, "PRAGMA integrity_check", "integrity_check");
 		check_fts(d);
 	} else {
 		r = quick_check(d);
 	}
-	diagnose_advance(d, 0);
+	sqlite3_progress_handler(d->db, 0, NULL, NULL);
+	diagnose_advance(d, (uint64_t)d->database.st_size);
 	return r == 0 || r == -EBADMSG;
 }
 
 /* ---- tables and migrations ---- */
 
+/* Tables of Chroma's, and from which migration on they are there; 0: made before all of them. */
+static const struct {
+	const char *name;
+	enum migration_dir dir;
+	unsigned since;
+	bool needed;
+} tables[] = {
+    {"migrations", MIGRATION_SYSDB, 0, false},
+    {"acquire_write", MIGRATION_SYSDB, 0, false},
+    {"collections", MIGRATION_SYSDB, 1, true},
+    {"collection_metadata", MIGRATION_SYSDB, 1, true},
+    {"segments", MIGRATION_SYSDB, 2, true},
+    {"segment_metadata", MIGRATION_SYSDB, 2, true},
+    {"tenants", MIGRATION_SYSDB, 4, true},
+    {"databases", MIGRATION_SYSDB, 4, true},
+    {"maintenance_log", MIGRATION_SYSDB, 8, true},
+    {"embeddings", MIGRATION_METADB, 1, true},
+    {"embedding_metadata", MIGRATION_METADB, 1, true},
+    {"embedding_metadata_array", MIGRATION_METADB, 6, true},
+    {"max_seq_id", MIGRATION_METADB, 1, true},
+    {FTS, MIGRATION_METADB, 3, true},
+    {"embeddings_queue", MIGRATION_QUEUE, 1, true},
+    {"embeddings_queue_config", MIGRATION_QUEUE, 2, true},
+};
+
+static bool is_known(const char *name)
+{
+	unsigned i;
+
+	/* FTS5 keeps its own tables under its name; so did the index of 0.4.0 to 0.4.5. */
+	if (strncmp(name, "sqlite_", 7) == 0 || strncmp(name, "embedding_fulltext", 18) == 0)
+		return true;
+	for (i = 0; i < sizeof(tables) / sizeof(tables[0]); i++)
+		if (strcmp(name, tables[i].name) == 0)
+			return true;
+	return false;
+}
+
+static void check_foreign(struct diagnosis *d)
+{
+	sqlite3_stmt *rows = NULL;
+	int r = database_prepare(d->db, &rows,
+				 "SELECT type, name FROM sqlite_master WHERE type IN ('table', "
+				 "'view', 'trigger')");
+	uint64_t count = 0;
+	char example[128];
+
+	while (r == 0 && (r = database_step(rows)) == 1) {
+		const char *type = (const char *)sqlite3_column_text(rows, 0);
+		const char *name = (const char *)sqlite3_column_text(rows, 1);
+
+		r = 0;
+		if (!type || !name || (strcmp(type, "table") == 0 && is_known(name)))
+			continue;
+		if (!count++)
+			snprintf(example, sizeof(example), "%s %.100s", type, name);
+	}
+	sqlite3_finalize(rows);
+	if (count)
+		diagnose_report(d, DIAGNOSE_TABLE_FOREIGN, database_place, "%s%s", example,
+				count > 1 ? " and others" : "");
+}
+
 static void check_tables(struct diagnosis *d)
 {
-	static const char *const needed[] = {
-	    "collections", "collection_metadata", "segments",	"segment_metadata",
-	    "embeddings",  "embedding_metadata",  "max_seq_id", "embeddings_queue",
-	};
 	/* Python's migrations make these, and drop or rename them in the same script. */
 	static const char *const passing[] = {"collections_tmp", "segments_temp"};
+	const unsigned *counts = d->summary->migrations.counts;
 	bool is_cut = false;
+	char half[64];
 	unsigned i;
 
 	for (i = 0; i < sizeof(passing) / sizeof(passing[0]); i++) {
 		if (database_has_table(d->db, passing[i]) != 1)
 			continue;
+		/* Made IF NOT EXISTS, and nothing is dropped yet. */
+		if (i == 0 && counts[MIGRATION_SYSDB] == 3 &&
+		    database_has_table(d->db, "collections") == 1) {
+			diagnose_report(d, DIAGNOSE_SETUP_CUT, database_place, "table %s is left",
+					passing[i]);
+			continue;
+		}
 		is_cut = true;
 		diagnose_report(d, DIAGNOSE_MIGRATION_CUT, database_place, "table %s is left",
 				passing[i]);
 	}
-	for (i = 0; !is_cut && i < sizeof(needed) / sizeof(needed[0]); i++)
-		if (database_has_table(d->db, needed[i]) == 0)
-			diagnose_report(d, DIAGNOSE_TABLE_MISSING, database_place, "%s", needed[i]);
+	if (!is_cut && migrations_find_half(d->db, half, sizeof(half)) == 1) {
+		is_cut = true;
+		diagnose_report(d, DIAGNOSE_MIGRATION_CUT, database_place,
+				"%s was begun and is not recorded", half);
+	}
+	if (is_cut)
+		return;
+	for (i = 0; i < sizeof(tables) / sizeof(tables[0]); i++)
+		if (tables[i].needed && counts[tables[i].dir] >= tables[i].since &&
+		    database_has_table(d->db, tables[i].name) == 0)
+			diagnose_report(d, DIAGNOSE_TABLE_MISSING, database_place, "%s",
+					tables[i].name);
+	check_foreign(d);
+}
+
+/* What the Chroma that shall open it will do. */
+static void check_backend(struct diagnosis *d)
+{
+	struct diagnose_summary *s = d->summary;
+	struct installation i;
+	int r = installation_find(d->options->backend, &i);
+
+	if (r < 0) {
+		diagnose_report(d, DIAGNOSE_BACKEND_UNKNOWN, (struct diagnose_place){0}, "%.200s%s",
+				d->options->backend, r == -ENOENT ? "" : strerror(-r));
+		return;
+	}
+	s->has_verdict = true;
+	s->backend_verdict = installation_judge(&i, s->migrations.counts);
+	strcpy(s->backend_release, i.release);
+	if (s->backend_verdict == MIGRATION_OPENS)
+		return;
+	diagnose_report(
+	    d,
+	    s->backend_verdict == MIGRATION_MIGRATES  ? DIAGNOSE_BACKEND_MIGRATES
+	    : s->backend_verdict == MIGRATION_RUNS_ON ? DIAGNOSE_BACKEND_BEHIND
+						      : DIAGNOSE_BACKEND_OLDER,
+	    database_place, "Chroma %s has migrations %u / %u / %u, the database %u / %u / %u",
+	    i.release[0] ? i.release : "there", i.counts[MIGRATION_QUEUE],
+	    i.counts[MIGRATION_METADB], i.counts[MIGRATION_SYSDB],
+	    s->migrations.counts[MIGRATION_QUEUE], s->migrations.counts[MIGRATION_METADB],
+	    s->migrations.counts[MIGRATION_SYSDB]);
 }
 
 static bool check_migrations(struct diagnosis *d)
@@ -152,16 +295,29 @@ static bool check_migrations(struct diagnosis *d)
 		report_sqlite(d, r, "table migrations");
 		return r == -EBADMSG;
 	}
+	if (migrations_are_lost(d->db, m) && migrations_recognise(d->db, &d->summary->era) == 0 &&
+	    d->summary->era) {
+		memcpy(m->counts, d->summary->era->counts, sizeof(m->counts));
+		diagnose_report(d, DIAGNOSE_MIGRATION_CUT, database_place,
+				"none is recorded, and the tables are those of Chroma %s to %s",
+				d->summary->era->first, d->summary->era->last);
+		return true;
+	}
 	if (!m->has_table) {
-		diagnose_report(d,
-				database_has_table(d->db, "collections") == 1
-				    ? DIAGNOSE_TABLE_MISSING
-				    : DIAGNOSE_NOT_CHROMA,
+		/* A reset that was cut off has dropped the one, and the other last. */
+		bool is_chromas = database_has_table(d->db, "collections") == 1 ||
+				  database_has_table(d->db, "embeddings_queue") == 1;
+
+		diagnose_report(d, is_chromas ? DIAGNOSE_TABLE_MISSING : DIAGNOSE_NOT_CHROMA,
 				database_place, "migrations");
-		return database_has_table(d->db, "collections") == 1;
+		return is_chromas;
 	}
 	d->summary->era = migrations_find_era(m->counts);
-	if (!d->summary->era || m->missing || m->unknown)
+	if (migrations_is_beginning(m))
+		diagnose_report(d, DIAGNOSE_SETUP_CUT, database_place, "%u / %u / %u",
+				m->counts[MIGRATION_QUEUE], m->counts[MIGRATION_METADB],
+				m->counts[MIGRATION_SYSDB]);
+	else if (!d->summary->era || m->missing || m->unknown)
 		diagnose_report(d, DIAGNOSE_MIGRATION_GAP, database_place, "%u / %u / %u%s%s",
 				m->counts[MIGRATION_QUEUE], m->counts[MIGRATION_METADB],
 				m->counts[MIGRATION_SYSDB], m->example[0] ? ", for example " : "",
@@ -178,70 +334,12 @@ bool diagnose_tables(struct diagnosis *d)
 	if (!check_migrations(d))
 		return false;
 	check_tables(d);
+	if (d->options->backend)
+		check_backend(d);
 	database_number(d->db,
 			"SELECT count(*) FROM embeddings WHERE segment_id IN (SELECT id FROM "
 			"segments)",
 			NULL, &records);
 	d->summary->records = (uint64_t)records;
 	return true;
-}
-
-/* ---- marks and queue ---- */
-
-static void check_mark(struct diagnosis *d, const struct chroma_collection *c,
-		       const struct chroma_mark *mark, const char *segment, uint64_t queue_end)
-{
-	struct diagnose_place place = {.collection = c->name, .segment = segment};
-	/* INTEGER since metadb migration 5, which belongs to 1.0.0. */
-	bool is_integer = d->summary->migrations.counts[MIGRATION_METADB] >= 5;
-
-	if (mark->type == SQLITE_NULL)
-		return;
-	if (mark->value >= CHROMA_MARK_POISONED)
-		diagnose_report(d, DIAGNOSE_MARK_POISONED, place, "%llu",
-				(unsigned long long)mark->value);
-	else if (is_integer && mark->type != SQLITE_INTEGER)
-		diagnose_report(d, DIAGNOSE_MARK_BLOB, place, "%llu",
-				(unsigned long long)mark->value);
-	else if (mark->value > queue_end)
-		diagnose_report(d, DIAGNOSE_MARK_BEYOND, place, "%llu, the queue ends at %llu",
-				(unsigned long long)mark->value, (unsigned long long)queue_end);
-}
-
-static int64_t count_rows(struct diagnosis *d, const struct chroma_collection *c, uint64_t after,
-			  const char *what)
-{
-	char sql[256];
-	int64_t rows = 0;
-
-	snprintf(sql, sizeof(sql),
-		 "SELECT count(*) FROM embeddings_queue WHERE topic = ? AND seq_id > %lld AND %s",
-		 (long long)after, what);
-	database_number(d->db, sql, c->topic, &rows);
-	return rows;
-}
-
-void diagnose_marks(struct diagnosis *d, const struct chroma_collection *c)
-{
-	struct diagnose_place place = {.collection = c->name, .segment = c->vector_segment};
-	int64_t rows, end = 0;
-
-	/* Now, in the same transaction as the marks. */
-	if (database_number(d->db, "SELECT max(seq_id) FROM embeddings_queue", NULL, &end) < 0)
-		return;
-	check_mark(d, c, &c->metadata_mark, c->metadata_segment, (uint64_t)end);
-	check_mark(d, c, &c->vector_mark, c->vector_segment, (uint64_t)end);
-	if (c->metadata_mark.type == SQLITE_NULL || c->metadata_mark.value >= CHROMA_MARK_POISONED)
-		return;
-	rows = count_rows(d, c, c->metadata_mark.value, "1");
-	if (rows > 0)
-		diagnose_report(d, DIAGNOSE_QUEUE_UNAPPLIED, place, "%lld rows", (long long)rows);
-	/* Only after a first persist: before 0.5.6 the mark was kept in the pickle. */
-	if (c->vector_mark.type == SQLITE_NULL || c->vector_mark.value >= CHROMA_MARK_POISONED)
-		return;
-	rows = count_rows(d, c, c->vector_mark.value, "(vector IS NOT NULL OR operation = 3)");
-	if (rows > 2 * c->sync_threshold + 50000) /* a batch may be as large as SQLite allows */
-		diagnose_report(d, DIAGNOSE_QUEUE_LAG, place,
-				"%lld rows wait, sync_threshold is %lld", (long long)rows,
-				(long long)c->sync_threshold);
 }

@@ -16,30 +16,100 @@ static void test_real_texts(void **state)
 {
 	static const char *const samples[][2] = {
 	    {"thread '<unnamed>' panicked at rust/sqlite/src/db.rs:157:42: range start index 10 "
-	     "out "
-	     "of range for slice of length 9",
+	     "out of range for slice of length 9",
 	     "range start index"},
+	    {"pyo3_runtime.PanicException: range start index 6 out of range for slice of length 5",
+	     "range start index"},
+	    {"Inconsistent version: db=1, source=2", "inconsistent version"},
+	    {"Inconsistent hash: db=abc, source=def", "inconsistent hash"},
+	    {"Migrations table not initialized", "migrations table"},
+	    {"chromadb.errors.InternalError: Unapplied migrations found", "unapplied"},
 	    {"chromadb.errors.InternalError: Error executing plan: Internal error: Error creating "
 	     "hnsw segment reader: Nothing found on disk",
 	     "nothing found"},
+	    {"Error executing plan: Internal error: Error creating hnsw segment reader: Error "
+	     "deserializing pickle file: EOF",
+	     "deserializing"},
+	    {"Error executing plan: Internal error: Error creating hnsw segment reader: Error "
+	     "loading hnsw index",
+	     "loading hnsw"},
 	    {"Error executing plan: Internal error: Error finding id", "error finding id"},
-	    {"error returned from database: (code: 1032) attempt to write a readonly database",
-	     "code: 1032"},
-	    {"sqlite3.OperationalError: attempt to write a readonly database", "readonly"},
+	    {"Error executing plan: Internal error: Error getting embedding", "getting embedding"},
+	    {"Error sending backfill request to compactor: Failed to apply logs to the hnsw "
+	     "segment writer",
+	     "hnsw segment writer"},
+	    {"Error executing plan: Error sending backfill request to compactor: Failed to apply "
+	     "logs to the metadata segment",
+	     "metadata segment"},
+	    {"Error sending backfill request to compactor: Failed to pull logs from the log store",
+	     "pull logs"},
+	    {"ValueError: Could not connect to tenant default_tenant. Are you sure it exists?",
+	     "could not connect"},
 	    {"mismatched types; Rust type `u64` (as SQL type `INTEGER`) is not compatible with SQL "
 	     "type `BLOB`",
 	     "mismatched"},
 	    {"EOFError: Ran out of input", "ran out"},
+	    {"_pickle.UnpicklingError: pickle data was truncated", "truncated"},
+	    {"RuntimeError: Cannot return the results in a contigious 2D array. Probably ef or M "
+	     "is too small",
+	     "contigious"},
+	    {"RuntimeError: Label not found", "label not found"},
 	    {"sqlite3.OperationalError: table collections already exists", "already exists"},
-	    {"no such column: collections.topic", "collections.topic"},
+	    {"sqlite3.OperationalError: duplicate column name: bool_value", "duplicate column"},
 	    {"malformed inverted index for FTS5 table main.embedding_fulltext_search",
 	     "malformed inverted"},
-	    {"ValueError: Could not connect to tenant default_tenant. Are you sure it exists?",
-	     "could not connect"},
-	    {"Error sending backfill request to compactor: Failed to apply logs to the hnsw "
-	     "segment "
-	     "writer",
-	     "hnsw segment writer"},
+	    {"error returned from database: (code: 267) database disk image is malformed",
+	     "code: 267"},
+	    {"error returned from database: (code: 1032) attempt to write a readonly database",
+	     "code: 1032"},
+	    {"error returned from database: (code: 779) database disk image is malformed",
+	     "code: 779"},
+	    {"error returned from database: (code: 26) file is not a database", "not a database"},
+	    {"sqlite3.OperationalError: attempt to write a readonly database", "readonly"},
+	    {"sqlite3.OperationalError: database is locked", "locked"},
+	    {"error returned from database: (code: 5) database is locked", "locked"},
+	    {"sqlite3.OperationalError: disk I/O error", "disk i/o"},
+	    {"sqlite3.OperationalError: database or disk is full", "is full"},
+	    {"sqlite3.OperationalError: unable to open database file", "unable to open"},
+	    {"sqlite3.DatabaseError: database disk image is malformed", "is malformed"},
+	    {"sqlite3.DatabaseError: file is not a database", "not a database"},
+	    {"sqlite3.OperationalError: no such column: collections.topic", "collections.topic"},
+	    {"sqlite3.OperationalError: no such table: embedding_fulltext", "embedding_fulltext"},
+	    {"sqlite3.OperationalError: no such table: collections", "no such table"},
+	    {"_pickle.UnpicklingError: invalid load key, '\\x00'.", "load key"},
+	    {"AttributeError: 'dict' object has no attribute 'dimensionality'", "dimensionality"},
+	    {"KeyError: '_type'", "_type"},
+	    {"RuntimeError: Cannot open header file", "header file"},
+	    {"RuntimeError: Cannot read persisted index: wrong persistence version",
+	     "persistence version"},
+	    {"RuntimeError: Index seems to be corrupted or unsupported", "corrupted"},
+	    {"RuntimeError: Not enough memory: loadIndex failed to allocate level0",
+	     "not enough memory"},
+	    {"RuntimeError: Not enough memory: loadPersistedIndex failed to allocate level0",
+	     "not enough memory"},
+	    {"Index with capacity 50 and 50 current entries cannot add 1 records", "capacity"},
+	    {"Exception occurred invoking consumer for subscription "
+	     "40afcf0a4d5d4f80905fcffc4a8036b0 "
+	     "to topic persistent://default/default/71bbda86-38e5-4623-a747-aecb96022ea3",
+	     "invoking consumer"},
+	    {"MemoryError: std::bad_alloc", "bad_alloc"},
+	    {"RuntimeError: The requested to delete element is already deleted", "already deleted"},
+	    {"RuntimeError: Can't use addPoint to update a deleted element.", "deleted element"},
+	    {"chromadb.errors.InvalidDimensionException: Embedding dimension 384 does not match "
+	     "collection dimensionality 768",
+	     "dimensionality"},
+	    {"InvalidArgumentError: Collection expecting embedding with dimension of 3, got 4",
+	     "dimension of"},
+	    {"OSError: [Errno 24] Too many open files: 'x/header.bin'", "too many"},
+	    {"RuntimeError: Your system has an unsupported version of sqlite3. Chroma requires "
+	     "sqlite3 >= 3.35.0.",
+	     "sqlite3"},
+	    {"ValueError: An instance of Chroma already exists for /data with different settings",
+	     "different settings"},
+	    {"AttributeError: 'RustBindingsAPI' object has no attribute 'bindings'", "bindings"},
+	    {"pyo3_runtime.PanicException: something else", "panicexception"},
+	    {"Segmentation fault (core dumped)", "segmentation"},
+	    {"Main process exited, code=dumped, status=11/SEGV; killed by SIGSEGV", "sigsegv"},
 	};
 	size_t i;
 
@@ -47,8 +117,8 @@ static void test_real_texts(void **state)
 	for (i = 0; i < sizeof(samples) / sizeof(samples[0]); i++) {
 		const struct explain_text *found = explain_find(samples[i][0]);
 
-		assert_non_null(found);
-		assert_non_null(strstr(found->pattern, samples[i][1]));
+		if (!found || !strstr(found->pattern, samples[i][1]))
+			fail_msg("%s: taken for %s", samples[i][0], found ? found->pattern : "?");
 	}
 	assert_null(explain_find("all is well"));
 	assert_null(explain_find(""));

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Judging what is around the files: the disk, permissions, owners, names, who has them open.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "core/database.h"
+#include "core/diagnose_internal.h"
+#include "core/fileio.h"
+#include "core/filesystem.h"
+#include "core/hnsw.h"
+#include "core/openers.h"
+#include "core/pickle.h"
+
+#define ROOM_WARNING (UINT64_C(64) << 20)
+
+static const struct diagnose_place database_place = {.file = DATABASE_FILE};
+
+/* ---- the disk ---- */
+
+static void check_filesystem(struct diagnosis *d)
+{
+	struct diagnose_place none = {0};
+	const struct filesystem *kind = NULL;
+	struct statvfs room;
+	struct statfs fs;
+
+	if (fstatfs(d->dirfd, &fs) == 0) {
+		kind = filesystem_find((uint64_t)fs.f_type);
+		if ((unsigned long)fs.f_type == FUSE_SUPER_MAGIC)
+			diagnose_report(d, DIAGNOSE_FUSE, none, "%s", "");
+	}
+	if (kind && kind->network)
+		diagnose_report(d, DIAGNOSE_NETWORK, none, "%s", kind->name);
+	if (fstatvfs(d->dirfd, &room) < 0)
+		return;
+	if (room.f_flag & ST_RDONLY)
+		diagnose_report(d, DIAGNOSE_READ_ONLY, none, "%s", "");
+	else if ((uint64_t)room.f_bavail * room.f_frsize < ROOM_WARNING)
+		diagnose_report(d, DIAGNOSE_DISK_LOW, none, "%llu MiB are left",
+				(unsigned long long)room.f_bavail * room.f_frsize >> 20);
+	else if (room.f_files && room.f_favail < 64)
+		diagnose_report(d, DIAGNOSE_DISK_LOW, none, "%llu inodes are left",
+				(unsigned long long)room.f_favail);
+}
+
+/* ---- names, permissions, owners ---- */
+
+static void check_names(struct diagnosis *d, const struct stat *database)
+{
+	struct stat dir;
+
+	if (database->st_nlink > 1)
+		diagnose_report(d, DIAGNOSE_LINKED, database_place, "%lu hard links",
+				(unsigned long)database->st_nlink);
+	/* Only the plain case is judged: groups and ACLs may allow what the owner's bits do not. */
+	if (fstat(d->dirfd, &dir) == 0 && dir.st_uid == database->st_uid && dir.st_uid != 0 &&
+	    (!(database->st_mode & S_IWUSR) || !(dir.st_mode & S_IWUSR)))
+		diagnose_report(d, DIAGNOSE_NOT_WRITABLE, database_place, "mode %04o",
+				(unsigned)database->st_mode & 07777);
+}
+
+/* Whether who owns the database cannot write it, as far as owner, group and mode tell. */
+static bool is_out_of_reach(const struct stat *st, const struct stat *database)
+{
+	if (database->st_uid == 0)
+		return false;
+	if (st->st_uid == database->st_uid)
+		return !(st->st_mode & S_IWUSR);
+	if (st->st_gid == database->st_gid)
+		return !(st->st_mode & S_IWGRP);
+	return !(st->st_mode & S_IWOTH);
+}
+
+void diagnose_ownership(struct diagnosis *d, const struct stat *database, const char *segment)
+{
+	static const char *const files[] = {
+	    ".",	HNSW_HEADER_FILE, HNSW_LEVEL0_FILE, HNSW_LENGTH_FILE, HNSW_LINKS_FILE,
+	    PICKLE_FILE};
+	int fd = file_open_directory_at(d->dirfd, segment);
+	struct stat st;
+	unsigned i;
+
+	for (i = 0; fd >= 0 && i < sizeof(files) / sizeof(files[0]); i++) {
+		struct diagnose_place place = {.segment = segment, .file = i ? files[i] : NULL};
+
+		if (fstatat(fd, files[i], &st, AT_SYMLINK_NOFOLLOW) < 0)
+			continue;
+		if (!d->odd_owner && is_out_of_reach(&st, database)) {
+			d->odd_owner = true;
+			diagnose_report(d, DIAGNOSE_OWNER, place,
+					"user %u, mode %04o; the database is user %u's",
+					(unsigned)st.st_uid, (unsigned)st.st_mode & 07777,
+					(unsigned)database->st_uid);
+		}
+		/* The pickle has two names for a moment, in a persist under the shim. */
+		if (!d->odd_links && S_ISREG(st.st_mode) && st.st_nlink > 1 &&
+		    strcmp(files[i], PICKLE_FILE) != 0) {
+			d->odd_links = true;
+			diagnose_report(d, DIAGNOSE_SEGMENT_LINKED, place, "%lu hard links",
+					(unsigned long)st.st_nlink);
+		}
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
+/* ---- who has it open ---- */
+
+static void find_processes(struct diagnosis *d, const struct stat *database)
+{
+	struct diagnose_summary *s = d->summary;
+	struct process_opener *list;
+	unsigned hidden;
+	int n = process_find_openers(database, &list, &hidden);
+
+	if (n > 0) {
+		s->processes = (uint64_t)n;
+		s->first_process = (int)list[0].pid;
+		snprintf(s->first_command, sizeof(s->first_command), "%s", list[0].command);
+	}
+	free(list);
+	if (n > 1)
+		diagnose_report(d, DIAGNOSE_SEVERAL_PROCESSES, database_place,
+				"%llu processes, one is %d (%s)", (unsigned long long)s->processes,
+				s->first_process, s->first_command);
+}
+
+void diagnose_surroundings(struct diagnosis *d, const struct stat *database)
+{
+	check_filesystem(d);
+	check_names(d, database);
+	find_processes(d, database);
+}
