@@ -9,10 +9,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "command/json.h"
+#include "command/export_folders.h"
 #include "command/output.h"
+#include "command/snapshots.h"
 #include "command/terminal.h"
 #include "core/export.h"
+#include "core/json.h"
 
 const char export_usage[] =
     "Usage: chromashim export [OPTION]... [DIR]\n"
@@ -22,8 +24,12 @@ const char export_usage[] =
     "./chroma_data if not given.\n"
     "\n"
     "  -o, --output FILE      to a file, which is there only when it is complete (else to stdout)\n"
+    "      --folders          FILE is a directory: a folder for each collection, with\n"
+    "                         collection.json and records.jsonl in it\n"
     "      --collection NAME  only this collection (name or id)\n"
     "      --no-embeddings    without the vectors\n"
+    "      --snapshot ID      not what is there now, but a snapshot of DIR (a number, latest, …),\n"
+    "                         read where it is: nothing is restored\n"
     "      --zstd             compressed\n"
     "\n"
     "A line has: collection, id, embedding (null if the vector is lost), document, metadata, uri;\n"
@@ -35,9 +41,18 @@ const char export_usage[] =
 
 struct lines {
 	struct json json;
+	struct folders folders;
 	bool vectors;
 	int error; /* of the output */
-	const struct target *target;
+	const char *dir;
+};
+
+/* What is exported: a directory, or a snapshot of it. */
+struct origin {
+	const char *dir, *snapshot; /* as given; NULL: none */
+	struct target target;
+	struct snapshots snapshots;
+	const struct manifest *manifest;
 };
 
 static void put_text(struct json *j, const struct export_value *value)
@@ -48,53 +63,13 @@ static void put_text(struct json *j, const struct export_value *value)
 		json_null(j);
 }
 
-static void put_value(struct json *j, const struct export_value *value)
+void export_put_metadata(struct json *j, const struct export_value *values, size_t count)
 {
-	switch (value->type) {
-	case EXPORT_STRING:
-		json_bytes(j, value->text, value->size);
-		break;
-	case EXPORT_INT:
-		json_int(j, value->number);
-		break;
-	case EXPORT_FLOAT:
-		json_double(j, value->real);
-		break;
-	case EXPORT_BOOL:
-		json_bool(j, value->number);
-		break;
-	default:
-		json_null(j);
-	}
-}
-
-static void put_metadata(struct json *j, const struct export_record *r)
-{
-	size_t i = 0;
-
 	json_key(j, "metadata");
-	if (r->value_count == 0) {
+	if (count == 0)
 		json_null(j);
-		return;
-	}
-	json_begin(j, '{');
-	while (i < r->value_count) {
-		const struct export_value *first = &r->values[i];
-
-		json_key(j, first->key);
-		if (!first->is_element) {
-			put_value(j, first);
-			i++;
-			continue;
-		}
-		json_begin(j, '[');
-		for (; i < r->value_count && r->values[i].is_element &&
-		       !strcmp(r->values[i].key, first->key);
-		     i++)
-			put_value(j, &r->values[i]);
-		json_end(j, ']');
-	}
-	json_end(j, '}');
+	else
+		export_values_put(j, values, count);
 }
 
 static void put_home(struct json *j, const struct chroma_collection *c)
@@ -110,6 +85,14 @@ static void put_home(struct json *j, const struct chroma_collection *c)
 	}
 	json_key(j, "collection");
 	json_string(j, c->name);
+}
+
+static int begin_collection(void *context, const struct export_collection *c)
+{
+	struct lines *l = context;
+
+	l->error = folders_next(&l->folders, c, &l->json.out);
+	return l->error;
 }
 
 static int put_record(void *context, const struct export_record *r)
@@ -130,7 +113,7 @@ static int put_record(void *context, const struct export_record *r)
 	}
 	json_key(j, "document");
 	put_text(j, r->document);
-	put_metadata(j, r);
+	export_put_metadata(j, r->values, r->value_count);
 	json_key(j, "uri");
 	put_text(j, r->uri);
 	json_end(j, '}');
@@ -161,7 +144,7 @@ static int finish(const struct lines *l, const struct export_options *options,
 			    "cannot write the export");
 	if (r < 0)
 		return fail(exit_code_of(r), r, "`chromashim check` tells what is wrong with it.",
-			    "cannot export '%s'", l->target->dir);
+			    "cannot export '%s'", l->dir);
 	if (options->collection && !s->collections)
 		return fail(EXIT_NOT_FOUND, 0, "Without --collection all of them are exported.",
 			    "there is no collection '%s'", options->collection);
@@ -171,46 +154,122 @@ static int finish(const struct lines *l, const struct export_options *options,
 	return s->without_vector || s->troubles ? EXIT_WARNINGS : EXIT_DONE;
 }
 
-static int export_to(struct lines *l, const struct export_options *options, const char *path,
-		     bool zstd)
+static int export_origin(struct origin *o, const struct export_options *options,
+			 struct export_summary *out)
+{
+	if (o->manifest)
+		return export_snapshot(&o->snapshots.store, o->manifest, options, out);
+	return export_directory(o->target.dir, o->target.dirfd, options, out);
+}
+
+static int fail_output(int r, const char *path)
+{
+	return fail(exit_code_of(r), r,
+		    r == -EEXIST ? "Remove it, or choose another place."
+				 : "Make room, or choose another place.",
+		    "cannot write '%s'", path ? path : "stdout");
+}
+
+static int export_to_folders(struct lines *l, struct origin *o, struct export_options *options,
+			     const char *path, bool zstd)
+{
+	struct export_summary summary;
+	int status, r = folders_open(&l->folders, path, zstd);
+
+	if (r < 0)
+		return fail_output(r, path);
+	options->begin = begin_collection;
+	r = export_origin(o, options, &summary);
+	status = finish(l, options, &summary, r);
+	if (status != EXIT_DONE && status != EXIT_WARNINGS) {
+		folders_abort(&l->folders);
+		return status;
+	}
+	r = folders_close(&l->folders);
+	return r < 0 ? fail_output(r, path) : status;
+}
+
+static int export_to(struct lines *l, struct origin *o, const struct export_options *options,
+		     const char *path, bool zstd)
 {
 	struct output output;
 	struct export_summary summary;
 	int status, r = output_open(&output, path, zstd);
 
 	if (r < 0)
-		return fail(exit_code_of(r), r, "Choose another place.", "cannot write '%s'",
-			    path ? path : "stdout");
+		return fail_output(r, path);
 	l->json.out = output.stream;
-	r = export_directory(l->target->dir, l->target->dirfd, options, &summary);
+	r = export_origin(o, options, &summary);
 	status = finish(l, options, &summary, r);
 	if (status != EXIT_DONE && status != EXIT_WARNINGS) {
 		output_abort(&output);
 		return status;
 	}
 	r = output_close(&output);
-	if (r < 0 && !terminal_is_gone())
-		return fail(exit_code_of(r), r, "Make room, or choose another place.",
-			    "cannot write '%s'", path ? path : "stdout");
+	return r < 0 && !terminal_is_gone() ? fail_output(r, path) : status;
+}
+
+/* 0, or the exit status after saying why. */
+static int open_origin(struct origin *o)
+{
+	long found;
+	int status;
+
+	if (!o->snapshot)
+		return target_open_directory(&o->target, o->dir);
+	status = snapshots_open(&o->snapshots, o->dir, SNAPSHOT_KEEP, false);
+	if (status)
+		return status;
+	found = snapshots_find(&o->snapshots, o->snapshot);
+	if (found < 0) {
+		snapshots_close(&o->snapshots);
+		return EXIT_NOT_FOUND;
+	}
+	o->manifest = &o->snapshots.list[found];
+	return 0;
+}
+
+static void close_origin(struct origin *o)
+{
+	if (o->manifest)
+		snapshots_close(&o->snapshots);
+	else
+		target_close(&o->target);
+}
+
+static int export_from(struct origin *o, struct export_options *options, const char *path,
+		       bool folders, bool zstd)
+{
+	struct lines lines = {.vectors = options->vectors};
+	int status = open_origin(o);
+
+	if (status)
+		return status;
+	lines.dir = o->manifest ? o->snapshots.target.dir : o->target.dir;
+	options->context = &lines;
+	status = folders ? export_to_folders(&lines, o, options, path, zstd)
+			 : export_to(&lines, o, options, path, zstd);
+	close_origin(o);
 	return status;
 }
 
 int command_export(int argc, char **argv)
 {
-	enum { COLLECTION = 256, NO_EMBEDDINGS, ZSTD };
+	enum { COLLECTION = 256, NO_EMBEDDINGS, FOLDERS, SNAPSHOT, ZSTD };
 	static const struct option long_options[] = {
 	    {"output", required_argument, NULL, 'o'},
 	    {"collection", required_argument, NULL, COLLECTION},
 	    {"no-embeddings", no_argument, NULL, NO_EMBEDDINGS},
+	    {"folders", no_argument, NULL, FOLDERS},
+	    {"snapshot", required_argument, NULL, SNAPSHOT},
 	    {"zstd", no_argument, NULL, ZSTD},
 	    {NULL, 0, NULL, 0}};
-	struct target target;
-	struct lines lines = {.target = &target};
+	struct origin origin = {0};
 	struct export_options options = {
-	    .vectors = true, .record = put_record, .trouble = put_trouble, .context = &lines};
+	    .vectors = true, .pages = true, .record = put_record, .trouble = put_trouble};
 	const char *path = NULL;
-	bool zstd = false;
-	int option, status;
+	bool zstd = false, folders = false;
+	int option;
 
 	while ((option = getopt_long(argc, argv, "o:", long_options, NULL)) != -1) {
 		switch (option) {
@@ -223,6 +282,12 @@ int command_export(int argc, char **argv)
 		case NO_EMBEDDINGS:
 			options.vectors = false;
 			break;
+		case FOLDERS:
+			folders = true;
+			break;
+		case SNAPSHOT:
+			origin.snapshot = optarg;
+			break;
 		case ZSTD:
 			zstd = true;
 			break;
@@ -230,15 +295,11 @@ int command_export(int argc, char **argv)
 			return fail_usage("export");
 		}
 	}
-	if (argc - optind > 1) {
-		warn("export takes one directory");
+	if (argc - optind > 1 || (folders && !path)) {
+		warn(folders && !path ? "--folders needs -o with the directory to make"
+				      : "export takes one directory");
 		return fail_usage("export");
 	}
-	status = target_open_directory(&target, argv[optind]);
-	if (status)
-		return status;
-	lines.vectors = options.vectors;
-	status = export_to(&lines, &options, path, zstd);
-	target_close(&target);
-	return status;
+	origin.dir = argv[optind];
+	return export_from(&origin, &options, path, folders, zstd);
 }

@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "core/chroma.h"
+#include "core/snapshot_store.h"
 
 enum export_type { EXPORT_NULL, EXPORT_STRING, EXPORT_INT, EXPORT_FLOAT, EXPORT_BOOL };
 
@@ -31,6 +32,11 @@ struct export_value {
 	double real;
 };
 
+struct json;
+
+/* As one JSON object, arrays put together again. */
+void export_values_put(struct json *j, const struct export_value *values, size_t count);
+
 /* Everything is lent until the callback returns. */
 struct export_record {
 	const struct chroma_collection *collection;
@@ -43,10 +49,19 @@ struct export_record {
 	size_t value_count;
 };
 
+struct export_collection {
+	const struct chroma_collection *collection;
+	const struct export_value *metadata, *index; /* of its index what is told: ef_search, … */
+	size_t metadata_count, index_count;
+};
+
 struct export_options {
 	const char *collection; /* a name or id; NULL: all */
 	bool vectors;
-	/* A result other than 0 ends the export and is returned. */
+	bool pages; /* a malformed database is read by its pages, as recover does (recover.h) */
+	/* A result other than 0 ends the export and is returned. Before a collection's records;
+	 * may be NULL. */
+	int (*begin)(void *context, const struct export_collection *collection);
 	int (*record)(void *context, const struct export_record *record);
 	/* A collection, or something of it, could not be read; the export goes on. */
 	void (*trouble)(void *context, const char *collection, const char *what, int error);
@@ -63,5 +78,14 @@ struct export_summary {
 /* 0 (also with troubles), -ENOENT no database and no segments, or another -errno. */
 int export_directory(const char *path, int dirfd, const struct export_options *options,
 		     struct export_summary *out);
+
+/* Ids and vectors of one segment, whatever the database says of it. */
+int export_segment_alone(int dirfd, const char *segment, enum chroma_space space,
+			 const struct export_options *options, struct export_summary *out);
+
+/* Every record of a snapshot, read from its chunks. The store is open, at least for SNAPSHOT_KEEP.
+ */
+int export_snapshot(struct snapshot_store *store, const struct manifest *m,
+		    const struct export_options *options, struct export_summary *out);
 
 #endif

@@ -10,28 +10,57 @@
 #include "core/export.h"
 #include "core/fileio.h"
 #include "core/hnsw.h"
+#include "core/snapshot_read.h"
 
 struct exporter {
-	const char *path;
+	const char *path; /* NULL: a snapshot's */
 	int dirfd;
+	struct snapshot_store *store;
+	const struct manifest *manifest;
 	const struct export_options *options;
 	struct export_summary *summary;
-	sqlite3 *db; /* Chroma's, or an empty one; its temporary tables are ours */
+	sqlite3 *db;	  /* Chroma's, or an empty one; its temporary tables are ours */
+	bool is_salvaged; /* from the pages of one that is malformed */
 };
 
 void export_trouble(struct exporter *x, const struct chroma_collection *c, const char *what,
 		    int error);
+
+/* ---- export_files.c: a directory's files, or a snapshot's ---- */
+
+/* Zeroed memory is closed. It must not move while it is open. */
+struct export_file {
+	bool is_open;
+	int fd; /* -1: of a snapshot */
+	struct file_source source;
+	struct snapshot_file snapshot;
+};
+
+/* -ENOENT, or what file_open_at() says. */
+int export_file_open(struct exporter *x, const char *segment, const char *name,
+		     struct export_file *out);
+void export_file_close(struct export_file *f);
+
+/* Whether the segment has a directory; 0, -ENOENT, or why it cannot be used. */
+int export_find_segment(struct exporter *x, const char *segment);
+
+/* -ENOENT: there is no database. *out as with database_open_now(). */
+int export_open_database(struct exporter *x, struct export_file *file);
+
+/* Calls `each` with the name of everything that looks like a segment's directory. */
+int export_each_segment(struct exporter *x, int (*each)(struct exporter *x, const char *segment));
 
 /* ---- export_vectors.c ---- */
 
 /* The vectors of one segment, and what the queue says about them. Zeroed memory is closed. */
 struct export_vectors {
 	const struct chroma_collection *collection;
-	int level0_fd, length_fd;
-	struct file_source level0_source, length_source;
+	struct export_file level0_file, length_file;
 	struct hnsw_level0 level0;
 	struct file_window length;
 	bool has_index, has_length;
+	bool labels_lost; /* which ids the index had is not known, or not of all */
+	bool lengths_lost;
 	float *buf;
 	size_t room; /* floats */
 	sqlite3_stmt *from_queue;
@@ -46,8 +75,8 @@ int export_vectors_open(struct export_vectors *v, struct exporter *x,
 void export_vectors_close(struct export_vectors *v);
 
 /* Element `at` of the index, or the queue's row; *out is lent. -ENODATA: there is none. */
-int export_vector_of_index(struct export_vectors *v, uint64_t at, const float **out,
-			   uint64_t *dimension_out);
+int export_vector_of_index(struct export_vectors *v, struct exporter *x, uint64_t at,
+			   const float **out, uint64_t *dimension_out);
 int export_vector_of_queue(struct export_vectors *v, int64_t row, const float **out,
 			   uint64_t *dimension_out);
 
@@ -56,11 +85,16 @@ int export_vector_of_queue(struct export_vectors *v, int64_t row, const float **
 struct export_values {
 	struct export_value *list;
 	size_t count, room;
+	uint64_t malformed; /* rows of the queue whose metadata is no JSON */
 	sqlite3_stmt *scalars, *arrays, *pending, *object, *elements;
 };
 
 int export_values_open(struct export_values *v, sqlite3 *db);
 void export_values_close(struct export_values *v);
+
+/* The metadata of a collection, in values that need not have been opened, but closed. */
+int export_values_of_collection(struct export_values *v, sqlite3 *db, const char *id);
+int export_values_of_index(struct export_values *v, sqlite3 *db, const struct chroma_collection *c);
 
 /* The metadata of row `id` of table embeddings. */
 int export_values_load(struct export_values *v, int64_t id);

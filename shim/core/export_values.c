@@ -8,6 +8,7 @@
 
 #include "core/database.h"
 #include "core/export_internal.h"
+#include "core/json.h"
 
 int export_values_open(struct export_values *v, sqlite3 *db)
 {
@@ -129,17 +130,25 @@ static int add_row(struct export_values *v, sqlite3_stmt *row, bool is_element)
 	return 0;
 }
 
+static int load_all(struct export_values *v, sqlite3_stmt *rows, bool is_element)
+{
+	int r;
+
+	while ((r = database_step(rows)) == 1) {
+		r = add_row(v, rows, is_element);
+		if (r < 0)
+			break;
+	}
+	return r;
+}
+
 static int load(struct export_values *v, sqlite3_stmt *rows, int64_t id, bool is_element)
 {
 	int r;
 
 	sqlite3_reset(rows);
 	sqlite3_bind_int64(rows, 1, id);
-	while ((r = database_step(rows)) == 1) {
-		r = add_row(v, rows, is_element);
-		if (r < 0)
-			break;
-	}
+	r = load_all(v, rows, is_element);
 	sqlite3_reset(rows);
 	return r;
 }
@@ -152,6 +161,40 @@ int export_values_load(struct export_values *v, int64_t id)
 	r = load(v, v->scalars, id, false);
 	if (r == 0 && v->arrays)
 		r = load(v, v->arrays, id, true);
+	return r;
+}
+
+int export_values_of_index(struct export_values *v, sqlite3 *db, const struct chroma_collection *c)
+{
+	sqlite3_stmt *rows;
+	int r = chroma_index_settings(db, c, &rows);
+
+	*v = (struct export_values){0};
+	if (r == 0)
+		r = load_all(v, rows, false);
+	sqlite3_finalize(rows);
+	return r;
+}
+
+int export_values_of_collection(struct export_values *v, sqlite3 *db, const char *id)
+{
+	sqlite3_stmt *rows = NULL;
+	int has_bool = database_has_column(db, "collection_metadata", "bool_value");
+	int r = has_bool < 0 ? has_bool : 0;
+
+	*v = (struct export_values){0};
+	if (r == 0)
+		r = database_prepare(
+		    db, &rows,
+		    has_bool ? "SELECT key, str_value, int_value, float_value, bool_value FROM "
+			       "collection_metadata WHERE collection_id = ? ORDER BY rowid"
+			     : "SELECT key, str_value, int_value, float_value, NULL FROM "
+			       "collection_metadata WHERE collection_id = ? ORDER BY rowid");
+	if (r == 0) {
+		sqlite3_bind_text(rows, 1, id, -1, SQLITE_STATIC);
+		r = load_all(v, rows, false);
+	}
+	sqlite3_finalize(rows);
 	return r;
 }
 
@@ -172,7 +215,8 @@ static void remove_key(struct export_values *v, const char *key)
 		}
 		v->list[to++] = value;
 	}
-	memset(v->list + to, 0, (v->count - to) * sizeof(*v->list));
+	if (to < v->count)
+		memset(v->list + to, 0, (v->count - to) * sizeof(*v->list));
 	v->count = to;
 }
 
@@ -238,6 +282,10 @@ static int merge(struct export_values *v, sqlite3_value *json)
 			break;
 	}
 	sqlite3_reset(v->object);
+	if (r == -ENOENT) { /* "malformed JSON" is a plain SQLITE_ERROR */
+		v->malformed++;
+		r = 0;
+	}
 	return r;
 }
 
@@ -289,4 +337,46 @@ const struct export_value *export_values_take(struct export_values *v, const cha
 		return &v->list[v->count];
 	}
 	return NULL;
+}
+
+static void put_value(struct json *j, const struct export_value *value)
+{
+	switch (value->type) {
+	case EXPORT_STRING:
+		json_bytes(j, value->text, value->size);
+		break;
+	case EXPORT_INT:
+		json_int(j, value->number);
+		break;
+	case EXPORT_FLOAT:
+		json_double(j, value->real);
+		break;
+	case EXPORT_BOOL:
+		json_bool(j, value->number);
+		break;
+	default:
+		json_null(j);
+	}
+}
+
+void export_values_put(struct json *j, const struct export_value *values, size_t count)
+{
+	size_t i = 0;
+
+	json_begin(j, '{');
+	while (i < count) {
+		const struct export_value *first = &values[i];
+
+		json_key(j, first->key);
+		if (!first->is_element) {
+			put_value(j, first);
+			i++;
+			continue;
+		}
+		json_begin(j, '[');
+		for (; i < count && values[i].is_element && !strcmp(values[i].key, first->key); i++)
+			put_value(j, &values[i]);
+		json_end(j, ']');
+	}
+	json_end(j, '}');
 }

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "core/database.h"
 #include "core/export_internal.h"
@@ -41,25 +40,25 @@ static int insert_label(void *context, enum pickle_map map, const char *id, size
 }
 
 /* Returns the mark that Chroma up to 0.5.5 kept in the pickle, 0 if none; *found: it is there. */
-static uint64_t load_labels(struct exporter *x, const struct chroma_collection *c, int dirfd,
-			    bool *found)
+static uint64_t load_labels(struct export_vectors *v, struct exporter *x, bool *found)
 {
+	const struct chroma_collection *c = v->collection;
 	struct pickle_index index = {0};
-	struct file_source source;
+	struct export_file file;
 	sqlite3_stmt *insert = NULL;
-	int fd = file_open_at(dirfd, PICKLE_FILE);
-	int r = fd < 0 ? fd : file_source_open(&source, fd);
+	int r = export_file_open(x, c->vector_segment, PICKLE_FILE, &file);
 
-	*found = fd != -ENOENT;
+	*found = r != -ENOENT;
 	if (r == 0)
 		r = database_prepare(x->db, &insert,
 				     "INSERT OR REPLACE INTO temp.label VALUES (?, ?)");
 	/* A pickle that is cut short gives what it has. */
 	if (r == 0)
-		r = pickle_read_index(&source, insert_label, insert, &index);
+		r = pickle_read_index(&file.source, insert_label, insert, &index);
 	sqlite3_finalize(insert);
-	if (fd >= 0)
-		close(fd);
+	export_file_close(&file);
+	/* Before the first persist the queue has everything. */
+	v->labels_lost = r < 0 && v->collection->vector_mark.value > 0;
 	if (r < 0 && r != -ENOENT)
 		export_trouble(x, c, PICKLE_FILE, r);
 	return index.has_max_seq_id && index.max_seq_id > 0 ? (uint64_t)index.max_seq_id : 0;
@@ -88,42 +87,102 @@ static int load_elements(struct export_vectors *v, struct exporter *x)
 	return r;
 }
 
-static int read_header(int dirfd, struct hnsw_header *out)
+static int read_header(struct exporter *x, const char *segment, struct hnsw_header *out)
 {
 	unsigned char raw[HNSW_HEADER_SIZE];
-	int fd = file_open_at(dirfd, HNSW_HEADER_FILE);
-	ssize_t n = fd < 0 ? fd : file_read_at(fd, raw, sizeof(raw), 0);
+	struct export_file file;
+	int r = export_file_open(x, segment, HNSW_HEADER_FILE, &file);
 
-	if (fd >= 0)
-		close(fd);
-	return n < 0 ? (int)n : hnsw_header_parse(out, raw, (size_t)n);
+	if (r == 0)
+		r = file_source_read(&file.source, raw, sizeof(raw), 0);
+	export_file_close(&file);
+	return r < 0 ? r : hnsw_header_parse(out, raw, sizeof(raw));
 }
 
-static int open_index(struct export_vectors *v, int dirfd)
+/* The direction alone is better than nothing, but it is said. */
+static void report_lengths(struct export_vectors *v, struct exporter *x, int error)
 {
-	struct hnsw_header header;
-	int r = read_header(dirfd, &header);
+	if (!v->lengths_lost)
+		export_trouble(x, v->collection,
+			       "the lengths of its vectors (" HNSW_LENGTH_FILE ")", error);
+	v->lengths_lost = true;
+}
 
-	if (r < 0)
-		return r;
-	v->level0_fd = file_open_at(dirfd, HNSW_LEVEL0_FILE);
-	if (v->level0_fd < 0)
-		return v->level0_fd;
-	r = file_source_open_data(&v->level0_source, v->level0_fd);
+static int open_lengths(struct export_vectors *v, struct exporter *x)
+{
+	int r =
+	    export_file_open(x, v->collection->vector_segment, HNSW_LENGTH_FILE, &v->length_file);
+
+	return r < 0 ? r : file_window_open(&v->length, &v->length_file.source, 64u << 10);
+}
+
+static int open_index(struct export_vectors *v, struct exporter *x)
+{
+	const char *segment = v->collection->vector_segment;
+	struct hnsw_header header;
+	int r = read_header(x, segment, &header);
+
 	if (r == 0)
-		r = hnsw_level0_open(&v->level0, &header, &v->level0_source);
+		r = export_file_open(x, segment, HNSW_LEVEL0_FILE, &v->level0_file);
+	if (r == 0)
+		r = hnsw_level0_open(&v->level0, &header, &v->level0_file.source);
 	if (r < 0)
 		return r;
 	v->has_index = true;
-	v->length_fd =
-	    v->collection->space == CHROMA_COSINE ? file_open_at(dirfd, HNSW_LENGTH_FILE) : -1;
-	v->has_length = v->length_fd >= 0 &&
-			file_source_open(&v->length_source, v->length_fd) == 0 &&
-			file_window_open(&v->length, &v->length_source, 64u << 10) == 0;
+	if (v->collection->space == CHROMA_COSINE) {
+		r = open_lengths(v, x);
+		v->has_length = r == 0;
+		if (r < 0)
+			report_lengths(v, x, r);
+	}
 	return 0;
 }
 
 /* ---- the queue ---- */
+
+/* With the big end first, as Chroma before 1.0 kept it: blobs compare as numbers do. */
+static void bind_sequence_blob(sqlite3_stmt *s, int at, uint64_t sequence)
+{
+	unsigned char bytes[8];
+	unsigned i;
+
+	for (i = 0; i < sizeof(bytes); i++)
+		bytes[i] = (unsigned char)(sequence >> (56 - 8 * i));
+	sqlite3_bind_blob(s, at, bytes, sizeof(bytes), SQLITE_TRANSIENT);
+}
+
+/*
+ * Without the pickle it is not known which ids the index had. An `add` of one that was there is
+ * ignored by Chroma; the one that made the record left its number in the row, and later changes of
+ * the record theirs. So with a lower number the record is older, and with a higher one it is if its
+ * time says so, or if a record that was made after it has a number from before this `add`.
+ */
+static int was_ignored(struct export_vectors *v, struct exporter *x, sqlite3_stmt *row)
+{
+	static const char sql[] =
+	    "SELECT e.seq_id, e.created_at < q.created_at OR EXISTS (SELECT 1 FROM embeddings l "
+	    "WHERE l.segment_id = ?1 AND l.id > e.id AND l.seq_id < CASE typeof(l.seq_id) WHEN "
+	    "'blob' THEN ?4 ELSE ?3 END) FROM embeddings e JOIN embeddings_queue q ON q.seq_id = "
+	    "?3 "
+	    "WHERE e.segment_id = ?1 AND e.embedding_id = ?2";
+	uint64_t mine = (uint64_t)sqlite3_column_int64(row, 0), sequence = 0;
+	sqlite3_stmt *s = NULL;
+	int r = database_prepare(x->db, &s, sql);
+
+	if (r == 0) {
+		sqlite3_bind_text(s, 1, v->collection->metadata_segment, -1, SQLITE_STATIC);
+		sqlite3_bind_value(s, 2, sqlite3_column_value(row, 2));
+		sqlite3_bind_int64(s, 3, (sqlite3_int64)mine);
+		bind_sequence_blob(s, 4, mine);
+		r = database_step(s);
+	}
+	if (r == 1) {
+		database_sequence(s, 0, &sequence);
+		r = sequence < mine || (sequence > mine && sqlite3_column_int(s, 1));
+	}
+	sqlite3_finalize(s);
+	return r;
+}
 
 /* Rows beyond the mark in their order: which row has an id's vector now, 0 if it was deleted. */
 static int load_newer(struct export_vectors *v, struct exporter *x, uint64_t mark)
@@ -132,7 +191,8 @@ static int load_newer(struct export_vectors *v, struct exporter *x, uint64_t mar
 	    "INSERT INTO temp.newer VALUES (?1, ?2) ON CONFLICT DO UPDATE SET seq = ?2";
 	static const char is_there[] =
 	    "SELECT coalesce((SELECT seq > 0 FROM temp.newer WHERE id = ?1), "
-	    "EXISTS (SELECT 1 FROM temp.label WHERE id = ?1))";
+	    "EXISTS (SELECT 1 FROM temp.label WHERE id = ?1)), "
+	    "EXISTS (SELECT 1 FROM temp.newer WHERE id = ?1)";
 	sqlite3_stmt *rows = NULL, *put = NULL, *ask = NULL;
 	int r = database_prepare(x->db, &rows,
 				 "SELECT seq_id, operation, id, vector IS NOT NULL FROM "
@@ -148,15 +208,18 @@ static int load_newer(struct export_vectors *v, struct exporter *x, uint64_t mar
 	}
 	while (r == 0 && (r = database_step(rows)) == 1) {
 		int operation = sqlite3_column_int(rows, 1);
-		bool has_vector = sqlite3_column_int(rows, 3), exists;
+		bool has_vector = sqlite3_column_int(rows, 3), exists, known;
 
 		sqlite3_bind_value(ask, 1, sqlite3_column_value(rows, 2));
 		r = database_step(ask);
 		exists = r == 1 && sqlite3_column_int(ask, 0);
+		known = exists || (r == 1 && sqlite3_column_int(ask, 1));
 		sqlite3_reset(ask);
 		if (r < 0)
 			break;
 		r = 0;
+		if (v->labels_lost && !known && operation == CHROMA_ADD)
+			exists = was_ignored(v, x, rows) != 0;
 		if (operation == CHROMA_DELETE
 			? !exists
 			: !has_vector || (operation == CHROMA_ADD && exists) ||
@@ -181,32 +244,29 @@ static void load_segment(struct export_vectors *v, struct exporter *x, uint64_t 
 	const struct chroma_collection *c = v->collection;
 	bool found = false;
 	uint64_t in_pickle;
-	int dirfd = chroma_is_uuid(c->vector_segment)
-			? file_open_directory_at(x->dirfd, c->vector_segment)
-			: -ENOENT;
-	int r;
+	int r = export_find_segment(x, c->vector_segment);
 
 	/* Without a pickle Chroma starts from the beginning of the queue. */
-	if (dirfd < 0) {
-		if (dirfd != -ENOENT || *mark)
-			export_trouble(x, c, c->vector_segment, dirfd);
+	if (r < 0) {
+		v->labels_lost = *mark > 0;
+		if (r != -ENOENT || *mark)
+			export_trouble(x, c, c->vector_segment, r);
 		*mark = 0;
 		return;
 	}
-	in_pickle = load_labels(x, c, dirfd, &found);
+	in_pickle = load_labels(v, x, &found);
 	if (!found) {
 		if (*mark)
 			export_trouble(x, c, PICKLE_FILE, -ENOENT);
 		*mark = 0;
 	} else {
 		*mark = in_pickle > *mark ? in_pickle : *mark;
-		r = open_index(v, dirfd);
+		r = open_index(v, x);
 		if (r == 0)
 			r = load_elements(v, x);
 		if (r < 0)
 			export_trouble(x, c, "the vector index", r);
 	}
-	close(dirfd);
 }
 
 int export_vectors_open(struct export_vectors *v, struct exporter *x,
@@ -215,7 +275,7 @@ int export_vectors_open(struct export_vectors *v, struct exporter *x,
 	uint64_t mark = chroma_mark_restore(c->vector_mark.value);
 	int r;
 
-	*v = (struct export_vectors){.collection = c, .level0_fd = -1, .length_fd = -1};
+	*v = (struct export_vectors){.collection = c};
 	r = run(x, "CREATE TEMP TABLE IF NOT EXISTS label(id TEXT PRIMARY KEY, label INTEGER) "
 		   "WITHOUT ROWID;"
 		   "CREATE TEMP TABLE IF NOT EXISTS element(label INTEGER PRIMARY KEY, at INTEGER);"
@@ -247,10 +307,8 @@ void export_vectors_close(struct export_vectors *v)
 		hnsw_level0_close(&v->level0);
 	if (v->has_length)
 		file_window_close(&v->length);
-	if (v->level0_fd >= 0)
-		close(v->level0_fd);
-	if (v->length_fd >= 0)
-		close(v->length_fd);
+	export_file_close(&v->level0_file);
+	export_file_close(&v->length_file);
 	sqlite3_finalize(v->from_queue);
 	free(v->buf);
 }
@@ -269,8 +327,8 @@ static int reserve(struct export_vectors *v, size_t floats)
 	return 0;
 }
 
-int export_vector_of_index(struct export_vectors *v, uint64_t at, const float **out,
-			   uint64_t *dimension_out)
+int export_vector_of_index(struct export_vectors *v, struct exporter *x, uint64_t at,
+			   const float **out, uint64_t *dimension_out)
 {
 	struct hnsw_element e;
 	float length = 1;
@@ -283,8 +341,11 @@ int export_vector_of_index(struct export_vectors *v, uint64_t at, const float **
 	r = reserve(v, (size_t)dimension);
 	if (r < 0)
 		return r;
-	if (v->has_length && hnsw_length_get(&v->length, at, &length) < 0)
-		length = 1; /* the direction is better than nothing */
+	r = v->has_length ? hnsw_length_get(&v->length, at, &length) : 0;
+	if (r < 0) {
+		report_lengths(v, x, r);
+		length = 1;
+	}
 	hnsw_vector_copy(v->buf, &e, dimension, length);
 	*out = v->buf;
 	*dimension_out = dimension;

@@ -2,6 +2,7 @@
 """Fills a Chroma and tells what its client gives back; runs inside a virtual environment.
 
     formats_load.py TARGET load [arrays]    makes collections of every shape
+    formats_load.py TARGET delete           deletes all of them
     formats_load.py TARGET dump             prints {collection: {id: record}} as JSON
 
 TARGET is a directory (PersistentClient) or host:port (HttpClient).
@@ -94,6 +95,9 @@ def main() -> None:
     client = connect(sys.argv[1])
     if sys.argv[2] == "load":
         load(client, "arrays" in sys.argv)
+    elif sys.argv[2] == "delete":
+        for listed in client.list_collections():
+            client.delete_collection(listed if isinstance(listed, str) else listed.name)
     else:
         json.dump(dump(client), sys.stdout)
     sys.stdout.flush()

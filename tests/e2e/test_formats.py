@@ -11,35 +11,14 @@ import struct
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import pytest
 
 import hosts
+from gallery import cut, overwrite, segment, sql, work
 
-LOAD = Path(__file__).with_name("formats_load.py")
 MADE_BY = [host for host in hosts.HOSTS if host.name != "server"]
-
-
-def call(host: hosts.Host, target: str, *words: str) -> str:
-    done = subprocess.run([str(hosts.python(host.driver)), str(LOAD), target, *words],
-                          env=hosts.environment(), capture_output=True, text=True, timeout=180,
-                          check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
-def work(host: hosts.Host, data: Path, *words: str) -> str:
-    """load or dump, through a server if the host is one."""
-    if not host.server:
-        return call(host, str(data), *words)
-    server = hosts.Server(host, data)
-    try:
-        answer = call(host, server.address, *words)
-        server.stop()
-        return answer
-    finally:
-        server.clean_up()
 
 
 @pytest.fixture(scope="module", params=MADE_BY, ids=lambda host: host.name)
@@ -196,35 +175,6 @@ def test_check_while_it_is_written(made, chromashim, tmp_path):
 # ---- damage ----
 
 
-def segment(data: Path, name: str = "space-cosine") -> Path:
-    with sqlite3.connect(data / "chroma.sqlite3") as db:
-        found = db.execute("SELECT s.id FROM segments s JOIN collections c ON c.id = s.collection "
-                           "WHERE c.name = ? AND s.scope = 'VECTOR'", (name,)).fetchone()[0]
-    db.close()
-    return data / found
-
-
-def sql(text: str) -> Callable[[Path], None]:
-    def run(data: Path) -> None:
-        db = sqlite3.connect(data / "chroma.sqlite3")
-        db.executescript(text)
-        db.close()
-    return run
-
-
-def cut(name: str, size: int) -> Callable[[Path], None]:
-    return lambda data: os.truncate(segment(data) / name, size)
-
-
-def overwrite(name: str, offset: int, content: bytes) -> Callable[[Path], None]:
-    def run(data: Path) -> None:
-        path = data / name if (data / name).exists() else segment(data) / name
-        with open(path, "r+b") as f:
-            f.seek(offset)
-            f.write(content)
-    return run
-
-
 def one_element_more(data: Path) -> None:
     """As a persist leaves it that was killed before the pickle."""
     where = segment(data)
@@ -283,8 +233,13 @@ DAMAGE = {
     "migration cut": (sql("ALTER TABLE segments RENAME TO segments_temp"),
                       {"migration-interrupted"}),
     "page 1 lost": (overwrite("chroma.sqlite3", 0, bytes(4096)), {"database-not-sqlite"}),
-    "database cut": (lambda d: os.truncate(d / "chroma.sqlite3", 100 * 1024),
+    "database cut": (lambda d: os.truncate(d / "chroma.sqlite3",
+                                           (d / "chroma.sqlite3").stat().st_size * 2 // 3),
                      {"database-short", "database-malformed"}),
+    "free pages": (overwrite("chroma.sqlite3", 32, struct.pack(">II", 2, 1)),
+                   {"database-malformed"}),
+    "journal lost": (lambda d: os.truncate(
+        d / "chroma.sqlite3", (d / "chroma.sqlite3").stat().st_size + 8192), {"journal-lost"}),
     "database missing": (lambda d: (d / "chroma.sqlite3").unlink(), {"database-missing"}),
     "database empty": (lambda d: os.truncate(d / "chroma.sqlite3", 0), {"database-missing"}),
     "terabytes of nothing": (lambda d: [
@@ -352,7 +307,7 @@ def test_export_of_what_is_left(made, copy, chromashim, name):
         if before is None:
             assert name.startswith("database")  # then collections are named by their segments
         elif record["collection"] != "space-cosine" and record["embedding"] and (
-                name != "queue emptied"):  # the newest vectors were in it
+                name not in ("queue emptied", "database cut")):  # the newest vectors were in it
             assert record["embedding"] == before["embedding"]
     if done.returncode != 1 and not name.startswith("database"):
         assert len(done.stdout.splitlines()) == sum(map(len, whole.values()))
