@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Undoing persists that were cut off, and saying so.
+ */
+#include "command/rollbacks.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "command/terminal.h"
+#include "core/fileio.h"
+#include "core/pin_outside.h"
+#include "core/rollback.h"
+
+struct teller {
+	void (*say)(void *context, const char *line);
+	void *context;
+	struct rollbacks *out;
+	bool dry;
+};
+
+static void tell(void *context, const struct rollback_outcome *o)
+{
+	struct teller *t = context;
+	const char *segment = o->header.segment;
+	char line[512], size[24];
+
+	format_bytes(size, sizeof(size), o->bytes);
+	switch (o->result) {
+	case ROLLBACK_DONE:
+		t->out->undone++;
+		snprintf(line, sizeof(line),
+			 "segment %.36s: a persist that was cut off %s undone (%s put back)%s; its "
+			 "records are in Chroma's queue",
+			 segment, t->dry ? "would be" : "was", size,
+			 o->skipped ? ", but part of what undoes it was damaged" : "");
+		break;
+	case ROLLBACK_CREATION:
+		t->out->undone++;
+		return;
+	case ROLLBACK_LIVE:
+		t->out->live++;
+		return;
+	case ROLLBACK_STALE:
+		t->out->failed++;
+		snprintf(line, sizeof(line),
+			 "segment %.36s: left as it is: it was written without the shim after the "
+			 "persist that %.60s speaks of",
+			 segment, o->name);
+		break;
+	case ROLLBACK_DAMAGED:
+		t->out->failed++;
+		snprintf(line, sizeof(line),
+			 "undo/%.60s is damaged%s: the persist that it is of cannot be undone",
+			 o->name, t->dry ? "" : " and was put aside");
+		break;
+	case ROLLBACK_NEWER:
+		t->out->failed++;
+		snprintf(line, sizeof(line),
+			 "undo/%.60s was written by a newer chromashim, which has to undo it",
+			 o->name);
+		break;
+	case ROLLBACK_FAILED:
+		t->out->failed++;
+		snprintf(line, sizeof(line),
+			 "segment %.36s: a persist that was cut off cannot be undone: %s", segment,
+			 strerror(-o->error));
+		break;
+	default:
+		return;
+	}
+	t->say(t->context, line);
+}
+
+int rollbacks_run(const struct target *t, bool dry, void (*say)(void *context, const char *line),
+		  void *context, struct rollbacks *out)
+{
+	struct teller teller = {.say = say, .context = context, .out = out, .dry = dry};
+	struct rollback rb = {.rootfd = t->dirfd, .dry = dry, .report = tell, .context = &teller};
+	int r;
+
+	memset(out, 0, sizeof(*out));
+	rb.undofd = t->storefd < 0 ? -ENOENT : file_open_directory_at(t->storefd, UNDO_DIR);
+	if (rb.undofd == -ENOENT)
+		return 0;
+	if (rb.undofd < 0)
+		return rb.undofd;
+	r = rollback_directory(&rb);
+	if (!dry)
+		pins_touch(t->storefd);
+	close(rb.undofd);
+	return r;
+}

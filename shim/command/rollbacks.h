@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Undoing persists that were cut off, for the verbs that do it by name, and their words for it.
+ */
+#ifndef COMMAND_ROLLBACKS_H
+#define COMMAND_ROLLBACKS_H
+
+#include "command/command.h"
+
+struct rollbacks {
+	unsigned undone; /* or, in a dry run, would be */
+	unsigned failed; /* cannot be undone, or was put aside; each is said */
+	unsigned live;	 /* of a living process: left alone */
+};
+
+/*
+ * All of the directory. Each line is a whole sentence without its newline. 0, also where there is
+ * nothing; -errno if they could not even be looked for.
+ */
+int rollbacks_run(const struct target *t, bool dry, void (*say)(void *context, const char *line),
+		  void *context, struct rollbacks *out);
+
+#endif

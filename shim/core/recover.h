@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Healing a damaged Chroma directory: on a copy, by the least that helps.
+ *
+ * recover_directory() does all of it: it judges, makes a copy, heals that, judges it, compares the
+ * records that could be read before with those that can be read after, and exchanges the two
+ * (restore.h). Persists that were cut off are to be undone before, where they are, as the next
+ * start of the backend would do (rollback.h).
+ */
+#ifndef CORE_RECOVER_H
+#define CORE_RECOVER_H
+
+#include <sqlite3.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/diagnose.h"
+#include "core/leftover.h"
+#include "core/snapshot_store.h"
+
+/* In the order in which they are done. */
+enum recover_step {
+	RECOVER_JOURNAL, /* a transaction that was cut off: SQLite rolls it back */
+	RECOVER_PAGES,	 /* a malformed database: what can be read of it is copied into a new one */
+	RECOVER_INDEXES, /* SQLite's indexes and the full-text index, built again */
+	RECOVER_MIGRATION, /* half a migration of Chroma < 1.0: taken back, to be done again */
+	RECOVER_MARKS,	   /* max_seq_id: poisoned, beyond the queue, of an older Chroma's type */
+	RECOVER_HNSW,	   /* a vector index: its vectors go back to Chroma's queue */
+	RECOVER_BARE,	   /* records without a vector: from snapshots, or set aside */
+	RECOVER_UNDELETE,  /* deleted collections, of which the directory is left */
+};
+#define RECOVER_STEPS 8
+#define RECOVER_ALL ((1u << RECOVER_STEPS) - 1)
+
+extern const char *const recover_step_names[RECOVER_STEPS];
+
+/* Whether a finding is one that a step heals; -1: none does. */
+int recover_step_of(enum diagnose_code code);
+
+/* Whether the pages of a damaged database hold anything that RECOVER_PAGES can work with. */
+bool recover_has_rows(int fd);
+
+/*
+ * What they hold, as a database of its own that is gone when it is closed. *out is the caller's to
+ * close, also after an error unless it is NULL. The files are only read; a journal or a log is not.
+ */
+int recover_read_pages(int dirfd, sqlite3 **out);
+
+/* Records that were set aside: SQLite, table lost(collection, id, document, metadata). */
+#define RECOVER_LOST_FILE "lost.sqlite3"
+
+/* Which deleted collections come back. */
+struct recover_undelete_options {
+	const struct leftover *list; /* of the original directory; leftover_is_whole() */
+	size_t count;
+	const char *name; /* for one, where another is wanted than its own or recovered-<segment> */
+	int space;	  /* enum chroma_space, where it is not known; -1: l2 */
+};
+
+struct recover_options {
+	unsigned steps; /* 1 << step; RECOVER_ALL */
+	/* Asked for vectors that are lost; open, at least for SNAPSHOT_KEEP. NULL: none. */
+	struct snapshot_store *snapshots;
+	const struct recover_undelete_options *undelete; /* NULL: none */
+	bool set_aside; /* what has no vector in the end goes to RECOVER_LOST_FILE beside */
+	/* Something was healed, or could not be; whole sentences. collection may be NULL; NULL:
+	 * nobody is told. */
+	void (*said)(void *context, enum recover_step step, const char *collection,
+		     const char *sentence);
+	void *context;
+	struct recover_account *account; /* is told of records that have lost a part; NULL: none */
+};
+
+/* ---- the account: records before and after ---- */
+
+struct recover_judgement;
+
+struct recover_account {
+	sqlite3 *db; /* on disk, temporary */
+	int phase;   /* of the next recover_account_take(): 0 before, 1 after */
+	sqlite3_stmt *insert;
+	uint64_t troubles[2]; /* what could not be read */
+	const struct recover_judgement *judgement;
+	bool costs_vectors;  /* damage of the whole database does, before */
+	bool was_blind;	     /* without a database at first: by segments, not collections */
+	bool lacks_segments; /* which of them a collection has is not known for all */
+};
+
+struct recover_collection {
+	const char *id, *name; /* lent */
+	uint64_t records[2], with_vector[2];
+	uint64_t lost;	  /* records that were there and are not any more */
+	uint64_t bare;	  /* records that have lost their vector by this damage */
+	uint64_t changed; /* whose vector, document or metadata is another now */
+	/* Records that had none before, and no damage that would explain it: still bare, or set
+	 * aside; in none of the above. */
+	uint64_t were_bare;
+};
+
+int recover_account_open(struct recover_account *a);
+void recover_account_close(struct recover_account *a);
+/* Reads every record of the directory, whose damage is known; the first time is before, the second
+ * after. */
+int recover_account_take(struct recover_account *a, int dirfd, const struct recover_judgement *j);
+/* Of a record, however it could be read before, something was lost. account.db is open. */
+int recover_account_note(struct recover_account *a, const char *collection_id, const char *id,
+			 size_t id_size);
+typedef int recover_collection_fn(void *context, const struct recover_collection *collection);
+int recover_account_each(struct recover_account *a, recover_collection_fn *each, void *context);
+/* what: "record", "vector" (lost it), "changed" or "bare" (had none before). */
+typedef int recover_lost_fn(void *context, const char *id, size_t id_size, const char *what);
+int recover_account_each_lost(struct recover_account *a, const char *collection_id,
+			      recover_lost_fn *each, void *context);
+
+/* ---- all of it ---- */
+
+struct recover_job {
+	int datafd;		/* Chroma has been stopped */
+	int storefd;		/* its store, locked; needed in place only */
+	int outfd;		/* an empty directory for the healed copy; -1: in place */
+	const char *quarantine; /* in place: a name for what was there, as a time */
+	struct recover_options options;
+	/* In place, when the copy is healed: other than 0 leaves all as it was (-ECANCELED). */
+	int (*agree)(void *context);
+	/* Before each file of the copy and each step of the exchange; may be NULL. For tests. */
+	void (*step)(void *context);
+	void *context;
+};
+
+struct recover_room {
+	uint64_t needed, free; /* bytes */
+};
+
+/* What was being done. */
+enum recover_stage {
+	RECOVER_JUDGING,
+	RECOVER_COPYING,
+	RECOVER_READING,
+	RECOVER_HEALING,
+	RECOVER_CHECKING,
+	RECOVER_EXCHANGING,
+};
+
+struct recover_result {
+	enum recover_stage stage; /* where it failed */
+	uint64_t damage[2];	  /* findings before and after */
+	uint64_t healed;	  /* how many things; 0: there is no account */
+	struct recover_room room; /* for the copy */
+	bool exchanged;
+	struct recover_account account;
+};
+
+/*
+ * 0: done, or there was nothing that these steps heal. Else the directory is as it was, and *out
+ * says where it ended: -ECANCELED by agree(); -ESTALE: somebody has changed the directory
+ * meanwhile; -EUCLEAN: the copy came out no better; or another -errno. *out is to be freed.
+ */
+int recover_directory(const struct recover_job *job, struct recover_result *out);
+void recover_result_free(struct recover_result *result);
+
+#endif

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the steps of a recovery share; for recover*.c only.
+ */
+#ifndef CORE_RECOVER_INTERNAL_H
+#define CORE_RECOVER_INTERNAL_H
+
+#include "core/chroma.h"
+#include "core/database.h"
+#include "core/recover.h"
+
+/* What a diagnosis found that is damage, or that a step heals. */
+struct recover_finding {
+	enum diagnose_code code;
+	char segment[CHROMA_ID_SIZE]; /* "": none */
+};
+struct recover_judgement {
+	struct recover_finding *list;
+	size_t count;
+	unsigned steps; /* 1 << step of those that heal something of it */
+	uint64_t damage;
+	bool has_unknown; /* something could not be judged */
+	bool is_stale;	  /* something was healed since */
+	int error;
+};
+
+/* Of the directory as it is now; *j is all zero or an older one. 0 or -errno. */
+int recover_judge(int dirfd, struct recover_judgement *j);
+void recover_judgement_free(struct recover_judgement *j);
+/* The code of a finding that the step heals in that segment; NULL: none. */
+const char *recover_finding_of(const struct recover_judgement *j, enum recover_step step,
+			       const char *segment);
+/* Whether it explains that records of this vector segment have lost their vectors. */
+bool recover_costs_vectors(const struct recover_judgement *j, const char *segment);
+
+/* ---- the copy ---- */
+
+/* -ENOSPC if Chroma's files of one directory would not fit into the other, and cannot be cloned. */
+int recover_room(int from, int to, struct recover_room *out);
+/* A sum over those files that changes when one of them does. */
+uint64_t recover_state(int dirfd);
+/* Those files into a directory that is empty, as clones where the file system can. Not synced.
+ * step: as in recover_job. */
+int recover_copy(int from, int to, void (*step)(void *context), void *context);
+/* All of a directory, and what was set aside. */
+int recover_sync(int dirfd);
+
+/* ---- healing it ---- */
+
+/*
+ * Heals the directory, which nobody else uses, of what is in the judgement, which follows.
+ * *healed_out: how many things. 0 or -errno. Not synced.
+ */
+int recover_heal(int dirfd, const struct recover_options *options, struct recover_judgement *j,
+		 uint64_t *healed_out);
+
+struct recovery {
+	int dirfd;
+	char path[48]; /* the same, for SQLite */
+	const struct recover_options *options;
+	const struct recover_judgement *judgement;
+	sqlite3 *db;  /* for writing; NULL: not open */
+	bool is_rust; /* of Chroma >= 1.0 */
+	uint64_t healed;
+};
+
+void recover_say(struct recovery *r, enum recover_step step, const char *collection,
+		 const char *format, ...) __attribute__((format(printf, 4, 5)));
+int recover_open(struct recovery *r); /* r->db */
+int recover_sql(struct recovery *r, const char *sql);
+
+/* Each heals what was found, and says so. 0, also if there was nothing, or -errno. */
+int recover_journal(struct recovery *r);
+int recover_read_release(struct recovery *r); /* r->is_rust */
+int recover_pages(struct recovery *r);	      /* recover_pages.c */
+int recover_indexes(struct recovery *r);
+int recover_migration(struct recovery *r); /* recover_migration.c */
+int recover_marks(struct recovery *r);
+int recover_hnsw(struct recovery *r);
+int recover_bare(struct recovery *r);	  /* recover_bare.c */
+int recover_undelete(struct recovery *r); /* recover_undelete.c */
+
+/* recover_segment.c: makes the files of a broken index readable as far as that is possible. */
+int recover_segment(struct recovery *r, const struct chroma_collection *c);
+
+/* recover_replay.c: what is there by half is applied again; in how many collections. */
+int recover_replay(struct recovery *r, bool only_half, int64_t *again_out);
+
+/* recover_pairs.c: takes out of temp.given what the pickle contradicts itself about. */
+int recover_drop_contradictions(struct recovery *r, const struct chroma_collection *c,
+				uint64_t *dropped_out);
+
+#endif

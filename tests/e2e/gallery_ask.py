@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""Opens Chroma directories and tells all that their client gives; forks for each, for some crash.
+
+    gallery_ask.py    reads lines "TARGET OUTPUT" from stdin; for each a child opens TARGET (a
+                      directory or host:port) and writes {"records": …, "missed": …} to OUTPUT as
+                      JSON; then prints "ended STATUS"
+
+"missed" are records that a query by their own vector does not find.
+"""
+
+import json
+import os
+import sys
+from typing import Any
+
+os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
+
+import chromadb  # noqa: E402
+import numpy as np  # noqa: E402
+from chromadb.config import Settings  # noqa: E402
+
+ASKED = 12  # records of each collection
+
+
+def connect(target: str) -> Any:
+    settings = Settings(anonymized_telemetry=False)
+    if os.path.isabs(target):
+        return chromadb.PersistentClient(target, settings=settings)
+    host, port = target.rsplit(":", 1)
+    return chromadb.HttpClient(host, int(port), settings=settings)
+
+
+def collection_of(client: Any, listed: Any) -> Any:
+    return client.get_collection(listed if isinstance(listed, str) else listed.name)
+
+
+def dump(collection: Any) -> dict[str, Any]:
+    got = collection.get(include=["embeddings", "documents", "metadatas"])
+    return {i: {"embedding": [float(x) for x in np.float32(got["embeddings"][n])],
+                "document": got["documents"][n], "metadata": got["metadatas"][n] or None}
+            for n, i in enumerate(got["ids"])}
+
+
+def missed(collection: Any, records: dict[str, Any]) -> list[str]:
+    """In the space of the inner product another one may be nearer than oneself: look further."""
+    ids = list(records)[::max(1, len(records) // ASKED)]
+    if not ids:
+        return []
+    answer = collection.query(query_embeddings=[records[i]["embedding"] for i in ids],
+                              n_results=min(len(records), 50), include=["distances"])
+    return [i for i, near in zip(ids, answer["ids"]) if i not in near]
+
+
+def ask(target: str, output: str) -> None:
+    client = connect(target)
+    result: dict[str, Any] = {"records": {}, "missed": []}
+    for listed in client.list_collections():
+        collection = collection_of(client, listed)
+        records = dump(collection)
+        result["records"][collection.name] = records
+        if collection.name != "odd-records":  # whose vectors are of all lengths
+            result["missed"] += missed(collection, records)
+        assert collection.count() == len(records)
+        collection.upsert(ids=["written after"], embeddings=[[1.0] * len(next(iter(
+            records.values()), {"embedding": [0, 0]})["embedding"])], documents=["new"])
+        assert collection.get(ids=["written after"])["documents"] == ["new"]
+    with open(output, "w", encoding="utf-8") as f:
+        json.dump(result, f)
+
+
+def main() -> None:
+    for line in sys.stdin:
+        child = os.fork()
+        if not child:
+            try:
+                ask(*line.split())
+            except BaseException as error:  # a panic of the Rust core is no Exception
+                print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                os._exit(1)
+            os._exit(0)
+        print("ended", os.waitpid(child, 0)[1], flush=True)
+
+
+if __name__ == "__main__":
+    main()
