@@ -44,16 +44,22 @@ struct command {
 int command_check(int argc, char **argv);
 int command_explain(int argc, char **argv);
 int command_export(int argc, char **argv);
+int command_guard(int argc, char **argv);
 int command_log(int argc, char **argv);
+int command_recover(int argc, char **argv);
 int command_restore(int argc, char **argv);
+int command_run(int argc, char **argv);
 int command_snapshot(int argc, char **argv);
 int command_status(int argc, char **argv);
 
 extern const char check_usage[];
 extern const char explain_usage[];
 extern const char export_usage[];
+extern const char guard_usage[];
 extern const char log_usage[];
+extern const char recover_usage[];
 extern const char restore_usage[];
+extern const char run_usage[];
 extern const char snapshot_usage[];
 extern const char status_usage[];
 
@@ -89,6 +95,10 @@ struct target {
 int target_open(struct target *t, const char *dir, bool need_store);
 /* Only the directory, whatever is in it: for verbs that judge a directory and need no store. */
 int target_open_directory(struct target *t, const char *dir);
+/* Then the store, if there is one that can be opened; nothing is said or changed. */
+void target_find_store(struct target *t);
+/* The store, made where there is none. 0 or -errno. */
+int target_make_store(struct target *t);
 void target_close(struct target *t);
 
 #endif

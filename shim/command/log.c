@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "command/command.h"
+#include "command/log_crash.h"
 #include "command/terminal.h"
 #include "core/oplog.h"
 
@@ -41,6 +42,7 @@ const char log_usage[] =
     "  -f, --follow          goes on as more is recorded\n"
     "      --stats           counts, bytes and latencies by operation and file\n"
     "      --transactions    one line for each transaction\n"
+    "      --last-crash      how the last backend ended, what was open, its last seconds\n"
     "      --sql QUERY       asks the table log(time, time_ns, pid, tid, op, path, path2, sql,\n"
     "                        offset, length, result, errno, duration_ns, in_flight, text,\n"
     "                        detail)\n"
@@ -69,6 +71,7 @@ enum {
 	OPT_SQL,
 	OPT_UTC,
 	OPT_COMPRESS,
+	OPT_LAST_CRASH,
 };
 
 static const struct option long_options[] = {
@@ -88,15 +91,15 @@ static const struct option long_options[] = {
     {"sql", required_argument, NULL, OPT_SQL},
     {"utc", no_argument, NULL, OPT_UTC},
     {"compress", no_argument, NULL, OPT_COMPRESS},
+    {"last-crash", no_argument, NULL, OPT_LAST_CRASH},
     {"verbose", no_argument, NULL, 'v'},
     {"quiet", no_argument, NULL, 'q'},
-    {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
 
 struct arguments {
 	struct log_options log;
-	bool stats, transactions, compress, help;
+	bool stats, transactions, compress, last_crash;
 	const char *sql;
 	const char *dir;
 };
@@ -179,6 +182,9 @@ static int take_flag(struct arguments *a, int option)
 	case OPT_COMPRESS:
 		a->compress = true;
 		return 0;
+	case OPT_LAST_CRASH:
+		a->last_crash = true;
+		return 0;
 	case 'f':
 		a->log.follow = true;
 		return 0;
@@ -187,9 +193,6 @@ static int take_flag(struct arguments *a, int option)
 		return 0;
 	case 'q':
 		a->log.quiet = true;
-		return 0;
-	case 'h':
-		a->help = true;
 		return 0;
 	default:
 		return fail_usage("log");
@@ -201,7 +204,7 @@ static int parse_arguments(struct arguments *a, int argc, char **argv)
 	int option, r = 0;
 
 	memset(a, 0, sizeof(*a));
-	while (r == 0 && (option = getopt_long(argc, argv, "fvqh", long_options, NULL)) != -1) {
+	while (r == 0 && (option = getopt_long(argc, argv, "fvq", long_options, NULL)) != -1) {
 		if ((option >= OPT_SINCE && option <= OPT_TID) || option == OPT_SQL)
 			r = take_value(a, option, optarg);
 		else
@@ -213,10 +216,14 @@ static int parse_arguments(struct arguments *a, int argc, char **argv)
 		return fail(EXIT_USAGE, 0, "See `chromashim help log`.",
 			    "log takes one directory, and there are %d", argc - optind);
 	a->dir = argv[optind];
-	if ((a->stats != 0) + (a->transactions != 0) + (a->sql != NULL) + (a->compress != 0) > 1)
-		return fail(EXIT_USAGE, 0, "Leave out all but one.",
-			    "--stats, --transactions, --sql and --compress exclude each other");
-	if (a->log.follow && (a->stats || a->sql || a->compress))
+	if ((a->stats != 0) + (a->transactions != 0) + (a->sql != NULL) + (a->compress != 0) +
+		(a->last_crash != 0) >
+	    1)
+		return fail(
+		    EXIT_USAGE, 0, "Leave out all but one.",
+		    "--stats, --transactions, --last-crash, --sql and --compress exclude each "
+		    "other");
+	if (a->log.follow && (a->stats || a->sql || a->compress || a->last_crash))
 		return fail(EXIT_USAGE, 0, "Leave out --follow.",
 			    "--follow goes with records and --transactions only");
 	return 0;
@@ -406,15 +413,14 @@ int command_log(int argc, char **argv)
 
 	if (status)
 		return status;
-	if (a.help) {
-		fputs(log_usage, stdout);
-		return EXIT_DONE;
-	}
 	status = target_open(&t, a.dir, true);
 	if (status == 0) {
 		a.log.dir = t.dir;
 		a.log.dirfd = t.dirfd;
-		status = a.compress ? compress(&a, &t) : show(&a, &t);
+		if (a.last_crash)
+			status = log_last_crash(&a.log, &t);
+		else
+			status = a.compress ? compress(&a, &t) : show(&a, &t);
 	}
 	target_close(&t);
 	return status;

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "command/json.h"
+#include "core/json.h"
 #include "core/oplog_read.h"
 
 /* ---- which records ---- */

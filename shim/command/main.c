@@ -4,6 +4,7 @@
  */
 #include "command/command.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -16,6 +17,7 @@ __attribute__((visibility("default"), used)) const char chromashim_command_marke
 static int command_help(int argc, char **argv);
 
 static const struct command commands[] = {
+    {"run", command_run, "start a Chroma backend under the shim", run_usage, 0},
     {"status", command_status, "is a process protected now, and what is recorded", status_usage,
      COMMAND_READ_ONLY | COMMAND_JSON},
     {"log", command_log, "what was done to the data directory", log_usage, COMMAND_JSON},
@@ -25,10 +27,14 @@ static const struct command commands[] = {
      COMMAND_READ_ONLY | COMMAND_JSON},
     {"export", command_export, "every record as JSON Lines, straight from the files", export_usage,
      COMMAND_READ_ONLY | COMMAND_JSON},
+    {"recover", command_recover, "heal a damaged directory on a copy, and exchange them",
+     recover_usage, COMMAND_JSON | COMMAND_DRY_RUN},
     {"snapshot", command_snapshot, "take, list, compare, verify, keep and remove snapshots",
      snapshot_usage, COMMAND_JSON | COMMAND_DRY_RUN},
     {"restore", command_restore, "bring a snapshot back, in place or elsewhere", restore_usage,
      COMMAND_DRY_RUN},
+    {"guard", command_guard, "work beside the backend: copy, verify and look after snapshots",
+     guard_usage, 0},
     {"help", command_help, "this, or all about one command", "Usage: chromashim help [COMMAND]\n",
      COMMAND_READ_ONLY},
 };
@@ -84,6 +90,20 @@ static int command_help(int argc, char **argv)
 	return EXIT_DONE;
 }
 
+/* Before a `--`; of run, before the backend's command, which has options of its own. */
+static bool asks_for_help(const struct command *c, int argc, char **argv)
+{
+	int i;
+
+	for (i = 2; i < argc && strcmp(argv[i], "--"); i++) {
+		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
+			return true;
+		if (c->run == command_run && argv[i][0] != '-')
+			return false;
+	}
+	return false;
+}
+
 int main(int argc, char **argv)
 {
 	static char help[] = "help", program[] = "chromashim";
@@ -104,6 +124,10 @@ int main(int argc, char **argv)
 	c = find_command(argv[1]);
 	if (!c)
 		return fail_unknown(argv[1]);
+	if (asks_for_help(c, argc, argv)) {
+		fputs(c->usage, stdout);
+		return terminal_finish(EXIT_DONE);
+	}
 	/* getopt names the program in its messages. */
 	argv[1] = program;
 	status = c->run(argc - 1, argv + 1);

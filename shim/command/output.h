@@ -11,8 +11,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "command/json.h"
 #include "core/fileio.h"
+#include "core/json.h"
 
 struct output {
 	FILE *stream; /* write here */

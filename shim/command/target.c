@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <bsd/string.h>
@@ -17,18 +18,23 @@
 #include "command/snapshots.h"
 #include "core/fileio.h"
 
+static void say(int error, const char *format, va_list ap)
+{
+	fflush(stdout);
+	fputs("chromashim: ", stderr);
+	vfprintf(stderr, format, ap);
+	if (error)
+		fprintf(stderr, ": %s", strerror(error < 0 ? -error : error));
+	fputc('\n', stderr);
+}
+
 int fail(enum exit_code code, int error, const char *todo, const char *format, ...)
 {
 	va_list ap;
 
-	fflush(stdout);
-	fputs("chromashim: ", stderr);
 	va_start(ap, format);
-	vfprintf(stderr, format, ap);
+	say(error, format, ap);
 	va_end(ap);
-	if (error)
-		fprintf(stderr, ": %s", strerror(error < 0 ? -error : error));
-	fputc('\n', stderr);
 	if (todo)
 		fprintf(stderr, "  %s\n", todo);
 	return (int)code;
@@ -38,12 +44,9 @@ void warn(const char *format, ...)
 {
 	va_list ap;
 
-	fflush(stdout);
-	fputs("chromashim: ", stderr);
 	va_start(ap, format);
-	vfprintf(stderr, format, ap);
+	say(0, format, ap);
 	va_end(ap);
-	fputc('\n', stderr);
 }
 
 enum exit_code exit_code_of(int error)
@@ -93,10 +96,11 @@ static bool looks_like_chroma(int dirfd)
 	return faccessat(dirfd, DATABASE_NAME, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-static int open_store(struct target *t, bool need_store)
+/* 0 or -errno. */
+static int find_store(struct target *t)
 {
 	const char *moved = getenv("CHROMASHIM_STORE");
-	int fd, error;
+	int fd;
 
 	if (moved && *moved) {
 		strlcpy(t->store, moved, sizeof(t->store));
@@ -107,7 +111,39 @@ static int open_store(struct target *t, bool need_store)
 		fd = file_open_directory_at(t->dirfd, STORE_NAME);
 	}
 	t->storefd = fd < 0 ? -1 : fd;
-	error = fd < 0 ? fd : 0;
+	return fd < 0 ? fd : 0;
+}
+
+void target_find_store(struct target *t)
+{
+	find_store(t);
+}
+
+int target_make_store(struct target *t)
+{
+	const char *moved = getenv("CHROMASHIM_STORE");
+	struct stat owner;
+	int r;
+
+	if (t->storefd >= 0)
+		return 0;
+	r = moved && *moved ? mkdir(t->store, 0700) : mkdirat(t->dirfd, STORE_NAME, 0700);
+	if (r < 0 && errno != EEXIST)
+		return -errno;
+	t->storefd = open(t->store, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (t->storefd < 0)
+		return -errno;
+	/* Made by root, it must be the backend's all the same. */
+	if (r == 0 && geteuid() == 0 && fstat(t->dirfd, &owner) == 0 &&
+	    fchown(t->storefd, owner.st_uid, owner.st_gid) < 0)
+		return -errno;
+	return 0;
+}
+
+static int open_store(struct target *t, bool need_store)
+{
+	int error = find_store(t);
+
 	if (error == -ENOENT && !looks_like_chroma(t->dirfd))
 		return fail(EXIT_NOT_FOUND, 0,
 			    "Give the directory that Chroma was started with (`chroma run --path`, "

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -14,17 +15,28 @@
 #include <bsd/string.h>
 
 #include "command/command.h"
+#include "core/json.h"
 
 static bool is_terminal, has_colour;
+
+static struct sigaction pipe_before;
 
 void terminal_start(void)
 {
 	const char *no_colour = getenv("NO_COLOR"), *term = getenv("TERM");
 
 	/* A write to a closed pipe is an error to be looked at, not a signal to die of. */
+	sigaction(SIGPIPE, NULL, &pipe_before);
 	signal(SIGPIPE, SIG_IGN);
+	/* A line at a time: who collects them would else cut one in pieces. */
+	setvbuf(stderr, NULL, _IOLBF, BUFSIZ);
 	is_terminal = isatty(STDOUT_FILENO) == 1;
 	has_colour = is_terminal && !(no_colour && *no_colour) && term && strcmp(term, "dumb") != 0;
+}
+
+void terminal_give_back(void)
+{
+	sigaction(SIGPIPE, &pipe_before, NULL);
 }
 
 int terminal_width(void)
@@ -79,31 +91,37 @@ int terminal_finish(int status)
 
 /* ---- texts ---- */
 
-size_t utf8_length(const char *text, size_t size)
+void terminal_put_quoted(FILE *out, const char *path)
 {
-	const unsigned char *p = (const unsigned char *)text;
-	size_t n, i;
-	uint32_t code;
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				    "0123456789/._-+:@%";
 
-	if (size == 0)
-		return 0;
-	if (*p < 0x80)
-		return 1;
-	n = *p >= 0xf0 ? 4 : *p >= 0xe0 ? 3 : *p >= 0xc0 ? 2 : 0;
-	if (n == 0 || *p > 0xf4 || n > size)
-		return 0;
-	code = *p & (0xffu >> (n + 1));
-	for (i = 1; i < n; i++) {
-		if ((p[i] & 0xc0) != 0x80)
-			return 0;
-		code = code << 6 | (p[i] & 0x3fu);
+	if (*path && path[strspn(path, plain)] == '\0' && *path != '-') {
+		fputs(path, out);
+		return;
 	}
-	if (code < (n == 2   ? 0x80u
-		    : n == 3 ? 0x800u
-			     : 0x10000u) ||
-	    code > 0x10ffff || (code >= 0xd800 && code < 0xe000))
-		return 0;
-	return n;
+	fputc('\'', out);
+	for (; *path; path++) {
+		if (*path == '\'')
+			fputs("'\\''", out);
+		else
+			fputc(*path, out);
+	}
+	fputc('\'', out);
+}
+
+char *format_quoted(char *out, size_t room, const char *path)
+{
+	FILE *stream = fmemopen(out, room, "w");
+
+	if (!stream) {
+		snprintf(out, room, "%s", path);
+		return out;
+	}
+	terminal_put_quoted(stream, path);
+	fclose(stream);
+	out[room - 1] = '\0';
+	return out;
 }
 
 /* One character of text, made harmless. Returns the bytes taken; *out gets at most 5 and a NUL. */

@@ -14,6 +14,8 @@ enum colour { COLOUR_PLAIN, COLOUR_DIM, COLOUR_BOLD, COLOUR_RED, COLOUR_GREEN, C
 
 /* Once, before anything is printed. */
 void terminal_start(void);
+/* Signals as they were before, for a program that takes this one's place. */
+void terminal_give_back(void);
 
 /* Columns, 0 if stdout is no terminal: then nothing is cut. */
 int terminal_width(void);
@@ -36,8 +38,10 @@ void terminal_put_text(FILE *out, const char *text, size_t size);
 /* The same into a buffer, cut in the middle to at most `columns` (0: not cut). */
 void terminal_fit(char *out, size_t room, const char *text, size_t columns);
 
-/* Length of the valid UTF-8 sequence at text, 0 if there is none. */
-size_t utf8_length(const char *text, size_t size);
+/* A path as the shell takes it: in quotes where it needs them. The second into a buffer, returned.
+ */
+void terminal_put_quoted(FILE *out, const char *path);
+char *format_quoted(char *out, size_t room, const char *path);
 
 /* 12.3 KiB; at least 16 bytes. 1.2 ms; at least 16 bytes. Both return out. */
 char *format_bytes(char *out, size_t room, uint64_t bytes);
@@ -53,5 +57,9 @@ char *format_time(char *out, size_t room, uint64_t ns, bool utc);
  * date alone), or an age ("10m", "1h30m", "@2d"). ns of CLOCK_REALTIME. False if it is neither.
  */
 bool parse_time(const char *text, uint64_t *ns_out);
+/* "36h" in ns; 0: not one. */
+uint64_t parse_span(const char *text);
+/* "512M", "1.5G", bytes; 0: not one. */
+uint64_t parse_size(const char *text);
 
 #endif

@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The pre-flight's look at the place: the directory and its store, rights, room, and who is there.
+ */
+#include "command/preflight.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <bsd/string.h>
+
+#include "command/processes.h"
+#include "command/terminal.h"
+#include "core/fileio.h"
+#include "core/filesystem.h"
+#include "core/openers.h"
+#include "core/oplog.h"
+
+#define WRITER_LOCK "writer.lock"
+
+/* ---- the directory ---- */
+
+/* As Chroma would make it. */
+static int make_directories(const char *path)
+{
+	char part[PATH_MAX];
+	size_t i;
+
+	snprintf(part, sizeof(part), "%s", path);
+	for (i = 1; part[i]; i++) {
+		if (part[i] != '/')
+			continue;
+		part[i] = '\0';
+		if (mkdir(part, 0777) < 0 && errno != EEXIST)
+			return -errno;
+		part[i] = '/';
+	}
+	return mkdir(part, 0777) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+int preflight_open(struct preflight *p)
+{
+	struct run *r = p->run;
+	int e;
+
+	p->target.dirfd = p->target.storefd = -1;
+	if (access(r->dir, F_OK) < 0 && errno == ENOENT) {
+		if (!r->dir_from)
+			run_say(r, "no data directory is named and './chroma_data' is not there; "
+				   "what Chroma opens will be protected (--dir names it)");
+		else
+			run_say(r, "'%s' is not there yet (%s)%s", r->dir, r->dir_from,
+				r->check_only ? "" : "; it is made");
+		e = r->dir_from && !r->check_only ? make_directories(r->dir) : 0;
+		if (e < 0)
+			return fail(EXIT_FAILED, e, "Make it, as the user that runs Chroma.",
+				    "cannot make the data directory '%s'", r->dir);
+		if (!r->dir_from || r->check_only)
+			return -1;
+		p->is_made = true;
+	}
+	e = target_open_directory(&p->target, r->dir);
+	if (e)
+		return e;
+	target_find_store(&p->target);
+	p->is_new = faccessat(p->target.dirfd, DATABASE_NAME, F_OK, AT_SYMLINK_NOFOLLOW) < 0;
+	p->is_unused = p->is_new && p->target.storefd >= 0 &&
+		       faccessat(p->target.storefd, OPLOG_DIR, F_OK, 0) == 0;
+	return 0;
+}
+
+/* ---- rights ---- */
+
+static const char *user_name(uid_t uid, char room[64])
+{
+	const struct passwd *user = getpwuid(uid);
+
+	if (user)
+		snprintf(room, 64, "%.63s", user->pw_name);
+	else
+		snprintf(room, 64, "uid %u", (unsigned)uid);
+	return room;
+}
+
+static int is_writable(int dirfd, const char *name)
+{
+	return faccessat(dirfd, name, W_OK, AT_EACCESS) < 0 ? -errno : 0;
+}
+
+static int fail_rights(const struct preflight *p, const char *what, int error)
+{
+	char room[64], todo[256];
+	struct stat st;
+
+	if (error == -EROFS)
+		snprintf(todo, sizeof(todo),
+			 "Chroma writes at every start: mount it read-write, or use a copy.");
+	else if (fstat(p->target.dirfd, &st) == 0)
+		snprintf(
+		    todo, sizeof(todo),
+		    "It belongs to %s: start this as that user, or give it away with chown -R.",
+		    user_name(st.st_uid, room));
+	return fail(EXIT_FAILED, error, todo, "cannot write to %s'%s'", what, p->run->dir);
+}
+
+/* Protection alone needs it: the backend could run without. */
+static int store_rights(struct preflight *p)
+{
+	int e = p->run->check_only ? 0 : target_make_store(&p->target);
+
+	if (e == 0 && p->target.storefd >= 0)
+		e = is_writable(p->target.storefd, ".");
+	if (e == 0)
+		return 0;
+	if (run_is_set_to(p->run, CONFIG_ON_FAILURE, "closed"))
+		return fail(EXIT_FAILED, e,
+			    "Make it writable, or name another one: "
+			    "CHROMASHIM_STORE.",
+			    "cannot write to the store '%s'", p->target.store);
+	preflight_warn(p, "Make it writable, or name another one: CHROMASHIM_STORE.",
+		       "UNPROTECTED: cannot write to the store '%s': %s", p->target.store,
+		       strerror(-e));
+	return 0;
+}
+
+int preflight_rights(struct preflight *p)
+{
+	char room[64], other[64];
+	struct stat st;
+	int e = is_writable(p->target.dirfd, ".");
+
+	if (e < 0)
+		return fail_rights(p, "", e);
+	e = is_writable(p->target.dirfd, DATABASE_NAME);
+	if (e < 0 && e != -ENOENT)
+		return fail_rights(p, DATABASE_NAME " in ", e);
+	if (fstatat(p->target.dirfd, p->is_new ? "." : DATABASE_NAME, &st, AT_SYMLINK_NOFOLLOW) ==
+		0 &&
+	    st.st_uid != geteuid())
+		preflight_warn(
+		    p, "Start it as that user; what is written now will belong to this one.",
+		    "'%s' belongs to %s, and this is %s", p->run->dir, user_name(st.st_uid, room),
+		    user_name(geteuid(), other));
+	return store_rights(p);
+}
+
+/* ---- the file system and its room ---- */
+
+static void judge_filesystem(struct preflight *p)
+{
+	static const char said[] = "its locks are not relied on, so other processes are kept out "
+				   "only if they run under the shim too";
+	const struct filesystem *kind;
+	struct statfs fs;
+
+	if (fstatfs(p->target.dirfd, &fs) < 0)
+		return;
+	kind = filesystem_find((uint64_t)fs.f_type);
+	if (kind && kind->network)
+		preflight_warn(p, "Move it to a local disk; use it from one machine only.",
+			       "'%s' is on %s: %s", p->run->dir, kind->name, said);
+	else if (!kind || !kind->locks)
+		run_say(p->run, "'%s' is on %s: %s", p->run->dir,
+			kind ? kind->name : "a file system unknown here", said);
+}
+
+int preflight_room(struct preflight *p)
+{
+	unsigned percent;
+	uint64_t bytes, least, room;
+	struct statvfs space;
+	char left[24], text[24];
+
+	judge_filesystem(p);
+	if (fstatvfs(p->target.dirfd, &space) < 0 ||
+	    !config_read_room(config_get(&p->run->config, CONFIG_MIN_FREE), &percent, &bytes))
+		return 0;
+	room = (uint64_t)space.f_bavail * space.f_frsize;
+	least = (uint64_t)space.f_blocks * space.f_frsize / 100 * percent;
+	least = least < bytes ? least : bytes;
+	if (room < least)
+		preflight_warn(p, "Make room: reads work, and new writes are refused until then.",
+			       "the disk is nearly full: %s left, less than CHROMASHIM_MIN_FREE "
+			       "(%s)",
+			       format_bytes(left, sizeof(left), room),
+			       format_bytes(text, sizeof(text), least));
+	return 0;
+}
+
+/* ---- who is there ---- */
+
+/* The kernel knows whether somebody holds it. */
+static bool has_writer(const struct preflight *p, char *out, size_t size)
+{
+	char text[512], *rest = text, *line;
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	int fd = p->target.storefd < 0 ? -1
+				       : openat(p->target.storefd, WRITER_LOCK,
+						O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	bool held = fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+	ssize_t n = held ? file_read_at(fd, text, sizeof(text) - 1, 0) : 0;
+
+	if (fd >= 0)
+		close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	for (*out = '\0'; (line = strsep(&rest, "\n")) && *line;) {
+		strlcat(out, *out ? ", " : "", size);
+		strlcat(out, line, size);
+	}
+	return held;
+}
+
+static int in_the_way(struct preflight *p, const char *who)
+{
+	static const char *const todo =
+	    "Stop it first. Two that write would ruin the index; CHROMASHIM_SINGLE_WRITER=wait "
+	    "waits for it to end.";
+
+	if (!run_is_set_to(p->run, CONFIG_SINGLE_WRITER, "deny")) {
+		p->others_write = true;
+		preflight_warn(p, NULL, "another process works on '%s': %s", p->run->dir, who);
+		return 0;
+	}
+	return fail(EXIT_IN_THE_WAY, 0, todo, "another process works on '%s': %s", p->run->dir,
+		    who);
+}
+
+int preflight_processes(struct preflight *p)
+{
+	struct process_opener *list = NULL;
+	char line[512], who[400];
+	unsigned hidden = 0;
+	struct stat st;
+	int n = 0, i, status = 0;
+
+	p->alone = true;
+	if (fstatat(p->target.dirfd, DATABASE_NAME, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		n = process_find_openers(&st, &list, &hidden);
+	if (has_writer(p, line, sizeof(line))) {
+		p->alone = false;
+		status = in_the_way(p, *line ? line : "it holds writer.lock");
+	}
+	for (i = 0; status == 0 && i < n; i++) {
+		/* The last backend's guardian may still be at its last snapshot; it only reads. */
+		if (strcmp(list[i].name, "chromashim") == 0)
+			continue;
+		p->alone = false;
+		snprintf(who, sizeof(who), "pid %" PRIu32 ", %s", list[i].pid,
+			 list[i].command[0] ? list[i].command : list[i].name);
+		if (process_is_chroma(list[i].pid))
+			status = in_the_way(p, who);
+		else
+			preflight_warn(p, NULL, "'%s' is open in another program: %s", p->run->dir,
+				       who);
+	}
+	free(list);
+	return status;
+}

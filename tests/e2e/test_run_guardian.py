@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: MIT
+"""The guardian that `chromashim run` starts: detached, one for a directory, gone soon after."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+import hosts
+from test_run_directory import load, make  # noqa: F401
+
+
+def guardians(data) -> list[int]:
+    """Pids of the guardians of this directory."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if process.name.isdigit() and words[1:2] == [b"guard"] and words[2] == bytes(data):
+            found.append(int(process.name))
+    return found
+
+
+def wait_until(true, seconds=20):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if true():
+            return
+        time.sleep(0.05)
+    raise AssertionError("waited in vain")
+
+
+@pytest.fixture
+def start(data):
+    """A backend under `chromashim run` that lives until its stdin is closed."""
+    started = []
+
+    def go(*options, env=None):
+        child = subprocess.Popen(
+            [hosts.COMMAND, "run", "--dir", data, *options, "--", hosts.python("venv"), "-c",
+             load("venv", data)[2] + "sys.stdout.flush(); sys.stdin.read()", data, "3"],
+            env=hosts.environment(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True)
+        started.append(child)
+        assert child.stdout.readline().startswith("1.5.9"), child.stderr.read()
+        return child
+
+    yield go
+    for child in started:
+        child.kill()
+        child.communicate()
+    wait_until(lambda: not guardians(data))
+
+
+def test_it_is_detached_and_ends_with_the_backend(start, data):
+    child = start()
+    wait_until(lambda: guardians(data))
+    guard, = guardians(data)
+    status = dict(line.split(":\t") for line in
+                  Path(f"/proc/{guard}/status").read_text().splitlines() if ":\t" in line)
+    assert int(status["PPid"]) != child.pid
+    assert os.getsid(guard) != os.getsid(child.pid)
+    assert not [c for c in Path(f"/proc/{child.pid}/task").glob("*/children")
+                if str(guard) in c.read_text().split()]
+    opened = {os.readlink(f"/proc/{guard}/fd/{n}") for n in range(3)}
+    assert opened == {"/dev/null", f"{data}/.chromashim/guard.log"}
+    wait_until(lambda: "guarding" in (data / ".chromashim/guard.log").read_text())
+    # By its name a backend that is started again knows it: it is in nobody's way.
+    assert Path(f"/proc/{guard}/comm").read_text() == "chromashim\n"
+    # Nobody who reads the backend's output waits for the guardian.
+    child.communicate("", timeout=20)
+    assert child.returncode == 0
+    wait_until(lambda: not guardians(data))
+    assert (data / ".chromashim/status.json").exists()
+
+
+@pytest.mark.parametrize("how", [["--no-guard"], []], ids=["option", "environment"])
+def test_none(start, data, how):
+    start(*how, env={} if how else {"CHROMASHIM_GUARD": "off"})
+    time.sleep(0.5)
+    assert guardians(data) == []
+
+
+def test_restarts_at_once(start, data):
+    """kill -9 and start: one guardian at work at a time, and none too many at the end."""
+    for _ in range(3):
+        child = start()
+        child.kill()
+        child.communicate()
+    child = start()
+    wait_until(lambda: len(guardians(data)) == 1)
+    words = Path(f"/proc/{guardians(data)[0]}/cmdline").read_bytes().split(b"\0")
+    assert words[3:5] == [b"--follow", str(child.pid).encode()]
+    child.communicate("")
+    wait_until(lambda: not guardians(data))
+
+
+def test_its_death_is_not_noticed(start, data):
+    child = start()
+    wait_until(lambda: guardians(data))
+    os.kill(guardians(data)[0], signal.SIGKILL)
+    time.sleep(0.2)
+    assert child.poll() is None
+    assert child.communicate("")[0] == "" and child.returncode == 0

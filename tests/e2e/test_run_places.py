@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: MIT
+"""Where people run it: odd paths, mounts, other users, other file systems, and programs into which
+nothing can be preloaded. What is off is said."""
+
+import os
+import pwd
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import hosts
+from test_run_directory import load, make, run  # noqa: F401
+
+NOBODY = pwd.getpwnam("nobody")
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount, and be others")
+
+
+def in_namespace(script, *args):
+    """A shell in a mount namespace of its own: nothing of it stays."""
+    done = subprocess.run(["unshare", "-m", "--propagation", "private", "sh", "-eu", "-c", script,
+                           "sh", *map(str, args)], env=hosts.environment({"CHROMASHIM_GUARD": "off"}),
+                          capture_output=True, text=True, timeout=120, check=False)
+    if any(line.startswith(("unshare:", "mount:")) for line in done.stderr.splitlines()):
+        pytest.skip(f"no mounts here: {done.stderr.strip()[:200]}")
+    return done
+
+
+@pytest.mark.parametrize("name", ["a b", "dä ta 数据", "it's"])
+def test_odd_and_relative_paths(run, tmp_path, name):  # noqa: F811
+    command = load("venv", f"./{name}", 5)
+    done = run("--dir", f"./{name}", "--", *command, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout == "1.5.9 5\n", done.stderr
+    assert (tmp_path / name / ".chromashim/oplog").is_dir()
+    done = run("--dir", name, "--", *command, cwd=tmp_path)
+    assert done.stdout == "1.5.9 10\n" and f"chromashim: {name}: fine" in done.stderr
+
+
+def test_a_symbolic_link(run, tmp_path, data):  # noqa: F811
+    link = tmp_path / "link"
+    link.symlink_to(data)
+    done = run("--dir", link, "--", *load("venv", link, 5))
+    assert done.returncode == 0 and done.stdout == "1.5.9 5\n", done.stderr
+    assert (data / ".chromashim/oplog").is_dir() and link.is_symlink()
+    assert run("--check-only", "--dir", link).returncode == 0
+
+
+@root_only
+def test_a_mount_point(data):
+    done = in_namespace("""
+        mount -t tmpfs none "$1"; cd /
+        run() { "$2" run --dir "$1" -- "$3" -c "$4" "$1" 5; }
+        run "$@"; run "$@"
+        "$2" snapshot create "$1" >/dev/null
+        "$2" restore "$1" --to latest -y >/dev/null
+        run "$@"
+    """, data, hosts.COMMAND, hosts.python("venv"), load("venv", data)[2])
+    assert done.stdout == "1.5.9 5\n1.5.9 10\n1.5.9 15\n", done.stderr
+
+
+@root_only
+def test_a_read_only_root(data):
+    """All but the data is read-only, as in a hardened container."""
+    done = in_namespace("""
+        mount -t tmpfs none "$1"
+        mount -o remount,bind,ro /
+        "$2" run --dir "$1" -- sh -c 'touch /nothing 2>/dev/null && exit 9; echo x >"$0"/note' "$1"
+        "$2" log "$1" | grep -c note
+    """, data, hosts.COMMAND)
+    assert done.returncode == 0 and int(done.stdout) > 0, done.stderr
+
+
+@root_only
+def test_a_read_only_directory(data):
+    make("venv", data)
+    done = in_namespace("""
+        mount --bind "$1" "$1"; mount -o remount,bind,ro "$1"
+        "$2" run --dir "$1" -- echo never
+    """, data, hosts.COMMAND)
+    assert done.returncode == 1 and not done.stdout
+    assert "Read-only file system" in done.stderr and "writes at every start" in done.stderr
+
+
+@root_only
+def test_another_user(run, tmp_path):  # noqa: F811
+    # Not below the tests' own directory, which others may not enter.
+    base = Path("/dev/shm") / f"chromashim-{os.getpid()}"
+    data = base / "data"
+    shutil.rmtree(base, ignore_errors=True)
+    try:
+        data.mkdir(parents=True)
+        command = base / "bin"
+        command.mkdir()
+        shutil.copy(hosts.COMMAND, command)
+        shutil.copy(hosts.SHIM, command)
+        other = {"user": NOBODY.pw_uid, "group": NOBODY.pw_gid, "extra_groups": []}
+        words = [command / "chromashim", "run", "--no-guard", "--dir", data, "--", "echo", "on"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, cwd="/", **other,
+                              env=hosts.environment())
+        assert done.returncode == 1 and not done.stdout, done.stderr
+        assert "It belongs to root: start this as that user" in done.stderr
+
+        os.chown(data, NOBODY.pw_uid, NOBODY.pw_gid)
+        done = run("--dir", data, "--", "echo", "on")
+        assert done.returncode == 0 and "belongs to nobody, and this is root" in done.stderr
+        assert (data / ".chromashim").stat().st_uid == NOBODY.pw_uid
+        done = subprocess.run(words, capture_output=True, text=True, check=False, cwd="/", **other,
+                              env=hosts.environment())
+        assert done.returncode == 0 and done.stdout == "on\n"
+        assert done.stderr.startswith(f"chromashim: {data}: still no Chroma data in it")
+        assert done.stderr.count("\n") == 1
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+
+
+@root_only
+def test_a_fuse_file_system(data, tmp_path):
+    if not shutil.which("bindfs"):
+        pytest.skip("bindfs is missing; run wrappers/setup check")
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    done = in_namespace("""
+        bindfs "$1" "$5" 2>/dev/null || { echo "mount: no FUSE here" >&2; exit 1; }
+        trap 'umount -l "$5"' EXIT
+        "$2" run --dir "$5" -- "$3" -c "$4" "$5" 5
+    """, data, hosts.COMMAND, hosts.python("venv"), load("venv", data)[2], mount)
+    assert done.returncode == 0 and done.stdout == "1.5.9 5\n", done.stderr
+    assert "is on FUSE: its locks are not relied on" in done.stderr
+
+
+# ---- programs into which nothing can be preloaded ----
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    where = tmp_path_factory.mktemp("programs")
+    (where / "hello.c").write_text('#include <stdio.h>\nint main(void){puts("hello");return 5;}\n')
+
+    def build(name, *flags):
+        done = subprocess.run(["gcc", "-o", where / name, where / "hello.c", *flags], check=False,
+                              capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"cannot be compiled here: {done.stderr[:200]}")
+        return where / name
+
+    return build
+
+
+def test_a_static_program(run, programs, tmp_path):  # noqa: F811
+    program = programs("static", "-static")
+    done = run("--", program, cwd=tmp_path)
+    assert done.returncode == 5 and done.stdout == "hello\n"
+    assert "UNPROTECTED" in done.stderr and "it is linked statically" in done.stderr
+    done = run("--", program, cwd=tmp_path, env={"CHROMASHIM_ON_FAILURE": "closed"})
+    assert done.returncode == 1 and not done.stdout and "not started" in done.stderr
+
+
+def test_a_musl_program(run, programs, tmp_path):  # noqa: F811
+    program = programs("musl", "-Wl,--dynamic-linker=/lib/ld-musl-x86_64.so.1")
+    done = run("--check-only", "--", program, cwd=tmp_path)
+    assert "it uses the C library musl" in done.stderr
+
+
+def test_a_program_for_another_machine(run, programs, tmp_path):  # noqa: F811
+    program = programs("other")
+    image = bytearray(program.read_bytes())
+    struct.pack_into("<H", image, 18, 8)  # e_machine: MIPS
+    program.write_bytes(image)
+    done = run("--", program, cwd=tmp_path)
+    assert "it is built for machine 8" in done.stderr and done.returncode == 126
+
+
+@root_only
+def test_a_set_user_id_program(run, programs, tmp_path):  # noqa: F811
+    program = programs("setuid")
+    os.chown(program, NOBODY.pw_uid, NOBODY.pw_gid)
+    program.chmod(0o4755)
+    done = run("--", program, cwd=tmp_path)
+    assert done.returncode == 5 and "it is set-user-ID" in done.stderr
+
+
+@pytest.mark.parametrize("folder", ["a b", "a:b"])
+def test_a_library_that_the_loader_cannot_name(run, tmp_path, folder):  # noqa: F811
+    (tmp_path / folder).mkdir()
+    library = shutil.copy(hosts.SHIM, tmp_path / folder)
+    done = run("--", "sh", "-c", "echo $LD_PRELOAD.", cwd=tmp_path,
+               env={"CHROMASHIM_LIBRARY": str(library)})
+    assert done.stdout == ".\n" and "there is a space or a colon in the path" in done.stderr
+    done = run("--", "echo", "on", cwd=tmp_path,
+               env={"CHROMASHIM_LIBRARY": str(tmp_path / "none.so")})
+    assert done.stdout == "on\n" and "libchromashim.so is not there" in done.stderr

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the kernel's log and counters tell about a death.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include "command/crash_cause.h"
+
+static void expect(const char *line, enum crash_cause cause, uint64_t when)
+{
+	uint64_t us;
+
+	assert_int_equal(crash_judge_kernel_line(line, 123, &us), cause);
+	if (cause != CRASH_UNKNOWN)
+		assert_int_equal(us, when);
+}
+
+static void test_kernel_lines(void **state)
+{
+	(void)state;
+	expect("3,900,5000000,-;Out of memory: Killed process 123 (python3) total-vm:1kB, anon",
+	       CRASH_OOM, 5000000);
+	expect("3,900,7,-;Memory cgroup out of memory: Killed process 123 (chroma) total-vm:1kB",
+	       CRASH_OOM, 7);
+	expect("6,1,8,-;oom-kill:constraint=CONSTRAINT_MEMCG,task=python3,pid=123,uid=0", CRASH_OOM,
+	       8);
+	expect("3,900,7,-;Out of memory: Killed process 1234 (python3)", CRASH_UNKNOWN, 0);
+	expect("3,900,7,-;Out of memory: Killed process 12 (python3)", CRASH_UNKNOWN, 0);
+	expect("6,1,9,-;python3[123]: segfault at 0 ip 0000 sp 0000 error 4 in x.so", CRASH_FAULT,
+	       9);
+	expect("6,1,9,-;traps: node[123] general protection fault ip:1 sp:2", CRASH_FAULT, 9);
+	expect("6,1,9,-;traps: node[123] trap invalid opcode ip:1 sp:2", CRASH_FAULT, 9);
+	expect("6,1,9,-;python3[1123]: segfault at 0", CRASH_UNKNOWN, 0);
+	expect("6,1,9,-;eth0: link up", CRASH_UNKNOWN, 0);
+	expect(" SUBSYSTEM=pci;", CRASH_UNKNOWN, 0);
+	expect("", CRASH_UNKNOWN, 0);
+	expect(";,,", CRASH_UNKNOWN, 0);
+}
+
+static void test_counters(void **state)
+{
+	(void)state;
+	assert_int_equal(crash_read_oom_kills("low 0\nhigh 0\nmax 9\noom 1\noom_kill 3\n"), 3);
+	assert_int_equal(crash_read_oom_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 12\n"),
+			 12);
+	assert_int_equal(crash_read_oom_kills("oom_kill 4"), 4);
+	assert_int_equal(crash_read_oom_kills("oom_group_kill 4\n"), 0);
+	assert_int_equal(crash_read_oom_kills("\n\n"), 0);
+	assert_int_equal(crash_read_oom_kills(""), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_kernel_lines),
+	    cmocka_unit_test(test_counters),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
