@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: MIT
+"""wrappers/python: with the shim and without, and an export that comes back record by record."""
+
+import json
+import subprocess
+import textwrap
+
+import pytest
+
+import hosts
+
+SOURCE = hosts.ROOT / "wrappers" / "python" / "src"
+LOAD = """
+import chromadb, numpy as np, sys
+client = chromadb.PersistentClient(sys.argv[1])
+rng = np.random.default_rng(1)
+docs = client.create_collection("documents", metadata={"owner": "tests", "n": 7},
+                                embedding_function=None)
+docs.add(ids=[f"d{i}" for i in range(1500)], embeddings=rng.random((1500, 8), dtype=np.float32),
+         documents=[f"text {i} ü \\0" for i in range(1500)],
+         metadatas=[{"i": i, "f": i / 7, "s": "x", "b": i % 2 == 0} for i in range(1500)])
+docs.delete(ids=["d3"])
+docs.update(ids=["d4"], embeddings=[[1] * 8], documents=["changed"])
+bare = client.create_collection("vectors", configuration={"hnsw": {"space": "ip"}},
+                                embedding_function=None)
+bare.add(ids=["a", "b"], embeddings=[[1, 2], [3, 4]])
+bare.add(ids=["c"], embeddings=[[5, 6]], documents=["only this one has a text"])
+"""
+DUMP = """
+import chromadb, json, sys
+client = chromadb.PersistentClient(sys.argv[1])
+out = {}
+for c in client.list_collections():
+    got = c.get(include=["embeddings", "documents", "metadatas", "uris"])
+    out[c.name] = {"space": c.configuration["hnsw"]["space"], "metadata": c.metadata, "records": {
+        i: [list(map(float, e)), d, m, u] for i, e, d, m, u in zip(
+            got["ids"], got["embeddings"], got["documents"], got["metadatas"], got["uris"])}}
+print(json.dumps(out))
+"""
+
+
+@pytest.fixture
+def run(data, shim):
+    """Runs a script of the module's user: run(script, *arguments, preload=False)."""
+    def run_(script, *arguments, preload=False, env=None, status=0, venv="venv"):
+        settings = hosts.environment({"PYTHONPATH": str(SOURCE), "CHROMASHIM_DIR": str(data),
+                                      "CHROMASHIM_COMMAND": str(hosts.COMMAND), **(env or {}),
+                                      **({"LD_PRELOAD": shim} if preload else {})})
+        words = script if isinstance(script, list) else ["-c", textwrap.dedent(script)]
+        done = subprocess.run([hosts.python(venv), *words, *map(str, arguments)], env=settings,
+                              capture_output=True, text=True, timeout=120, check=False,
+                              cwd=data.parent)
+        assert done.returncode == status, done.stdout + done.stderr
+        return done
+
+    return run_
+
+
+@pytest.fixture
+def loaded(run, data):
+    # Its own snapshots would be among those that are counted.
+    run(LOAD, data, preload=True, env={"CHROMASHIM_SNAPSHOTS": "off"})
+    return data
+
+
+def snapshots(chromashim, data):
+    return json.loads(chromashim("snapshot", "list", "--json", data).stdout or "[]")
+
+
+def test_without_the_shim_operations_go_through_the_command(run, loaded, chromashim):
+    done = run("""
+        import asyncio, chromashim
+        assert not chromashim.loaded() and chromashim.active() == 0 and chromashim.version() is None
+        with chromashim.protected_operation("first", snapshot=True) as operation:
+            assert operation.snapshot == 1
+        with chromashim.protected_operation("without") as operation:
+            assert operation.snapshot is None
+
+        @chromashim.protected_operation("twice", snapshot=True)
+        def twice(n):
+            "its text"
+            return n if n == 2 else twice(n + 1)
+        assert twice(1) == 2 and twice.__name__ == "twice" and twice.__doc__ == "its text"
+
+        @chromashim.protected_operation("async", snapshot=True)
+        async def several():
+            await asyncio.sleep(0)
+            return "done"
+        assert asyncio.iscoroutinefunction(several)
+        async def both():
+            return await asyncio.gather(several(), several())
+        assert asyncio.run(both()) == ["done", "done"]
+        try:
+            with chromashim.protected_operation("failing"):
+                raise KeyError("as before")
+        except KeyError:
+            print("raised as before")
+        """)
+    assert "raised as before" in done.stdout
+    assert done.stderr.count("protection is partial") == 1, done.stderr
+    assert "chromashim run" in done.stderr
+    assert [s["description"] for s in snapshots(chromashim, loaded)] == [
+        "before first", "before twice", "before twice", "before async", "before async"]
+
+
+def test_under_the_shim_operations_are_recorded(run, loaded, chromashim):
+    done = run("""
+        import asyncio, chromadb, chromashim, sys
+        from database_protection import get_protection_service, protected_db_operation
+        assert chromashim.loaded() and chromashim.version()
+        docs = chromadb.PersistentClient(sys.argv[1]).get_collection("vectors", embedding_function=None)
+        assert chromashim.active() == 1
+
+        with chromashim.protected_operation("with snapshot", snapshot=True, require_snapshot=True) as o:
+            docs.add(ids=["n1"], embeddings=[[7, 8]])
+        with chromashim.protected_operation("again, always", snapshot="always") as again:
+            pass
+        assert 0 < o.snapshot < again.snapshot, (o.snapshot, again.snapshot)
+        with chromashim.protected_operation("without"):
+            docs.add(ids=["n2"], embeddings=[[7, 8]])
+
+        @chromashim.protected_operation("async one")
+        async def work():
+            await asyncio.sleep(0)
+        asyncio.run(work())
+        try:
+            with get_protection_service().protected_operation("failing"):
+                raise KeyError
+        except KeyError:
+            pass
+        print(o.snapshot)
+        """, loaded, preload=True)
+    assert done.stderr == ""
+    lines = chromashim("log", "--protected", "--json", loaded).stdout.splitlines()
+    begins = [line for line in lines if '"protect.begin"' in line]
+    ends = [json.loads(line)["result"] for line in lines if '"protect.end"' in line]
+    for name, line in zip(("with snapshot", "again, always", "without", "async one", "failing"), begins):
+        assert name in line
+    assert ends == [0, 0, 0, 0, 1]
+    # The snapshot is of the moment before: without n1.
+    before = loaded.parent / "before"
+    chromashim("guard", "--once", loaded)
+    assert chromashim("restore", f"--to={done.stdout.strip()}", "-o", before, loaded).returncode == 0
+    assert '"n1"' not in chromashim("export", before).stdout
+    assert '"n1"' in chromashim("export", loaded).stdout
+
+
+def test_no_snapshot_is_said_or_refused(run, tmp_path):
+    script = """
+        import chromashim
+        for required in (False, True):
+            with chromashim.protected_operation("x", snapshot=True, require_snapshot=required):
+                print("went on", required)
+        """
+    done = run(script, env={"CHROMASHIM_DIR": str(tmp_path / "nothing")}, status=1)
+    assert done.stdout == "went on False\n"
+    assert "no snapshot before 'x'" in done.stderr
+    assert "ChromashimError: no snapshot before 'x': chromashim snapshot" in done.stderr
+    done = run(script, env={"CHROMASHIM_COMMAND": str(tmp_path / "none")}, status=1)
+    assert "cannot run the chromashim command" in done.stderr
+
+
+def test_the_directory_is_found_by_what_the_process_has_open(run, loaded):
+    run("""
+        import chromadb, chromashim, os, sys
+        del os.environ["CHROMASHIM_DIR"]
+        assert chromashim.default_directory() == "./chroma_data"
+        client = chromadb.PersistentClient(sys.argv[1])
+        client.list_collections()
+        assert chromashim.default_directory() == sys.argv[1]
+        with chromashim.protected_operation("in the program", snapshot=True) as operation:
+            client.get_collection("vectors", embedding_function=None).add(ids=["n"], embeddings=[[7, 8]])
+        assert operation.snapshot == 1
+        """, loaded)
+
+
+def test_names_that_people_have(run, loaded, chromashim):
+    done = run("""
+        import sys
+        from database_protection import get_protection_service, protected_db_operation
+
+        @protected_db_operation("conversation_add")
+        def add():
+            return 1
+
+        @protected_db_operation("collection_recreate", force_backup=True)
+        def recreate():
+            return 2
+
+        service = get_protection_service()
+        assert service is get_protection_service()
+        assert (add(), recreate()) == (1, 2)
+        with service.protected_operation("bulk_update") as operation:
+            assert operation["backup"] == 2 and operation["operation"] == "bulk_update", operation
+        backup = service.create_backup("by hand")
+        assert backup["state"] == "verified"
+        assert [b["id"] for b in service.list_backups()] == [3, 2, 1]
+        health = service.health_check()
+        assert health["healthy"] and health["last_backup"], health
+        print(service.restore_backup(1))
+        print(service.restore_backup(backup, sys.argv[1]))
+        """, loaded.parent / "elsewhere")
+    assert done.stderr.count("protection is partial") == 1
+    assert (loaded.parent / "elsewhere" / "chroma.sqlite3").exists()
+    assert "before collection_recreate" in [s["description"] for s in snapshots(chromashim, loaded)]
+
+
+def test_recover_chromadb(run, loaded, chromashim):
+    module = ["-m", "recover_chromadb"]
+    assert "snapshot 1: verified" in run(module, "--backup-only").stdout
+    health = run(module, "--health-check")
+    assert "fine" in health.stdout
+    before = json.loads(run(DUMP, loaded).stdout)
+    run("import chromadb, sys; chromadb.PersistentClient(sys.argv[1]).delete_collection('vectors')",
+        loaded)
+    run(module, "--restore", "1")
+    assert differences(before, json.loads(run(DUMP, loaded).stdout)) == []
+
+    # A copy made by other means; what is damaged is refused and changes nothing.
+    copy = loaded.parent / "copy"
+    subprocess.run(["cp", "-a", loaded, copy], check=True)
+    run("import chromadb, sys; chromadb.PersistentClient(sys.argv[1]).delete_collection('vectors')",
+        loaded)
+    run(module, "--restore", copy)
+    assert differences(before, json.loads(run(DUMP, loaded).stdout)) == []
+    assert len(snapshots(chromashim, loaded)) >= 2, "the snapshots moved along"
+    assert len(list(loaded.parent.glob("chroma_data.before-*"))) == 1
+    (copy / "chroma.sqlite3").write_bytes(b"not a database" * 1000)
+    done = run(module, "--restore", copy, status=1)
+    assert "not sound" in done.stderr and "Nothing was changed" in done.stderr
+    done = run(module, "--restore", "99", status=12)
+    assert done.stderr.startswith("recover_chromadb: chromashim restore:")
+
+
+def import_(run, *arguments, status=0):
+    return run(["-m", "chromashim.importer"], *arguments, status=status).stdout
+
+
+def differences(before, after):
+    """The first few; pytest's own comparison of so much takes minutes."""
+    found = [f"{name}: {before[name]['records'].keys() ^ after.get(name, {'records': {}})['records'].keys()}"
+             for name in before if before[name]["records"].keys() != after[name]["records"].keys()]
+    found += [(name, i, r, after[name]["records"][i]) for name in before if not found
+              for i, r in before[name]["records"].items() if after[name]["records"][i] != r]
+    return found[:3]
+
+
+def test_an_export_comes_back(run, loaded, tmp_path, chromashim):
+    before = json.loads(run(DUMP, loaded).stdout)
+    again = tmp_path / "again"
+    for name, options in {"plain": [], "zstd": ["--zstd"]}.items():
+        export = tmp_path / name
+        assert chromashim("export", loaded, "-o", export, *options).returncode == 0
+        # The second one changes nothing.
+        assert "1502 records in 2 collections" in import_(run, export, "--path", again)
+        assert differences(before, json.loads(run(DUMP, again).stdout)) == []
+
+
+def test_folders_bring_the_collections_back(run, loaded, tmp_path, chromashim):
+    export, again = tmp_path / "export", tmp_path / "again"
+    assert chromashim("export", loaded, "--folders", "-o", export).returncode == 0
+    assert "3 records in 1 collections" in import_(run, export, "--path", again,
+                                                   "--collection", "vectors")
+    assert "1502 records in 2 collections" in import_(run, export, "--path", again)
+    before, after = (json.loads(run(DUMP, d).stdout) for d in (loaded, again))
+    assert differences(before, after) == []
+    for name in before:
+        assert after[name]["space"] == before[name]["space"]
+        assert after[name]["metadata"] == before[name]["metadata"]
+
+
+HNSW = {"ef_construction": 150, "ef_search": 70, "max_neighbors": 24, "num_threads": 3,
+        "batch_size": 50, "sync_threshold": 200, "resize_factor": 1.5}
+METADATA = {"hnsw:construction_ef": 150, "hnsw:search_ef": 70, "hnsw:M": 24, "hnsw:num_threads": 3,
+            "hnsw:batch_size": 50, "hnsw:sync_threshold": 200, "hnsw:resize_factor": 1.5}
+MAKE = """
+import chromadb, json, sys
+client = chromadb.PersistentClient(sys.argv[1])
+c = client.create_collection("tuned", **json.loads(sys.argv[2]), embedding_function=None)
+c.add(ids=["a"], embeddings=[[1, 2]])
+"""
+TUNED = """
+import chromadb, json, sys
+c = chromadb.PersistentClient(sys.argv[1]).get_collection("tuned", embedding_function=None)
+print(json.dumps([c.get(include=["embeddings"])["embeddings"].tolist(), c.metadata]))
+"""
+
+
+@pytest.mark.parametrize("before", ["venv", "venv-0.6"])
+@pytest.mark.parametrize("after", ["venv", "venv-0.6"])
+def test_settings_of_an_index_come_back(run, data, tmp_path, chromashim, before, after):
+    """Those of Chroma 1 are a configuration, those before were metadata."""
+    settings = {"configuration": {"hnsw": {"space": "cosine", **HNSW}}} if before == "venv" else \
+        {"metadata": {"hnsw:space": "cosine", **METADATA}}
+    run(MAKE, data, json.dumps(settings), venv=before)
+    told = []
+    for directory in (data, tmp_path / "again"):
+        export = tmp_path / f"export-{directory.name}"
+        assert chromashim("export", directory, "--folders", "-o", export).returncode == 0
+        description = json.loads((export / "tuned" / "collection.json").read_text())
+        told.append((description["space"], description["hnsw"]))
+        if directory == data:
+            run(["-m", "chromashim.importer"], export, "--path", tmp_path / "again", venv=after)
+    assert told == [("cosine", HNSW)] * 2
+    (embeddings, metadata) = json.loads(run(TUNED, tmp_path / "again", venv=after).stdout)
+    assert embeddings == [[1, 2]]
+    assert after == "venv" or metadata == {"hnsw:space": "cosine", **METADATA}
+
+
+def test_what_is_no_export_is_said(run, tmp_path):
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"collection":"abc","id":"1","embedding":[1],"document":null,"metadata":null,'
+                   '"uri":null}\nnonsense\n', encoding="utf-8")
+    done = run(["-m", "chromashim.importer"], bad, "--path", tmp_path / "x", status=1)
+    assert "line 2: no record of an export" in done.stderr
+    lost = tmp_path / "lost.jsonl"
+    lost.write_text('{"collection":"abc","id":"1","embedding":null,"document":"d","metadata":null,'
+                    '"uri":null}\n', encoding="utf-8")
+    assert "1 without a vector left out" in import_(run, lost, "--path", tmp_path / "x", status=3)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""What is done by the `chromashim` command."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, Optional
+
+from . import _library
+
+DATABASE = "chroma.sqlite3"
+NO_STORE = 10
+
+
+class ChromashimError(RuntimeError):
+    """The command, or a snapshot that was required, failed. `status` is its exit status."""
+
+    def __init__(self, message: str, status: int = 1):
+        super().__init__(message)
+        self.status = status
+
+
+def find() -> str:
+    """The command: CHROMASHIM_COMMAND, in PATH, or beside the loaded library."""
+    named = os.environ.get("CHROMASHIM_COMMAND")
+    found = named or shutil.which("chromashim")
+    library = _library.path()
+    if not found and library:
+        folder = Path(library).parent
+        for candidate in (folder / "chromashim", *(p / "bin" / "chromashim" for p in folder.parents)):
+            if os.access(candidate, os.X_OK) and candidate.is_file():
+                return str(candidate)
+    if not found:
+        raise ChromashimError("there is no `chromashim` command in PATH: install it, or name it "
+                              "in CHROMASHIM_COMMAND", 127)
+    return found
+
+
+def call(*arguments: str, accept: tuple = (0,)) -> subprocess.CompletedProcess:
+    """Runs it; an exit status that is not in `accept` is an error with what it said."""
+    try:
+        done = subprocess.run([find(), *arguments], stdin=subprocess.DEVNULL, capture_output=True,
+                              text=True, encoding="utf-8", errors="surrogateescape", check=False)
+    except OSError as error:
+        raise ChromashimError(f"cannot run the chromashim command: {error}", 127) from error
+    if done.returncode not in accept:
+        said = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
+        raise ChromashimError(f"chromashim {arguments[0]}: {said.removeprefix('chromashim: ')}",
+                              done.returncode)
+    return done
+
+
+def default_directory() -> str:
+    """CHROMASHIM_DIR, else the directory whose database this process has open, else the default."""
+    named = os.environ.get("CHROMASHIM_DIR", "").split(":")[0]
+    if named:
+        return named
+    try:
+        for descriptor in os.listdir("/proc/self/fd"):
+            try:
+                # Only the link is read: opening and closing the file would drop SQLite's locks.
+                target = os.readlink(f"/proc/self/fd/{descriptor}")
+            except OSError:
+                continue
+            if os.path.basename(target) == DATABASE:
+                return os.path.dirname(target)
+    except OSError:
+        pass
+    return "./chroma_data"
+
+
+def directory_of(directory: Optional[os.PathLike]) -> str:
+    name = os.fspath(directory) if directory is not None else default_directory()
+    return name if not name.startswith("-") else f"./{name}"
+
+
+def create_snapshot(directory=None, description: str = "", verify: bool = True) -> dict[str, Any]:
+    """Takes a snapshot. Its `id`, `state`, `records`, `size` and so on."""
+    options = [] if verify else ["--no-verify"]
+    done = call("snapshot", "create", "--json", "--quiet", *options, f"--description={description}",
+                directory_of(directory), accept=(0, 3))
+    return json.loads(done.stdout)
+
+
+def snapshots(directory=None) -> list[dict[str, Any]]:
+    """All snapshots of a directory, the oldest first."""
+    done = call("snapshot", "list", "--json", directory_of(directory), accept=(0, NO_STORE))
+    return json.loads(done.stdout) if done.stdout.strip() else []
+
+
+def restore(snapshot="latest", directory=None, output=None) -> str:
+    """Brings a snapshot back, in place or into `output`. What the command said."""
+    where = [f"--output={os.fspath(output)}"] if output is not None else []
+    done = call("restore", f"--to={snapshot}", "--yes", *where, directory_of(directory))
+    return (done.stdout + done.stderr).strip()
+
+
+def check(directory=None) -> dict[str, Any]:
+    """Judges a directory by its files: `verdict` (fine, warning, damage, unknown), `findings`."""
+    done = call("check", "--json", directory_of(directory), accept=(0, 1, 2))
+    return json.loads(done.stdout)
