@@ -4,16 +4,23 @@
 #
 # Targets
 #   all (default)    $(BUILD)/libchromashim.so and $(BUILD)/chromashim
-#   install          both, the headers and the README, to $(DESTDIR)$(PREFIX); uninstall removes them
+#   install          command, library, headers, man page, completions, units and wrappers, to
+#                    $(DESTDIR)$(PREFIX); uninstall removes them
+#   deb              a Debian package in $(BUILD)/deb
 #   run              set-up, then `chroma run` under the shim in the foreground (DATA=, PORT=)
 #   demo             the same unattended: load, kill -9, start again, compare, review
 #   check            everything a change has to pass, see tests/run; ends with "N passed, N failed"
 #   check-unit       unit tests            check-e2e      end to end, against real Chroma
 #   check-symbols    exports and imports   check-format   clang-format, without changing anything
 #   check-scripts    shellcheck            check-aarch64  cross build, unit tests under qemu
+#   check-debian     the README as a new user follows it, on a clean Debian 12 and 13
+#   check-docker     the steps of the Dockerfile in chroots, and what they start
 #   sanitize         unit tests under ASan and UBSan, the threaded ones also under TSan
 #   fuzz             libFuzzer, FUZZ_SECONDS each; fuzz-replay: the corpora with any compiler
-#   bench            what the shim costs (BENCH_ARGS="--json", "--quick")
+#   bench            what the shim costs (BENCH_ARGS="--json", "--quick"), and how fast check, export
+#                    and recover are (FORMATS_ARGS="--megabytes 1000 --rounds 5")
+#   check-releases   check and export on every release of Chroma that still installs: an hour
+#   bench-snapshots  what snapshots cost, beside other ways to copy (BENCH_ARGS="--sizes 100,1000")
 #   torture          kills real Chroma in its persists, N times a host (1000), and cuts its power
 #   format, clean, help
 #
@@ -23,7 +30,8 @@
 #   SAN=address|thread|fuzzer   build with sanitizers, in a build directory of its own
 #   CROSS=TRIPLE        cross build with TRIPLE-gcc, in a build directory of its own
 #   BUILD               the build directory
-#   PREFIX LIBDIR BINDIR INCLUDEDIR DOCDIR DESTDIR   where install puts things
+#   PREFIX DESTDIR LIBDIR BINDIR INCLUDEDIR DOCDIR SHAREDIR MANDIR UNITDIR BASHCOMPDIR ZSHCOMPDIR
+#                    where install puts things
 #   V=1                 show the commands
 
 PREFIX ?= /usr/local
@@ -31,6 +39,11 @@ BINDIR ?= $(PREFIX)/bin
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 DOCDIR ?= $(PREFIX)/share/doc/chromashim
+SHAREDIR ?= $(PREFIX)/share/chromashim
+MANDIR ?= $(PREFIX)/share/man
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+BASHCOMPDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHCOMPDIR ?= $(PREFIX)/share/zsh/site-functions
 DATA ?= ./chroma_data
 PORT ?= 8000
 FUZZ_SECONDS ?= 30
@@ -58,7 +71,7 @@ ALL_LDFLAGS = $(LDFLAGS) -Wl,--gc-sections -Wl,-z,relro,-z,now $(SAN_$(SAN))
 PRELOAD_FLAGS = -U_FORTIFY_SOURCE $(if $(filter %/real.c,$<),-fno-optimize-sibling-calls)
 
 # What compiles nothing by itself needs no libraries to be there.
-ifneq ($(filter-out clean help format check% sanitize fuzz fuzz-replay run demo bench torture uninstall,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out clean help format check% sanitize fuzz fuzz-replay run demo bench bench-snapshots torture uninstall deb,$(or $(MAKECMDGOALS),all)),)
 # Without its overlay, which would put other headers before those that shim/preload stands in for.
 PACKAGES := sqlite3 libbsd libmd libzstd libxxhash
 ifneq ($(shell $(PKG_CONFIG) --exists --print-errors $(PACKAGES) || echo missing),)
@@ -83,8 +96,8 @@ link = $(Q)$(CC) $(ALL_LDFLAGS) $(LINK_FLAGS) -o $@ $(filter %.o %.a,$^)
 
 all: $(BUILD)/libchromashim.so $(BUILD)/chromashim
 export CHROMASHIM_BUILD = $(BUILD)
-.PHONY: all install uninstall run demo check check-unit check-e2e check-symbols check-format \
-	check-scripts check-aarch64 sanitize fuzz fuzz-replay bench torture format clean help FORCE
+.PHONY: all install uninstall deb run demo check check-releases check-unit check-e2e check-symbols check-format \
+	check-scripts check-aarch64 check-debian check-docker sanitize fuzz fuzz-replay bench bench-snapshots torture format clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -95,6 +108,7 @@ $(BUILD)/flags: FORCE
 	@echo '$(flags_now)' | cmp -s - $@ || echo '$(flags_now)' >$@
 
 $(BUILD)/obj/shim/preload/%.o: EXTRA_FLAGS = $(PRELOAD_FLAGS)
+$(BUILD)/obj/shim/command/run_backend.o: EXTRA_FLAGS = -DCHROMASHIM_LIBDIR='"$(LIBDIR)"'
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) $(EXTRA_FLAGS) -MMD -MP -c -o $@ $<
@@ -114,11 +128,12 @@ $(BUILD)/libchromashim.so: $(call objects,$(wildcard shim/preload/*.c)) $(BUILD)
 	$(link)
 
 # The same, with faults on demand: see shim/preload/faults.h.
-$(BUILD)/obj-faults/shim/preload/%.o: shim/preload/%.c $(BUILD)/flags
+faulty := $(wildcard shim/preload/*.c) $(shell grep -l core/sys.h shim/core/*.c)
+$(BUILD)/obj-faults/%.o: %.c $(BUILD)/flags
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) $(PRELOAD_FLAGS) -DCHROMASHIM_FAULTS -MMD -MP -c -o $@ $<
 $(BUILD)/libchromashim-faults.so: LINK_FLAGS = -shared -Wl,-soname,$(@F)
-$(BUILD)/libchromashim-faults.so: $(patsubst %.c,$(BUILD)/obj-faults/%.o,$(wildcard shim/preload/*.c)) $(BUILD)/libcore.a
+$(BUILD)/libchromashim-faults.so: $(patsubst %.c,$(BUILD)/obj-faults/%.o,$(faulty)) $(BUILD)/libcore.a
 	$(call say,LINK)
 	$(link)
 
@@ -151,17 +166,42 @@ unit-tests: $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(unit_src))
 replays: $(patsubst %,$(BUILD)/fuzz/%-replay,$(fuzz_names))
 fuzzers: $(patsubst %,$(BUILD)/fuzz/%,$(fuzz_names))
 
-install: all
-	install -d $(addprefix $(DESTDIR),$(BINDIR) $(LIBDIR) $(INCLUDEDIR) $(DOCDIR))
-	install -m 755 $(BUILD)/chromashim $(DESTDIR)$(BINDIR)
+# What a command says that runs here: that of another machine cannot be asked.
+DOC_COMMAND ?= $(if $(CROSS),build,$(BUILD))/chromashim
+docs = $(BUILD)/docs/chromashim.1
+$(docs): wrappers/generate-docs $(DOC_COMMAND)
+	$(call say,DOCS)
+	$(Q)wrappers/generate-docs $(DOC_COMMAND) $(@D)
+
+units := $(wildcard wrappers/systemd/*)
+install: all $(docs)
+	install -d $(addprefix $(DESTDIR),$(BINDIR) $(LIBDIR) $(INCLUDEDIR) $(DOCDIR) \
+		$(MANDIR)/man1 $(UNITDIR) $(BASHCOMPDIR) $(ZSHCOMPDIR) $(SHAREDIR))
+	install -m 755 $(BUILD)/chromashim wrappers/chromashim-launch $(DESTDIR)$(BINDIR)
 	install -m 755 $(BUILD)/libchromashim.so $(DESTDIR)$(LIBDIR)
 	install -m 644 $(headers) $(DESTDIR)$(INCLUDEDIR)
 	install -m 644 README.md $(DESTDIR)$(DOCDIR)
+	install -m 644 $(docs) $(BUILD)/docs/chromashim-launch.1 $(DESTDIR)$(MANDIR)/man1
+	install -m 644 $(BUILD)/docs/chromashim $(DESTDIR)$(BASHCOMPDIR)
+	install -m 644 $(BUILD)/docs/_chromashim $(DESTDIR)$(ZSHCOMPDIR)
+	install -m 644 wrappers/ecosystem.config.js $(DESTDIR)$(SHAREDIR)
+	cp -r --no-preserve=mode,ownership wrappers/python $(DESTDIR)$(SHAREDIR)
+	@for unit in $(notdir $(units)); do \
+		sed 's|/usr/local/bin/chromashim|$(BINDIR)/chromashim|' "wrappers/systemd/$$unit" \
+			>"$(DESTDIR)$(UNITDIR)/$$unit" && chmod 644 "$(DESTDIR)$(UNITDIR)/$$unit"; \
+	done
 
 uninstall:
-	rm -f $(DESTDIR)$(BINDIR)/chromashim $(DESTDIR)$(LIBDIR)/libchromashim.so \
+	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,chromashim chromashim-launch) \
+		$(addprefix $(DESTDIR)$(MANDIR)/man1/,chromashim.1 chromashim-launch.1) \
+		$(DESTDIR)$(LIBDIR)/libchromashim.so \
+		$(DESTDIR)$(BASHCOMPDIR)/chromashim $(DESTDIR)$(ZSHCOMPDIR)/_chromashim \
+		$(addprefix $(DESTDIR)$(UNITDIR)/,$(notdir $(units))) \
 		$(addprefix $(DESTDIR)$(INCLUDEDIR)/,$(notdir $(headers)))
-	rm -rf $(DESTDIR)$(DOCDIR)
+	rm -rf $(DESTDIR)$(DOCDIR) $(DESTDIR)$(SHAREDIR)
+
+deb:
+	@wrappers/debian/build $(BUILD)/deb
 
 prepared = wrappers/setup build run $(1) && $(MAKE) --no-print-directory all
 run:
@@ -170,7 +210,11 @@ demo:
 	@$(prepared) && exec build/venv/bin/python wrappers/demo.py
 bench:
 	@$(call prepared,bench) $(BUILD)/bench/micro && \
-		exec build/venv/bin/python tests/bench/bench.py $(BENCH_ARGS)
+		build/venv/bin/python tests/bench/bench.py $(BENCH_ARGS) && \
+		exec build/venv/bin/python tests/bench/formats.py $(FORMATS_ARGS)
+
+bench-snapshots:
+	@$(call prepared,bench) && exec build/venv/bin/python tests/bench/snapshots.py $(BENCH_ARGS)
 
 N ?= 1000
 torture:
@@ -178,7 +222,9 @@ torture:
 
 check:
 	@tests/run
-check-unit check-e2e check-symbols check-format check-scripts check-aarch64:
+check-releases:
+	@$(call prepared,) && exec build/venv/bin/python tests/releases.py $(RELEASES)
+check-unit check-e2e check-symbols check-format check-scripts check-aarch64 check-debian check-docker:
 	@tests/run $(@:check-%=%)
 sanitize fuzz-replay:
 	@tests/run $@

@@ -19,10 +19,6 @@ from actor import Actor  # noqa: E402
 import witness  # noqa: E402
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: takes more than ten seconds")
-
-
 @pytest.fixture(scope="session")
 def shim() -> str:
     """The library, for LD_PRELOAD."""
@@ -44,6 +40,25 @@ def chromashim():
 
 
 @pytest.fixture(scope="session")
+def installed(tmp_path_factory) -> Path:
+    """As with PREFIX=/usr/local: the paths in the files are real. The library is that of the build."""
+    root = tmp_path_factory.mktemp("install")
+    # Nothing is compiled anew while other tests use it: with the flags of the last time.
+    flags = (hosts.BUILD / "flags").read_text()
+    words = ["make", "--no-print-directory", f"BUILD={os.path.relpath(hosts.BUILD, hosts.ROOT)}",
+             f"DESTDIR={root}", f"CC={flags.split()[0]}",
+             f"WERROR={'1' if ' -Werror' in flags else ''}"]
+    settings = {k: v for k, v in os.environ.items() if k != "MAKEFLAGS"}
+    for what in ("install", "uninstall"):
+        done = subprocess.run([*words, what], cwd=hosts.ROOT, capture_output=True, text=True,
+                              check=False, timeout=300, env=settings)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        if what == "install":
+            yield root / "usr/local"
+    assert not [p for p in root.rglob("*") if not p.is_dir()], "uninstall leaves nothing"
+
+
+@pytest.fixture(scope="session")
 def strace() -> None:
     """Skips where there is no strace or it may not trace."""
     if not shutil.which("strace"):
@@ -56,15 +71,17 @@ def strace() -> None:
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory):
-    """Compiles a helper program of this directory, once."""
+    """Compiles NAME.c and NAME_*.c of this directory, once: compiled("pinned", "-lsqlite3")."""
     done: dict[str, Path] = {}
 
-    def compile_(name: str) -> Path:
+    def compile_(name: str, *libraries: str) -> Path:
         if name not in done:
             program = tmp_path_factory.mktemp("helpers") / name
             subprocess.run([os.environ.get("CC", "gcc"), "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g",
-                            "-Wall", "-Wextra", "-Wno-unused-result", "-o", str(program),
-                            str(HERE / f"{name}.c"), "-pthread"], check=True)
+                            "-Wall", "-Wextra", "-Wno-unused-result",
+                            "-Wno-missing-field-initializers", "-o", str(program),
+                            str(HERE / f"{name}.c"), *map(str, HERE.glob(f"{name}_*.c")),
+                            "-pthread", *libraries], check=True)
             done[name] = program
         return done[name]
 
@@ -77,6 +94,19 @@ def data(tmp_path: Path) -> Path:
     path = tmp_path / "chroma_data"
     path.mkdir()
     return path
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 24 MiB of its own."""
+    path = tmp_path / "small"
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(path)],
+                             capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.strip()}")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
 
 
 @pytest.fixture

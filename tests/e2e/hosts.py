@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 import pytest
 
-import witness
+import tracer
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = (ROOT / os.environ.get("CHROMASHIM_BUILD", "build")).absolute()
@@ -93,7 +93,7 @@ class Program:
         words = [str(a) for a in argv]
         settings = environment(env)
         if trace is not None:
-            words = witness.command(words, trace, preload)
+            words = tracer.command(words, trace, preload)
         elif preload:
             settings["LD_PRELOAD"] = preload
         self.child = subprocess.Popen(words, env=settings, cwd=cwd, stdin=subprocess.DEVNULL,
@@ -106,7 +106,7 @@ class Program:
         if self.trace is None:
             return self.child.pid
         for _ in range(500):
-            started = witness.tracees(self.child.pid)
+            started = tracer.tracees(self.child.pid)
             if started:
                 return started[0]
             time.sleep(0.01)
@@ -165,7 +165,7 @@ def drive(driver: str, target: str, part: str, preload: str = "",
     words = [str(python(driver)), str(WORKLOAD), target, part]
     env = environment()
     if trace is not None:
-        words = witness.command(words, trace, preload)
+        words = tracer.command(words, trace, preload)
     elif preload:
         env["LD_PRELOAD"] = preload
     done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=180, check=False)

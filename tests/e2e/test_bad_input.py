@@ -16,7 +16,7 @@ import xxhash
 
 import hosts
 import oplog_reader
-import witness
+import tracer
 
 OK, FAILED, USAGE, WARNINGS, NO_STORE, NO_TARGET, NO_SPACE = 0, 1, 2, 3, 10, 12, 13
 
@@ -85,7 +85,7 @@ def test_missing_segment(copy, chromashim):
     told = chromashim("log", copy)
     checked(told, OK, WARNINGS, NO_STORE)
     assert "pwrite" not in told.stdout
-    shutil.rmtree(copy / witness.STORE / "oplog")
+    shutil.rmtree(copy / tracer.STORE / "oplog")
     checked(chromashim("log", copy), OK, WARNINGS, NO_STORE)
     checked(chromashim("status", copy), OK, WARNINGS, NO_STORE)
 
@@ -209,6 +209,14 @@ def test_usage(recorded, chromashim):
     assert chromashim("--help").returncode == OK and chromashim("--version").returncode == OK
 
 
+def test_help_of_every_command(chromashim):
+    for name in re.findall(r"^  (\w+) ", chromashim("help").stdout, re.M):
+        told = chromashim(name, "-q", "--help")
+        assert told.returncode == OK and told.stdout == chromashim("help", name).stdout, name
+    told = chromashim("run", "--print-config", "echo", "--help")
+    assert told.returncode == OK and "CHROMASHIM_" in told.stdout
+
+
 def test_output_that_nobody_reads(recorded):
     """| head, and a full disk."""
     done = subprocess.run(f"'{hosts.COMMAND}' log '{recorded}' | head -n 1; echo ${{PIPESTATUS[0]}}",
@@ -232,23 +240,23 @@ def ran_unprotected(data: Path, done: subprocess.CompletedProcess) -> None:
 
 
 def test_store_is_a_file(data, shim):
-    (data / witness.STORE).write_text("in the way")
+    (data / tracer.STORE).write_text("in the way")
     ran_unprotected(data, write(data, shim))
-    assert (data / witness.STORE).read_text() == "in the way"
+    assert (data / tracer.STORE).read_text() == "in the way"
 
 
 def test_store_is_a_symbolic_link(data, tmp_path, shim):
     """It is not followed out of the directory."""
     (tmp_path / "elsewhere").mkdir()
-    (data / witness.STORE).symlink_to(tmp_path / "elsewhere")
+    (data / tracer.STORE).symlink_to(tmp_path / "elsewhere")
     ran_unprotected(data, write(data, shim))
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_log_directory_is_a_symbolic_link(data, tmp_path, shim):
     (tmp_path / "elsewhere").mkdir()
-    (data / witness.STORE).mkdir(mode=0o700)
-    (data / witness.STORE / "oplog").symlink_to(tmp_path / "elsewhere")
+    (data / tracer.STORE).mkdir(mode=0o700)
+    (data / tracer.STORE / "oplog").symlink_to(tmp_path / "elsewhere")
     ran_unprotected(data, write(data, shim))
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
@@ -260,7 +268,7 @@ def test_store_of_another_owner(data_in_memory, tmp_path, shim):
     shutil.copy(shim, library)
     data = data_in_memory / "chroma_data"
     data.mkdir()
-    (data / witness.STORE).mkdir(mode=0o700)
+    (data / tracer.STORE).mkdir(mode=0o700)
     for path in (data_in_memory, data):
         path.chmod(0o755)
     os.chown(data, 65534, 65534)
@@ -268,7 +276,7 @@ def test_store_of_another_owner(data_in_memory, tmp_path, shim):
 
 
 def test_store_removed_while_nothing_runs(copy, shim):
-    shutil.rmtree(copy / witness.STORE)
+    shutil.rmtree(copy / tracer.STORE)
     shutil.rmtree(copy / "segment")
     write(copy, shim)
     assert oplog_reader.segments(copy)

@@ -9,6 +9,7 @@ import pytest
 
 import elf
 import hosts
+import tracer
 import witness
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("strace")]
@@ -20,7 +21,7 @@ class Run:
     data: Path
     without: dict[str, Any]
     under: dict[str, Any]
-    strace: witness.Strace
+    strace: tracer.Strace
     log: witness.Log
 
 
@@ -29,7 +30,7 @@ def run(host: hosts.Host, work: Path, preload: str) -> Run:
     data = work / "data"
     without = hosts.live(host, work / "plain")
     under = hosts.live(host, data, preload, work / "strace")
-    strace = witness.Strace(witness.Root(data), str(hosts.ROOT))
+    strace = tracer.Strace(tracer.Root(data), str(hosts.ROOT))
     for part in ("life", "again"):
         strace.read(work / f"strace-{part}")
     # Making the directory itself comes before it is known to be one.
@@ -84,6 +85,6 @@ def test_one_entry_point_less_is_noticed(tmp_path, shim):
     blind = elf.without_symbol(shim, "unlink", tmp_path / "libblind.so")
     data = tmp_path / "data"
     hosts.drive(host.driver, str(data), "life", str(blind), tmp_path / "strace")
-    strace = witness.Strace(witness.Root(data), str(hosts.ROOT)).read(tmp_path / "strace")
+    strace = tracer.Strace(tracer.Root(data), str(hosts.ROOT)).read(tmp_path / "strace")
     found = witness.differences(strace.threads, witness.recorded(data).threads)
     assert any("not recorded: unlink" in line for line in found)

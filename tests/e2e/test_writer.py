@@ -16,6 +16,7 @@ from actor import Actor, Failed, Hangs
 
 BATCH = 60
 SECONDS = 6
+WRITER = 1  # OPLOG_HAS_WRITER
 HOLDER = re.compile(r"process (\d+) \((\S.*)\) is writing this directory since 20\d\d-")
 
 
@@ -327,6 +328,9 @@ if not child:
 result = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 """)
     assert status == 7 and holders(parent.errors()) == {parent.pid}
+    # What `status` calls the writer.
+    writers = {h["pid"] for h in oplog_reader.headers(data) if h["features"] & WRITER}
+    assert writers == {parent.pid} < {h["pid"] for h in oplog_reader.headers(data)}
     parent.do("db.execute('INSERT INTO t VALUES(2)')")
     # What was forked away must not keep the parent's lock after its end.
     parent.do("child = os.fork()\nif not child:\n    time.sleep(60)\n    os._exit(0)")
