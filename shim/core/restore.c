@@ -80,6 +80,11 @@ static int write_chunks(struct building *b, const struct manifest_file *f, int f
 	return r < 0 ? fail_file(b, r, f->path, "") : 0;
 }
 
+static int sync_directory(const struct building *b, int fd)
+{
+	return b->options->unsynced ? 0 : tree_sync(fd);
+}
+
 static int give_to_owner(const struct building *b, int fd)
 {
 	const struct stat *owner = b->options->owner;
@@ -93,7 +98,9 @@ static int finish_file(const struct building *b, const struct manifest_file *f, 
 				    {.tv_sec = f->mtime, .tv_nsec = f->mtime_ns}};
 	int r = give_to_owner(b, fd);
 
-	if (r == 0 && (fchmod(fd, f->mode) < 0 || futimens(fd, times) < 0 || fsync(fd) < 0))
+	if (r == 0 && (fchmod(fd, f->mode) < 0 || futimens(fd, times) < 0))
+		r = -errno;
+	if (r == 0 && !b->options->unsynced && fsync(fd) < 0)
 		r = -errno;
 	return r;
 }
@@ -139,7 +146,7 @@ static int build_path(struct building *b, const struct manifest_file *f)
 	if (r == 0)
 		r = give_to_owner(b, fd);
 	if (r == 0)
-		r = tree_sync(fd);
+		r = sync_directory(b, fd);
 	close(fd);
 	return r;
 }
@@ -160,7 +167,7 @@ static int build_all(struct building *b)
 		for (i = 0; i < m->file_count && r == 0; i++)
 			if (is_database(&m->files[i]) == last)
 				r = build_path(b, &m->files[i]);
-	return r == 0 ? tree_sync(b->dirfd) : r;
+	return r == 0 ? sync_directory(b, b->dirfd) : r;
 }
 
 static uint64_t size_on_disk(const struct manifest *m)

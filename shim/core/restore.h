@@ -21,11 +21,13 @@
 
 /*
  * All files of a snapshot into the directory dirfd, which has none of them, the database last; all
- * synced. -ENOENT, -ENODATA, -EBADMSG, -EPROTONOSUPPORT: of a chunk, *t says of which file; the
- * damaged chunk's name is in *bad_out (may be NULL). -ENOSPC without trying if room lacks.
+ * synced unless told not to. -ENOENT, -ENODATA, -EBADMSG, -EPROTONOSUPPORT: of a chunk, *t says of
+ * which file; the damaged chunk's name is in *bad_out (may be NULL). -ENOSPC without trying if room
+ * lacks.
  */
 struct restore_options {
 	const struct stat *owner; /* whose the files shall be, where root restores; may be NULL */
+	bool unsynced;		  /* for files that are only looked at, and then removed */
 	snapshot_progress_fn *progress;
 	void *context;
 };

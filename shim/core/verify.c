@@ -129,7 +129,8 @@ static int set_broken(struct manifest *m, const struct snapshot_trouble *t)
 int verify_snapshot(struct snapshot_store *s, struct manifest *m, snapshot_progress_fn *progress,
 		    void *context, struct snapshot_trouble *t)
 {
-	struct restore_options options = {.progress = progress, .context = context};
+	struct restore_options options = {
+	    .unsynced = true, .progress = progress, .context = context};
 	bool for_good = is_broken_for_good(m);
 	struct chunk_name bad;
 	struct timespec now;

@@ -147,7 +147,7 @@ def state(data: Path, everyone: list[Contender]) -> tuple[int, list[str]]:
     try:
         reader.chroma(data)
         return len(firsts) * BATCH, reader.ask(f"wrong(c, {firsts})", 60)
-    except Failed as e:
+    except (Failed, Hangs) as e:
         return len(firsts) * BATCH, [str(e)]
     finally:
         reader.clean_up()
