@@ -327,6 +327,20 @@ static bool check_migrations(struct diagnosis *d)
 	return true;
 }
 
+/* Numbers go on after the last record's. Both are the ends of indexes. */
+static void check_numbers(struct diagnosis *d)
+{
+	int64_t last = 0, last_used = 0;
+
+	if (database_number(d->db, "SELECT max(id) FROM embeddings", NULL, &last) < 0 ||
+	    database_number(d->db, "SELECT max(id) FROM embedding_metadata", NULL, &last_used) < 0)
+		return; /* other checks tell why */
+	if (last_used > last)
+		diagnose_report(d, DIAGNOSE_METADATA_BARE, database_place,
+				"the last record has number %lld, metadata goes up to %lld",
+				(long long)last, (long long)last_used);
+}
+
 bool diagnose_tables(struct diagnosis *d)
 {
 	int64_t records = 0;
@@ -334,6 +348,7 @@ bool diagnose_tables(struct diagnosis *d)
 	if (!check_migrations(d))
 		return false;
 	check_tables(d);
+	check_numbers(d);
 	if (d->options->backend)
 		check_backend(d);
 	database_number(d->db,

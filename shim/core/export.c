@@ -25,16 +25,23 @@
 static int find_vector(struct exporter *x, struct export_vectors *v, sqlite3_stmt *row, int newer,
 		       int at, struct export_record *out)
 {
+	int r = -ENODATA;
+
 	if (sqlite3_column_type(row, newer) != SQLITE_NULL) {
 		int64_t sequence = sqlite3_column_int64(row, newer);
 
 		return sequence ? export_vector_of_queue(v, sequence, &out->vector, &out->dimension)
 				: -ENODATA;
 	}
-	if (sqlite3_column_type(row, at) == SQLITE_NULL)
-		return -ENODATA;
-	return export_vector_of_index(v, x, (uint64_t)sqlite3_column_int64(row, at), &out->vector,
-				      &out->dimension);
+	if (sqlite3_column_type(row, at) != SQLITE_NULL)
+		r = export_vector_of_index(v, x, (uint64_t)sqlite3_column_int64(row, at),
+					   &out->vector, &out->dimension);
+	if (r < 0) {
+		r = export_vector_of_applied(v, x, out->id, out->id_size, &out->vector,
+					     &out->dimension);
+		out->from_applied = r == 0;
+	}
+	return r;
 }
 
 static int give(struct exporter *x, struct export_record *record, struct export_values *values)

@@ -44,6 +44,7 @@ struct export_record {
 	size_t id_size;
 	const float *vector; /* NULL: lost, or not asked for */
 	uint64_t dimension;
+	bool from_applied; /* the index has lost it; a row that was applied is still in the queue */
 	const struct export_value *document, *uri; /* strings, or NULL */
 	const struct export_value *values;	   /* document and uri are not among them */
 	size_t value_count;

@@ -61,9 +61,10 @@ struct export_vectors {
 	bool has_index, has_length;
 	bool labels_lost; /* which ids the index had is not known, or not of all */
 	bool lengths_lost;
+	uint64_t mark; /* rows of the queue up to here are in the index, or were */
 	float *buf;
 	size_t room; /* floats */
-	sqlite3_stmt *from_queue;
+	sqlite3_stmt *from_queue, *applied;
 };
 
 /*
@@ -79,6 +80,10 @@ int export_vector_of_index(struct export_vectors *v, struct exporter *x, uint64_
 			   const float **out, uint64_t *dimension_out);
 int export_vector_of_queue(struct export_vectors *v, int64_t row, const float **out,
 			   uint64_t *dimension_out);
+
+/* What the queue still has of a record whose vector the index has lost; *out is lent. -ENODATA. */
+int export_vector_of_applied(struct export_vectors *v, struct exporter *x, const char *id,
+			     size_t size, const float **out, uint64_t *dimension_out);
 
 /* ---- export_values.c ---- */
 

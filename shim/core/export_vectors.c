@@ -160,10 +160,10 @@ static void bind_sequence_blob(sqlite3_stmt *s, int at, uint64_t sequence)
 static int was_ignored(struct export_vectors *v, struct exporter *x, sqlite3_stmt *row)
 {
 	static const char sql[] =
-	    "SELECT e.seq_id, e.created_at < q.created_at OR EXISTS (SELECT 1 FROM embeddings l "
-	    "WHERE l.segment_id = ?1 AND l.id > e.id AND l.seq_id < CASE typeof(l.seq_id) WHEN "
-	    "'blob' THEN ?4 ELSE ?3 END) FROM embeddings e JOIN embeddings_queue q ON q.seq_id = "
-	    "?3 "
+	    "SELECT e.seq_id, e.seq_id <> CASE typeof(e.seq_id) WHEN 'blob' THEN ?4 ELSE ?3 END "
+	    "AND (e.created_at < q.created_at OR EXISTS (SELECT 1 FROM embeddings l WHERE "
+	    "l.segment_id = ?1 AND l.id > e.id AND l.seq_id < CASE typeof(l.seq_id) WHEN 'blob' "
+	    "THEN ?4 ELSE ?3 END)) FROM embeddings e JOIN embeddings_queue q ON q.seq_id = ?3 "
 	    "WHERE e.segment_id = ?1 AND e.embedding_id = ?2";
 	uint64_t mine = (uint64_t)sqlite3_column_int64(row, 0), sequence = 0;
 	sqlite3_stmt *s = NULL;
@@ -237,6 +237,57 @@ static int load_newer(struct export_vectors *v, struct exporter *x, uint64_t mar
 	return r;
 }
 
+/* Rows up to the mark: which has the newest vector of an id that was not deleted after it. */
+static int load_applied(struct export_vectors *v, struct exporter *x)
+{
+	sqlite3_stmt *rows = NULL, *put = NULL;
+	int r = database_prepare(x->db, &rows,
+				 "SELECT seq_id, operation, id FROM embeddings_queue WHERE topic = "
+				 "? AND seq_id <= ? AND (vector IS NOT NULL OR operation = 3) "
+				 "ORDER BY seq_id");
+
+	if (r == 0)
+		r = database_prepare(x->db, &put,
+				     "INSERT OR REPLACE INTO temp.applied VALUES (?, ?)");
+	if (r == 0) {
+		sqlite3_bind_text(rows, 1, v->collection->topic, -1, SQLITE_STATIC);
+		sqlite3_bind_int64(rows, 2, (sqlite3_int64)v->mark);
+	}
+	while (r == 0 && (r = database_step(rows)) == 1) {
+		int operation = sqlite3_column_int(rows, 1);
+
+		r = operation == CHROMA_ADD ? was_ignored(v, x, rows) : 0;
+		if (r == 0) {
+			sqlite3_bind_value(put, 1, sqlite3_column_value(rows, 2));
+			sqlite3_bind_int64(
+			    put, 2, operation == CHROMA_DELETE ? 0 : sqlite3_column_int64(rows, 0));
+			r = database_step(put);
+			sqlite3_reset(put);
+		}
+		r = r > 0 ? 0 : r;
+	}
+	sqlite3_finalize(rows);
+	sqlite3_finalize(put);
+	return r;
+}
+
+/* Only when a record lacks its vector, which is rare. */
+static int open_applied(struct export_vectors *v, struct exporter *x)
+{
+	int r = run(x, "SAVEPOINT applied; CREATE TEMP TABLE IF NOT EXISTS applied(id TEXT PRIMARY "
+		       "KEY, seq INTEGER) WITHOUT ROWID; DELETE FROM temp.applied");
+
+	if (r < 0)
+		return r;
+	r = load_applied(v, x);
+	if (r < 0)
+		export_trouble(x, v->collection, "the queue", r);
+	r = run(x, "RELEASE applied");
+	return r < 0 ? r
+		     : database_prepare(x->db, &v->applied,
+					"SELECT seq FROM temp.applied WHERE id = ? AND seq > 0");
+}
+
 /* ---- all of it ---- */
 
 static void load_segment(struct export_vectors *v, struct exporter *x, uint64_t *mark)
@@ -289,6 +340,7 @@ int export_vectors_open(struct export_vectors *v, struct exporter *x,
 	if (r < 0)
 		return r;
 	load_segment(v, x, &mark);
+	v->mark = mark < INT64_MAX ? mark : INT64_MAX;
 	if (has_queue) {
 		r = load_newer(v, x, mark);
 		if (r == 0)
@@ -310,6 +362,7 @@ void export_vectors_close(struct export_vectors *v)
 	export_file_close(&v->level0_file);
 	export_file_close(&v->length_file);
 	sqlite3_finalize(v->from_queue);
+	sqlite3_finalize(v->applied);
 	free(v->buf);
 }
 
@@ -384,4 +437,19 @@ int export_vector_of_queue(struct export_vectors *v, int64_t row, const float **
 	}
 	sqlite3_reset(v->from_queue);
 	return r;
+}
+
+int export_vector_of_applied(struct export_vectors *v, struct exporter *x, const char *id,
+			     size_t size, const float **out, uint64_t *dimension_out)
+{
+	int64_t row = 0;
+	int r = !v->from_queue ? -ENODATA : v->applied ? 0 : open_applied(v, x);
+
+	if (r < 0)
+		return r;
+	sqlite3_bind_text(v->applied, 1, id, (int)size, SQLITE_STATIC);
+	if (database_step(v->applied) == 1)
+		row = sqlite3_column_int64(v->applied, 0);
+	sqlite3_reset(v->applied);
+	return row ? export_vector_of_queue(v, row, out, dimension_out) : -ENODATA;
 }

@@ -23,7 +23,8 @@
 enum recover_step {
 	RECOVER_JOURNAL, /* a transaction that was cut off: SQLite rolls it back */
 	RECOVER_PAGES,	 /* a malformed database: what can be read of it is copied into a new one */
-	RECOVER_INDEXES, /* SQLite's indexes and the full-text index, built again */
+	RECOVER_INDEXES, /* SQLite's and the full-text index, built again; stray metadata taken out
+			  */
 	RECOVER_MIGRATION, /* half a migration of Chroma < 1.0: taken back, to be done again */
 	RECOVER_MARKS,	   /* max_seq_id: poisoned, beyond the queue, of an older Chroma's type */
 	RECOVER_HNSW,	   /* a vector index: its vectors go back to Chroma's queue */
@@ -47,7 +48,8 @@ bool recover_has_rows(int fd);
  */
 int recover_read_pages(int dirfd, sqlite3 **out);
 
-/* Records that were set aside: SQLite, table lost(collection, id, document, metadata). */
+/* Records that were set aside: SQLite, table lost(collection, id, document, metadata); the first
+ * two are NULL if they are lost. */
 #define RECOVER_LOST_FILE "lost.sqlite3"
 
 /* Which deleted collections come back. */

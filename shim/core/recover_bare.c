@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * Records that have no vector any more, neither in the index nor in the queue. Snapshots of the
- * store are asked for the vectors of just those records, the newest first; one is believed if the
- * record has the same document there. What is left can be set aside: Chroma's get() with vectors
- * fails for a whole collection ("Error finding id") while there is such a record in it.
+ * Records that the index has no vector of any more. What was applied may still be in the queue.
+ * Then snapshots of the store are asked for the vectors of just those records, the newest first;
+ * one is believed if the record has the same document there. What is left can be set aside:
+ * Chroma's get() with vectors fails for a whole collection ("Error finding id") while there is such
+ * a record in it.
  *
  * Both go by rows of Chroma's queue behind everything there is: an UPSERT without metadata, which
  * leaves the metadata as it is, and a DELETE.
@@ -21,7 +22,7 @@ struct bare {
 	struct recovery *r;
 	const struct chroma_collection *c;
 	sqlite3_stmt *put;
-	uint64_t found, given;
+	uint64_t found, queued, given; /* given: by snapshots */
 };
 
 static void ignore_trouble(void *context, const char *collection, const char *what, int error)
@@ -38,6 +39,7 @@ static void bind_record(struct bare *b, const struct export_record *record)
 {
 	const struct export_value *document = record->document;
 
+	sqlite3_clear_bindings(b->put);
 	sqlite3_bind_text(b->put, 1, record->id, (int)record->id_size, SQLITE_STATIC);
 	if (document)
 		sqlite3_bind_text(b->put, 2, document->text, (int)document->size, SQLITE_STATIC);
@@ -50,9 +52,13 @@ static int note_record(void *context, const struct export_record *record)
 	struct bare *b = context;
 	int error;
 
-	if (record->vector)
+	if (record->vector && !record->from_applied)
 		return 0;
 	bind_record(b, record);
+	if (record->vector)
+		sqlite3_bind_blob64(b->put, 3, record->vector, record->dimension * sizeof(float),
+				    SQLITE_STATIC);
+	b->queued += record->vector != NULL;
 	error = database_step(b->put);
 	sqlite3_reset(b->put);
 	b->found++;
@@ -71,11 +77,10 @@ static int find_records(struct bare *b)
 	int error = recover_sql(b->r, "DROP TABLE IF EXISTS temp.bare; CREATE TEMP TABLE "
 				      "bare(id TEXT PRIMARY KEY, document TEXT, vector BLOB)");
 
-	b->found = b->given = 0;
+	b->found = b->queued = b->given = 0;
 	if (error == 0)
 		error = database_prepare(b->r->db, &b->put,
-					 "INSERT OR REPLACE INTO temp.bare(id, document) "
-					 "VALUES (?, ?)");
+					 "INSERT OR REPLACE INTO temp.bare VALUES (?, ?, ?)");
 	if (error == 0)
 		error = export_directory(b->r->path, b->r->dirfd, &options, &summary);
 	sqlite3_finalize(b->put);
@@ -120,7 +125,7 @@ static int ask_snapshots(struct bare *b)
 		error = database_prepare(b->r->db, &b->put,
 					 "UPDATE temp.bare SET vector = ?3 WHERE id = ?1 AND "
 					 "vector IS NULL AND document IS ?2");
-	for (i = count; i > 0 && error == 0 && b->given < b->found; i--) {
+	for (i = count; i > 0 && error == 0 && b->queued + b->given < b->found; i--) {
 		uint32_t state = list[i - 1].header.state;
 
 		if (state != SNAPSHOT_COMPLETE && state != SNAPSHOT_VERIFIED)
@@ -167,36 +172,25 @@ static int find_end(struct bare *b, int64_t *out)
 	return error;
 }
 
-/* Numbers with all their digits, which json_group_object() of older SQLites cuts. */
 static int keep_rows(struct bare *b)
 {
-	char sql[1024];
-	int has_bool = database_has_column(b->r->db, "embedding_metadata", "bool_value");
+	char *metadata = recover_lost_metadata(b->r->db, "(SELECT e.id FROM embeddings e WHERE "
+							 "e.segment_id = ?3 AND e.embedding_id = "
+							 "b.id)");
+	char *sql = sqlite3_mprintf("INSERT INTO lost.lost SELECT ?2, b.id, b.document, %s FROM "
+				    "temp.bare b WHERE b.vector IS NULL AND ?1 IS NOT NULL",
+				    metadata);
+	int error = metadata && sql ? run_for(b, sql, 0) : -ENOMEM;
 
-	if (has_bool < 0)
-		return has_bool;
-	snprintf(sql, sizeof(sql),
-		 "INSERT INTO lost.lost SELECT ?2, b.id, b.document, (SELECT '{' || group_concat("
-		 "json_quote(m.key) || ':' || CASE WHEN m.string_value IS NOT NULL THEN "
-		 "json_quote(m.string_value) WHEN m.int_value IS NOT NULL THEN m.int_value "
-		 "WHEN m.float_value IS NOT NULL THEN printf('%%!.17g', m.float_value) %s "
-		 "ELSE 'null' END) || '}' FROM embeddings e JOIN embedding_metadata m ON m.id = "
-		 "e.id WHERE e.segment_id = ?3 AND e.embedding_id = b.id AND m.key <> "
-		 "'chroma:document') FROM temp.bare b WHERE b.vector IS NULL AND ?1 IS NOT NULL",
-		 has_bool ? "WHEN m.bool_value = 1 THEN 'true' WHEN m.bool_value = 0 THEN 'false'"
-			  : "");
-	return run_for(b, sql, 0);
+	sqlite3_free(sql);
+	sqlite3_free(metadata);
+	return error;
 }
 
 static int set_aside(struct bare *b, int64_t end)
 {
-	char sql[128];
-	int error;
+	int error = recover_lost_open(b->r->db, b->r->path);
 
-	snprintf(sql, sizeof(sql), "ATTACH '%s/" RECOVER_LOST_FILE "' AS lost", b->r->path);
-	sqlite3_exec(b->r->db, sql, NULL, NULL, NULL); /* attached already: good */
-	error = recover_sql(b->r, "CREATE TABLE IF NOT EXISTS lost.lost(collection TEXT, id TEXT, "
-				  "document TEXT, metadata TEXT)");
 	if (error == 0)
 		error = keep_rows(b);
 	if (error == 0)
@@ -222,7 +216,7 @@ static int write_rows(struct bare *b, bool aside)
 			    "AND ?2 IS NOT NULL AND ?3 IS NOT NULL",
 			    end);
 	if (error == 0 && aside)
-		error = set_aside(b, end + (int64_t)b->given);
+		error = set_aside(b, end + (int64_t)(b->queued + b->given));
 	return error;
 }
 
@@ -240,14 +234,17 @@ static int heal_collection(void *context, const struct chroma_collection *c)
 	error = find_records(b);
 	if (error == 0)
 		error = ask_snapshots(b);
-	left = b->found - b->given;
+	left = b->found - b->queued - b->given;
 	aside = left && r->options->set_aside;
-	if (error < 0 || (!b->given && !aside))
+	if (error < 0 || (!b->queued && !b->given && !aside))
 		return error;
 	error = write_rows(b, aside);
 	if (error < 0)
 		return error;
 	r->healed++;
+	if (b->queued)
+		recover_say(r, RECOVER_BARE, c->name,
+			    "%" PRIu64 " records got their vector back from the queue", b->queued);
 	if (b->given)
 		recover_say(r, RECOVER_BARE, c->name,
 			    "%" PRIu64 " records got their vector back from snapshots", b->given);

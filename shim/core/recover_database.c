@@ -131,10 +131,39 @@ static int rebuild_fts(struct recovery *r)
 	return 0;
 }
 
+static bool was_found(const struct recover_judgement *j, enum diagnose_code code)
+{
+	size_t i;
+
+	for (i = 0; i < j->count; i++)
+		if (j->list[i].code == code)
+			return true;
+	return false;
+}
+
+static int take_out_nameless(struct recovery *r)
+{
+	uint64_t count = 0;
+	int error = 0;
+
+	if (was_found(r->judgement, DIAGNOSE_METADATA_BARE))
+		error = recover_nameless(r->db, r->path, &count);
+	if (error < 0 || !count)
+		return error;
+	r->healed++;
+	recover_say(r, RECOVER_INDEXES, NULL,
+		    "%" PRIu64 " records have lost their ids; their documents and metadata were "
+		    "set aside in " RECOVER_LOST_FILE,
+		    count);
+	return 0;
+}
+
 int recover_indexes(struct recovery *r)
 {
 	int error = rebuild_indexes(r);
 
+	if (error == 0)
+		error = take_out_nameless(r);
 	return error < 0 ? error : rebuild_fts(r);
 }
 

@@ -90,4 +90,18 @@ int recover_replay(struct recovery *r, bool only_half, int64_t *again_out);
 int recover_drop_contradictions(struct recovery *r, const struct chroma_collection *c,
 				uint64_t *dropped_out);
 
+/* ---- recover_lost.c ---- */
+
+/* RECOVER_LOST_FILE beside the database as schema `lost`, once for a connection. */
+int recover_lost_open(sqlite3 *db, const char *path);
+/* An expression: the metadata of the record with the number `row`, as a JSON object without the
+ * document. For sqlite3_free(); NULL: no memory. */
+char *recover_lost_metadata(sqlite3 *db, const char *row);
+/*
+ * Documents and metadata of records whose own row, and with it their id, is lost. Chroma gives its
+ * number to a new record, which they are then in the way of: they are set aside. *count_out:
+ * records.
+ */
+int recover_nameless(sqlite3 *db, const char *path, uint64_t *count_out);
+
 #endif

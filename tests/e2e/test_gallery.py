@@ -37,8 +37,8 @@ import gallery_act
 import hosts
 import persist_load
 import power
-from gallery import Fault, check
-from test_recover_gallery import lines, same_vector  # noqa: F401
+from gallery import Fault, check, same_vector
+from test_recover_gallery import lines  # noqa: F401
 
 PICKLE = "index_metadata.pickle"
 # Row g: its newer vector was thrown away, and the index has an older one. Nothing tells.

@@ -3,7 +3,6 @@
 Chroma then opens the directory and has exactly what the account says."""
 
 import json
-import math
 import os
 import shutil
 import sqlite3
@@ -14,7 +13,7 @@ import pytest
 
 import gallery
 import hosts
-from gallery import check, cut, sql
+from gallery import check, cut, same_vector, sql
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +36,6 @@ def recover(chromashim, data: Path, *options: str, status: int = 0) -> dict[str,
     done = chromashim("recover", "-y", "--json", *options, data)
     assert done.returncode == status, done.stdout + done.stderr
     return json.loads(done.stdout)
-
-
-def same_vector(name: str, mine: list[float], theirs: list[float]) -> bool:
-    """Bit by bit, but where Chroma normalises what it is given, and stretches it again."""
-    if name in ("space-cosine", "queue-only"):
-        return all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(mine, theirs))
-    return mine == theirs
 
 
 def compare(line: gallery.Line, account: dict[str, Any], data: Path) -> None:

@@ -189,6 +189,40 @@ def test_newest_vectors_lost(made, copy, chromashim):
     assert "id-1" in harmed(account)["big"]
 
 
+ADD = """
+import sys, chromadb
+from chromadb.config import Settings
+big = chromadb.PersistentClient(sys.argv[1], settings=Settings(anonymized_telemetry=False)) \
+    .get_collection("big", embedding_function=None)
+ids = [f"new-{n}" for n in range(300)]
+big.add(ids=ids, embeddings=[[0.5] * int(sys.argv[2])] * 300, documents=["new"] * 300)
+assert len(big.get(ids=ids)["ids"]) == 300
+"""
+
+
+def test_ids_lost(made, copy, chromashim):
+    """Documents whose record's row is lost, and its entry in the index: Chroma would give the number
+    to a new record, and fail."""
+    host, _, whole = made
+    for page in pages_of(copy, "embeddings")[:3] + pages_of(copy, "sqlite_autoindex_embeddings_1"):
+        write((page - 1) * PAGE, bytes(PAGE))(copy)
+    account = recover(chromashim, copy, "--set-aside")
+    whole_but(chromashim, copy, whole, account)
+    assert "lost their ids" in json.dumps(account["steps"])
+    [aside] = (copy / ".chromashim" / "quarantine").glob("*/lost.sqlite3")
+    db = sqlite3.connect(aside)
+    rows = db.execute("SELECT document, metadata FROM lost WHERE id IS NULL").fetchall()
+    db.close()
+    known = {r["document"]: r["metadata"] for records in whole.values() for r in records.values()}
+    assert rows and all(d in known for d, _ in rows if d is not None)
+    assert "metadata-without-record" not in codes(check(chromashim, copy))
+    subprocess.run([str(hosts.python(host.driver)), "-c", ADD, str(copy),
+                    str(len(whole["big"]["id-1"]["embedding"]))], check=True,
+                   env=hosts.environment(), timeout=120)
+    real_chroma_has(host, copy, {**whole, "big": {**whole["big"], **{
+        f"new-{n}": {"document": "new", "metadata": None} for n in range(300)}}}, account)
+
+
 def migrations(data: Path) -> set[tuple[Any, ...]]:
     db = sqlite3.connect(data / "chroma.sqlite3")
     rows = set(db.execute("SELECT dir, version, filename, sql, hash FROM migrations"))
