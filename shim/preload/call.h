@@ -35,6 +35,8 @@ static inline int64_t position_of(int fd)
 	return at < 0 ? -1 : at;
 }
 
+/* data.c: write() to a protected file, by its slot, whose position is known to be `at`. */
+ssize_t write_at_position(int fd, union slot s, const void *buf, size_t n, int64_t at);
 /* open.c: a place that is ours, opened and known from now on. */
 int open_place(const struct place *place, void *caller, enum oplog_op op, int dirfd,
 	       const char *path, int flags, mode_t mode);

@@ -56,6 +56,21 @@ static int cookie_close(void *cookie)
 	return do_close(fd);
 }
 
+static FILE *stream_of_cookie(int fd, const char *mode, void *cookie,
+			      cookie_io_functions_t functions)
+{
+	FILE *stream;
+
+	if (!real.fopencookie)
+		real_bind();
+	stream = real.fopencookie(cookie, mode, functions);
+	if (stream) {
+		stream->_fileno = fd;
+		atomic_store(&stream_of[fd], stream);
+	}
+	return stream;
+}
+
 static FILE *stream_on(int fd, const char *mode)
 {
 	static const cookie_io_functions_t functions = {cookie_read, cookie_write, cookie_seek,
@@ -64,18 +79,132 @@ static FILE *stream_on(int fd, const char *mode)
 
 	if ((unsigned)fd >= SLOTS)
 		return NULL;
-	if (!real.fopencookie)
-		real_bind();
-	stream = real.fopencookie((void *)((intptr_t)fd + 1), mode, functions);
-	if (stream) {
-		stream->_fileno = fd;
-		atomic_store(&stream_of[fd], stream);
-		if (mode[0] == 'a' && !strchr(mode, '+'))
-			sys_lseek(fd, 0,
-				  SEEK_END); /* ftell() tells, as on a stream of libc's own */
-	}
+	stream = stream_of_cookie(fd, mode, (void *)((intptr_t)fd + 1), functions);
+	if (stream && mode[0] == 'a' && !strchr(mode, '+'))
+		sys_lseek(fd, 0, SEEK_END); /* ftell() tells, as on a stream of libc's own */
 	return stream;
 }
+
+/* ---- streams that are written at random ---- */
+
+/*
+ * hnswlib seeks to every element that it writes again, and asks for the position. With a buffer
+ * libc reads the block before it each time; it does not buffer here. And the position is known from
+ * the last seek: POSIX (2.5.1) has a program that uses the descriptor otherwise seek before it goes
+ * on with the stream.
+ */
+#define RANDOMS 64
+
+static struct random {
+	_Atomic bool used;
+	int fd;
+	union slot slot;
+	int64_t at; /* -1: not known */
+} randoms[RANDOMS];
+
+static void *cookie_of(const struct random *r)
+{
+	return (void *)((intptr_t)r->fd + 1);
+}
+
+static int64_t known_position(const struct random *r)
+{
+	return slot_of(r->fd).all == r->slot.all ? r->at : -1;
+}
+
+/* The descriptor is another's now. */
+static void random_forget(int fd)
+{
+	int i;
+
+	for (i = 0; i < RANDOMS; i++)
+		if (atomic_load(&randoms[i].used) && randoms[i].fd == fd)
+			randoms[i].at = -1;
+}
+
+static ssize_t random_read(void *cookie, char *buf, size_t n)
+{
+	struct random *r = cookie;
+
+	r->at = -1;
+	return cookie_read(cookie_of(r), buf, n);
+}
+
+static ssize_t random_write(void *cookie, const char *buf, size_t n)
+{
+	struct random *r = cookie;
+	int64_t at = known_position(r);
+	uint8_t before = record_flags;
+	ssize_t ret;
+
+	r->at = -1;
+	if (at < 0)
+		return cookie_write(cookie_of(r), buf, n);
+	record_flags = (uint8_t)(before | OPLOG_F_STDIO);
+	ret = write_at_position(r->fd, r->slot, buf, n, at);
+	record_flags = before;
+	if (ret < 0)
+		return 0;
+	r->at = at + ret;
+	return ret;
+}
+
+static int random_seek(void *cookie, off64_t *offset, int whence)
+{
+	struct random *r = cookie;
+	int ret;
+
+	if (whence == SEEK_CUR && *offset == 0 && known_position(r) >= 0) {
+		*offset = r->at;
+		return 0;
+	}
+	ret = cookie_seek(cookie_of(r), offset, whence);
+	r->at = ret == 0 ? *offset : -1;
+	return ret;
+}
+
+static int random_close(void *cookie)
+{
+	struct random *r = cookie;
+	void *plain = cookie_of(r);
+
+	atomic_store(&r->used, false);
+	return cookie_close(plain);
+}
+
+static bool is_written_at_random(union slot s, int flags)
+{
+	return (s.role == ROLE_LEVEL0 || s.role == ROLE_LENGTH) && (flags & O_ACCMODE) == O_RDWR &&
+	       !(flags & (O_TRUNC | O_APPEND));
+}
+
+/* NULL: none is free, or no memory. */
+static FILE *random_stream_on(int fd, const char *mode)
+{
+	static const cookie_io_functions_t functions = {random_read, random_write, random_seek,
+							random_close};
+	FILE *stream;
+	int i;
+
+	for (i = 0; i < RANDOMS; i++) {
+		struct random *r = &randoms[i];
+
+		if (atomic_exchange(&r->used, true))
+			continue;
+		r->fd = fd;
+		r->slot = slot_of(fd);
+		r->at = -1;
+		stream = stream_of_cookie(fd, mode, r, functions);
+		if (stream)
+			setvbuf(stream, NULL, _IONBF, 0);
+		else
+			atomic_store(&r->used, false);
+		return stream;
+	}
+	return NULL;
+}
+
+/* ---- opening ---- */
 
 /* As libc reads a mode string. -1: not one, or one (wide characters) that only libc can do. */
 static int open_flags(const char *mode)
@@ -120,7 +249,9 @@ FILE *do_fopen(void *caller, const char *path, const char *mode)
 	record_flags &= (uint8_t)~OPLOG_F_STDIO;
 	if (fd < 0)
 		return NULL;
-	stream = stream_on(fd, mode);
+	stream = is_written_at_random(slot_of(fd), flags) ? random_stream_on(fd, mode) : NULL;
+	if (!stream)
+		stream = stream_on(fd, mode);
 	if (!stream)
 		do_close(fd);
 	return stream;
@@ -204,6 +335,7 @@ static FILE *reopen_ours(void *caller, const char *path, int flags, FILE *stream
 		fclose(stream);
 		return NULL;
 	}
+	random_forget(fd);
 	if (!path && (flags & O_APPEND))
 		do_fcntl(fd, F_SETFL, (unsigned long)(real.fcntl(fd, F_GETFL, 0) | O_APPEND));
 	stream->_flags &= ~(NO_READS | NO_WRITES | APPENDING | PUTTING);

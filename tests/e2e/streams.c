@@ -44,6 +44,11 @@ static long sum(const char *bytes, size_t n)
 	return total;
 }
 
+/* hnswlib's own are written in another way. */
+#define SEGMENT "01234567-89ab-4cde-8f01-23456789abcd"
+static const char *const names[] = {"file", "other", SEGMENT "/data_level0.bin",
+				    SEGMENT "/length.bin"};
+
 static const char *const modes[] = {"r",   "r+", "w",  "w+",  "a",  "a+", "rb",
 				    "rb+", "we", "wx", "w+x", "ab", "r+b"};
 
@@ -75,8 +80,6 @@ static FILE *reopen(FILE *stream, const char *path)
 	return stream;
 }
 
-static int appends; /* then libc itself is not sure of its position, until it has sought */
-
 /* C wants a seek between reading and writing. */
 static void turn(FILE *stream, int now)
 {
@@ -95,7 +98,7 @@ static void step(FILE *stream)
 	char *line;
 
 	errno = 0;
-	switch (below(18)) {
+	switch (below(19)) {
 	case 0:
 	case 1:
 		turn(stream, WRITES);
@@ -159,6 +162,14 @@ static void step(FILE *stream)
 		fflush(stream);
 		tell("fstat", fstat(fileno(stream), &st) ? -1 : (long)st.st_size);
 		break;
+	case 18: /* the descriptor is used in between, as POSIX has it */
+		fflush(stream);
+		lseek(fileno(stream), below(20000), SEEK_SET);
+		if (below(2))
+			tell("write", write(fileno(stream), block, 10));
+		tell("fseek", fseek(stream, below(20000), SEEK_SET));
+		last = 0;
+		break;
 	}
 	printf("  at %ld eof=%d error=%d\n", appends ? -1 : ftell(stream), !!feof(stream),
 	       !!ferror(stream));
@@ -176,10 +187,13 @@ int main(int argc, char **argv)
 		errx(2, "usage: streams DIR SEED ROUNDS");
 	state = strtoull(argv[2], NULL, 0);
 	rounds = (unsigned)atoi(argv[3]);
+	snprintf(path, sizeof path, "%s/" SEGMENT, argv[1]);
+	mkdir(path, 0755);
 	for (size_t i = 0; i < sizeof block; i++)
 		block[i] = i % 61 == 60 ? '\n' : (char)('A' + i % 26);
 	for (unsigned i = 0; i < rounds; i++) {
-		snprintf(path, sizeof path, "%s/file-%u", argv[1], below(3));
+		snprintf(path, sizeof path, "%s/%s", argv[1],
+			 names[below(sizeof names / sizeof *names)]);
 		stream = reopen(stream, path);
 		last = 0;
 		if (!stream)
