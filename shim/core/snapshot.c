@@ -20,6 +20,7 @@
 #include "core/snapshot_internal.h"
 #include "core/sqlite_journal.h"
 #include "core/sqlite_page.h"
+#include "core/sqlite_wal.h"
 #include "core/tree.h"
 
 #define JOURNAL_FILE DATABASE_FILE "-journal"
@@ -195,6 +196,58 @@ static int stage_beside(struct taking *k, const char *name)
 	return r < 0 ? taking_fail(k, r, name, "") : 0;
 }
 
+static void note_moment(struct taking *k)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	k->out->header.time = (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
+	oplog_boot_id(k->out->header.boot_id);
+}
+
+/*
+ * A reader of a log keeps no writer out: what is committed from this moment on is left out. One
+ * that had nothing to read there does not even keep it from starting anew, which its header tells.
+ */
+static int copy_log(struct taking *k, int fd)
+{
+	unsigned char before[SQLITE_WAL_HEADER_SIZE] = {0}, after[SQLITE_WAL_HEADER_SIZE] = {0};
+	struct stat st;
+	int to, r;
+
+	file_read_at(fd, before, sizeof(before), 0);
+	note_moment(k);
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (st.st_size == 0)
+		return 0;
+	r = tree_copy_file(fd, k->stagefd, WAL_FILE);
+	if (r < 0)
+		return r;
+	to = openat(k->stagefd, WAL_FILE, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	if (to < 0)
+		return -errno;
+	file_read_at(to, after, sizeof(after), 0);
+	if (memcmp(before, after, sizeof(before)) != 0)
+		r = -EAGAIN;
+	else if (ftruncate(to, st.st_size) < 0)
+		r = -errno;
+	close(to);
+	return r;
+}
+
+static int stage_log(struct taking *k)
+{
+	int fd = file_open_at(k->options->dirfd, WAL_FILE), r;
+
+	if (fd == -ENOENT)
+		return 0;
+	r = fd < 0 ? fd : copy_log(k, fd);
+	if (fd >= 0)
+		close(fd);
+	return r < 0 && r != -EAGAIN ? taking_fail(k, r, WAL_FILE, "") : r;
+}
+
 static int stage_database(struct taking *k, const struct hold *h)
 {
 	int r = tree_remove(k->stagefd, JOURNAL_FILE);
@@ -207,18 +260,11 @@ static int stage_database(struct taking *k, const struct hold *h)
 		return taking_fail(k, r, DATABASE_FILE, "");
 	if (h->rolled_back || h->raw)
 		r = stage_beside(k, JOURNAL_FILE);
-	if (r == 0 && (h->wal || h->raw))
+	if (r == 0 && h->raw)
 		r = stage_beside(k, WAL_FILE);
+	else if (r == 0 && h->wal)
+		r = stage_log(k);
 	return r;
-}
-
-static void note_moment(struct taking *k)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_REALTIME, &t);
-	k->out->header.time = (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
-	oplog_boot_id(k->out->header.boot_id);
 }
 
 static int copy_under_lock(struct taking *k, struct hold *h)

@@ -439,6 +439,10 @@ import sqlite3, sys, time
 db = sqlite3.connect(sys.argv[1] + "/chroma.sqlite3", isolation_level=None)
 assert db.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
 db.execute("CREATE TABLE counted(n INTEGER PRIMARY KEY, filler BLOB)")
+db.execute("CREATE TABLE ballast(filler BLOB)")
+for _ in range(int(sys.argv[2])):
+    db.execute("INSERT INTO ballast VALUES(randomblob(1000000))")
+db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 n = 0
 while True:
     db.execute("BEGIN IMMEDIATE")
@@ -453,14 +457,21 @@ while True:
 """
 
 
-def test_wal_mode(tmp_path, data, shim, chromashim):
-    """The log belongs to what is pinned, whatever a checkpoint does to it afterwards."""
+@pytest.mark.parametrize("how", ["pinned", "copied"])
+def test_wal_mode(how, tmp_path, data, shim, chromashim):
+    """The log belongs to what is pinned, whatever a checkpoint does to it afterwards; and to what is
+    copied beside a writer without the library, which no reader holds up, up to that moment."""
     make_directory(data)
     out = tmp_path / "counted"
+    preload, megabytes = ({"LD_PRELOAD": shim}, 0) if how == "pinned" else ({}, 40)
     with open(out, "wb") as file:
-        child = subprocess.Popen([str(hosts.python("venv")), "-c", COUNT_IN_WAL, str(data)],
-                                 env=hosts.environment({"LD_PRELOAD": shim}), stdout=file)
+        child = subprocess.Popen([str(hosts.python("venv")), "-c", COUNT_IN_WAL, str(data),
+                                  str(megabytes)],
+                                 env=hosts.environment(preload), stdout=file)
     try:
+        while not out.stat().st_size:
+            assert child.poll() is None
+            time.sleep(0.05)
         for _ in range(8):
             time.sleep(random.uniform(0.2, 0.6))
             done = chromashim("snapshot", "create", "--no-wait", data)
