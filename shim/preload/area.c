@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/alive.h"
 #include "preload/faults.h"
 #include "preload/persists.h"
 #include "preload/pins.h"
@@ -84,6 +85,42 @@ static int open_store(struct area *a, int dirfd)
 	if (fd < 0)
 		return fd;
 	return hidden_adopt(fd, &a->oplog_fd);
+}
+
+/* Once: where there are no such locks, none is tried for again. */
+static void begin_life(struct area *a)
+{
+	uint64_t life = 0;
+	int r = hidden_adopt(alive_open(a->store_fd), &a->alive_fd);
+
+	if (r >= 0)
+		r = alive_begin(a->alive_fd, &life);
+	if (r < 0) {
+		hidden_release(&a->alive_fd);
+		a->alive_fd = -ENOLCK;
+	}
+	atomic_store(&a->life, life);
+}
+
+uint64_t area_life(struct area *a)
+{
+	static const struct timespec a_little = {0, 1000000};
+	uint64_t life = atomic_load(&a->life);
+	int tries;
+
+	for (tries = 0; !life && tries < 100; tries++) {
+		if (a->store_fd <= 0 || a->alive_fd == -ENOLCK)
+			return 0;
+		if (atomic_flag_test_and_set(&a->beginning)) {
+			SYS2(SYS_nanosleep, &a_little, NULL);
+		} else {
+			if (!atomic_load(&a->life))
+				begin_life(a);
+			atomic_flag_clear(&a->beginning);
+		}
+		life = atomic_load(&a->life);
+	}
+	return life;
 }
 
 static void put_start_record(unsigned index)
@@ -192,10 +229,12 @@ static struct area *area_make(int dirfd, const struct stat *st)
 	hidden_release(&a->store_fd);
 	hidden_release(&a->oplog_fd);
 	hidden_release(&a->writer_fd);
+	hidden_release(&a->alive_fd);
+	atomic_store(&a->life, 0);
 	atomic_store(&a->writer, 0);
 	atomic_store(&a->ofd_locks, 0);
 	atomic_store(&a->wal_mode, false);
-	a->root_fd = a->store_fd = a->oplog_fd = a->writer_fd = -1;
+	a->root_fd = a->store_fd = a->oplog_fd = a->writer_fd = a->alive_fd = -1;
 	if (!read_root(a, dirfd))
 		return NULL;
 	hidden_adopt(sys_fcntl(dirfd, F_DUPFD_CLOEXEC, 0), &a->root_fd);
@@ -285,8 +324,14 @@ void areas_fork(void)
 	unsigned i, used = atomic_load(&areas_used);
 
 	atomic_flag_clear(&claiming);
-	for (i = 0; i < used; i++)
+	for (i = 0; i < used; i++) {
+		/* The copy of the descriptor would keep the parent alive after its death. */
+		hidden_release(&areas[i].alive_fd);
+		areas[i].alive_fd = -1;
+		atomic_store(&areas[i].life, 0);
+		atomic_flag_clear(&areas[i].beginning);
 		oplog_writer_fork(&areas[i].log, areas[i].oplog_fd);
+	}
 }
 
 void areas_finish(int number)

@@ -27,11 +27,14 @@ struct area {
 	_Atomic size_t spellings;
 	dev_t dev;
 	ino_t ino;
-	int root_fd;	   /* hidden O_PATH descriptor of the directory */
-	int store_fd;	   /* hidden descriptor of the store, -1: unprotected */
-	int oplog_fd;	   /* hidden descriptor of its oplog/ */
-	bool store_inside; /* the store is <root>/.chromashim */
-	bool failed;	   /* the store or its log cannot be used */
+	int root_fd;  /* hidden O_PATH descriptor of the directory */
+	int store_fd; /* hidden descriptor of the store, -1: unprotected */
+	int oplog_fd; /* hidden descriptor of its oplog/ */
+	int alive_fd; /* hidden, carries the lock that says that this process lives */
+	_Atomic uint64_t life;
+	atomic_flag beginning; /* of the life */
+	bool store_inside;     /* the store is <root>/.chromashim */
+	bool failed;	       /* the store or its log cannot be used */
 	struct oplog_writer log;
 	_Atomic int ofd_locks; /* carriers.c: 1 usable, -1 not, 0 not known yet */
 	_Atomic bool wal_mode; /* a WAL was opened for writing */
@@ -51,6 +54,9 @@ static inline struct area *area_of(union slot s)
 
 /* Finds or makes the area of the directory that dirfd is open on. NULL: no room for another. */
 struct area *area_claim(int dirfd);
+/* This process's life in the store, which whatever it makes there carries (core/alive.h); begun at
+ * the first call, anew in a forked child. 0: the file system has no such locks. */
+uint64_t area_life(struct area *a);
 void area_add_spelling(struct area *a, const char *directory);
 /* Something was renamed that may be, or be above, a root: roots that moved get their new path. */
 void areas_moved(void);
