@@ -14,7 +14,19 @@
 #include <bsd/string.h>
 
 #include "command/command.h"
+#include "core/owner.h"
 #include "core/tree.h"
+
+/* The export is the caller's own. 0 or -errno. */
+static int make_own(const char *path)
+{
+	int r;
+
+	owner_pause();
+	r = mkdir(path, 0777) < 0 ? -errno : 0;
+	owner_resume();
+	return r;
+}
 
 int folders_open(struct folders *f, const char *path, bool zstd)
 {
@@ -31,7 +43,7 @@ int folders_open(struct folders *f, const char *path, bool zstd)
 		return -ENAMETOOLONG;
 	if (lstat(f->path, &st) == 0)
 		return -EEXIST;
-	return mkdir(f->partial, 0777) < 0 ? -errno : 0;
+	return make_own(f->partial);
 }
 
 /* Names of a healthy database are plain; one that is not must not lead elsewhere. */
@@ -47,19 +59,20 @@ static bool is_plain(const char *name)
 static int make_folder(const struct folders *f, const struct chroma_collection *c, char *out,
 		       size_t room)
 {
+	int r;
+
 	if (is_plain(c->name)) {
 		if (snprintf(out, room, "%s/%s", f->partial, c->name) >= (int)room)
 			return -ENAMETOOLONG;
-		if (mkdir(out, 0777) == 0)
-			return 0;
-		if (errno != EEXIST)
-			return -errno;
+		r = make_own(out);
+		if (r != -EEXIST)
+			return r;
 	}
 	if (!is_plain(c->id))
 		return -EINVAL;
 	if (snprintf(out, room, "%s/%s", f->partial, c->id) >= (int)room)
 		return -ENAMETOOLONG;
-	return mkdir(out, 0777) < 0 ? -errno : 0;
+	return make_own(out);
 }
 
 static void put(struct json *j, const char *key, const char *value)

@@ -15,6 +15,8 @@
 
 #include <zstd.h>
 
+#include "core/owner.h"
+
 #define BUFFER_SIZE (256u << 10)
 #define ZSTD_LEVEL 3
 
@@ -99,8 +101,10 @@ static int open_file(struct output *o, const char *path)
 
 	if (for_dir && for_name) {
 		dirfd = open(dirname(for_dir), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		owner_pause();
 		r = dirfd < 0 ? -errno
 			      : file_publish_begin(&o->file, dirfd, basename(for_name), 0666);
+		owner_resume();
 	}
 	if (r == 0) {
 		o->is_file = true;

@@ -17,6 +17,7 @@
 
 #include "command/snapshots.h"
 #include "core/fileio.h"
+#include "core/owner.h"
 
 static void say(int error, const char *format, va_list ap)
 {
@@ -96,6 +97,15 @@ static bool looks_like_chroma(int dirfd)
 	return faccessat(dirfd, DATABASE_NAME, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
+/* What the command makes from now on belongs to the owner of this directory. */
+static void act_as_owner(int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) == 0)
+		owner_act(&st);
+}
+
 /* 0 or -errno. */
 static int find_store(struct target *t)
 {
@@ -111,6 +121,8 @@ static int find_store(struct target *t)
 		fd = file_open_directory_at(t->dirfd, STORE_NAME);
 	}
 	t->storefd = fd < 0 ? -1 : fd;
+	if (fd >= 0)
+		act_as_owner(fd);
 	return fd < 0 ? fd : 0;
 }
 
@@ -122,21 +134,18 @@ void target_find_store(struct target *t)
 int target_make_store(struct target *t)
 {
 	const char *moved = getenv("CHROMASHIM_STORE");
-	struct stat owner;
 	int r;
 
 	if (t->storefd >= 0)
 		return 0;
+	act_as_owner(t->dirfd);
 	r = moved && *moved ? mkdir(t->store, 0700) : mkdirat(t->dirfd, STORE_NAME, 0700);
 	if (r < 0 && errno != EEXIST)
 		return -errno;
 	t->storefd = open(t->store, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (t->storefd < 0)
 		return -errno;
-	/* Made by root, it must be the backend's all the same. */
-	if (r == 0 && geteuid() == 0 && fstat(t->dirfd, &owner) == 0 &&
-	    fchown(t->storefd, owner.st_uid, owner.st_gid) < 0)
-		return -errno;
+	act_as_owner(t->storefd);
 	return 0;
 }
 
@@ -182,6 +191,7 @@ int target_open_directory(struct target *t, const char *dir)
 				: "Give Chroma's data directory as DIR, or set CHROMASHIM_DIR.",
 			    "cannot open the data directory '%s'", t->dir);
 	}
+	act_as_owner(t->dirfd);
 	return 0;
 }
 

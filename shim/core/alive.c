@@ -39,12 +39,7 @@ static uint64_t draw(void)
 
 int alive_open(int storefd)
 {
-	struct stat store;
-	int fd = sys_openat(storefd, ALIVE_NAME, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-
-	if (fd >= 0 && sys_fstat(storefd, &store) == 0)
-		sys_give(fd, &store);
-	return fd;
+	return sys_openat(storefd, ALIVE_NAME, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 }
 
 int alive_begin(int fd, uint64_t *life)

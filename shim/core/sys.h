@@ -73,13 +73,6 @@ int fault_of_own(void);
 #define SYS_MAY_FAIL() ((void)0)
 #endif
 
-static inline int sys_openat(int dirfd, const char *path, int flags, mode_t mode)
-{
-	if (flags & O_CREAT)
-		SYS_MAY_FAIL();
-	return (int)SYS4(SYS_openat, dirfd, path, flags, mode);
-}
-
 static inline int sys_close(int fd)
 {
 	return (int)SYS1(SYS_close, fd);
@@ -121,6 +114,41 @@ static inline int sys_fstatat(int dirfd, const char *path, struct stat *st, int 
 	return (int)SYS4(SYS_newfstatat, dirfd, path, st, flags);
 }
 
+/*
+ * Gives a file to the owner of another one, as root does. Where they are the same nothing is
+ * called: a sandbox may end a process that only tries.
+ */
+static inline int sys_give(int fd, const struct stat *to)
+{
+	struct stat st;
+	int r = sys_fstat(fd, &st);
+
+	if (r < 0 || (st.st_uid == to->st_uid && st.st_gid == to->st_gid))
+		return r;
+	return (int)SYS3(SYS_fchown, fd, to->st_uid, to->st_gid);
+}
+
+/* What root has just made belongs to the owner of the directory it is in: see owner.h. */
+static inline void sys_give_made(int dirfd, int fd)
+{
+	struct stat directory;
+
+	if (fd >= 0 && SYS0(SYS_geteuid) == 0 && sys_fstat(dirfd, &directory) == 0)
+		sys_give(fd, &directory);
+}
+
+static inline int sys_openat(int dirfd, const char *path, int flags, mode_t mode)
+{
+	int fd;
+
+	if (flags & O_CREAT)
+		SYS_MAY_FAIL();
+	fd = (int)SYS4(SYS_openat, dirfd, path, flags, mode);
+	if (flags & O_CREAT)
+		sys_give_made(dirfd, fd);
+	return fd;
+}
+
 static inline int sys_ftruncate(int fd, off_t size)
 {
 	SYS_MAY_FAIL();
@@ -153,8 +181,17 @@ static inline int sys_fsync(int fd)
 
 static inline int sys_mkdirat(int dirfd, const char *path, mode_t mode)
 {
+	int r, fd;
+
 	SYS_MAY_FAIL();
-	return (int)SYS3(SYS_mkdirat, dirfd, path, mode);
+	r = (int)SYS3(SYS_mkdirat, dirfd, path, mode);
+	if (r == 0 && SYS0(SYS_geteuid) == 0) {
+		fd = sys_openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+		sys_give_made(dirfd, fd);
+		if (fd >= 0)
+			sys_close(fd);
+	}
+	return r;
 }
 
 static inline int sys_unlinkat(int dirfd, const char *path, int flags)
@@ -254,20 +291,6 @@ static inline int sys_pwrite_all(int fd, const void *data, size_t n, uint64_t at
 		n -= (size_t)done;
 	}
 	return 0;
-}
-
-/*
- * Gives a file to the owner of another one, as root does. Where they are the same nothing is
- * called: a sandbox may end a process that only tries.
- */
-static inline int sys_give(int fd, const struct stat *to)
-{
-	struct stat st;
-	int r = sys_fstat(fd, &st);
-
-	if (r < 0 || (st.st_uid == to->st_uid && st.st_gid == to->st_gid))
-		return r;
-	return (int)SYS3(SYS_fchown, fd, to->st_uid, to->st_gid);
 }
 
 /* The address, or -errno as a pointer: test with sys_map_failed(). */

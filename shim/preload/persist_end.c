@@ -418,14 +418,9 @@ static void told_of(void *context, const struct rollback_outcome *o)
 
 static int open_undo_directory(const struct area *a)
 {
-	struct stat store;
-	int made = sys_mkdirat(a->store_fd, UNDO_DIR, 0700);
-	int fd =
-	    sys_openat(a->store_fd, UNDO_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
-
-	if (fd >= 0 && made == 0 && sys_fstat(a->store_fd, &store) == 0)
-		sys_give(fd, &store);
-	return fd;
+	sys_mkdirat(a->store_fd, UNDO_DIR, 0700);
+	return sys_openat(a->store_fd, UNDO_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
+			  0);
 }
 
 /* Groups of a directory that was removed, and whose place in the table is taken. */
