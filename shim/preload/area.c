@@ -16,11 +16,14 @@
 #include "preload/record.h"
 #include "preload/shim.h"
 #include "preload/transactions.h"
+#include "preload/turn.h"
 
 struct area areas[AREAS];
 _Atomic unsigned areas_used;
 
-static atomic_flag claiming = ATOMIC_FLAG_INIT;
+#define LONG_WAIT UINT64_C(10000000000) /* ns after which it is said that an open waits */
+
+static _Atomic uint32_t claiming; /* the thread that takes a directory under protection */
 
 static const char *error_text(int error)
 {
@@ -223,6 +226,7 @@ static struct area *area_make(int dirfd, const struct stat *st)
 				 NULL);
 		return NULL;
 	}
+	atomic_store(&a->ready, false);
 	a->dev = st->st_dev;
 	a->ino = st->st_ino;
 	hidden_release(&a->root_fd);
@@ -252,6 +256,7 @@ static struct area *area_make(int dirfd, const struct stat *st)
 	put_start_record(index);
 	persists_started(index);
 	others_report(index);
+	atomic_store(&a->ready, true);
 	return a;
 }
 
@@ -260,32 +265,46 @@ static struct area *area_existing(const struct stat *st)
 	unsigned i, used = atomic_load(&areas_used);
 
 	for (i = 0; i < used; i++)
-		if (areas[i].ino == st->st_ino && areas[i].dev == st->st_dev && !is_gone(&areas[i]))
+		if (atomic_load(&areas[i].ready) && areas[i].ino == st->st_ino &&
+		    areas[i].dev == st->st_dev && !is_gone(&areas[i]))
 			return &areas[i];
 	return NULL;
 }
 
+/*
+ * Whoever comes while a directory is taken under protection waits until that is done, however long
+ * a roll-back takes: what it opens would be unprotected for good. False: this is a signal handler
+ * on top of the thread that is at it.
+ */
+static bool wait_for_turn(int dirfd)
+{
+	char path[PLACE_MAX];
+	int r = turn_take_within(&claiming, LONG_WAIT);
+
+	if (r == 0) {
+		shim_say(descriptor_path(dirfd, path, sizeof(path)) ? path : "a data directory",
+			 ": its opening waits for another thread, which takes a directory under "
+			 "protection and undoes what a dead process has left; it goes on then",
+			 NULL);
+		r = turn_take(&claiming) ? 1 : -EDEADLK;
+	}
+	return r > 0;
+}
+
 struct area *area_claim(int dirfd)
 {
-	static const struct timespec a_little = {0, 1000000};
-	struct area *a = NULL;
+	struct area *a;
 	struct stat st;
-	int spins;
 
 	if (sys_fstat(dirfd, &st) < 0)
 		return NULL;
-	for (spins = 0; atomic_flag_test_and_set(&claiming); spins++) {
-		if (spins > 10000) /* a signal handler on top of the thread that is at it */
-			return area_existing(&st);
-		if (spins < 1000)
-			SYS0(SYS_sched_yield);
-		else /* a roll-back takes its time */
-			SYS2(SYS_nanosleep, &a_little, NULL);
-	}
+	a = area_existing(&st);
+	if (a || !wait_for_turn(dirfd))
+		return a;
 	a = area_existing(&st);
 	if (!a)
 		a = area_make(dirfd, &st);
-	atomic_flag_clear(&claiming);
+	turn_give(&claiming);
 	return a;
 }
 
@@ -323,7 +342,7 @@ void areas_fork(void)
 {
 	unsigned i, used = atomic_load(&areas_used);
 
-	atomic_flag_clear(&claiming);
+	atomic_store(&claiming, 0);
 	for (i = 0; i < used; i++) {
 		/* The copy of the descriptor would keep the parent alive after its death. */
 		hidden_release(&areas[i].alive_fd);

@@ -25,6 +25,7 @@ struct area {
 	char spelling[SPELLINGS][PATH_MAX];
 	size_t spelling_length[SPELLINGS];
 	_Atomic size_t spellings;
+	_Atomic bool ready; /* else it is being made */
 	dev_t dev;
 	ino_t ino;
 	int root_fd;  /* hidden O_PATH descriptor of the directory */

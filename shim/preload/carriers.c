@@ -19,6 +19,7 @@
 #include "preload/refuse.h"
 #include "preload/shim.h"
 #include "preload/transactions.h"
+#include "preload/turn.h"
 
 #define CARRIERS 128
 #define RESERVED_BYTE 0x40000001
@@ -40,7 +41,7 @@ struct carrier {
 };
 
 static struct carrier carriers[CARRIERS];
-static atomic_flag making = ATOMIC_FLAG_INIT;
+static _Atomic uint32_t making; /* the thread that makes one, or lets go of one */
 /* Which carrier holds RESERVED as a fence, number + 1. */
 static _Atomic int fences[AREAS];
 
@@ -128,24 +129,6 @@ static struct carrier *find(const struct stat *st, uint8_t object)
 	return NULL;
 }
 
-/* Those of files that are gone (a -shm is made anew each time) make room. */
-static void sweep(void)
-{
-	struct stat st;
-	int i;
-
-	for (i = 0; i < CARRIERS; i++) {
-		int used = 2;
-
-		if (atomic_load(&carriers[i].state) != 2 || carriers[i].role != ROLE_SHM ||
-		    sys_fstat(carriers[i].fd, &st) < 0 || st.st_nlink > 0 ||
-		    !atomic_compare_exchange_strong(&carriers[i].state, &used, 1))
-			continue;
-		hidden_release(&carriers[i].fd);
-		atomic_store(&carriers[i].state, 0);
-	}
-}
-
 /* The same file once more, by its open descriptor: names may have changed meanwhile. */
 static int open_again(int fd)
 {
@@ -161,7 +144,6 @@ static void make(union slot s, int fd, const struct stat *st)
 {
 	int i;
 
-	sweep();
 	for (i = 0; i < CARRIERS; i++) {
 		struct carrier *c = &carriers[i];
 		int unused = 0;
@@ -181,19 +163,72 @@ static void make(union slot s, int fd, const struct stat *st)
 	}
 }
 
+static void fence_set(unsigned area, int number)
+{
+	if (atomic_exchange(&fences[area], number) != number)
+		oplog_feature(&areas[area].log, OPLOG_HAS_FENCE, number != 0);
+}
+
+static bool is_carried(union slot s)
+{
+	return s.role == ROLE_DATABASE || s.role == ROLE_SHM;
+}
+
 /* One thread at a time: two carriers of one library would hide its locks from each other. */
 void carrier_make(union slot s, int fd)
 {
 	struct stat st;
 
-	if ((s.role != ROLE_DATABASE && s.role != ROLE_SHM) || !is_usable(area_of(s), fd) ||
-	    sys_fstat(fd, &st) < 0 || find(&st, s.object))
+	if (!is_carried(s) || !is_usable(area_of(s), fd) || sys_fstat(fd, &st) < 0 ||
+	    !turn_take(&making))
 		return;
-	while (atomic_flag_test_and_set(&making))
-		SYS0(SYS_sched_yield);
 	if (!find(&st, s.object))
 		make(s, fd, &st);
-	atomic_flag_clear(&making);
+	turn_give(&making);
+}
+
+/* Another descriptor that the same library has on the carrier's file. */
+static bool is_open_still(const struct carrier *c)
+{
+	int fd, top = atomic_load(&slots_top);
+	struct stat st;
+
+	for (fd = 0; fd < top; fd++) {
+		union slot s = slot_of(fd);
+
+		if (is_carried(s) && s.object == c->object && sys_fstat(fd, &st) == 0 &&
+		    st.st_ino == c->ino && st.st_dev == c->dev)
+			return true;
+	}
+	return false;
+}
+
+static void let_go(struct carrier *c)
+{
+	int number = (int)(c - carriers) + 1;
+
+	if (atomic_load(&fences[c->area]) == number)
+		fence_set(c->area, 0);
+	atomic_store(&c->state, 1);
+	hidden_release(&c->fd);
+	c->in_transaction = false;
+	atomic_store(&c->reads, false);
+	atomic_store(&c->waits, 0);
+	atomic_store(&c->state, 0);
+}
+
+/* All that its library has no descriptor of any more: an open that comes now makes it anew. */
+void carriers_closed_slow(void)
+{
+	int i, saved = errno;
+
+	if (!turn_take(&making))
+		return;
+	for (i = 0; i < CARRIERS; i++)
+		if (atomic_load(&carriers[i].state) == 2 && !is_open_still(&carriers[i]))
+			let_go(&carriers[i]);
+	turn_give(&making);
+	errno = saved;
 }
 
 /* ---- the fence ---- */
@@ -214,12 +249,6 @@ static bool fence_wanted(const struct area *a, unsigned area)
 {
 	return settings.fence && settings.single_writer != SINGLE_WRITER_OFF && writer_is_ours(a) &&
 	       !atomic_load(&a->wal_mode) && !transaction_journal_left(area);
-}
-
-static void fence_set(unsigned area, int number)
-{
-	if (atomic_exchange(&fences[area], number) != number)
-		oplog_feature(&areas[area].log, OPLOG_HAS_FENCE, number != 0);
 }
 
 void fence_drop(unsigned area)
@@ -399,7 +428,7 @@ void carriers_fork(void)
 {
 	int i;
 
-	atomic_flag_clear(&making);
+	atomic_store(&making, 0);
 	for (i = 0; i < CARRIERS; i++) {
 		if (atomic_load(&carriers[i].state) == 2)
 			hidden_release(&carriers[i].fd);

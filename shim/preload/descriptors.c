@@ -7,6 +7,7 @@
  */
 #include "preload/call.h"
 
+#include "preload/carriers.h"
 #include "preload/persists.h"
 #include "preload/transactions.h"
 
@@ -27,12 +28,15 @@ int do_close(int fd)
 	slot_clear(fd); /* before: another thread may get the number at once */
 	ret = real.close(fd);
 	record_end(claim, ret);
+	carriers_closed(s);
 	return ret;
 }
 
-static void forget_range(unsigned first, unsigned last)
+/* What is left to be told once they are closed: one of them, if any, with a carrier. */
+static union slot forget_range(unsigned first, unsigned last)
 {
 	unsigned fd, top = (unsigned)atomic_load(&slots_top);
+	union slot told = {0};
 
 	for (fd = first; fd <= last && fd < top; fd++) {
 		union slot s = slot_of((int)fd);
@@ -42,18 +46,16 @@ static void forget_range(unsigned first, unsigned last)
 		persist_closing((int)fd, s);
 		record_end(record_begin(s, OP_CLOSE, -1, 0, fd), 0);
 		slot_clear((int)fd);
+		if (s.role == ROLE_DATABASE || s.role == ROLE_SHM)
+			told = s;
 	}
+	return told;
 }
 
-/* In pieces around the shim's own descriptors. */
-int do_close_range(unsigned int first, unsigned int last, int flags)
+static int close_around_own(unsigned first, unsigned last, int flags)
 {
 	int own, ret = 0;
 
-	if (!shim_live || first > last || ((unsigned)flags & CLOSE_RANGE_CLOEXEC) ||
-	    shim_borrowed())
-		return real.close_range(first, last, flags);
-	forget_range(first, last);
 	while (ret == 0 && (own = hidden_in_range(first, last)) >= 0) {
 		if ((unsigned)own > first)
 			ret = real.close_range(first, (unsigned)own - 1, flags);
@@ -62,6 +64,21 @@ int do_close_range(unsigned int first, unsigned int last, int flags)
 			return ret;
 	}
 	return ret == 0 ? real.close_range(first, last, flags) : ret;
+}
+
+/* In pieces around the shim's own descriptors. */
+int do_close_range(unsigned int first, unsigned int last, int flags)
+{
+	union slot told;
+	int ret;
+
+	if (!shim_live || first > last || ((unsigned)flags & CLOSE_RANGE_CLOEXEC) ||
+	    shim_borrowed())
+		return real.close_range(first, last, flags);
+	told = forget_range(first, last);
+	ret = close_around_own(first, last, flags);
+	carriers_closed(told);
+	return ret;
 }
 
 void do_closefrom(int first)
@@ -113,6 +130,7 @@ static int dup_over(int fd, int to, int flags, bool three)
 			record_end(record_begin(old, OP_CLOSE, -1, 0, (unsigned)to), 0);
 		slot_clear(to);
 		duplicated(s, fd, to);
+		carriers_closed(old);
 	}
 	return ret;
 }

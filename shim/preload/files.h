@@ -132,6 +132,9 @@ void strangers_forget(void);
 /* An open descriptor of which only the number is known (inherited, or through a link). */
 bool place_of_descriptor(struct place *place, int fd, bool discover);
 
+/* Absolute path of an open descriptor; one that is too long is cut off. */
+bool descriptor_path(int fd, char *out, size_t size);
+
 /* The role and number for place->relative. */
 void place_settle(struct place *place, unsigned area);
 

@@ -4,7 +4,6 @@
  */
 #include <errno.h>
 #include <limits.h>
-#include <linux/futex.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -12,40 +11,16 @@
 #include "preload/persist_state.h"
 #include "preload/settings.h"
 #include "preload/shim.h"
-
-#define SPINS 100
+#include "preload/turn.h"
 
 struct group groups[GROUPS];
 struct persist_store persist_stores[AREAS];
 
 /* ---- the lock ---- */
 
-static void wait_a_little(_Atomic uint32_t *word, uint32_t value)
-{
-	struct timespec t = {0, 1000000};
-
-	SYS4(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, &t);
-}
-
-/* False: this thread has it already, in a signal handler. */
-static bool lock(struct group *g)
-{
-	uint32_t me = thread_id(), owner = 0;
-	int spins;
-
-	for (spins = 0; !atomic_compare_exchange_strong(&g->owner, &owner, me); spins++) {
-		if (owner == me)
-			return false;
-		if (spins > SPINS)
-			wait_a_little(&g->owner, owner);
-		owner = 0;
-	}
-	return true;
-}
-
 void group_unlock(struct group *g)
 {
-	atomic_store(&g->owner, 0);
+	turn_give(&g->owner);
 }
 
 struct group *group_lock(uint32_t directory)
@@ -57,7 +32,7 @@ struct group *group_lock(uint32_t directory)
 		if (!number)
 			return NULL;
 		g = &groups[number - 1];
-		if (!lock(g))
+		if (!turn_take(&g->owner))
 			return NULL;
 		if (g->directory == directory && g->state != GROUP_FREE)
 			return g;
@@ -99,7 +74,7 @@ static struct group *take_place(unsigned area, uint32_t directory)
 		struct group *g = &groups[at];
 		unsigned k;
 
-		if (g->state != GROUP_FREE || !lock(g))
+		if (g->state != GROUP_FREE || !turn_take(&g->owner))
 			continue;
 		if (g->state != GROUP_FREE) {
 			group_unlock(g);

@@ -500,7 +500,8 @@ void persists_fork(void)
 
 	for (i = 0; i < GROUPS; i++)
 		if (groups[i].state != GROUP_FREE) {
-			set_state(&groups[i], GROUP_OPEN);
+			/* Not set_state(): its parent counts, and the child has counted nothing. */
+			atomic_store(&groups[i].state, GROUP_OPEN);
 			atomic_store(&groups[i].owner, 0);
 			group_release(&groups[i]);
 		}

@@ -236,6 +236,8 @@ static struct pin_writer *writer_of(unsigned area)
 	if (w)
 		return w;
 	w = pins_be_writer(&area_pins[area]);
+	if (w && persist_stores[area].undo_fd <= 0) /* none of its persists can be undone */
+		__atomic_fetch_add(&w->unprotected, 1, __ATOMIC_SEQ_CST);
 	if (atomic_compare_exchange_strong(&writers[area], &none, w ? w : &uncounted))
 		return w ? w : &uncounted;
 	if (w) /* another thread was quicker */
@@ -467,8 +469,6 @@ void pins_start(unsigned area)
 	if (r == 0)
 		r = hidden_adopt(p->dirfd, &p->dirfd);
 	if (r >= 0) {
-		if (persist_stores[area].undo_fd <= 0)
-			pin_unprotected(area, 1);
 		if (persists_rolled_back() && pins_epoch(p))
 			note_touched(p);
 		return;

@@ -208,14 +208,13 @@ static bool find_by_root(struct place *place, const char *path)
 	return false;
 }
 
-/* Absolute path of an open descriptor. */
-static bool descriptor_path(int fd, char out[PATH_MAX])
+bool descriptor_path(int fd, char *out, size_t size)
 {
 	char link[SYS_FD_PATH];
 	ssize_t got;
 
 	sys_fd_path(link, fd);
-	got = sys_readlinkat(AT_FDCWD, link, out, PATH_MAX - 1);
+	got = sys_readlinkat(AT_FDCWD, link, out, size - 1);
 	if (got <= 0 || out[0] != '/')
 		return false;
 	out[got] = '\0';
@@ -232,7 +231,7 @@ static bool learn_directory(int dirfd, const char *directory, struct place *plac
 
 	if (fd < 0)
 		return false;
-	if (descriptor_path(fd, path) && sys_fstat(fd, &st) == 0) {
+	if (descriptor_path(fd, path, sizeof(path)) && sys_fstat(fd, &st) == 0) {
 		struct directory *d;
 
 		found = find_by_root(place, path);
@@ -427,7 +426,7 @@ bool place_of_descriptor(struct place *place, int fd, bool discover_too)
 		return false;
 	if (!discover_too && !device_has_areas(st.st_dev))
 		return false;
-	if (!descriptor_path(fd, path))
+	if (!descriptor_path(fd, path, sizeof(path)))
 		return false;
 	if (discover_too && is_database(path))
 		discover(AT_FDCWD, path, 0);

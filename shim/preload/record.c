@@ -89,11 +89,12 @@ void record_put(unsigned area, struct oplog_record *r, const char *text, size_t 
 
 /* ---- which library ---- */
 
-static struct {
-	uintptr_t start, end;
+/* From the first on; one is taken by its start, which makes "is it there, else add it" one step. */
+static struct object {
+	_Atomic uintptr_t start; /* 0: free */
+	_Atomic uintptr_t end;	 /* 0: not filled in yet */
 	char path[256];
 } objects[OBJECTS];
-static _Atomic unsigned objects_used;
 
 struct lookup {
 	uintptr_t address, start, end;
@@ -125,39 +126,53 @@ static int find_object(struct dl_phdr_info *info, size_t size, void *context)
 	return 1;
 }
 
-static uint8_t object_add(const struct lookup *l)
+static void object_fill(struct object *o, const struct lookup *l)
 {
-	unsigned i = atomic_fetch_add(&objects_used, 1);
 	size_t length = strlen(l->path);
 
-	if (i >= OBJECTS) {
-		atomic_store(&objects_used, OBJECTS);
-		return 0;
-	}
 	if (!*l->path) { /* the program itself */
-		ssize_t n = sys_readlinkat(AT_FDCWD, "/proc/self/exe", objects[i].path,
-					   sizeof(objects[i].path) - 1);
+		ssize_t n =
+		    sys_readlinkat(AT_FDCWD, "/proc/self/exe", o->path, sizeof(o->path) - 1);
 
-		objects[i].path[n > 0 ? n : 0] = '\0';
+		o->path[n > 0 ? n : 0] = '\0';
 	} else {
-		if (length >= sizeof(objects[i].path))
-			length = sizeof(objects[i].path) - 1;
-		memcpy(objects[i].path, l->path, length);
+		if (length >= sizeof(o->path))
+			length = sizeof(o->path) - 1;
+		memcpy(o->path, l->path, length);
 	}
-	objects[i].start = l->start;
-	__atomic_store_n(&objects[i].end, l->end, __ATOMIC_RELEASE);
-	return (uint8_t)(i + 1);
+	atomic_store_explicit(&o->end, l->end, memory_order_release);
+}
+
+static uint8_t object_add(const struct lookup *l)
+{
+	unsigned i;
+
+	for (i = 0; i < OBJECTS; i++) {
+		uintptr_t there = 0;
+
+		if (atomic_compare_exchange_strong(&objects[i].start, &there, l->start))
+			object_fill(&objects[i], l);
+		else if (there != l->start)
+			continue;
+		return (uint8_t)(i + 1);
+	}
+	return 0;
 }
 
 uint8_t object_of(const void *address)
 {
 	struct lookup l = {.address = (uintptr_t)address};
-	unsigned i, used = atomic_load(&objects_used);
+	unsigned i;
 
-	for (i = 0; i < used && i < OBJECTS; i++)
-		if (l.address < __atomic_load_n(&objects[i].end, __ATOMIC_ACQUIRE) &&
-		    l.address >= objects[i].start)
+	for (i = 0; i < OBJECTS; i++) {
+		uintptr_t start = atomic_load(&objects[i].start);
+
+		if (!start)
+			break;
+		if (l.address >= start &&
+		    l.address < atomic_load_explicit(&objects[i].end, memory_order_acquire))
 			return (uint8_t)(i + 1);
+	}
 	if (!dl_iterate_phdr(find_object, &l))
 		return 0;
 	return object_add(&l);

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Locks that last: whatever a process closes, opens or forks, SQLite's locks are held."""
 
+import shutil
 import struct
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -112,3 +114,104 @@ thread.start()
     assert tries and (mode == "WAL" or not allowed)
     assert owner.ask(f"wrong(c, {list(range(0, 900, 60))})", 60) == []
     assert outsider.ask("db.execute('PRAGMA integrity_check').fetchone()[0]") == "ok"
+
+
+INDEX_IN_USE = 128  # SQLite's lock on a byte of -shm, as long as somebody has the index open
+
+
+def is_locked(outsider, path, byte) -> bool:
+    return outsider.do(f"""
+import fcntl, struct
+f = os.open({str(path)!r}, os.O_RDWR)
+asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, {byte}, 1, 0)
+result = struct.unpack("hhqqi4x", fcntl.fcntl(f, fcntl.F_GETLK, asked))[0] != fcntl.F_UNLCK
+os.close(f)
+""")
+
+
+def leave_log(owner, data) -> None:
+    """In WAL mode, and closed by a reader last: log and index are left behind."""
+    name = str(data / "chroma.sqlite3")
+    owner.do(f"""
+db = sqlite3.connect({name!r}, isolation_level=None)
+db.execute("PRAGMA journal_mode = WAL")
+db.execute("CREATE TABLE IF NOT EXISTS t(x)")
+db.execute("INSERT INTO t VALUES (1)")
+early = open({name + '-shm'!r}, "rb").read()
+for n in range(9):
+    db.execute("INSERT INTO t VALUES (1)")
+last = sqlite3.connect({'file:' + name + '?mode=ro'!r}, uri=True)
+last.execute("SELECT * FROM t").fetchall()
+""")
+
+
+@pytest.mark.parametrize("way", ["close", "close_range", "dup2"])
+def test_wal_index_is_let_go(data, actors, way):
+    """The next opener finds nobody at the index, and makes it anew: one that is stale is not believed."""
+    owner, outsider = actors(), actors(False)
+    leave_log(owner, data)
+    index = data / "chroma.sqlite3-shm"
+    assert is_locked(outsider, index, INDEX_IN_USE)
+    owner.do("""
+links = {n: f"/proc/self/fd/{n}" for n in range(3, 100)}
+mine = [n for n in links if os.path.islink(links[n]) and "sqlite3" in os.readlink(links[n])]
+""")
+    owner.do({"close": "db.close(); last.close()",
+              "close_range": "for n in mine: os.closerange(n, n + 1)",
+              "dup2": "for n in mine: os.dup2(0, n)"}[way])
+    assert not is_locked(outsider, index, INDEX_IN_USE)
+    if way == "close":
+        index.write_bytes(bytes.fromhex(owner.ask("early.hex()")))
+    outsider.sqlite(data)
+    assert outsider.ask("db.execute('SELECT count(*) FROM t').fetchone()[0]") == 10
+
+
+def test_wal_index_of_two_libraries(data, actors):
+    """One library of a process leaves the index; the other is still at it."""
+    owner, outsider = actors(), actors(False)
+    leave_log(owner, data)
+    index = data / "chroma.sqlite3-shm"
+    owner.do(f"""
+import fcntl, struct
+f = os.open({str(index)!r}, os.O_RDWR)
+fcntl.fcntl(f, fcntl.F_SETLK, struct.pack("hhqqi4x", fcntl.F_RDLCK, 0, {INDEX_IN_USE}, 1, 0))
+second = os.dup(f)
+db.close(); last.close()
+""")
+    assert is_locked(outsider, index, INDEX_IN_USE)
+    owner.do("os.close(f)")
+    assert is_locked(outsider, index, INDEX_IN_USE)
+    owner.do("os.close(second)")
+    assert not is_locked(outsider, index, INDEX_IN_USE)
+
+
+def carriers(owner, data) -> int:
+    """Descriptors on the database that the host has not opened; it has one itself."""
+    links = [p.readlink() for p in Path(f"/proc/{owner.pid}/fd").iterdir()]
+    return links.count(data / "chroma.sqlite3") - 1
+
+
+def test_carriers_come_and_go(data, actors):
+    """One for a library, however many threads open first; none when its last descriptor is closed."""
+    name = str(data / "chroma.sqlite3")
+    actors(False).sqlite(data).do("db.execute('CREATE TABLE t(a)')")
+    owner = actors()
+    owner.do(f"f = os.open({name!r}, os.O_RDWR)")
+    assert carriers(owner, data) == 1
+    for _ in range(3):
+        owner.do(f"db = sqlite3.connect({name!r}); db.execute('SELECT * FROM t').fetchall()")
+        assert carriers(owner, data) == 3  # SQLite's descriptor and its carrier
+        owner.do("db.close()")
+        assert carriers(owner, data) == 1
+
+
+def test_first_openers_of_a_library(data, actors, compiled, tmp_path):
+    """Two threads that open first know their library as one, with one carrier."""
+    program = compiled("openers", "-ldl")
+    for n in range(12):
+        shutil.copy(compiled("opener_library", "-fPIC", "-shared"), tmp_path / f"lib{n}.so")
+    for _ in range(12):
+        done = subprocess.run([program, data / "chroma.sqlite3", tmp_path, "12"], text=True,
+                              env=hosts.environment({"LD_PRELOAD": str(hosts.SHIM)}),
+                              capture_output=True, check=False, timeout=60)
+        assert done.stdout == "13\n", done.stderr  # the program's own, and one for each
