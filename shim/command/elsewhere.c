@@ -9,13 +9,15 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <bsd/string.h>
+
 #include "command/command.h"
+#include "command/output.h"
 #include "core/fileio.h"
 #include "core/tree.h"
 
@@ -38,19 +40,16 @@ static bool has_name(const struct elsewhere *e)
 	       a.st_ino == b.st_ino;
 }
 
-static int open_beside(struct elsewhere *e)
+static int open_beside(struct elsewhere *e, const struct output_place *place)
 {
-	char *for_dir = strdup(e->path), *for_name = strdup(e->path);
-	int r = for_dir && for_name ? 0 : -ENOMEM;
+	char dir[PATH_MAX];
+	int r;
 
-	if (r == 0) {
-		snprintf(e->name, sizeof(e->name), "%.255s", basename(for_name));
-		snprintf(e->temporary, sizeof(e->temporary), ".%.230s.chromashim-partial", e->name);
-		e->parent = open(dirname(for_dir), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		r = e->parent < 0 ? -errno : 0;
-	}
-	free(for_dir);
-	free(for_name);
+	strlcpy(e->name, place->name, sizeof(e->name));
+	snprintf(e->temporary, sizeof(e->temporary), ".%.230s.chromashim-partial", e->name);
+	strlcpy(dir, place->path, sizeof(dir));
+	e->parent = open(dirname(dir), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	r = e->parent < 0 ? -errno : 0;
 	if (r == 0 && mkdirat(e->parent, e->temporary, 0777) < 0 && errno != EEXIST)
 		r = -errno;
 	if (r < 0)
@@ -63,18 +62,31 @@ static int open_beside(struct elsewhere *e)
 	return tree_empty(e->fd); /* of one that was killed */
 }
 
+/* One that is there has to be empty. */
+static int open_there(struct elsewhere *e, const struct output_place *place)
+{
+	e->fd = open(place->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (e->fd < 0)
+		return -errno;
+	if (flock(e->fd, LOCK_EX | LOCK_NB) < 0)
+		return -EBUSY;
+	return tree_is_empty(e->fd) == 1 ? 0 : -ENOTEMPTY;
+}
+
 int elsewhere_open(struct elsewhere *e, const char *path)
 {
+	struct output_place place;
 	int r;
 
-	*e = (struct elsewhere){.path = path, .parent = -1};
-	e->fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (e->fd >= 0)
-		r = flock(e->fd, LOCK_EX | LOCK_NB) < 0 ? -EBUSY
-		    : tree_is_empty(e->fd) == 1		? 0
-							: -ENOTEMPTY;
-	else
-		r = errno == ENOENT ? open_beside(e) : -errno;
+	*e = (struct elsewhere){.path = path, .parent = -1, .fd = -1};
+	if (strcmp(path, "-") == 0)
+		return fail(EXIT_USAGE, 0, "Give a directory; ./- is one of that name.",
+			    "-o makes a directory here, and '-' (standard output) is none");
+	r = output_place_find(&place, path);
+	if (place.fd >= 0)
+		close(place.fd);
+	if (r == 0)
+		r = place.kind == OUTPUT_NEW ? open_beside(e, &place) : open_there(e, &place);
 	if (r == 0)
 		return 0;
 	if (e->fd >= 0)

@@ -23,7 +23,9 @@ const char export_usage[] =
     "Chroma, and also what Chroma itself can no longer load. DIR is CHROMASHIM_DIR or\n"
     "./chroma_data if not given.\n"
     "\n"
-    "  -o, --output FILE      to a file, which is there only when it is complete (else to stdout)\n"
+    "  -o, --output FILE      to a file, which is there only when it is complete (else, and with "
+    "-,\n"
+    "                         to stdout); a device or FIFO is written through\n"
     "      --folders          FILE is a directory: a folder for each collection, with\n"
     "                         collection.json and records.jsonl in it\n"
     "      --collection NAME  only this collection (name or id)\n"
@@ -43,7 +45,8 @@ struct lines {
 	struct json json;
 	struct folders folders;
 	bool vectors;
-	int error; /* of the output */
+	int error;	    /* of the output */
+	const char *output; /* as given; NULL: stdout */
 	const char *dir;
 };
 
@@ -140,8 +143,7 @@ static int finish(const struct lines *l, const struct export_options *options,
 	if (terminal_is_gone())
 		return EXIT_DONE;
 	if (l->error)
-		return fail(exit_code_of(l->error), l->error, "Make room, or choose another place.",
-			    "cannot write the export");
+		return output_fail(l->error, l->output);
 	if (r < 0)
 		return fail(exit_code_of(r), r, "`chromashim check` tells what is wrong with it.",
 			    "cannot export '%s'", l->dir);
@@ -162,14 +164,6 @@ static int export_origin(struct origin *o, const struct export_options *options,
 	return export_directory(o->target.dir, o->target.dirfd, options, out);
 }
 
-static int fail_output(int r, const char *path)
-{
-	return fail(exit_code_of(r), r,
-		    r == -EEXIST ? "Remove it, or choose another place."
-				 : "Make room, or choose another place.",
-		    "cannot write '%s'", path ? path : "stdout");
-}
-
 static int export_to_folders(struct lines *l, struct origin *o, struct export_options *options,
 			     const char *path, bool zstd)
 {
@@ -177,7 +171,7 @@ static int export_to_folders(struct lines *l, struct origin *o, struct export_op
 	int status, r = folders_open(&l->folders, path, zstd);
 
 	if (r < 0)
-		return fail_output(r, path);
+		return output_fail(r, path);
 	options->begin = begin_collection;
 	r = export_origin(o, options, &summary);
 	status = finish(l, options, &summary, r);
@@ -186,7 +180,7 @@ static int export_to_folders(struct lines *l, struct origin *o, struct export_op
 		return status;
 	}
 	r = folders_close(&l->folders);
-	return r < 0 ? fail_output(r, path) : status;
+	return r < 0 ? output_fail(r, path) : status;
 }
 
 static int export_to(struct lines *l, struct origin *o, const struct export_options *options,
@@ -197,7 +191,7 @@ static int export_to(struct lines *l, struct origin *o, const struct export_opti
 	int status, r = output_open(&output, path, zstd);
 
 	if (r < 0)
-		return fail_output(r, path);
+		return output_fail(r, path);
 	l->json.out = output.stream;
 	r = export_origin(o, options, &summary);
 	status = finish(l, options, &summary, r);
@@ -206,7 +200,7 @@ static int export_to(struct lines *l, struct origin *o, const struct export_opti
 		return status;
 	}
 	r = output_close(&output);
-	return r < 0 && !terminal_is_gone() ? fail_output(r, path) : status;
+	return r < 0 && !terminal_is_gone() ? output_fail(r, path) : status;
 }
 
 /* 0, or the exit status after saying why. */
@@ -240,7 +234,7 @@ static void close_origin(struct origin *o)
 static int export_from(struct origin *o, struct export_options *options, const char *path,
 		       bool folders, bool zstd)
 {
-	struct lines lines = {.vectors = options->vectors};
+	struct lines lines = {.vectors = options->vectors, .output = path};
 	int status = open_origin(o);
 
 	if (status)
@@ -268,13 +262,13 @@ int command_export(int argc, char **argv)
 	struct export_options options = {
 	    .vectors = true, .pages = true, .record = put_record, .trouble = put_trouble};
 	const char *path = NULL;
-	bool zstd = false, folders = false;
+	bool zstd = false, folders = false, to_stdout;
 	int option;
 
 	while ((option = getopt_long(argc, argv, "o:", long_options, NULL)) != -1) {
 		switch (option) {
 		case 'o':
-			path = strcmp(optarg, "-") == 0 ? NULL : optarg;
+			path = optarg;
 			break;
 		case COLLECTION:
 			options.collection = optarg;
@@ -295,9 +289,10 @@ int command_export(int argc, char **argv)
 			return fail_usage("export");
 		}
 	}
-	if (argc - optind > 1 || (folders && !path)) {
-		warn(folders && !path ? "--folders needs -o with the directory to make"
-				      : "export takes one directory");
+	to_stdout = !path || strcmp(path, "-") == 0;
+	if (argc - optind > 1 || (folders && to_stdout)) {
+		warn(folders && to_stdout ? "--folders needs -o with the directory to make"
+					  : "export takes one directory");
 		return fail_usage("export");
 	}
 	origin.dir = argv[optind];

@@ -30,19 +30,20 @@ static int make_own(const char *path)
 
 int folders_open(struct folders *f, const char *path, bool zstd)
 {
-	struct stat st;
-	size_t n;
+	struct output_place place;
+	int r = output_place_find(&place, path);
 
 	*f = (struct folders){.zstd = zstd};
-	strlcpy(f->path, path, sizeof(f->path));
-	n = strlen(f->path);
-	while (n > 1 && f->path[n - 1] == '/')
-		f->path[--n] = '\0';
+	if (r == 0 && place.kind != OUTPUT_NEW)
+		r = -EEXIST;
+	if (place.fd >= 0)
+		close(place.fd);
+	if (r < 0)
+		return r;
+	strlcpy(f->path, place.path, sizeof(f->path));
 	if (snprintf(f->partial, sizeof(f->partial), "%s.partial-%d", f->path, (int)getpid()) >=
 	    (int)sizeof(f->partial))
 		return -ENAMETOOLONG;
-	if (lstat(f->path, &st) == 0)
-		return -EEXIST;
 	return make_own(f->partial);
 }
 

@@ -13,8 +13,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <bsd/string.h>
 #include <zstd.h>
 
+#include "command/command.h"
 #include "core/owner.h"
 
 #define BUFFER_SIZE (256u << 10)
@@ -94,31 +96,75 @@ static FILE *open_compressor(FILE *out)
 
 /* ---- files ---- */
 
-static int open_file(struct output *o, const char *path)
+/* As the file that it is going to replace, for those who read that. */
+static int look_the_same(int fd, const struct stat *st)
 {
-	char *for_dir = strdup(path), *for_name = strdup(path);
-	int dirfd = -1, r = -ENOMEM;
+	/* Only root can give it away; a file of this user's own has no need of it. */
+	bool given =
+	    fchown(fd, st->st_uid, st->st_gid) == 0 || fchown(fd, (uid_t)-1, st->st_gid) == 0;
 
-	if (for_dir && for_name) {
-		dirfd = open(dirname(for_dir), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		owner_pause();
-		r = dirfd < 0 ? -errno
-			      : file_publish_begin(&o->file, dirfd, basename(for_name), 0666);
-		owner_resume();
-	}
+	/* What was for its group is not for another one. */
+	if (!given)
+		return fchmod(fd, st->st_mode & 07707) < 0 ? -errno : 0;
+	return fchmod(fd, st->st_mode & 07777) < 0 ? -errno : 0;
+}
+
+/* A file of its own, which takes the name when it is complete. */
+static int open_file(struct output *o, const struct output_place *place)
+{
+	char dir[PATH_MAX];
+	int dirfd, r;
+
+	if (place->kind == OUTPUT_FILE && faccessat(AT_FDCWD, place->path, W_OK, AT_EACCESS) < 0)
+		return -errno;
+	strlcpy(dir, place->path, sizeof(dir));
+	dirfd = open(dirname(dir), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dirfd < 0)
+		return -errno;
+	r = file_publish_begin(&o->file, dirfd, place->name, 0666);
+	if (r == 0 && place->kind == OUTPUT_FILE)
+		r = look_the_same(o->file.fd, &place->st);
 	if (r == 0) {
-		o->is_file = true;
 		/* A descriptor of its own: that of the publisher is synced after this one's end. */
 		o->plain = fdopen(dup(o->file.fd), "w");
-		if (!o->plain) {
-			r = -errno;
-			file_publish_abort(&o->file);
-		}
+		r = o->plain ? 0 : -errno;
 	}
-	if (r < 0 && dirfd >= 0)
+	o->is_file = r == 0;
+	if (r < 0) {
+		file_publish_abort(&o->file);
 		close(dirfd);
-	free(for_dir);
-	free(for_name);
+	}
+	return r;
+}
+
+/* Neither replaced nor cut: a device, a FIFO, /dev/stdout. */
+static int open_through(struct output *o, const struct output_place *place)
+{
+	int fd = place->fd, r;
+
+	if (fd < 0)
+		fd = open(place->path, O_WRONLY | O_NOCTTY | O_CLOEXEC);
+	o->plain = fd < 0 ? NULL : fdopen(fd, "w");
+	r = o->plain ? 0 : -errno;
+	if (r < 0 && fd >= 0)
+		close(fd);
+	return r;
+}
+
+static int open_named(struct output *o, const char *path)
+{
+	struct output_place *place = malloc(sizeof(*place));
+	size_t n = strlen(path);
+	int r = place ? output_place_find(place, path) : -ENOMEM;
+
+	o->file.fd = -1;
+	owner_pause(); /* what is asked for belongs to who asks */
+	if (r == 0 && (place->kind == OUTPUT_DIRECTORY || (n && path[n - 1] == '/')))
+		r = -EISDIR;
+	if (r == 0)
+		r = place->kind == OUTPUT_THROUGH ? open_through(o, place) : open_file(o, place);
+	owner_resume();
+	free(place);
 	return r;
 }
 
@@ -127,8 +173,8 @@ int output_open(struct output *o, const char *path, bool zstd)
 	int r = 0;
 
 	*o = (struct output){.plain = stdout};
-	if (path)
-		r = open_file(o, path);
+	if (path && strcmp(path, "-") != 0)
+		r = open_named(o, path);
 	if (r < 0)
 		return r;
 	o->stream = zstd ? open_compressor(o->plain) : o->plain;
@@ -176,6 +222,38 @@ void output_abort(struct output *o)
 		return;
 	file_publish_abort(&o->file);
 	close(o->file.dirfd);
+}
+
+int output_fail(int error, const char *path)
+{
+	const char *todo = "Make room, or choose another place.";
+
+	switch (-error) {
+	case EISDIR:
+		todo = "Give the name of a file; this is a directory.";
+		break;
+	case EEXIST:
+	case ENOTEMPTY:
+		todo = "Remove it, or choose another place.";
+		break;
+	case ENOENT:
+	case ENOTDIR:
+		todo = "Make the directory that it is to be in, or choose another place.";
+		break;
+	case EACCES:
+	case EPERM:
+	case EROFS:
+		todo = "Choose a place that this user may write to.";
+		break;
+	case EPIPE:
+		todo = "Whoever was reading it has ended; start that again.";
+		break;
+	case ENXIO:
+		todo = "It is a socket; give a file, a FIFO or a device.";
+		break;
+	}
+	return fail(exit_code_of(error), error, todo, "cannot write '%s'",
+		    path && strcmp(path, "-") != 0 ? path : "stdout");
 }
 
 /* ---- numbers ---- */
