@@ -165,8 +165,18 @@ int folders_close(struct folders *f)
 
 void folders_abort(struct folders *f)
 {
+	char *slash;
+	int parent;
+
 	if (f->is_writing)
 		output_abort(&f->output);
 	f->is_writing = false;
-	tree_remove(AT_FDCWD, f->partial);
+	slash = strrchr(f->partial, '/'); /* it is absolute */
+	*slash = '\0';
+	parent = open(*f->partial ? f->partial : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	*slash = '/';
+	if (parent < 0)
+		return;
+	tree_remove(parent, slash + 1);
+	close(parent);
 }

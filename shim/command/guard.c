@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -274,6 +275,7 @@ int command_guard(int argc, char **argv)
 						{"quiet", no_argument, NULL, 'q'},
 						{NULL, 0, NULL, 0}};
 	struct guardian g = {.pidfd = -1};
+	uint32_t number;
 	int option;
 
 	/* `run` starts it as /proc/self/exe, and it would be called "exe". */
@@ -284,11 +286,11 @@ int command_guard(int argc, char **argv)
 			g.once = true;
 			break;
 		case FOLLOW:
-			g.follow = (pid_t)strtol(optarg, NULL, 10);
-			if (g.follow <= 0) {
+			if (!parse_number(optarg, &number) || number > INT_MAX) {
 				warn("'%s' is no process number", optarg);
 				return fail_usage("guard");
 			}
+			g.follow = (pid_t)number;
 			break;
 		case 'q':
 			g.quiet = true;

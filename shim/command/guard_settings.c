@@ -33,14 +33,16 @@ static bool take_rule(struct retention_policy *p, const char *word, size_t n)
 	snprintf(value, sizeof(value), "%.*s", (int)(n - (size_t)(equals - word) - 1), equals + 1);
 	n = (size_t)(equals - word);
 	if (n == strlen("within") && !strncmp(word, "within", n))
-		return (p->within = parse_span(value)) > 0;
+		return config_read_span(value, &p->within) && p->within > 0;
 	for (i = 0; i < RETENTION_RULES; i++) {
 		const char *name = retention_reason(1u << i);
 
 		if (strlen(name) != n || strncmp(word, name, n) != 0)
 			continue;
+		errno = 0;
 		p->count[i] = !strcmp(value, "unlimited") ? RETENTION_ALL : strtol(value, &end, 10);
-		return !strcmp(value, "unlimited") || (*value && !*end && p->count[i] >= 0);
+		return !strcmp(value, "unlimited") ||
+		       (*value && !errno && !value[strspn(value, "0123456789")]);
 	}
 	return false;
 }

@@ -112,19 +112,6 @@ static int bad_value(const char *option, const char *value, const char *wanted)
 		    value, wanted);
 }
 
-static bool parse_number(const char *text, uint32_t *out)
-{
-	char *end;
-	unsigned long value;
-
-	errno = 0;
-	value = strtoul(text, &end, 10);
-	if (errno || *end || end == text || *text == '-' || value == 0 || value > UINT32_MAX)
-		return false;
-	*out = (uint32_t)value;
-	return true;
-}
-
 static int take_value(struct arguments *a, int option, const char *value)
 {
 	static const char time_wanted[] = "a time (10m, 2h30m, 2026-01-31T10:00:00Z)";

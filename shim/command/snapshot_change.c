@@ -11,6 +11,7 @@
 
 #include "command/snapshots.h"
 #include "command/terminal.h"
+#include "core/json.h"
 
 #define DEFAULT_TAG "held"
 
@@ -22,31 +23,60 @@ static bool is_directory(const char *word)
 
 /* ---- verify ---- */
 
+static void tell_verified(const struct manifest *m, struct json *j,
+			  const struct snapshot_flags *flags)
+{
+	if (flags->json) {
+		json_begin(j, '{');
+		json_key(j, "id");
+		json_uint(j, m->header.id);
+		json_key(j, "state");
+		json_string(j, snapshot_state_name(m->header.state));
+		json_key(j, "trouble");
+		json_string(j, m->trouble[0] ? m->trouble : NULL);
+		json_end(j, '}');
+	} else if (m->header.state == SNAPSHOT_VERIFIED && !flags->quiet) {
+		printf("snapshot %" PRIu64 " is %s\n", m->header.id,
+		       snapshot_state_name(m->header.state));
+	}
+}
+
 static int verify(struct snapshots *s, const char *spec, bool all,
 		  const struct snapshot_flags *flags)
 {
 	long at = all ? 0 : snapshots_find(s, spec), end = all ? (long)s->count : at + 1;
+	struct json j = {.out = stdout};
 	int status = EXIT_DONE, one;
 
 	if (at < 0)
 		return EXIT_NOT_FOUND;
+	if (flags->json) {
+		json_begin(&j, '{');
+		json_key(&j, "schema_version");
+		json_uint(&j, SCHEMA_VERSION);
+		json_key(&j, "snapshots");
+		json_begin(&j, '[');
+	}
 	for (; at < end; at++) {
-		struct manifest *m = &s->list[at];
-
-		one = snapshots_verify(s, m, flags);
+		one = snapshots_verify(s, &s->list[at], flags);
 		status = one == EXIT_DONE || status == EXIT_FAILED ? status : one;
-		if (one == EXIT_DONE && !flags->quiet)
-			printf("snapshot %" PRIu64 " is %s\n", m->header.id,
-			       snapshot_state_name(m->header.state));
+		tell_verified(&s->list[at], &j, flags);
+	}
+	if (flags->json) {
+		json_end(&j, ']');
+		json_end(&j, '}');
+		json_newline(&j);
 	}
 	return status;
 }
 
 int snapshot_command_verify(int argc, char **argv)
 {
-	enum { ALL = 256 };
-	static const struct option options[] = {
-	    {"all", no_argument, NULL, ALL}, {"quiet", no_argument, NULL, 'q'}, {NULL, 0, NULL, 0}};
+	enum { ALL = 256, JSON };
+	static const struct option options[] = {{"all", no_argument, NULL, ALL},
+						{"json", no_argument, NULL, JSON},
+						{"quiet", no_argument, NULL, 'q'},
+						{NULL, 0, NULL, 0}};
 	struct snapshot_flags flags = {0};
 	const char *spec = NULL;
 	struct snapshots s;
@@ -57,6 +87,7 @@ int snapshot_command_verify(int argc, char **argv)
 		if (option == '?')
 			return fail_usage("snapshot");
 		all = all || option == ALL;
+		flags.json = flags.json || option == JSON;
 		flags.quiet = flags.quiet || option == 'q';
 	}
 	if (!all && optind < argc && !is_directory(argv[optind]))

@@ -12,6 +12,7 @@
 
 #include "command/snapshots.h"
 #include "command/terminal.h"
+#include "core/config.h"
 #include "core/json.h"
 #include "core/retention.h"
 #include "core/tree.h"
@@ -258,7 +259,7 @@ static bool parse_count(const char *text, int64_t *out)
 	value = strtol(text, &end, 10);
 	if (!strcmp(text, "unlimited"))
 		value = RETENTION_ALL;
-	else if (end == text || *end || errno || value < 0)
+	else if (end == text || text[strspn(text, "0123456789")] || *end || errno || value < 0)
 		return false;
 	*out = value;
 	return true;
@@ -272,16 +273,14 @@ static int take_option(struct prune *p, int option, const char *value)
 
 	switch (option) {
 	case WITHIN:
-		p->rules.policy.within = parse_span(value);
-		good = p->rules.policy.within > 0;
+		good =
+		    config_read_span(value, &p->rules.policy.within) && p->rules.policy.within > 0;
 		break;
 	case SPACE:
-		p->rules.max_space = parse_size(value);
-		good = p->rules.max_space > 0;
+		good = config_read_size(value, &p->rules.max_space) && p->rules.max_space > 0;
 		break;
 	case FREE:
-		p->rules.min_free = parse_size(value);
-		good = p->rules.min_free > 0;
+		good = config_read_size(value, &p->rules.min_free) && p->rules.min_free > 0;
 		break;
 	case JSON:
 		p->flags.json = true;

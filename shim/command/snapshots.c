@@ -324,9 +324,13 @@ static bool is_restorable(const struct manifest *m)
 
 static long find_number(const struct snapshots *s, const char *spec)
 {
-	uint64_t id = strtoull(spec, NULL, 10);
+	uint64_t id;
 	size_t i;
 
+	errno = 0;
+	id = strtoull(spec, NULL, 10);
+	if (errno)
+		return -1;
 	for (i = 0; i < s->count; i++)
 		if (s->list[i].header.id == id)
 			return (long)i;

@@ -57,9 +57,7 @@ char *format_time(char *out, size_t room, uint64_t ns, bool utc);
  * date alone), or an age ("10m", "1h30m", "@2d"). ns of CLOCK_REALTIME. False if it is neither.
  */
 bool parse_time(const char *text, uint64_t *ns_out);
-/* "36h" in ns; 0: not one. */
-uint64_t parse_span(const char *text);
-/* "512M", "1.5G", bytes; 0: not one. */
-uint64_t parse_size(const char *text);
+/* A number from 1 on, in digits alone, such as a process id. */
+bool parse_number(const char *text, uint32_t *out);
 
 #endif

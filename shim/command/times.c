@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * Points in time, spans and sizes, printed and parsed.
+ * Points in time, printed and parsed.
  */
 #include "command/terminal.h"
 
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#include "core/config.h"
 
 #define SECOND UINT64_C(1000000000)
 
@@ -38,47 +39,26 @@ char *format_time(char *out, size_t room, uint64_t ns, bool utc)
 	return out;
 }
 
-/* "1h30m", "10s", "2d"; a number alone is no age. */
-static bool parse_age(const char *p, uint64_t *ns)
+/* "+01:00" */
+static bool is_zone(const char *p)
 {
-	static const struct {
-		const char *name;
-		uint64_t ns;
-	} units[] = {{"ms", SECOND / 1000}, {"s", SECOND},	   {"m", 60 * SECOND},
-		     {"h", 3600 * SECOND},  {"d", 86400 * SECOND}, {"w", 604800 * SECOND}};
-	uint64_t total = 0;
+	static const char form[] = "sdd:dd";
+	size_t i;
 
-	if (*p == '@')
-		p++;
-	if (!*p)
-		return false;
-	while (*p) {
-		char *end;
-		double value = strtod(p, &end);
-		size_t i, best = 6;
-
-		if (end == p || !(value >= 0) || *p == '+' || *p == '-')
+	for (i = 0; form[i]; i++)
+		if (form[i] == 's'   ? *p != '+' && *p != '-'
+		    : form[i] == 'd' ? p[i] < '0' || p[i] > '9'
+				     : p[i] != form[i])
 			return false;
-		for (i = 0; i < 6; i++)
-			if (!strncmp(end, units[i].name, strlen(units[i].name)) &&
-			    (best == 6 || strlen(units[i].name) > strlen(units[best].name)))
-				best = i;
-		if (best == 6 || value * (double)units[best].ns > 9e18)
-			return false;
-		total += (uint64_t)(value * (double)units[best].ns);
-		p = end + strlen(units[best].name);
-	}
-	*ns = total;
-	return true;
+	return p[i] == '\0';
 }
 
 /* ".123", then "Z", "+01:00" or nothing (local time). */
 static bool parse_rest(const char *p, struct tm *tm, uint64_t *ns)
 {
 	uint64_t fraction = 0, unit = SECOND / 10;
-	int hours, minutes, n = 0;
+	int day = tm->tm_mday, hours = 0, minutes = 0;
 	int64_t seconds;
-	char sign;
 
 	if (*p == '.')
 		for (p++; *p >= '0' && *p <= '9'; p++, unit /= 10)
@@ -88,15 +68,16 @@ static bool parse_rest(const char *p, struct tm *tm, uint64_t *ns)
 		seconds = mktime(tm);
 	} else if (!strcmp(p, "Z") || !strcmp(p, "z")) {
 		seconds = timegm(tm);
-	} else if (sscanf(p, "%c%2d:%2d%n", &sign, &hours, &minutes, &n) == 3 && !p[n] &&
-		   (sign == '+' || sign == '-')) {
-		int64_t shift = hours * 3600 + minutes * 60;
-
-		seconds = timegm(tm) - (sign == '+' ? shift : -shift);
+	} else if (is_zone(p)) {
+		hours = (p[1] - '0') * 10 + p[2] - '0';
+		minutes = (p[4] - '0') * 10 + p[5] - '0';
+		seconds = timegm(tm) - (*p == '+' ? 60 : -60) * (hours * 60 + minutes);
 	} else {
 		return false;
 	}
-	if (seconds < 0)
+	/* The 31st of February has become a day in March. */
+	if (seconds < 0 || seconds > INT64_MAX / (int64_t)SECOND || tm->tm_mday != day ||
+	    hours > 23 || minutes > 59)
 		return false;
 	*ns = (uint64_t)seconds * SECOND + fraction;
 	return true;
@@ -110,7 +91,7 @@ bool parse_time(const char *text, uint64_t *ns_out)
 	uint64_t age;
 	size_t i;
 
-	if (parse_age(text, &age)) {
+	if (config_read_span(text + (*text == '@'), &age)) {
 		clock_gettime(CLOCK_REALTIME, &now);
 		*ns_out = (uint64_t)now.tv_sec * SECOND + (uint64_t)now.tv_nsec;
 		*ns_out = age < *ns_out ? *ns_out - age : 0;
@@ -126,28 +107,19 @@ bool parse_time(const char *text, uint64_t *ns_out)
 	return false;
 }
 
-uint64_t parse_span(const char *text)
+bool parse_number(const char *text, uint32_t *out)
 {
-	uint64_t ns;
+	uint64_t value = 0;
 
-	return parse_age(text, &ns) ? ns : 0;
-}
-
-uint64_t parse_size(const char *text)
-{
-	static const char units[] = "KMGT";
-	const char *unit;
-	char *end;
-	double value = strtod(text, &end);
-
-	if (end == text || !(value > 0))
-		return 0;
-	unit = *end ? strchr(units, *end & ~0x20) : NULL;
-	if (unit) {
-		value *= (double)(UINT64_C(1) << 10 * (unit - units + 1));
-		end++;
+	if (!*text)
+		return false;
+	for (; *text; text++) {
+		if (*text < '0' || *text > '9')
+			return false;
+		value = value * 10 + (uint64_t)(*text - '0');
+		if (value > UINT32_MAX)
+			return false;
 	}
-	if (!strcmp(end, "iB") || !strcmp(end, "B"))
-		end += strlen(end);
-	return *end || value > 9e18 ? 0 : (uint64_t)value;
+	*out = (uint32_t)value;
+	return value > 0;
 }

@@ -21,7 +21,7 @@
 enum config_kind {
 	CONFIG_KIND_WORD,
 	CONFIG_KIND_SIZE,    /* 256M: powers of 1024 */
-	CONFIG_KIND_TIME,    /* 30s, 500ms, 2m, 6h, 1d; a bare number is seconds */
+	CONFIG_KIND_TIME,    /* 30s, 500ms, 1h30m, 1d; a bare number is seconds */
 	CONFIG_KIND_PERCENT, /* 80% or 80 */
 	CONFIG_KIND_ROOM,    /* 5%, 1G or both with a comma between */
 	CONFIG_KIND_TEXT,
@@ -46,7 +46,12 @@ extern const struct config_setting config_settings[CONFIG_KEYS];
 
 /* ---- values (config_values.c): no allocation, no libc state; also for inside the backend ---- */
 
-/* In ns. */
+/*
+ * The only readers of sizes and times, for settings and options alike. What is not understood to
+ * its last character, or does not fit, is false. Times are in ns; a bare number is seconds, but no
+ * span.
+ */
+bool config_read_span(const char *text, uint64_t *out); /* "1h30m", "1.5d" */
 bool config_read_time(const char *text, uint64_t *out);
 bool config_read_size(const char *text, uint64_t *out);
 bool config_read_percent(const char *text, unsigned *out);

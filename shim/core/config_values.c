@@ -13,41 +13,79 @@ const struct config_setting config_settings[CONFIG_KEYS] = {
 #undef KEY
 };
 
+static bool is_digit(char c)
+{
+	return c >= '0' && c <= '9';
+}
+
+/* Digits only; *p stays behind them. False: there are none, or the number is too big. */
 static bool read_number(const char **p, uint64_t *out)
 {
 	const char *start = *p;
 	uint64_t value = 0;
 
-	while (**p >= '0' && **p <= '9' && value < UINT64_MAX / 16)
-		value = value * 10 + (uint64_t)(*(*p)++ - '0');
+	for (; is_digit(**p); ++*p)
+		if (__builtin_mul_overflow(value, 10, &value) ||
+		    __builtin_add_overflow(value, (uint64_t)(**p - '0'), &value))
+			return false;
 	*out = value;
 	return *p != start;
 }
 
-/* K, M, G, T, with or without "B" or "iB". */
-static bool read_bytes(const char **p, uint64_t *out)
+/* A number that may have a fraction, "1.5": the fraction in billionths. */
+static bool read_decimal(const char **p, uint64_t *out, uint64_t *fraction)
 {
-	static const char units[] = "kmgt";
-	const char *unit;
-	int shift;
+	uint64_t unit = UINT64_C(1000000000);
 
+	*fraction = 0;
 	if (!read_number(p, out))
 		return false;
-	while (**p == ' ')
+	if (**p != '.')
+		return true;
+	++*p;
+	if (!is_digit(**p))
+		return false;
+	for (; is_digit(**p); ++*p)
+		*fraction += (uint64_t)(**p - '0') * (unit /= 10);
+	return true;
+}
+
+/* number.fraction of `unit`; false: more than 64 bits hold. */
+static bool scale(uint64_t number, uint64_t fraction, uint64_t unit, uint64_t *out)
+{
+	uint64_t whole, part;
+
+	/* unit is at most 2^50 or a week, of which a millionth is whole or as good as. */
+	part = unit / 1000000 * (fraction / 1000) + unit % 1000000 * fraction / 1000000000;
+	return !__builtin_mul_overflow(number, unit, &whole) &&
+	       !__builtin_add_overflow(whole, part, out);
+}
+
+/* K, M, G, T, P, with or without "B" or "iB", behind one blank at most. */
+static bool read_bytes(const char **p, uint64_t *out)
+{
+	static const char units[] = "kmgtp";
+	uint64_t number, fraction, unit = 1;
+	unsigned i;
+
+	if (!read_decimal(p, &number, &fraction))
+		return false;
+	if (**p == ' ' && (*p)[1] && (*p)[1] != ' ' && !is_digit((*p)[1]))
 		++*p;
-	unit = **p ? strchr(units, **p | 0x20) : NULL;
-	if (unit && *unit) {
-		shift = 10 * (int)(unit - units + 1);
-		if (*out > UINT64_MAX >> shift)
-			return false;
-		*out <<= shift;
+	for (i = 0; units[i]; i++) {
+		if ((**p | 0x20) != units[i])
+			continue;
+		unit = UINT64_C(1) << 10 * (i + 1);
 		++*p;
+		if (**p == 'i' && (*p)[1] == 'B')
+			++*p;
+		break;
 	}
-	if (**p == 'i')
-		++*p;
 	if (**p == 'B')
 		++*p;
-	return true;
+	if (unit == 1 && fraction)
+		return false; /* half a byte */
+	return scale(number, fraction, unit, out);
 }
 
 bool config_read_size(const char *text, uint64_t *out)
@@ -55,28 +93,58 @@ bool config_read_size(const char *text, uint64_t *out)
 	return read_bytes(&text, out) && !*text;
 }
 
-bool config_read_time(const char *text, uint64_t *out)
+/* The unit at *p, in ns, which is then behind it; 0: none. */
+static uint64_t read_time_unit(const char **p)
 {
 	static const struct {
 		const char *name;
 		uint64_t ns;
 	} units[] = {
-	    {"", UINT64_C(1000000000)},	    {"ms", UINT64_C(1000000)},
-	    {"s", UINT64_C(1000000000)},    {"m", UINT64_C(60000000000)},
-	    {"h", UINT64_C(3600000000000)}, {"d", UINT64_C(86400000000000)},
+	    {"ms", UINT64_C(1000000)},	     {"s", UINT64_C(1000000000)},
+	    {"m", UINT64_C(60000000000)},    {"h", UINT64_C(3600000000000)},
+	    {"d", UINT64_C(86400000000000)}, {"w", UINT64_C(604800000000000)},
 	};
-	uint64_t number;
 	size_t i;
 
-	if (!read_number(&text, &number))
-		return false;
 	for (i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
-		if (strcmp(text, units[i].name) != 0)
+		size_t n = strlen(units[i].name);
+
+		if (strncmp(*p, units[i].name, n) != 0)
 			continue;
-		*out = number * units[i].ns;
-		return number <= UINT64_MAX / units[i].ns;
+		*p += n;
+		return units[i].ns;
 	}
-	return false;
+	return 0;
+}
+
+bool config_read_span(const char *text, uint64_t *out)
+{
+	uint64_t total = 0, number, fraction, part;
+
+	if (!*text)
+		return false;
+	while (*text) {
+		uint64_t unit;
+
+		if (!read_decimal(&text, &number, &fraction))
+			return false;
+		unit = read_time_unit(&text);
+		if (!unit || !scale(number, fraction, unit, &part) ||
+		    __builtin_add_overflow(total, part, &total))
+			return false;
+	}
+	*out = total;
+	return true;
+}
+
+bool config_read_time(const char *text, uint64_t *out)
+{
+	const char *end = text;
+	uint64_t seconds;
+
+	if (read_number(&end, &seconds) && !*end)
+		return scale(seconds, 0, UINT64_C(1000000000), out);
+	return config_read_span(text, out);
 }
 
 bool config_read_percent(const char *text, unsigned *out)
@@ -91,6 +159,7 @@ bool config_read_percent(const char *text, unsigned *out)
 
 bool config_read_room(const char *text, unsigned *percent_out, uint64_t *bytes_out)
 {
+	bool has_percent = false, has_bytes = false;
 	uint64_t number;
 
 	*percent_out = 100;
@@ -98,18 +167,26 @@ bool config_read_room(const char *text, unsigned *percent_out, uint64_t *bytes_o
 	while (*text) {
 		const char *start = text;
 
-		if (read_number(&text, &number) && *text == '%' && number <= 100) {
+		if (read_number(&text, &number) && *text == '%' && number <= 100 && !has_percent) {
 			*percent_out = (unsigned)number;
+			has_percent = true;
 			text++;
 		} else {
 			text = start;
-			if (!read_bytes(&text, bytes_out))
+			if (has_bytes || !read_bytes(&text, bytes_out))
 				return false;
+			has_bytes = true;
 		}
-		while (*text == ',' || *text == ' ')
-			text++;
+		if (!*text)
+			return true;
+		/* ",", ", " or a blank, and something behind it. */
+		if (*text != ',' && *text != ' ')
+			return false;
+		text += *text == ',' && text[1] == ' ' ? 2 : 1;
+		if (!*text)
+			return false;
 	}
-	return true;
+	return has_percent || has_bytes;
 }
 
 /* Is it one of "deny, wait or off"? */

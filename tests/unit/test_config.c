@@ -56,6 +56,95 @@ static void test_values(void **state)
 	assert_false(config_is_valid(CONFIG_SINGLE_WRITER, ""));
 }
 
+/* One reader for all: what it does not understand to the end is no size and no time. */
+static void test_sizes(void **state)
+{
+	static const char *const bad[] = {
+	    "",	     " ",     "1 ",    " 1",   "1  B", "1BB",	 "1i",
+	    "1Ki",   "1iB",   "1KiBs", "1B ",  "K",    "-1",	 "+1",
+	    "1.",    ".5",    "1.5",   "1.5B", "0x1",  "1e3",	 "1,5G",
+	    "1 000", "1G 1M", "inf",   "nan",  "1\n",  "16384P", "18446744073709551616",
+	    "1 .5G", "1G\t",
+	};
+	static const struct {
+		const char *text;
+		uint64_t size;
+	} good[] = {
+	    {"0", 0},
+	    {"1B", 1},
+	    {"1 B", 1},
+	    {"1K", 1024},
+	    {"1k", 1024},
+	    {"1 KB", 1024},
+	    {"1KiB", 1024},
+	    {"1.5G", UINT64_C(3) << 29},
+	    {"0.25 MiB", UINT64_C(1) << 18},
+	    {"16383P", UINT64_C(16383) << 50},
+	    {"18446744073709551615", UINT64_MAX},
+	};
+	uint64_t n;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		if (config_read_size(bad[i], &n))
+			fail_msg("'%s' is no size", bad[i]);
+	for (i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+		if (!config_read_size(good[i].text, &n) || n != good[i].size)
+			fail_msg("'%s' is %llu", good[i].text, (unsigned long long)good[i].size);
+}
+
+static void test_times(void **state)
+{
+	static const char *const bad[] = {
+	    "",	   " ",	     "1 s",  "1s ", " 1s",
+	    "-1s", "+1s",    "1.s",  ".5s", "1x",
+	    "1S",  "inf",    "1e3",  "0x1", "ms",
+	    "1h ", "1h 30m", "1h30", "s1",  "18446744073709551615w",
+	    "1ss", "1.5",
+	};
+	static const struct {
+		const char *text;
+		uint64_t ns;
+	} good[] = {
+	    {"0", 0},
+	    {"0s", 0},
+	    {"30", UINT64_C(30000000000)},
+	    {"1h30m", UINT64_C(5400000000000)},
+	    {"1.5h", UINT64_C(5400000000000)},
+	    {"250ms", 250000000},
+	    {"1w", UINT64_C(604800000000000)},
+	    {"0.001s", 1000000},
+	};
+	uint64_t n;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		if (config_read_time(bad[i], &n))
+			fail_msg("'%s' is no time", bad[i]);
+	for (i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+		if (!config_read_time(good[i].text, &n) || n != good[i].ns)
+			fail_msg("'%s' is %llu ns", good[i].text, (unsigned long long)good[i].ns);
+	assert_false(config_read_span("30", &n)); /* of what? */
+}
+
+static void test_rooms(void **state)
+{
+	static const char *const bad[] = {"5%,", ",5%", "5%6%",	  "5%,6%", "1G,2G", "101%",
+					  " 5%", "5% ", "5%,,1G", "",	   "5 %"};
+	unsigned percent;
+	uint64_t n;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		if (config_read_room(bad[i], &percent, &n))
+			fail_msg("'%s' is no room", bad[i]);
+	assert_true(config_read_room("1G, 5%", &percent, &n) && percent == 5 && n == 1u << 30);
+	assert_true(config_read_room("1G 5%", &percent, &n) && percent == 5 && n == 1u << 30);
+}
+
 static int parse(struct config *c, const char *text, struct config_trouble *trouble)
 {
 	memset(c, 0, sizeof(*c));
@@ -146,6 +235,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_defaults_are_valid),
 	    cmocka_unit_test(test_values),
+	    cmocka_unit_test(test_sizes),
+	    cmocka_unit_test(test_times),
+	    cmocka_unit_test(test_rooms),
 	    cmocka_unit_test(test_file),
 	    cmocka_unit_test(test_bad_files),
 	    cmocka_unit_test(test_precedence),
