@@ -137,6 +137,12 @@ static void put_trouble(void *context, const char *collection, const char *what,
 		warn("cannot read %s: %s", what, strerror(-error));
 }
 
+static void put_mended(void *context, const char *collection, const char *sentence)
+{
+	(void)context;
+	warn("collection '%s': %s", collection, sentence);
+}
+
 static int finish(const struct lines *l, const struct export_options *options,
 		  const struct export_summary *s, int r)
 {
@@ -259,8 +265,11 @@ int command_export(int argc, char **argv)
 	    {"zstd", no_argument, NULL, ZSTD},
 	    {NULL, 0, NULL, 0}};
 	struct origin origin = {0};
-	struct export_options options = {
-	    .vectors = true, .pages = true, .record = put_record, .trouble = put_trouble};
+	struct export_options options = {.vectors = true,
+					 .pages = true,
+					 .record = put_record,
+					 .trouble = put_trouble,
+					 .mended = put_mended};
 	const char *path = NULL;
 	bool zstd = false, folders = false, to_stdout;
 	int option;

@@ -66,6 +66,8 @@ struct export_options {
 	int (*record)(void *context, const struct export_record *record);
 	/* A collection, or something of it, could not be read; the export goes on. */
 	void (*trouble)(void *context, const char *collection, const char *what, int error);
+	/* What was lost of an index was made again; a whole sentence. May be NULL. */
+	void (*mended)(void *context, const char *collection, const char *sentence);
 	void *context;
 };
 

@@ -25,6 +25,9 @@ struct exporter {
 
 void export_trouble(struct exporter *x, const struct chroma_collection *c, const char *what,
 		    int error);
+/* A part that was lost was made again; a whole sentence. */
+void export_mended(struct exporter *x, const struct chroma_collection *c, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* ---- export_files.c: a directory's files, or a snapshot's ---- */
 
@@ -61,7 +64,9 @@ struct export_vectors {
 	bool has_index, has_length;
 	bool labels_lost; /* which ids the index had is not known, or not of all */
 	bool lengths_lost;
-	uint64_t mark; /* rows of the queue up to here are in the index, or were */
+	bool is_guessed;     /* the header was made again; elements are looked at one by one */
+	uint64_t last_label; /* that was handed out; 0: not known */
+	uint64_t mark;	     /* rows of the queue up to here are in the index, or were */
 	float *buf;
 	size_t room; /* floats */
 	sqlite3_stmt *from_queue, *applied;
@@ -84,6 +89,25 @@ int export_vector_of_queue(struct export_vectors *v, int64_t row, const float **
 /* What the queue still has of a record whose vector the index has lost; *out is lent. -ENODATA. */
 int export_vector_of_applied(struct export_vectors *v, struct exporter *x, const char *id,
 			     size_t size, const float **out, uint64_t *dimension_out);
+
+/* ---- export_layout.c ---- */
+
+/*
+ * A header for elements that have lost theirs. last_label: 0 if that is not known; lengths: entries
+ * of length.bin. -EBADMSG: there is no telling.
+ */
+int export_guess_header(struct hnsw_header *out, const struct file_source *level0,
+			int64_t dimension, uint64_t last_label, uint64_t lengths);
+/* Whether it can be one, with neighbours and a label below or at `most`. */
+bool export_is_element(const struct hnsw_header *h, const struct hnsw_element *e, uint64_t most);
+
+/* ---- export_labels.c ---- */
+
+/*
+ * Puts ids and labels together by the order in which both were made, where that can be confirmed:
+ * temp.label is complete then. 1: it is, 0: there is no telling, or -errno.
+ */
+int export_pair_labels(struct export_vectors *v, struct exporter *x);
 
 /* ---- export_values.c ---- */
 

@@ -3,6 +3,8 @@
  * The vectors of a segment: from its files as far as they can be read, and from the queue.
  */
 #include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +17,19 @@ void export_trouble(struct exporter *x, const struct chroma_collection *c, const
 {
 	x->summary->troubles++;
 	x->options->trouble(x->options->context, c ? c->name : NULL, what, error);
+}
+
+void export_mended(struct exporter *x, const struct chroma_collection *c, const char *format, ...)
+{
+	char sentence[512];
+	va_list ap;
+
+	if (!x->options->mended)
+		return;
+	va_start(ap, format);
+	vsnprintf(sentence, sizeof(sentence), format, ap);
+	va_end(ap);
+	x->options->mended(x->options->context, c->name, sentence);
 }
 
 static int run(struct exporter *x, const char *sql)
@@ -39,8 +54,9 @@ static int insert_label(void *context, enum pickle_map map, const char *id, size
 	return database_error(code);
 }
 
-/* Returns the mark that Chroma up to 0.5.5 kept in the pickle, 0 if none; *found: it is there. */
-static uint64_t load_labels(struct export_vectors *v, struct exporter *x, bool *found)
+/* Returns what reading it did; *mark_out: the mark that Chroma up to 0.5.5 kept in it, 0 if none.
+ */
+static int load_labels(struct export_vectors *v, struct exporter *x, uint64_t *mark_out)
 {
 	const struct chroma_collection *c = v->collection;
 	struct pickle_index index = {0};
@@ -48,7 +64,6 @@ static uint64_t load_labels(struct export_vectors *v, struct exporter *x, bool *
 	sqlite3_stmt *insert = NULL;
 	int r = export_file_open(x, c->vector_segment, PICKLE_FILE, &file);
 
-	*found = r != -ENOENT;
 	if (r == 0)
 		r = database_prepare(x->db, &insert,
 				     "INSERT OR REPLACE INTO temp.label VALUES (?, ?)");
@@ -59,9 +74,11 @@ static uint64_t load_labels(struct export_vectors *v, struct exporter *x, bool *
 	export_file_close(&file);
 	/* Before the first persist the queue has everything. */
 	v->labels_lost = r < 0 && v->collection->vector_mark.value > 0;
-	if (r < 0 && r != -ENOENT)
-		export_trouble(x, c, PICKLE_FILE, r);
-	return index.has_max_seq_id && index.max_seq_id > 0 ? (uint64_t)index.max_seq_id : 0;
+	if (index.has_total && index.total_elements_added > 0 &&
+	    index.total_elements_added < UINT32_MAX && r == 0)
+		v->last_label = (uint64_t)index.total_elements_added;
+	*mark_out = index.has_max_seq_id && index.max_seq_id > 0 ? (uint64_t)index.max_seq_id : 0;
+	return r;
 }
 
 /* ---- the index: label -> element ---- */
@@ -76,7 +93,9 @@ static int load_elements(struct export_vectors *v, struct exporter *x)
 
 	for (i = 0; r == 0 && i < hnsw_level0_count(&v->level0); i++) {
 		r = hnsw_level0_get(&v->level0, i, &e);
-		if (r < 0 || e.deleted || e.label == 0 || e.label > INT64_MAX)
+		if (r < 0 || e.deleted || e.label == 0 || e.label > INT64_MAX ||
+		    (v->is_guessed && v->last_label &&
+		     !export_is_element(&v->level0.header, &e, v->last_label)))
 			continue;
 		sqlite3_bind_int64(insert, 1, (sqlite3_int64)e.label);
 		sqlite3_bind_int64(insert, 2, (sqlite3_int64)i);
@@ -96,7 +115,30 @@ static int read_header(struct exporter *x, const char *segment, struct hnsw_head
 	if (r == 0)
 		r = file_source_read(&file.source, raw, sizeof(raw), 0);
 	export_file_close(&file);
-	return r < 0 ? r : hnsw_header_parse(out, raw, sizeof(raw));
+	if (r == 0)
+		r = hnsw_header_parse(out, raw, sizeof(raw));
+	return r == 0 && hnsw_header_check(out) & HNSW_FAULT_LAYOUT ? -EBADMSG : r;
+}
+
+/* From the elements, where it cannot be read. */
+static int guess_header(struct export_vectors *v, struct exporter *x, struct hnsw_header *out)
+{
+	const struct chroma_collection *c = v->collection;
+	struct export_file lengths;
+	uint64_t entries = 0;
+	int r = export_file_open(x, c->vector_segment, HNSW_LENGTH_FILE, &lengths);
+
+	if (r == 0)
+		entries = lengths.source.size / sizeof(float);
+	export_file_close(&lengths);
+	r = export_guess_header(out, &v->level0_file.source, c->dimension, v->last_label, entries);
+	v->is_guessed = r == 0;
+	return r;
+}
+
+static bool is_lost(int r)
+{
+	return r == -ENOENT || r == -ENODATA || r == -EBADMSG || r == -EPROTONOSUPPORT;
 }
 
 /* The direction alone is better than nothing, but it is said. */
@@ -120,15 +162,22 @@ static int open_index(struct export_vectors *v, struct exporter *x)
 {
 	const char *segment = v->collection->vector_segment;
 	struct hnsw_header header;
-	int r = read_header(x, segment, &header);
+	int r = export_file_open(x, segment, HNSW_LEVEL0_FILE, &v->level0_file), found;
 
 	if (r == 0)
-		r = export_file_open(x, segment, HNSW_LEVEL0_FILE, &v->level0_file);
+		r = read_header(x, segment, &header);
+	found = r;
+	if (is_lost(r) && v->level0_file.is_open && guess_header(v, x, &header) == 0)
+		r = 0;
 	if (r == 0)
 		r = hnsw_level0_open(&v->level0, &header, &v->level0_file.source);
 	if (r < 0)
 		return r;
 	v->has_index = true;
+	if (found < 0)
+		export_mended(x, v->collection,
+			      "the header of its vector index was made again from %llu elements",
+			      (unsigned long long)hnsw_level0_count(&v->level0));
 	if (v->collection->space == CHROMA_COSINE) {
 		r = open_lengths(v, x);
 		v->has_length = r == 0;
@@ -290,12 +339,21 @@ static int open_applied(struct export_vectors *v, struct exporter *x)
 
 /* ---- all of it ---- */
 
+static void load_index(struct export_vectors *v, struct exporter *x)
+{
+	int r = open_index(v, x);
+
+	if (r == 0)
+		r = load_elements(v, x);
+	if (r < 0)
+		export_trouble(x, v->collection, "the vector index", r);
+}
+
 static void load_segment(struct export_vectors *v, struct exporter *x, uint64_t *mark)
 {
 	const struct chroma_collection *c = v->collection;
-	bool found = false;
 	uint64_t in_pickle;
-	int r = export_find_segment(x, c->vector_segment);
+	int r = export_find_segment(x, c->vector_segment), pickle;
 
 	/* Without a pickle Chroma starts from the beginning of the queue. */
 	if (r < 0) {
@@ -305,19 +363,19 @@ static void load_segment(struct export_vectors *v, struct exporter *x, uint64_t 
 		*mark = 0;
 		return;
 	}
-	in_pickle = load_labels(v, x, &found);
-	if (!found) {
-		if (*mark)
-			export_trouble(x, c, PICKLE_FILE, -ENOENT);
-		*mark = 0;
-	} else {
-		*mark = in_pickle > *mark ? in_pickle : *mark;
-		r = open_index(v, x);
-		if (r == 0)
-			r = load_elements(v, x);
-		if (r < 0)
-			export_trouble(x, c, "the vector index", r);
+	pickle = load_labels(v, x, &in_pickle);
+	if (pickle != -ENOENT || *mark)
+		load_index(v, x);
+	if (v->labels_lost && v->has_index && export_pair_labels(v, x) == 1) {
+		v->labels_lost = false;
+		return;
 	}
+	if (pickle < 0 && (pickle != -ENOENT || *mark))
+		export_trouble(x, c, PICKLE_FILE, pickle);
+	if (pickle == -ENOENT)
+		*mark = 0;
+	else
+		*mark = in_pickle > *mark ? in_pickle : *mark;
 }
 
 int export_vectors_open(struct export_vectors *v, struct exporter *x,

@@ -80,9 +80,6 @@ int recover_hnsw(struct recovery *r);
 int recover_bare(struct recovery *r);	  /* recover_bare.c */
 int recover_undelete(struct recovery *r); /* recover_undelete.c */
 
-/* recover_segment.c: makes the files of a broken index readable as far as that is possible. */
-int recover_segment(struct recovery *r, const struct chroma_collection *c);
-
 /* recover_replay.c: what is there by half is applied again; in how many collections. */
 int recover_replay(struct recovery *r, bool only_half, int64_t *again_out);
 

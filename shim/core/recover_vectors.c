@@ -79,12 +79,21 @@ static void ignore_trouble(void *context, const char *collection, const char *wh
 	(void)error;
 }
 
+/* In the account's readings it is the same. */
+static void say_mended(void *context, const char *collection, const char *sentence)
+{
+	struct broken *b = context;
+
+	recover_say(b->r, RECOVER_HNSW, collection, "%s", sentence);
+}
+
 static int read_vectors(struct broken *b, const struct chroma_collection *c)
 {
 	struct export_options options = {.collection = c->id,
 					 .vectors = true,
 					 .record = put_vector,
 					 .trouble = ignore_trouble,
+					 .mended = say_mended,
 					 .context = b};
 	struct export_summary summary;
 	int error;
@@ -223,10 +232,8 @@ static int heal_collection(struct broken *b, const struct chroma_collection *c)
 {
 	struct recovery *r = b->r;
 	uint64_t dropped = 0;
-	int error = recover_segment(r, c);
+	int error = read_vectors(b, c);
 
-	if (error == 0)
-		error = read_vectors(b, c);
 	if (error == 0)
 		error = recover_drop_contradictions(r, c, &dropped);
 	b->given -= dropped;

@@ -85,6 +85,55 @@ def other_settings(_client: Any, target: str) -> None:
     chromadb.PersistentClient(target, settings=Settings(anonymized_telemetry=False))
 
 
+def version(i: int, number: int) -> list[float]:
+    """The vector of a record's n-th version, which tells both."""
+    return [float(i), float(number), 1.0, float(i * number % 17)]
+
+
+def pairs_write(client: Any, first: int, last: int, number: int) -> None:
+    for name in ("space-l2", "space-cosine"):
+        collection = client.get_or_create_collection(
+            name, metadata={"hnsw:space": name[6:], "hnsw:sync_threshold": 200,
+                            "hnsw:batch_size": 50})
+        for start in range(first, last, 50):
+            numbers = range(start, start + 50)
+            collection.upsert(ids=[str(i) for i in numbers],
+                              embeddings=[version(i, number) for i in numbers])
+            print("ack", name, start, start + 50, number, flush=True)
+
+
+def pairs_base(client: Any, _target: str) -> None:
+    pairs_write(client, 0, 500, 1)
+
+
+def pairs_adds(client: Any, _target: str) -> None:
+    pairs_write(client, 500, 900, 1)
+
+
+def pairs_upserts(client: Any, _target: str) -> None:
+    pairs_write(client, 0, 500, 2)
+
+
+def pairs_mixed(client: Any, _target: str) -> None:
+    for name in ("space-l2", "space-cosine"):
+        client.get_collection(name).delete(ids=[str(i) for i in range(30, 60)])
+        print("ack", name, 30, 60, 0, flush=True)
+    pairs_write(client, 450, 900, 2)
+
+
+def pairs_later(client: Any, _target: str) -> None:
+    """Whoever goes on after the kill, as a service does that is started again."""
+    collection = client.get_collection("space-l2")
+    for start in range(2000, 2100, 50):
+        numbers = range(start, start + 50)
+        try:
+            collection.upsert(ids=[str(i) for i in numbers],
+                              embeddings=[version(i, 1) for i in numbers])
+            print("ack space-l2", start, start + 50, 1, flush=True)
+        except chromadb.errors.InternalError:
+            print("maybe space-l2", start, start + 50, 1, flush=True)
+
+
 def read(client: Any, _target: str) -> None:
     """Every collection, with its vectors."""
     for listed in client.list_collections():
@@ -93,8 +142,9 @@ def read(client: Any, _target: str) -> None:
         print("ack", collection.name, flush=True)
 
 
-VERBS = {one.__name__: one for one in (add, upsert_others, reset, delete, connect, read, ask, other_dimension, deleted,
-                                       other_settings)} | {"validate": connect}
+VERBS = {one.__name__: one for one in (
+    add, upsert_others, reset, delete, connect, read, ask, other_dimension, deleted, other_settings,
+    pairs_base, pairs_adds, pairs_upserts, pairs_mixed, pairs_later)} | {"validate": connect}
 
 
 def act(target: str, verb: str) -> None:
