@@ -244,7 +244,7 @@ int preflight_processes(struct preflight *p)
 
 	p->alone = true;
 	if (fstatat(p->target.dirfd, DATABASE_NAME, &st, AT_SYMLINK_NOFOLLOW) == 0)
-		n = process_find_openers(&st, &list, &hidden);
+		n = process_find_openers(&st, DATABASE_NAME, &list, &hidden);
 	if (has_writer(p, line, sizeof(line))) {
 		p->alone = false;
 		status = in_the_way(p, *line ? line : "it holds writer.lock");

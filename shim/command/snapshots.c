@@ -547,7 +547,7 @@ int snapshots_find_process(const struct target *t, char *name_out, size_t room)
 	snprintf(name_out, room, "another process");
 	if (fstatat(t->dirfd, DATABASE_NAME, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return 0;
-	n = process_find_openers(&st, &list, &hidden);
+	n = process_find_openers(&st, DATABASE_NAME, &list, &hidden);
 	if (n > 0) {
 		pid = (int)list[0].pid;
 		snprintf(name_out, room, "%s", list[0].command[0] ? list[0].command : list[0].name);

@@ -175,7 +175,7 @@ static int gather_others(struct status *s, int dirfd)
 
 	if (fstatat(dirfd, DATABASE_NAME, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return 0;
-	n = process_find_openers(&st, &s->others, &s->hidden);
+	n = process_find_openers(&st, DATABASE_NAME, &s->others, &s->hidden);
 	if (n < 0)
 		return n;
 	for (i = 0; i < n; i++)

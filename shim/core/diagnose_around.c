@@ -120,7 +120,7 @@ static void find_processes(struct diagnosis *d, const struct stat *database)
 	struct diagnose_summary *s = d->summary;
 	struct process_opener *list;
 	unsigned hidden;
-	int n = process_find_openers(database, &list, &hidden);
+	int n = process_find_openers(database, DATABASE_FILE, &list, &hidden);
 
 	if (n > 0) {
 		s->processes = (uint64_t)n;

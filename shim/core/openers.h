@@ -15,10 +15,11 @@ struct process_opener {
 };
 
 /*
- * Processes that have the file open, by pid. *list_out is the caller's to free; *hidden_out: how
+ * Processes that have the file open, by pid; `name` is its last part. Never waits for a file system
+ * other than the file's own. *list_out is the caller's to free; *hidden_out: how
  * many processes could not be looked into. The number of them, or -errno.
  */
-int process_find_openers(const struct stat *file, struct process_opener **list_out,
-			 unsigned *hidden_out);
+int process_find_openers(const struct stat *file, const char *name,
+			 struct process_opener **list_out, unsigned *hidden_out);
 
 #endif

@@ -22,6 +22,7 @@
 struct search {
 	unsigned area;
 	struct stat database;
+	int fdinfo; /* of the process that is looked at */
 	uint64_t until;
 	int processes;
 };
@@ -62,6 +63,28 @@ static int open_at(int dir, const char *name, int flags)
 
 /* ---- one process ---- */
 
+/* As the kernel knows it without asking the file system; it says so since Linux 5.14. */
+static bool has_another_inode(const struct search *s, const char *number)
+{
+	static const char key[] = "\nino:";
+	char text[512], *at;
+	int fd = s->fdinfo < 0 ? -1 : open_at(s->fdinfo, number, 0);
+	ssize_t n = fd < 0 ? 0 : sys_read(fd, text, sizeof(text) - 1);
+	uint64_t inode = 0;
+
+	if (fd >= 0)
+		sys_close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	at = strstr(text, key);
+	if (!at)
+		return false;
+	for (at += sizeof(key) - 1; *at == ' ' || *at == '\t'; at++)
+		;
+	for (; *at >= '0' && *at <= '9'; at++)
+		inode = inode * 10 + (uint64_t)(*at - '0');
+	return inode != s->database.st_ino;
+}
+
 static bool is_database(const struct search *s, int fds, const char *name)
 {
 	char target[512];
@@ -71,7 +94,8 @@ static bool is_database(const struct search *s, int fds, const char *name)
 
 	/* A longer name is cut off, and may be it. */
 	if (n < (ssize_t)suffix ||
-	    (n < (ssize_t)sizeof(target) && memcmp(target + n - suffix, DATABASE, suffix) != 0))
+	    (n < (ssize_t)sizeof(target) && memcmp(target + n - suffix, DATABASE, suffix) != 0) ||
+	    has_another_inode(s, name))
 		return false;
 	return sys_fstatat(fds, name, &st, 0) == 0 && st.st_ino == s->database.st_ino &&
 	       st.st_dev == s->database.st_dev;
@@ -132,6 +156,8 @@ static void report(const struct search *s, int process, const char *pid)
 		got = sys_read(fd, text + n, 240);
 		sys_close(fd);
 	}
+	if (got <= 0)
+		return; /* it is ending: its memory is gone, and its files go next */
 	for (i = 0; i < got; i++, n++)
 		if ((unsigned char)text[n] < ' ')
 			text[n] = ' ';
@@ -159,7 +185,10 @@ static bool visit_process(void *with, int proc, const char *pid)
 		return true;
 	fds = open_at(process, "fd", O_DIRECTORY);
 	if (fds >= 0) {
+		s->fdinfo = open_at(process, "fdinfo", O_DIRECTORY);
 		each_number(fds, &d, visit_descriptor);
+		if (s->fdinfo >= 0)
+			sys_close(s->fdinfo);
 		sys_close(fds);
 	}
 	if (d.found && !is_shimmed(process))
