@@ -173,6 +173,14 @@ static inline void sys_start_writing(int fd, uint64_t offset, uint64_t n)
 	SYS4(SYS_sync_file_range, fd, offset, n, SYNC_FILE_RANGE_WRITE);
 }
 
+/* And waits until it is with the disk, in whose memory it may still be; 0 or -errno. */
+static inline int sys_wait_written(int fd)
+{
+	return (int)SYS4(SYS_sync_file_range, fd, 0, 0,
+			 SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+			     SYNC_FILE_RANGE_WAIT_AFTER);
+}
+
 static inline int sys_fsync(int fd)
 {
 	SYS_MAY_FAIL();

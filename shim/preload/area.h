@@ -36,6 +36,8 @@ struct area {
 	atomic_flag beginning; /* of the life */
 	bool store_inside;     /* the store is <root>/.chromashim */
 	bool failed;	       /* the store or its log cannot be used */
+	/* A persist was undone after the last error that Chroma heeds (persist_end.c). */
+	_Atomic bool persist_lost;
 	struct oplog_writer log;
 	_Atomic int ofd_locks; /* carriers.c: 1 usable, -1 not, 0 not known yet */
 	_Atomic bool wal_mode; /* a WAL was opened for writing */

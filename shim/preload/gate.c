@@ -10,6 +10,7 @@
 #include <sys/ioctl.h>
 
 #include "preload/call.h"
+#include "preload/persists.h"
 
 #define PATH(x) ((const char *)(x))
 #define FD(x) ((int)(x))
@@ -58,11 +59,21 @@ long do_syscall(long number, long a, long b, long c, long d, long e, long f)
 	return ret;
 }
 
+/* The file that is cloned: what is held back of it has to be there. */
+static int cloned_from(unsigned long request, unsigned long arg)
+{
+	const struct file_clone_range *range = (const void *)arg;
+
+	return request == FICLONE ? (int)arg : range ? (int)range->src_fd : -1;
+}
+
 /* The requests that change a file; the others are passed on unseen. */
 int do_ioctl(int fd, unsigned long request, unsigned long arg)
 {
 	union slot s = slot_of(fd);
 
+	if (request == FICLONE || (request == FICLONERANGE && atomic_load(&persists_holding)))
+		persist_reading(slot_of(cloned_from(request, arg)));
 	if (LIKELY(!slot_protected(s)))
 		return real.ioctl(fd, request, arg);
 	switch (request) {

@@ -73,6 +73,58 @@ void group_reopen(struct group *g)
 	set_state(g, GROUP_OPEN);
 }
 
+/* ---- failure ---- */
+
+static void say_frozen(const struct group *g, const char *why, int rolled_back, bool unheard)
+{
+	shim_say(
+	    areas[g->area].spelling[0], "/", g->header.segment, ": a persist failed (", why,
+	    rolled_back < 0 ? "); it will be undone at the next start" : ") and was undone",
+	    ". Nothing is lost: the records stay in Chroma's queue. This segment is frozen until "
+	    "the backend is restarted; make room or look at the disk, then restart it.",
+	    unheard ? " Chroma may not notice, and would then remove the records: until the "
+		      "restart all writing to this directory is refused."
+		    : "",
+	    NULL);
+}
+
+static void fail(struct group *g, int error, const char *why)
+{
+	bool unheard = g->pickle_opened;
+	struct rollback rb = {
+	    .rootfd = areas[g->area].root_fd,
+	    .undofd = persist_stores[g->area].undo_fd,
+	};
+	struct rollback_outcome outcome = {0};
+	struct pin_writer *writer;
+	int r;
+
+	/* Before the pickle's close: it is followed by the transaction that counts on the persist.
+	 */
+	if (unheard)
+		atomic_store(&areas[g->area].persist_lost, true);
+	held_drop(g);
+	r = group_equip(g);
+	if (r == 0 && !g->power)
+		r = undo_flush(&g->undo);
+	writer = pin_enter(g->area);
+	if (r == 0)
+		r = rollback_own(&rb, g->undo.fd, &outcome);
+	pin_leave(g->area, writer);
+	group_record(g, OP_PERSIST_ROLLBACK, outcome.bytes, r);
+	group_record(g, OP_PERSIST_FREEZE, 0, -error);
+	say_frozen(g, why, r, unheard);
+	g->error = error;
+	set_state(g, GROUP_FROZEN);
+	group_release(g);
+}
+
+void group_fail(struct group *g, int error)
+{
+	error = error < 0 ? -error : error;
+	fail(g, error, error_text(error));
+}
+
 /* ---- commit ---- */
 
 static void remove_undo(const struct group *g)
@@ -237,6 +289,22 @@ static bool waits(struct group *g)
 	return true;
 }
 
+/*
+ * What is on its way to the disk gets there while Chroma still heeds an error: a disk that cannot
+ * take it is found out at the pickle's open. The sync at its close has little left to do.
+ */
+void group_write_out(struct group *g)
+{
+	int r;
+
+	if (!g->power)
+		return;
+	sync_files(g, start_writing);
+	r = sync_files(g, sys_wait_written);
+	if (r == -EIO || r == -ENOSPC || r == -EDQUOT)
+		group_fail(g, r);
+}
+
 void group_complete(struct group *g)
 {
 	int r;
@@ -248,17 +316,19 @@ void group_complete(struct group *g)
 	}
 	if (g->state != GROUP_OPEN)
 		return;
-	if (!pickle_is_whole(g)) {
-		group_fail(g, EIO);
-		return;
-	}
+	g->pickle_opened = false;
+	/* Of this thread nothing is; what others have written meanwhile belongs to it. */
 	r = held_release(g);
 	if (r < 0 || g->state != GROUP_OPEN) {
 		if (r < 0)
 			group_unprotect(g, r);
 		return;
 	}
-	g->pickle_opened = false;
+	/* Chroma knows: whatever kept it from ending its pickle was an error of its own. */
+	if (!pickle_is_whole(g)) {
+		fail(g, EIO, "its pickle has no end");
+		return;
+	}
 	if (g->power && (r = sync_segment(g)) < 0)
 		shim_say(areas[g->area].spelling[0], "/", g->header.segment, ": ", error_text(-r),
 			 " on syncing a persist; a power cut now may lose it. ",
@@ -284,50 +354,12 @@ void persists_transaction_ended(unsigned area, bool committed)
 		if (g->state == GROUP_TENTATIVE && committed)
 			group_commit(g);
 		else if (g->state == GROUP_TENTATIVE)
-			group_fail(g, EIO);
+			fail(g, EIO, "its transaction was rolled back");
 		group_unlock(g);
 	}
 }
 
-/* ---- failure ---- */
-
-static void say_frozen(const struct group *g, int error, int rolled_back)
-{
-	shim_say(
-	    areas[g->area].spelling[0], "/", g->header.segment, ": a persist failed (",
-	    error_text(error), rolled_back < 0 ? "); it will be undone at the next start" : ")",
-	    rolled_back < 0 ? "" : " and was undone",
-	    ". Nothing is lost: the records stay in Chroma's queue. This segment is frozen until "
-	    "the backend is restarted; make room or look at the disk, then restart it.",
-	    NULL);
-}
-
-void group_fail(struct group *g, int error)
-{
-	struct rollback rb = {
-	    .rootfd = areas[g->area].root_fd,
-	    .undofd = persist_stores[g->area].undo_fd,
-	};
-	struct rollback_outcome outcome = {0};
-	struct pin_writer *writer;
-	int r;
-
-	error = error < 0 ? -error : error;
-	held_drop(g);
-	r = group_equip(g);
-	if (r == 0 && !g->power)
-		r = undo_flush(&g->undo);
-	writer = pin_enter(g->area);
-	if (r == 0)
-		r = rollback_own(&rb, g->undo.fd, &outcome);
-	pin_leave(g->area, writer);
-	group_record(g, OP_PERSIST_ROLLBACK, outcome.bytes, r);
-	group_record(g, OP_PERSIST_FREEZE, 0, -error);
-	say_frozen(g, error, r);
-	g->error = error;
-	set_state(g, GROUP_FROZEN);
-	group_release(g);
-}
+/* ---- without undo data ---- */
 
 void group_unprotect(struct group *g, int error)
 {

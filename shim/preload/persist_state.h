@@ -111,6 +111,8 @@ uint64_t clock_now(clockid_t clock); /* ns */
 
 void group_record(const struct group *g, enum oplog_op op, uint64_t length, int64_t result);
 void group_reopen(struct group *g); /* a tentative one goes on */
+/* What was written of its files is on its way to the disk, and gets there; else it fails. */
+void group_write_out(struct group *g);
 /* The pickle is complete. */
 void group_complete(struct group *g);
 void group_commit(struct group *g);

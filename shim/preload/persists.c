@@ -77,10 +77,12 @@ static bool brings_bytes(const struct change *c)
 	return c->iov && c->iov_count > 0;
 }
 
+/* Once the pickle is open nothing waits any more: an error that came at its close would be heard by
+ * nobody. */
 static bool may_hold(const struct group *g, const struct change *c, int64_t size)
 {
-	return g->power && brings_bytes(c) && c->op != OP_PWRITEV &&
-	       (c->slot.writable & SLOT_WRITABLE) && c->length &&
+	return g->power && !g->pickle_opened && c->slot.role != ROLE_PICKLE && brings_bytes(c) &&
+	       c->op != OP_PWRITEV && (c->slot.writable & SLOT_WRITABLE) && c->length &&
 	       c->length <= (uint64_t)(size - c->offset);
 }
 
@@ -140,6 +142,11 @@ static enum change_verdict cut_begin(struct group *g, struct change *c)
 
 /* ---- opens ---- */
 
+static bool opens_pickle(const struct change *c)
+{
+	return c->slot.role == ROLE_PICKLE && (c->flags & O_ACCMODE) != O_RDONLY;
+}
+
 static enum change_verdict open_begin(struct group *g, struct change *c)
 {
 	unsigned file = file_index(c->slot);
@@ -151,9 +158,11 @@ static enum change_verdict open_begin(struct group *g, struct change *c)
 	if (c->flags & O_TRUNC)
 		r = preimage_aside(g, file, true);
 	/* The pickle comes last: what it speaks of must be in its place. It mostly is by now, with
-	 * one sync for both. */
-	if (r == 0 && g->state == GROUP_OPEN && c->slot.role == ROLE_PICKLE)
+	 * one sync for both. And its open is the last call whose error Chroma heeds. */
+	if (r == 0 && g->state == GROUP_OPEN && opens_pickle(c))
 		r = held_release(g);
+	if (r == 0 && g->state == GROUP_OPEN && opens_pickle(c))
+		group_write_out(g);
 	return go_on(g, c, r);
 }
 
@@ -161,7 +170,7 @@ static void open_end(struct group *g, const struct change *c, int64_t ret)
 {
 	if (ret >= 0) {
 		g->changed = true;
-		if (c->slot.role == ROLE_PICKLE && (c->flags & O_ACCMODE) != O_RDONLY)
+		if (opens_pickle(c))
 			g->pickle_opened = true;
 		return;
 	}
@@ -219,11 +228,17 @@ enum change_verdict persist_change_begin(struct change *c)
 	return verdict;
 }
 
-/* An error of the disk, not of the caller. */
-static bool is_failure(int error)
+/*
+ * An error of the disk, not of the caller: what hnswlib wanted in the file is not there. Whoever
+ * clones, splices or allocates tries it, and writes if the file system does not know it.
+ */
+static bool is_failure(const struct change *c, enum meaning meaning, int error)
 {
-	return error != EINTR && error != EAGAIN && error != EBADF && error != EFAULT &&
-	       error != EINVAL && error != ESPIPE;
+	bool plain = c->op == OP_WRITE || c->op == OP_PWRITE || c->op == OP_WRITEV ||
+		     c->op == OP_PWRITEV || meaning == CUTS;
+
+	return plain && error != EINTR && error != EAGAIN && error != EBADF && error != EFAULT &&
+	       error != EINVAL && error != ESPIPE && error != EOPNOTSUPP;
 }
 
 void persist_change_end(struct change *c, int64_t ret)
@@ -242,7 +257,8 @@ void persist_change_end(struct change *c, int64_t ret)
 		return;
 	if (meaning == OPENS)
 		open_end(g, c, ret);
-	else if ((g->state == GROUP_OPEN || g->state == GROUP_TENTATIVE) && is_failure(saved))
+	else if ((g->state == GROUP_OPEN || g->state == GROUP_TENTATIVE) &&
+		 is_failure(c, meaning, saved))
 		group_fail(g, saved);
 	group_unlock(g);
 	errno = saved;

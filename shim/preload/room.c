@@ -301,6 +301,18 @@ static void refuse(const struct change *c, int shortage)
 					 NULL});
 }
 
+/* Chroma goes on as if a persist had succeeded that was undone: it would move the mark, and remove
+ * the records from its queue. */
+static void refuse_after_lost_persist(const struct change *c)
+{
+	refuse_say(c, OP_NOTE, -EIO,
+		   (const char *const[]){areas[c->slot.area].spelling[0],
+					 ": writing refused: the end of a persist could not be "
+					 "written, and what it was to save is only in Chroma's "
+					 "queue. Look at the disk, and restart the backend.",
+					 NULL});
+}
+
 /* ---- what is about to begin ---- */
 
 enum beginning {
@@ -448,6 +460,10 @@ int room_check(const struct change *c)
 	what = beginning_of(c);
 	if (what == NOTHING)
 		return 0;
+	if (atomic_load(&areas[c->slot.area].persist_lost) && what != FILE_MADE) {
+		refuse_after_lost_persist(c);
+		return -EIO;
+	}
 	look(c->slot.area);
 	shortage = atomic_load(&r->shortage);
 	if (shortage == ENOUGH) {
