@@ -44,9 +44,9 @@ const char export_usage[] =
 struct lines {
 	struct json json;
 	struct folders folders;
-	bool vectors;
-	int error;	    /* of the output */
-	const char *output; /* as given; NULL: stdout */
+	bool vectors, is_live; /* not a snapshot's */
+	int error;	       /* of the output */
+	const char *output;    /* as given; NULL: stdout */
 	const char *dir;
 };
 
@@ -157,8 +157,10 @@ static int finish(const struct lines *l, const struct export_options *options,
 		return fail(EXIT_NOT_FOUND, 0, "Without --collection all of them are exported.",
 			    "there is no collection '%s'", options->collection);
 	if (s->without_vector)
-		warn("%llu of %llu records have no vector any more (\"embedding\": null)",
-		     (unsigned long long)s->without_vector, (unsigned long long)s->records);
+		warn("%llu of %llu records have no vector that can be read here (\"embedding\": "
+		     "null)%s",
+		     (unsigned long long)s->without_vector, (unsigned long long)s->records,
+		     l->is_live ? "; `chromashim recover` may bring them back" : "");
 	return s->without_vector || s->troubles ? EXIT_WARNINGS : EXIT_DONE;
 }
 
@@ -245,6 +247,7 @@ static int export_from(struct origin *o, struct export_options *options, const c
 
 	if (status)
 		return status;
+	lines.is_live = !o->manifest;
 	lines.dir = o->manifest ? o->snapshots.target.dir : o->target.dir;
 	options->context = &lines;
 	status = folders ? export_to_folders(&lines, o, options, path, zstd)

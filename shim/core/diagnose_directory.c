@@ -69,8 +69,9 @@ static void add_segment(struct diagnosis *d, const char *name)
 
 static void report_leftover(struct diagnosis *d, const char *name)
 {
-	/* When the database cannot say, a directory is not called left over. */
-	if (chroma_has_segment(d->db, name) == 0)
+	/* When the database cannot say, a directory is not called left over; nor when it may be
+	 * that of a collection that has lost its own. */
+	if (!d->lacks_segment && chroma_has_segment(d->db, name) == 0)
 		diagnose_report(d, DIAGNOSE_LEFTOVER, (struct diagnose_place){.segment = name},
 				"%s", "");
 }
@@ -82,6 +83,15 @@ static int check_collection(void *context, const struct chroma_collection *c)
 	struct diagnosis *d = context;
 
 	d->summary->collections++;
+	if (!c->vector_segment[0] || !c->metadata_segment[0]) {
+		d->lacks_segment |= !c->vector_segment[0];
+		diagnose_report(d, DIAGNOSE_SEGMENT_ROW,
+				(struct diagnose_place){.collection = c->name}, "%s%s%s",
+				c->vector_segment[0] ? "" : "VECTOR",
+				c->vector_segment[0] || c->metadata_segment[0] ? "" : " and ",
+				c->metadata_segment[0] ? "" : "METADATA");
+		return 0;
+	}
 	diagnose_queue(d, c);
 	diagnose_segment(d, c);
 	return 0;

@@ -29,6 +29,7 @@ struct diagnosis {
 	struct stat database;
 	uint64_t segments;	   /* directories that look like one */
 	bool odd_owner, odd_links; /* said already */
+	bool lacks_segment;	   /* a collection does not know which directory is its */
 	uint64_t done;		   /* bytes, for the progress */
 	/* Findings of a segment wait until its files turn out to have kept still. */
 	bool holds_back;

@@ -293,6 +293,8 @@ static int export_all_rows(struct exporting *g)
 		note_damage(g, DATABASE_FILE, r);
 		r = 0;
 	}
+	if (r == 0 && (!g->c->metadata_segment[0] || !g->c->vector_segment[0]))
+		note_damage(g, "its rows in table segments", -ENOENT);
 	/* What is damaged in one collection leaves the others. */
 	if (r == 0 && (g->is_damaged || g->x->is_salvaged) && g->x->options->vectors)
 		r = export_unseen(g);

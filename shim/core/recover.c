@@ -8,11 +8,11 @@
 
 #include "core/recover_internal.h"
 
-const char *const recover_step_names[RECOVER_STEPS] = {"journal", "pages", "indexes", "migration",
-						       "marks",	  "hnsw",  "bare",    "undelete"};
+const char *const recover_step_names[RECOVER_STEPS] = {
+    "journal", "pages", "indexes", "migration", "segments", "marks", "hnsw", "bare", "undelete"};
 
 static int (*const steps[RECOVER_STEPS])(struct recovery *) = {
-    recover_journal, recover_pages, recover_indexes, recover_migration,
+    recover_journal, recover_pages, recover_indexes, recover_migration, recover_segments,
     recover_marks,   recover_hnsw,  recover_bare,    recover_undelete};
 
 int recover_step_of(enum diagnose_code code)
@@ -32,6 +32,8 @@ int recover_step_of(enum diagnose_code code)
 		return RECOVER_INDEXES;
 	case DIAGNOSE_MIGRATION_CUT:
 		return RECOVER_MIGRATION;
+	case DIAGNOSE_SEGMENT_ROW:
+		return RECOVER_SEGMENTS;
 	case DIAGNOSE_MARK_POISONED:
 	case DIAGNOSE_MARK_BLOB:
 	case DIAGNOSE_MARK_BEYOND:

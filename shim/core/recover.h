@@ -26,12 +26,13 @@ enum recover_step {
 	RECOVER_INDEXES, /* SQLite's and the full-text index, built again; stray metadata taken out
 			  */
 	RECOVER_MIGRATION, /* half a migration of Chroma < 1.0: taken back, to be done again */
+	RECOVER_SEGMENTS,  /* collections without rows in `segments`: found again, or made */
 	RECOVER_MARKS,	   /* max_seq_id: poisoned, beyond the queue, of an older Chroma's type */
 	RECOVER_HNSW,	   /* a vector index: its vectors go back to Chroma's queue */
 	RECOVER_BARE,	   /* records without a vector: from snapshots, or set aside */
 	RECOVER_UNDELETE,  /* deleted collections, of which the directory is left */
 };
-#define RECOVER_STEPS 8
+#define RECOVER_STEPS 9
 #define RECOVER_ALL ((1u << RECOVER_STEPS) - 1)
 
 extern const char *const recover_step_names[RECOVER_STEPS];

@@ -153,6 +153,12 @@ static void measure(const float *vector, uint64_t dimension, double *norm, doubl
 	*projection = sum;
 }
 
+/* Without its rows in `segments` a collection's records cannot be read as they are. */
+static bool is_guessed(const struct recover_account *a, const struct chroma_collection *c)
+{
+	return !a->phase && !a->was_blind && (!c->metadata_segment[0] || !c->vector_segment[0]);
+}
+
 static int take(void *context, const struct export_record *record)
 {
 	struct recover_account *a = context;
@@ -179,6 +185,10 @@ static int take(void *context, const struct export_record *record)
 	sqlite3_bind_int64(a->insert, 5, (sqlite3_int64)content);
 	sqlite3_bind_double(a->insert, 6, norm);
 	sqlite3_bind_double(a->insert, 7, projection);
+	if (is_guessed(a, record->collection)) {
+		sqlite3_bind_null(a->insert, 5);
+		sqlite3_bind_null(a->insert, 6);
+	}
 	r = database_step(a->insert);
 	sqlite3_reset(a->insert);
 	return r;

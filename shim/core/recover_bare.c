@@ -108,35 +108,32 @@ static int take_vector(void *context, const struct export_record *record)
 	return error;
 }
 
-static int ask_snapshots(struct bare *b)
+static int ask_snapshot(void *context, const struct manifest *m)
 {
-	struct snapshot_store *store = b->r->options->snapshots;
+	struct bare *b = context;
 	struct export_options options = {.collection = b->c->id,
 					 .vectors = true,
 					 .record = take_vector,
 					 .trouble = ignore_trouble,
 					 .context = b};
 	struct export_summary summary;
-	struct manifest *list = NULL;
-	size_t count = 0, i;
-	int error = store ? snapshot_list(store, &list, &count) : 0;
+	int error = 0;
+
+	if (b->queued + b->given < b->found)
+		error = export_snapshot(b->r->options->snapshots, m, &options, &summary);
+	return error;
+}
+
+static int ask_snapshots(struct bare *b)
+{
+	int error = database_prepare(b->r->db, &b->put,
+				     "UPDATE temp.bare SET vector = ?3 WHERE id = ?1 AND "
+				     "vector IS NULL AND document IS ?2");
 
 	if (error == 0)
-		error = database_prepare(b->r->db, &b->put,
-					 "UPDATE temp.bare SET vector = ?3 WHERE id = ?1 AND "
-					 "vector IS NULL AND document IS ?2");
-	for (i = count; i > 0 && error == 0 && b->queued + b->given < b->found; i--) {
-		uint32_t state = list[i - 1].header.state;
-
-		if (state != SNAPSHOT_COMPLETE && state != SNAPSHOT_VERIFIED)
-			continue;
-		error = export_snapshot(store, &list[i - 1], &options, &summary);
-		if (error != -ENOMEM && error != -ENOSPC)
-			error = 0; /* one that cannot be read has nothing to give */
-	}
+		error = recover_each_snapshot(b->r, ask_snapshot, b);
 	sqlite3_finalize(b->put);
 	b->put = NULL;
-	snapshot_list_free(list, count);
 	return error;
 }
 

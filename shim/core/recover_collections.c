@@ -76,11 +76,16 @@ static int copy_needed(struct salvage *s, sqlite3 *from)
 	return error;
 }
 
-static int copy_from(struct salvage *s, const struct manifest *snapshot)
+static int copy_from(void *context, const struct manifest *snapshot)
 {
+	struct salvage *s = context;
 	struct snapshot_database from = {.db = NULL};
-	int error = snapshot_database_open(&from, s->r->options->snapshots, snapshot);
+	int64_t lacks = 0;
+	int error = database_number(s->to, lacking, NULL, &lacks);
 
+	if (error < 0 || !lacks)
+		return error < 0 ? error : 1;
+	error = snapshot_database_open(&from, s->r->options->snapshots, snapshot);
 	if (error == 0)
 		error = find_needed(s, from.db);
 	if (error == 0)
@@ -91,23 +96,11 @@ static int copy_from(struct salvage *s, const struct manifest *snapshot)
 
 static int ask_snapshots(struct salvage *s, int64_t *lacks)
 {
-	struct manifest *list = NULL;
-	size_t count = 0, i;
 	int64_t before = *lacks;
-	int error = snapshot_list(s->r->options->snapshots, &list, &count);
+	int error = recover_each_snapshot(s->r, copy_from, s);
 
-	for (i = count; i > 0 && error == 0 && *lacks; i--) {
-		uint32_t state = list[i - 1].header.state;
-
-		if (state != SNAPSHOT_COMPLETE && state != SNAPSHOT_VERIFIED)
-			continue;
-		error = copy_from(s, &list[i - 1]);
-		if (error != -ENOMEM && error != -ENOSPC)
-			error = 0; /* one that cannot be read has nothing to give */
-		if (error == 0)
-			error = database_number(s->to, lacking, NULL, lacks);
-	}
-	snapshot_list_free(list, count);
+	if (error == 0)
+		error = database_number(s->to, lacking, NULL, lacks);
 	if (error == 0 && *lacks < before)
 		recover_say(s->r, RECOVER_PAGES, NULL,
 			    "rows of collections that are lost were taken from a snapshot");

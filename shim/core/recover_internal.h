@@ -7,6 +7,7 @@
 
 #include "core/chroma.h"
 #include "core/database.h"
+#include "core/export.h"
 #include "core/recover.h"
 
 /* What a diagnosis found that is damage, or that a step heals. */
@@ -69,12 +70,27 @@ void recover_say(struct recovery *r, enum recover_step step, const char *collect
 int recover_open(struct recovery *r); /* r->db */
 int recover_sql(struct recovery *r, const char *sql);
 
+/* One change; the parameters are ?1 and so on, each a text. */
+int recover_change(struct recovery *r, const char *sql, const char *const *texts);
+#define RECOVER_CHANGE(r, sql, ...) recover_change(r, sql, (const char *const[]){__VA_ARGS__, NULL})
+
+/* recover_snapshots.c: those that can be restored, the newest first. One that cannot be read is
+ * passed over; a result above 0 ends it. */
+typedef int recover_snapshot_fn(void *context, const struct manifest *m);
+int recover_each_snapshot(struct recovery *r, recover_snapshot_fn *each, void *context);
+void recover_make_uuid(char out[CHROMA_ID_SIZE]);
+/* The end of the queue and of every mark: what is written next must not count as applied. */
+int recover_find_end(struct recovery *r, int64_t *out);
+/* As Chroma puts it into its queue. *out is the caller's to free. */
+int recover_format_metadata(const struct export_record *record, char **out, size_t *size_out);
+
 /* Each heals what was found, and says so. 0, also if there was nothing, or -errno. */
 int recover_journal(struct recovery *r);
 int recover_read_release(struct recovery *r); /* r->is_rust */
 int recover_pages(struct recovery *r);	      /* recover_pages.c */
 int recover_indexes(struct recovery *r);
 int recover_migration(struct recovery *r); /* recover_migration.c */
+int recover_segments(struct recovery *r);  /* recover_segments.c */
 int recover_marks(struct recovery *r);
 int recover_hnsw(struct recovery *r);
 int recover_bare(struct recovery *r);	  /* recover_bare.c */

@@ -14,11 +14,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <time.h>
 
 #include "core/export.h"
-#include "core/json.h"
 #include "core/recover_undelete.h"
 #include "core/tree.h"
 
@@ -30,29 +28,6 @@ static void ignore_trouble(void *context, const char *collection, const char *wh
 	(void)collection;
 	(void)what; /* what cannot be read is counted as missing */
 	(void)error;
-}
-
-/* As Chroma puts it into its queue. *out is the caller's to free. */
-static int format_metadata(const struct export_record *record, char **out, size_t *size_out)
-{
-	struct export_value *all = calloc(record->value_count + 2, sizeof(*all));
-	struct json j = {.out = all ? open_memstream(out, size_out) : NULL};
-	size_t i, n = 0;
-	int r = 0;
-
-	for (i = 0; j.out && i < record->value_count; i++)
-		if (record->values[i].type != EXPORT_NULL)
-			all[n++] = record->values[i];
-	if (j.out && record->document)
-		all[n++] = *record->document;
-	if (j.out && record->uri)
-		all[n++] = *record->uri;
-	if (j.out)
-		export_values_put(&j, all, n);
-	if (!j.out || fclose(j.out) != 0)
-		r = -ENOMEM;
-	free(all);
-	return r;
 }
 
 static void bind_vector(sqlite3_stmt *s, int at, const struct export_record *record)
@@ -69,7 +44,7 @@ static int put_whole(void *context, const struct export_record *record)
 	struct undelete *u = context;
 	char *metadata = NULL;
 	size_t size = 0;
-	int r = format_metadata(record, &metadata, &size);
+	int r = recover_format_metadata(record, &metadata, &size);
 
 	if (r == 0) {
 		sqlite3_bind_text(u->put, 1, record->id, (int)record->id_size, SQLITE_STATIC);
@@ -170,20 +145,6 @@ static int read_records(struct undelete *u)
 
 /* ---- its name ---- */
 
-static void make_uuid(char out[CHROMA_ID_SIZE])
-{
-	unsigned char b[16];
-
-	if (getrandom(b, sizeof(b), 0) != sizeof(b))
-		memset(b, 0, sizeof(b)); /* then the database refuses the second one */
-	b[6] = (unsigned char)((b[6] & 0x0f) | 0x40);
-	b[8] = (unsigned char)((b[8] & 0x3f) | 0x80);
-	snprintf(out, CHROMA_ID_SIZE,
-		 "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1],
-		 b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14],
-		 b[15]);
-}
-
 /* 1, 0 or -errno: in any database, to be told apart by those who look for it. */
 static int is_taken(struct undelete *u, const char *what, const char *value)
 {
@@ -211,9 +172,9 @@ static int choose_name(struct undelete *u, const char *asked)
 		snprintf(u->name, sizeof(u->name), "recovered-%.8s", l->segment);
 	if (r == 1)
 		r = is_taken(u, "name", u->name) == 1 ? -EEXIST : 0;
-	make_uuid(u->id);
-	make_uuid(u->vector);
-	make_uuid(u->metadata);
+	recover_make_uuid(u->id);
+	recover_make_uuid(u->vector);
+	recover_make_uuid(u->metadata);
 	if (l->snapshot)
 		snprintf(u->id, sizeof(u->id), "%s", l->id);
 	snprintf(u->topic, sizeof(u->topic), CHROMA_TOPIC_PREFIX "%s", u->id);

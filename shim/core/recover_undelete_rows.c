@@ -13,20 +13,7 @@
 
 #define DEFAULT_DATABASE "00000000-0000-0000-0000-000000000000"
 
-/* One change; the parameters are ?1 and so on, each a text. */
-static int change(struct undelete *u, const char *sql, const char *const *texts)
-{
-	sqlite3_stmt *s = NULL;
-	int i, r = database_prepare(u->r->db, &s, sql);
-
-	for (i = 1; r == 0 && i <= sqlite3_bind_parameter_count(s); i++)
-		sqlite3_bind_text(s, i, texts[i - 1], -1, SQLITE_STATIC);
-	if (r == 0)
-		r = database_step(s);
-	sqlite3_finalize(s);
-	return r < 0 ? r : 0;
-}
-#define CHANGE(u, sql, ...) change(u, sql, (const char *const[]){__VA_ARGS__, NULL})
+#define CHANGE(u, ...) RECOVER_CHANGE((u)->r, __VA_ARGS__)
 
 /* The collection's own rows, as they were; its segments' settings under their new names. */
 static int copy_collection(struct undelete *u, sqlite3 *from)
@@ -136,25 +123,6 @@ static int make_segments(struct undelete *u)
 	return r;
 }
 
-/* Behind the queue and every mark: what is written next must not count as applied. */
-static int find_end(struct recovery *r, int64_t *out)
-{
-	sqlite3_stmt *rows = NULL;
-	uint64_t mark;
-	int error = database_number(r->db, "SELECT max(seq_id) FROM embeddings_queue", NULL, out);
-
-	if (error == 0)
-		error = database_prepare(r->db, &rows, "SELECT seq_id FROM max_seq_id");
-	while (error == 0 && (error = database_step(rows)) == 1) {
-		error = 0;
-		database_sequence(rows, 0, &mark);
-		if (mark < CHROMA_MARK_POISONED && (int64_t)mark > *out)
-			*out = (int64_t)mark;
-	}
-	sqlite3_finalize(rows);
-	return error;
-}
-
 /* Chroma leaves the arrays of deleted records, and gives their row numbers to new ones. */
 static int drop_ownerless_arrays(struct undelete *u)
 {
@@ -170,7 +138,7 @@ static int give_records(struct undelete *u)
 {
 	char end[24];
 	int64_t last;
-	int r = find_end(u->r, &last);
+	int r = recover_find_end(u->r, &last);
 
 	if (r == 0)
 		r = drop_ownerless_arrays(u);

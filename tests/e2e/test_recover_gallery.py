@@ -64,6 +64,16 @@ GALLERY = {
     "full-text index": ("node", sql(
         "UPDATE embedding_fulltext_search_data SET block = zeroblob(40) WHERE id > 100"),
         "fts-malformed", "indexes", 0),
+    "no VECTOR row": ("python", sql("DELETE FROM segments WHERE scope = 'VECTOR'"),
+                      "segment-row-missing", "segments", 0),
+    "no METADATA row": ("python", sql("DELETE FROM segments WHERE scope = 'METADATA'"),
+                        "segment-row-missing", "segments", 0),
+    "no rows of segments": ("python", sql("DELETE FROM segments"), "segment-row-missing",
+                            "segments", 0),
+    "no VECTOR row, 0.6": ("python-0.6", sql("DELETE FROM segments WHERE scope = 'VECTOR'"),
+                           "segment-row-missing", "segments", 0),
+    "no METADATA row, 0.6": ("python-0.6", sql("DELETE FROM segments WHERE scope = 'METADATA'"),
+                             "segment-row-missing", "segments", 0),
     "migration 9": ("python-0.6", sql(
         "ALTER TABLE segments RENAME TO segments_temp; DELETE FROM migrations WHERE dir = 'sysdb' "
         "AND version = 9"), "migration-interrupted", "migration", 0),
