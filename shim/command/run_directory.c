@@ -52,8 +52,7 @@ static bool in_chroma_config(const struct run *r, const char *file, const struct
 	free(data);
 	if (answer == YAML_NOT_UNDERSTOOD && !r->print_config)
 		warn("persist_path in '%s' is not understood; name the directory: --dir DIR", file);
-	return answer == YAML_FOUND &&
-	       take(n, value, "persist_path in the file that chroma reads");
+	return answer == YAML_FOUND && take(n, value, "persist_path in the file that chroma reads");
 }
 
 /* As figment reads it, whatever the case of its letters. */
@@ -83,7 +82,8 @@ static bool is_before_1_0(char *const *command)
 	return old;
 }
 
-/* Of `chroma run [FILE]`, which takes no --path beside a file, and reads no variable without one. */
+/* Of `chroma run [FILE]`, which takes no --path beside a file, and reads no variable without one.
+ */
 static bool in_chroma_run(const struct run *r, const char *file, const struct named *n)
 {
 	if (file && (in_chroma_variable(n) || in_chroma_config(r, file, n)))

@@ -102,7 +102,8 @@ static void test_styles(void **state)
 		if (a != YAML_NOT_UNDERSTOOD && strncmp(unclear[i], "{persist", 8) != 0)
 			fail_msg("%d, not unclear: %s", (int)a, unclear[i]);
 	}
-	assert_int_equal(yaml_find("persist_path: 0123456789abcdef", KEY, out, 16), YAML_NOT_UNDERSTOOD);
+	assert_int_equal(yaml_find("persist_path: 0123456789abcdef", KEY, out, 16),
+			 YAML_NOT_UNDERSTOOD);
 }
 
 /* Whatever it is given, it ends, and reads nothing behind the end. */
