@@ -13,6 +13,8 @@
 #define TRIES 100
 #define LIFE_BITS 62 /* an offset in a file, with room behind it */
 
+#define USE_BYTE (UINT64_C(1) << LIFE_BITS)
+
 static int lock_byte(int fd, uint64_t life, int cmd, struct flock *lock)
 {
 	memset(lock, 0, sizeof(*lock));
@@ -56,6 +58,40 @@ int alive_begin(int fd, uint64_t *life)
 	return r;
 }
 
+int alive_use(int fd, int on)
+{
+	struct flock lock = {.l_type = on ? F_RDLCK : F_UNLCK,
+			     .l_whence = SEEK_SET,
+			     .l_start = (off_t)USE_BYTE,
+			     .l_len = 1};
+
+	return sys_fcntl(fd, F_OFD_SETLK, (unsigned long)&lock);
+}
+
+/* Anew: a lock does not stand in the way of the descriptor that has it. */
+static int open_to_look(int storefd)
+{
+	int fd = sys_openat(storefd, ALIVE_NAME, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+
+	if (fd == -EACCES || fd == -EPERM || fd == -EROFS)
+		fd = sys_openat(storefd, ALIVE_NAME, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK,
+				0);
+	return fd;
+}
+
+bool alive_in_use(int storefd, int own)
+{
+	struct flock lock;
+	int fd = own >= 0 ? own : open_to_look(storefd), r;
+
+	if (fd < 0)
+		return false;
+	r = lock_byte(fd, USE_BYTE, F_OFD_GETLK, &lock);
+	if (fd != own)
+		sys_close(fd);
+	return r == 0 && lock.l_type != F_UNLCK;
+}
+
 enum alive alive_is(int storefd, uint64_t life)
 {
 	struct flock lock;
@@ -63,11 +99,7 @@ enum alive alive_is(int storefd, uint64_t life)
 
 	if (!life || life >> LIFE_BITS)
 		return ALIVE_DEAD;
-	/* Anew: a lock does not stand in the way of the descriptor that has it. */
-	fd = sys_openat(storefd, ALIVE_NAME, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
-	if (fd == -EACCES || fd == -EPERM || fd == -EROFS)
-		fd = sys_openat(storefd, ALIVE_NAME, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK,
-				0);
+	fd = open_to_look(storefd);
 	if (fd < 0)
 		return fd == -ENOENT ? ALIVE_DEAD : ALIVE_UNKNOWN;
 	r = lock_byte(fd, life, F_OFD_GETLK, &lock);

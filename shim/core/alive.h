@@ -7,13 +7,15 @@
  * The store has one file for this, "alive.lock". Each process that has something in the store which
  * others must leave alone while it lives (log segments, undo files, pins) draws a number at random,
  * its life, and holds an OFD write lock on the single byte at that offset. Whatever it makes
- * carries the number. The file stays empty, and nothing in it has to be tidied up.
+ * carries the number. A read lock on one byte behind all lives says that a process has the database
+ * open. The file stays empty, and nothing in it has to be tidied up.
  *
  * Raw system calls only, async-signal-safe, thread-safe; for both sides. Errors are -errno.
  */
 #ifndef CORE_ALIVE_H
 #define CORE_ALIVE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define ALIVE_NAME "alive.lock" /* in the store */
@@ -33,6 +35,13 @@ int alive_open(int storefd);
 /* Draws a life, never 0, and locks it through fd. 0 or -errno: this file system has no such locks.
  */
 int alive_begin(int fd, uint64_t *life);
+
+/* Says, or no longer says, that this process has the database open. Through fd, as a life. */
+int alive_use(int fd, int on);
+
+/* Whether any process says so; but for this one, whose descriptor is `own` (or -1). false also
+ * where it cannot be told. */
+bool alive_in_use(int storefd, int own);
 
 /* How the process with that life is; 0, which nobody has, is dead. Also right for one's own. */
 enum alive alive_is(int storefd, uint64_t life);

@@ -69,6 +69,16 @@ int do_fdatasync(int fd);
 int do_syncfs(int fd);
 int do_sync_file_range(int fd, off_t offset, off_t n, unsigned int flags);
 
+/* listing.c */
+struct dirent *do_readdir(DIR *dir);
+int do_readdir_r(DIR *dir, struct dirent *entry, struct dirent **result);
+ssize_t do_getdents64(int fd, void *buf, size_t size);
+int do_scandir(const char *path, struct dirent ***list, int (*filter)(const struct dirent *),
+	       int (*compare)(const struct dirent **, const struct dirent **));
+int do_scandirat(int dirfd, const char *path, struct dirent ***list,
+		 int (*filter)(const struct dirent *),
+		 int (*compare)(const struct dirent **, const struct dirent **));
+
 /* names.c */
 int do_rename(void *caller, const char *from, const char *to);
 int do_renameat(void *caller, int fromfd, const char *from, int tofd, const char *to);
@@ -87,6 +97,8 @@ int do_symlink(const char *target, const char *path);
 int do_symlinkat(const char *target, int dirfd, const char *path);
 int do_mknod(const char *path, mode_t mode, dev_t dev);
 int do_mknodat(int dirfd, const char *path, mode_t mode, dev_t dev);
+int do_chdir(const char *path);
+int do_fchdir(int fd);
 int do_xmknod(int version, const char *path, mode_t mode, dev_t *dev);
 int do_xmknodat(int version, int dirfd, const char *path, mode_t mode, dev_t *dev);
 int do_mkfifo(const char *path, mode_t mode);

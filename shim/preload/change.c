@@ -11,6 +11,7 @@
 #include "preload/pins.h"
 #include "preload/refuse.h"
 #include "preload/shim.h"
+#include "preload/stores.h"
 #include "preload/transactions.h"
 
 static bool of_sqlite(union slot s)
@@ -21,8 +22,11 @@ static bool of_sqlite(union slot s)
 /* The rooms that may say no, the cheapest first. */
 static int refusal_of(const struct change *c)
 {
-	int r = failure_check(c);
+	int r;
 
+	if (__builtin_expect(store_concerns(c), 0))
+		return store_refusal(c);
+	r = failure_check(c);
 	if (r == 0 && !writer_is_ours(area_of(c->slot)))
 		r = writer_check(c);
 	if (c->iov && c->slot.role == ROLE_OTHER)
@@ -65,8 +69,11 @@ static bool change_fails(struct change *c)
 
 enum change_verdict change_begin(struct change *c)
 {
-	int saved = errno, refused = refusal_of(c);
+	int saved = errno, refused;
 
+	if (c->slot.role == ROLE_HIDDEN && shim_borrowed())
+		return CHANGE_GO; /* a vfork child has descriptors of its own */
+	refused = refusal_of(c);
 	if (refused < 0) {
 		errno = -refused;
 		c->result = -1;
@@ -160,6 +167,8 @@ void change_end(struct change *c, int64_t ret)
 {
 	int saved = errno;
 
+	if (c->slot.role == ROLE_HIDDEN)
+		return;
 	fault_point();
 	fix_offset(c, ret);
 	oplog_end(c->claim, ret < 0 ? -(int64_t)saved : ret);
@@ -168,4 +177,7 @@ void change_end(struct change *c, int64_t ret)
 	errno = saved;
 	persist_end(c, ret);
 	pin_leave(c->slot.area, c->writer);
+	/* What was done by name, with no file open: another may write from now on. */
+	if (c->place && (ret < 0 || !change_opens(c)))
+		writer_give_back(c->slot.area);
 }

@@ -56,6 +56,11 @@ static inline bool change_writes(const struct change *c)
 	}
 }
 
+static inline bool change_opens(const struct change *c)
+{
+	return c->op == OP_OPEN || c->op == OP_OPENAT || c->op == OP_CREAT;
+}
+
 static inline bool change_renames(const struct change *c)
 {
 	return c->op == OP_RENAME || c->op == OP_RENAMEAT || c->op == OP_RENAMEAT2;

@@ -32,7 +32,7 @@ ssize_t do_write(int fd, const void *buf, size_t n)
 {
 	union slot s = slot_of(fd);
 
-	if (LIKELY(!slot_protected(s)))
+	if (LIKELY(!s.all))
 		return real.write(fd, buf, n);
 	return write_at_position(fd, s, buf, n, position_of(fd));
 }
@@ -50,7 +50,7 @@ ssize_t do_pwrite(int fd, const void *buf, size_t n, off_t offset)
 {
 	union slot s = slot_of(fd);
 
-	if (LIKELY(!slot_protected(s)))
+	if (LIKELY(!s.all))
 		return real.pwrite(fd, buf, n, offset);
 	return protected_pwrite(fd, s, buf, n, offset);
 }
@@ -59,7 +59,7 @@ ssize_t do_writev(int fd, const struct iovec *iov, int count)
 {
 	union slot s = slot_of(fd);
 
-	if (LIKELY(!slot_protected(s)))
+	if (LIKELY(!s.all))
 		return real.writev(fd, iov, count);
 	return CHANGED(CHANGE_FD(OP_WRITEV, fd, s, position_of(fd),
 				 .length = vector_length(iov, count), .arg = (unsigned)count,
@@ -72,7 +72,7 @@ ssize_t do_pwritev2(int fd, const struct iovec *iov, int count, off_t offset, in
 {
 	union slot s = slot_of(fd);
 
-	if (LIKELY(!slot_protected(s)))
+	if (LIKELY(!s.all))
 		return real.pwritev2(fd, iov, count, offset, flags);
 	return CHANGED(CHANGE_FD(OP_PWRITEV, fd, s, offset == -1 ? position_of(fd) : offset,
 				 .length = vector_length(iov, count), .arg = (unsigned)count,
@@ -84,7 +84,7 @@ ssize_t do_pwritev(int fd, const struct iovec *iov, int count, off_t offset)
 {
 	union slot s = slot_of(fd);
 
-	if (LIKELY(!slot_protected(s)))
+	if (LIKELY(!s.all))
 		return real.pwritev(fd, iov, count, offset);
 	return CHANGED(CHANGE_FD(OP_PWRITEV, fd, s, offset, .length = vector_length(iov, count),
 				 .arg = (unsigned)count, .iov = iov, .iov_count = count),
@@ -98,7 +98,7 @@ ssize_t do_sendfile(int out, int in, off_t *offset, size_t n)
 	union slot s = slot_of(out);
 
 	persist_reading(slot_of(in));
-	if (LIKELY(!slot_protected(s)))
+	if (LIKELY(!s.all))
 		return real.sendfile(out, in, offset, n);
 	return CHANGED(CHANGE_FD(OP_SENDFILE, out, s, position_of(out), .length = n),
 		       real.sendfile(out, in, offset, n));
@@ -115,7 +115,7 @@ ssize_t do_copy_file_range(int in, off_t *in_offset, int out, off_t *out_offset,
 	union slot s = slot_of(out);
 
 	persist_reading(slot_of(in));
-	if (LIKELY(!slot_protected(s)))
+	if (LIKELY(!s.all))
 		return real.copy_file_range(in, in_offset, out, out_offset, n, flags);
 	return CHANGED(
 	    CHANGE_FD(OP_COPY_FILE_RANGE, out, s, target_offset(out, out_offset), .length = n),
@@ -128,7 +128,7 @@ ssize_t do_splice(int in, off_t *in_offset, int out, off_t *out_offset, size_t n
 	union slot s = slot_of(out);
 
 	persist_reading(slot_of(in));
-	if (LIKELY(!slot_protected(s)))
+	if (LIKELY(!s.all))
 		return real.splice(in, in_offset, out, out_offset, n, flags);
 	return CHANGED(CHANGE_FD(OP_SPLICE, out, s, target_offset(out, out_offset), .length = n),
 		       real.splice(in, in_offset, out, out_offset, n, flags));
@@ -145,7 +145,7 @@ int do_aio_write(struct aiocb *cb)
 {
 	union slot s = cb ? slot_of(cb->aio_fildes) : (union slot){0};
 
-	if (LIKELY(!slot_protected(s)))
+	if (LIKELY(!s.all))
 		return REAL_LATE(aio_write)(cb);
 	return CHANGED(aio_change(cb, s), REAL_LATE(aio_write)(cb));
 }
@@ -154,7 +154,7 @@ int do_aio_fsync(int op, struct aiocb *cb)
 {
 	union slot s = cb ? slot_of(cb->aio_fildes) : (union slot){0};
 
-	if (LIKELY(!slot_protected(s)))
+	if (LIKELY(!s.all))
 		return REAL_LATE(aio_fsync)(op, cb);
 	return RECORDED(s, op == O_DSYNC ? OP_FDATASYNC : OP_FSYNC, -1, 0, 0,
 			REAL_LATE(aio_fsync)(op, cb));
@@ -168,7 +168,7 @@ int do_lio_listio(int mode, struct aiocb *const *list, int count, struct sigeven
 	for (i = 0; list && i < count; i++) {
 		union slot s = list[i] ? slot_of(list[i]->aio_fildes) : (union slot){0};
 
-		if (slot_protected(s) && list[i]->aio_lio_opcode == LIO_WRITE) {
+		if (s.all && list[i]->aio_lio_opcode == LIO_WRITE) {
 			struct change c = aio_change(list[i], s);
 
 			if (change_begin(&c) == CHANGE_ANSWERED)

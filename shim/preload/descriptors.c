@@ -9,6 +9,7 @@
 
 #include "preload/carriers.h"
 #include "preload/persists.h"
+#include "preload/refuse.h"
 #include "preload/transactions.h"
 
 int do_close(int fd)
@@ -23,16 +24,21 @@ int do_close(int fd)
 		errno = EBADF;
 		return -1;
 	}
+	if (s.role == ROLE_STORE) {
+		slot_clear(fd);
+		return real.close(fd);
+	}
 	persist_closing(fd, s);
 	claim = record_begin(s, OP_CLOSE, -1, 0, (unsigned)fd);
 	slot_clear(fd); /* before: another thread may get the number at once */
 	ret = real.close(fd);
 	record_end(claim, ret);
 	carriers_closed(s);
+	writers_closed(s);
 	return ret;
 }
 
-/* What is left to be told once they are closed: one of them, if any, with a carrier. */
+/* What is left to be told once they are closed: one of them, with a carrier if any has one. */
 static union slot forget_range(unsigned first, unsigned last)
 {
 	unsigned fd, top = (unsigned)atomic_load(&slots_top);
@@ -41,12 +47,14 @@ static union slot forget_range(unsigned first, unsigned last)
 	for (fd = first; fd <= last && fd < top; fd++) {
 		union slot s = slot_of((int)fd);
 
+		if (s.role == ROLE_STORE)
+			slot_clear((int)fd);
 		if (!slot_protected(s))
 			continue;
 		persist_closing((int)fd, s);
 		record_end(record_begin(s, OP_CLOSE, -1, 0, fd), 0);
 		slot_clear((int)fd);
-		if (s.role == ROLE_DATABASE || s.role == ROLE_SHM)
+		if (s.role == ROLE_DATABASE || s.role == ROLE_SHM || !told.all)
 			told = s;
 	}
 	return told;
@@ -78,6 +86,8 @@ int do_close_range(unsigned int first, unsigned int last, int flags)
 	told = forget_range(first, last);
 	ret = close_around_own(first, last, flags);
 	carriers_closed(told);
+	if (told.all)
+		writers_closed_slow();
 	return ret;
 }
 
@@ -88,6 +98,8 @@ void do_closefrom(int first)
 
 static void duplicated(union slot s, int fd, int to)
 {
+	if (s.role == ROLE_STORE)
+		slot_set(to, s);
 	if (!slot_protected(s))
 		return;
 	slot_set(to, s);
@@ -104,7 +116,7 @@ int do_dup(int fd)
 		return -1;
 	}
 	to = real.dup(fd);
-	if (to >= 0 && slot_protected(s) && !shim_borrowed())
+	if (to >= 0 && s.all && !shim_borrowed())
 		duplicated(s, fd, to);
 	return to;
 }
@@ -131,6 +143,7 @@ static int dup_over(int fd, int to, int flags, bool three)
 		slot_clear(to);
 		duplicated(s, fd, to);
 		carriers_closed(old);
+		writers_closed(old);
 	}
 	return ret;
 }

@@ -16,6 +16,7 @@
 
 enum role {
 	ROLE_NONE,   /* not ours */
+	ROLE_STORE,  /* something in a store: stores.h */
 	ROLE_HIDDEN, /* a descriptor of the shim itself: as good as not there */
 	ROLE_DIRECTORY,
 	ROLE_DATABASE, /* chroma.sqlite3 */

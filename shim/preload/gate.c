@@ -74,7 +74,7 @@ int do_ioctl(int fd, unsigned long request, unsigned long arg)
 
 	if (request == FICLONE || (request == FICLONERANGE && atomic_load(&persists_holding)))
 		persist_reading(slot_of(cloned_from(request, arg)));
-	if (LIKELY(!slot_protected(s)))
+	if (LIKELY(!s.all))
 		return real.ioctl(fd, request, arg);
 	switch (request) {
 	case FICLONE:

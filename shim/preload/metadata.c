@@ -23,7 +23,7 @@
 	do {                                                                                   \
 		union slot s_ = slot_of(fd_);                                                  \
                                                                                                \
-		if (LIKELY(!slot_protected(s_)))                                               \
+		if (LIKELY(!s_.all))                                                           \
 			return call;                                                           \
 		return CHANGED(CHANGE_FD(op, fd_, s_, -1, .length = (length_), .arg = (arg_)), \
 			       call);                                                          \

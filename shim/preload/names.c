@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "preload/call.h"
+#include "preload/stores.h"
 
 /* ---- rename ---- */
 
@@ -80,11 +81,22 @@ int do_renameat2(void *caller, int fromfd, const char *from, int tofd, const cha
 
 /* ---- unlink ---- */
 
-static int real_unlink(enum oplog_op op, int dirfd, const char *path, int flags)
+static int really_unlink(enum oplog_op op, int dirfd, const char *path, int flags)
 {
 	if (op == OP_UNLINK)
 		return real.unlink(path);
 	return op == OP_RMDIR ? real.rmdir(path) : real.unlinkat(dirfd, path, flags);
+}
+
+/* A directory that is empty but for its store goes, as it would without the library. */
+static int real_unlink(enum oplog_op op, int dirfd, const char *path, int flags)
+{
+	int ret = really_unlink(op, dirfd, path, flags);
+	bool directory = op == OP_RMDIR || (op == OP_UNLINKAT && (flags & AT_REMOVEDIR));
+
+	if (LIKELY(ret == 0 || !directory) || (errno != ENOTEMPTY && errno != EEXIST))
+		return ret;
+	return store_steps_aside(dirfd, path) ? really_unlink(op, dirfd, path, flags) : ret;
 }
 
 static int unlink_any(void *caller, enum oplog_op op, int dirfd, const char *path, int flags)
@@ -161,10 +173,16 @@ int do_mkdirat(int dirfd, const char *path, mode_t mode)
 /* The name is known only afterwards. */
 char *do_mkdtemp(char *path)
 {
-	char *ret = REAL_LATE(mkdtemp)(path);
-	int saved = errno;
 	struct place place;
+	char *ret;
+	int saved;
 
+	if (place_find(&place, AT_FDCWD, path, true) && place.slot.role == ROLE_STORE) {
+		(void)CHANGED(CHANGE_PATH(OP_MKDIR, &place), -1);
+		return NULL;
+	}
+	ret = REAL_LATE(mkdtemp)(path);
+	saved = errno;
 	if (ret && place_find(&place, AT_FDCWD, ret, true)) {
 		record_end(record_begin(place.slot, OP_MKDIR, -1, 0700, 0), 0);
 		directory_made(&place, AT_FDCWD, ret);
@@ -271,4 +289,22 @@ int do_mkfifo(const char *path, mode_t mode)
 int do_mkfifoat(int dirfd, const char *path, mode_t mode)
 {
 	return do_mknodat(dirfd, path, mode | S_IFIFO, 0);
+}
+
+/* ---- what relative paths are relative to ---- */
+
+int do_chdir(const char *path)
+{
+	int ret = real.chdir(path);
+
+	store_directory_changed();
+	return ret;
+}
+
+int do_fchdir(int fd)
+{
+	int ret = real.fchdir(fd);
+
+	store_directory_changed();
+	return ret;
 }

@@ -7,6 +7,7 @@
 
 #include "preload/call.h"
 #include "preload/carriers.h"
+#include "preload/refuse.h"
 #include "preload/transactions.h"
 
 static bool takes_mode(int flags)
@@ -40,20 +41,43 @@ static int real_open(enum oplog_op op, int dirfd, const char *path, int flags, m
 	return op == OP_CREAT ? real.creat(path, mode) : real.open(path, flags, mode);
 }
 
+static bool only_reads(int flags)
+{
+	return (flags & O_ACCMODE) == O_RDONLY && !(flags & (O_CREAT | O_TRUNC)) &&
+	       (flags & O_TMPFILE) != O_TMPFILE;
+}
+
+/* What is in a store may be read; its descriptors are known, or relative paths would lead in. */
+static int open_in_store(const struct place *place, enum oplog_op op, int dirfd, const char *path,
+			 int flags, mode_t mode)
+{
+	int fd;
+
+	if (!only_reads(flags))
+		return CHANGED(CHANGE_PATH(op, place, .flags = flags), -1);
+	fd = real_open(op, dirfd, path, flags, mode);
+	if (fd >= 0 && !shim_borrowed())
+		slot_set(fd, place->slot);
+	return fd;
+}
+
 int open_place(const struct place *place, void *caller, enum oplog_op op, int dirfd,
 	       const char *path, int flags, mode_t mode)
 {
-	int fd =
-	    CHANGED(CHANGE_PATH(op, place, .caller = caller, .flags = flags,
-				.length = takes_mode(flags) ? mode : 0, .arg = (unsigned)flags),
-		    real_open(op, dirfd, path, flags, mode));
-	int saved = errno;
+	int fd, saved;
 
+	if (place->slot.role == ROLE_STORE)
+		return open_in_store(place, op, dirfd, path, flags, mode);
+	fd = CHANGED(CHANGE_PATH(op, place, .caller = caller, .flags = flags,
+				 .length = takes_mode(flags) ? mode : 0, .arg = (unsigned)flags),
+		     real_open(op, dirfd, path, flags, mode));
+	saved = errno;
 	if (fd >= 0) {
 		union slot s = opened_slot(place, caller, fd, flags);
 
 		slot_set(fd, s);
 		carrier_make(s, fd);
+		writer_opened(s);
 		if (s.role == ROLE_WAL && (s.writable & SLOT_WRITABLE)) {
 			atomic_store(&areas[s.area].wal_mode, true);
 			oplog_feature(&areas[s.area].log, OPLOG_WAL_MODE, true);
@@ -118,7 +142,18 @@ static int known_by_descriptor(enum oplog_op op, int fd, int flags)
 	struct place place;
 
 	if (fd >= 0 && atomic_load(&areas_used) && place_of_descriptor(&place, fd, false)) {
-		union slot s = opened_slot(&place, NULL, fd, flags);
+		union slot s;
+
+		if (place.slot.role == ROLE_STORE) {
+			if (only_reads(flags)) {
+				slot_set(fd, place.slot);
+				errno = saved;
+				return fd;
+			}
+			real.close(fd);
+			return CHANGED(CHANGE_PATH(op, &place, .flags = flags), -1);
+		}
+		s = opened_slot(&place, NULL, fd, flags);
 
 		slot_set(fd, s);
 		record_end(record_begin(s, op, -1, 0, (unsigned)flags), fd);
@@ -136,7 +171,11 @@ int do_open_by_handle_at(int mountfd, struct file_handle *handle, int flags)
 
 int do_mkostemps(char *path, int suffix, int flags)
 {
-	int fd = REAL_LATE(mkostemps)(path, suffix, flags);
+	struct place place;
+	int fd;
 
+	if (place_find(&place, AT_FDCWD, path, true) && place.slot.role == ROLE_STORE)
+		return CHANGED(CHANGE_PATH(OP_MKSTEMP, &place), -1);
+	fd = REAL_LATE(mkostemps)(path, suffix, flags);
 	return known_by_descriptor(OP_MKSTEMP, fd, flags | O_RDWR | O_CREAT | O_EXCL);
 }

@@ -14,6 +14,7 @@
 #include "preload/area.h"
 #include "preload/files.h"
 #include "preload/shim.h"
+#include "preload/stores.h"
 
 #define DIRECTORIES (1u << 17)
 #define DATABASE_NAME "chroma.sqlite3"
@@ -73,24 +74,21 @@ static bool join(char out[PLACE_MAX], const char *directory, const char *rest)
 	return true;
 }
 
-static bool is_below(const char *relative, const char *directory)
-{
-	size_t n = strlen(directory);
-
-	return n && strncmp(relative, directory, n) == 0 &&
-	       (relative[n] == '/' || relative[n] == '\0');
-}
-
 static bool in_store(const struct area *a, const char *relative)
 {
-	return is_below(relative, STORE_NAME) || is_below(relative, a->store_below);
+	size_t n = sizeof(STORE_NAME) - 1;
+
+	return a->store_inside && strncmp(relative, STORE_NAME, n) == 0 &&
+	       (relative[n] == '/' || relative[n] == '\0');
 }
 
 void place_settle(struct place *place, unsigned area)
 {
 	place->slot.all = 0;
-	if (in_store(&areas[area], place->relative))
+	if (in_store(&areas[area], place->relative)) {
+		place->slot.role = ROLE_STORE;
 		return;
+	}
 	place->slot.name = name_intern(area, place->relative, strlen(place->relative));
 	place->slot.area = (uint8_t)area;
 	place->slot.role = place->slot.name ? name_get(place->slot.name)->role : ROLE_OTHER;
@@ -133,7 +131,7 @@ static uint32_t directory_find(const struct stat *st)
 
 void directory_learn(const struct place *place, const struct stat *st)
 {
-	struct directory *d = directory_at(st->st_ino);
+	struct directory *d = place->slot.name ? directory_at(st->st_ino) : NULL;
 
 	if (d)
 		atomic_store(&d->name, place->slot.name);
@@ -240,6 +238,10 @@ static bool learn_directory(int dirfd, const char *directory, struct place *plac
 		struct directory *d;
 
 		found = find_by_root(place, path);
+		if (!found && store_holds(path)) {
+			store_settle(place, path);
+			found = true;
+		}
 		if (found)
 			directory_learn(place, &st);
 		else if ((d = directory_at(st.st_ino)) != NULL)
@@ -293,8 +295,11 @@ static bool find_by_parent(struct place *place, int dirfd, const char *path)
 	if (sys_fstatat(dirfd, parent, &st, 0) < 0 || !device_has_areas(st.st_dev))
 		return false;
 	name = directory_find(&st);
-	if (!name && learn_directory(dirfd, parent, place))
+	if (!name && learn_directory(dirfd, parent, place)) {
+		if (place->slot.role == ROLE_STORE)
+			return true;
 		name = place->slot.name;
+	}
 	if (!name || name == NOT_OURS) /* the root itself, named from the directory above it? */
 		return sys_fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
 		       S_ISDIR(st.st_mode) && is_root(&st) && learn_directory(dirfd, path, place);
@@ -304,8 +309,14 @@ static bool find_by_parent(struct place *place, int dirfd, const char *path)
 
 bool place_find(struct place *place, int dirfd, const char *path, bool thorough)
 {
+	bool known = atomic_load_explicit(&areas_used, memory_order_acquire);
+
 	place->slot.all = 0;
-	if (!atomic_load_explicit(&areas_used, memory_order_acquire) || !path || !*path)
+	if (!shim_live || !path || !*path)
+		return false;
+	if (store_find(place, dirfd, path, thorough && (!known || settings.store)))
+		return true;
+	if (!known)
 		return false;
 	if (path[0] == '/' && !thorough && !has_dotdot(path) && !find_by_root(place, path))
 		return false;
@@ -316,14 +327,20 @@ bool place_find(struct place *place, int dirfd, const char *path, bool thorough)
 /* As the kernel does for calls that follow a symbolic link in the last component. */
 bool place_find_target(struct place *place, int dirfd, const char *path, bool thorough)
 {
-	bool found = place_find(place, dirfd, path, thorough);
+	bool found = place_find(place, dirfd, path, thorough), alone;
 	struct stat st;
 	int fd;
 
-	if ((!found && !thorough) || !atomic_load(&areas_used) || !path)
+	if ((!found && !thorough) || !shim_live || !path)
 		return found;
-	if (sys_fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISLNK(st.st_mode))
+	alone = !found && !atomic_load(&areas_used);
+	if (alone && store_is_strange(dirfd, path))
+		return false;
+	if (sys_fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISLNK(st.st_mode)) {
+		if (alone)
+			store_strange(dirfd, path);
 		return found;
+	}
 	fd = sys_openat(dirfd, path, O_PATH | O_CLOEXEC, 0);
 	if (fd < 0)
 		return found; /* it leads nowhere yet */
@@ -429,9 +446,13 @@ bool place_of_descriptor(struct place *place, int fd, bool discover_too)
 	place->slot.all = 0;
 	if (!shim_live || sys_fstat(fd, &st) < 0 || !(S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)))
 		return false;
-	if (!discover_too && !device_has_areas(st.st_dev))
-		return false;
 	if (!descriptor_path(fd, path, sizeof(path)))
+		return false;
+	if (store_holds(path)) {
+		store_settle(place, path);
+		return true;
+	}
+	if (!discover_too && !device_has_areas(st.st_dev))
 		return false;
 	if (discover_too && is_database(path))
 		discover(AT_FDCWD, path, 0);

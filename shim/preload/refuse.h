@@ -20,6 +20,19 @@ bool writer_is_ours(const struct area *a);
 void writer_look(struct area *a);
 void writers_fork(void);
 
+/* A file was opened: others are told that the database is in use here. */
+void writer_opened(union slot s);
+/* Where none of Chroma's files is open for writing any more, another process may write. */
+void writer_give_back(unsigned area);
+void writers_closed_slow(void);
+
+/* A descriptor was closed, or replaced by another file. Keeps errno. */
+static inline void writers_closed(union slot s)
+{
+	if (__builtin_expect(s.role >= ROLE_DATABASE && s.role <= ROLE_PICKLE && s.writable, 0))
+		writers_closed_slow();
+}
+
 /* ---- room on the disk (room.c) ---- */
 
 /* Refuses only where SQLite and Chroma take it well: before a transaction has changed anything. */

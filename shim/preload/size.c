@@ -8,7 +8,7 @@ int do_ftruncate(int fd, off_t size)
 {
 	union slot s = slot_of(fd);
 
-	if (LIKELY(!slot_protected(s)))
+	if (LIKELY(!s.all))
 		return real.ftruncate(fd, size);
 	return CHANGED(CHANGE_FD(OP_FTRUNCATE, fd, s, -1, .length = (uint64_t)size),
 		       real.ftruncate(fd, size));
@@ -28,7 +28,7 @@ int do_fallocate(int fd, int mode, off_t offset, off_t size)
 {
 	union slot s = slot_of(fd);
 
-	if (LIKELY(!slot_protected(s)))
+	if (LIKELY(!s.all))
 		return real.fallocate(fd, mode, offset, size);
 	return CHANGED(
 	    CHANGE_FD(OP_FALLOCATE, fd, s, offset, .length = (uint64_t)size, .arg = (unsigned)mode),
@@ -41,7 +41,7 @@ int do_posix_fallocate(int fd, off_t offset, off_t size)
 	union slot s = slot_of(fd);
 	int saved = errno, error = 0;
 
-	if (LIKELY(!slot_protected(s)))
+	if (LIKELY(!s.all))
 		return REAL_LATE(posix_fallocate)(fd, offset, size);
 	if (CHANGED(CHANGE_FD(OP_FALLOCATE, fd, s, offset, .length = (uint64_t)size), ({
 			    errno = REAL_LATE(posix_fallocate)(fd, offset, size);

@@ -22,7 +22,8 @@ static bool is_protected(const struct sqlite_calls *calls, sqlite3 *db, const ch
 		return false;
 	if (!file || !*file)
 		file = path;
-	if (!file || !*file || !place_find(&place, AT_FDCWD, file, true))
+	if (!file || !*file || !place_find(&place, AT_FDCWD, file, true) ||
+	    place.slot.role == ROLE_STORE)
 		return false;
 	h->protected = true;
 	h->area = place.slot.area;

@@ -43,6 +43,10 @@ static void adopt_inherited(int fd)
 
 	if (flags < 0 || !place_of_descriptor(&place, fd, true))
 		return;
+	if (place.slot.role == ROLE_STORE) {
+		slot_set(fd, place.slot);
+		return;
+	}
 	if ((flags & O_ACCMODE) != O_RDONLY)
 		place.slot.writable |= SLOT_WRITABLE;
 	if (flags & O_APPEND)

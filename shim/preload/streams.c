@@ -244,6 +244,8 @@ FILE *do_fopen(void *caller, const char *path, const char *mode)
 	if (!mode || (flags = open_flags(mode)) < 0 ||
 	    !place_find_for_open(&place, AT_FDCWD, path, flags))
 		return REAL_LATE(fopen)(path, mode);
+	if (place.slot.role == ROLE_STORE && flags == O_RDONLY)
+		return REAL_LATE(fopen)(path, mode);
 	record_flags |= OPLOG_F_STDIO;
 	fd = open_place(&place, caller, OP_OPEN, AT_FDCWD, path, flags, 0666);
 	record_flags &= (uint8_t)~OPLOG_F_STDIO;

@@ -6,6 +6,7 @@
 #define PRELOAD_TYPES_H
 
 #include <aio.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>

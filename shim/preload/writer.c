@@ -8,7 +8,9 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/alive.h"
 #include "core/number.h"
+#include "preload/carriers.h"
 #include "preload/refuse.h"
 #include "preload/shim.h"
 
@@ -239,6 +241,65 @@ void writer_look(struct area *a)
 		say_unlocked(a);
 }
 
+/* ---- giving it back ---- */
+
+/* Chroma's own files, but for SQLite's index of its log, which readers write too. */
+static bool is_of_chroma(union slot s)
+{
+	return s.role >= ROLE_DATABASE && s.role <= ROLE_PICKLE && s.role != ROLE_SHM;
+}
+
+/* Whether a descriptor could write any of them; or only the database. */
+static bool is_open(unsigned area, bool database_only)
+{
+	int fd, top = atomic_load(&slots_top);
+
+	for (fd = 0; fd < top; fd++) {
+		union slot s = slot_of(fd);
+
+		if (s.area == area && (s.writable & SLOT_WRITABLE) &&
+		    (database_only ? s.role == ROLE_DATABASE : is_of_chroma(s)))
+			return true;
+	}
+	return false;
+}
+
+void writer_opened(union slot s)
+{
+	struct area *a = area_of(s);
+
+	if (s.role == ROLE_DATABASE && (s.writable & SLOT_WRITABLE) && a->store_fd > 0 &&
+	    !atomic_exchange(&a->in_use, true) && area_life(a) && alive_use(a->alive_fd, 1) < 0)
+		atomic_store(&a->in_use, false);
+}
+
+void writer_give_back(unsigned area)
+{
+	struct area *a = &areas[area];
+
+	if (atomic_load(&a->in_use) && !is_open(area, true)) {
+		atomic_store(&a->in_use, false);
+		if (a->alive_fd > 0)
+			alive_use(a->alive_fd, 0);
+	}
+	if (!writer_is_ours(a) || is_open(area, false))
+		return;
+	fence_drop(area);
+	atomic_store(&a->writer, 0);
+	hidden_release(&a->writer_fd);
+	oplog_feature(&a->log, OPLOG_HAS_WRITER, false);
+}
+
+void writers_closed_slow(void)
+{
+	unsigned i, used = atomic_load(&areas_used);
+	int saved = errno;
+
+	for (i = 0; i < used; i++)
+		writer_give_back(i);
+	errno = saved;
+}
+
 void writers_fork(void)
 {
 	unsigned i, used = atomic_load(&areas_used);
@@ -246,6 +307,7 @@ void writers_fork(void)
 	for (i = 0; i < used; i++) {
 		atomic_store(&areas[i].writer, 0);
 		atomic_store(&areas[i].writer_claim, 0);
+		atomic_store(&areas[i].in_use, false);
 		hidden_release(&areas[i].writer_fd);
 	}
 }

@@ -77,12 +77,32 @@ static void test_nobody(void **state)
 	scratch_remove(&other);
 }
 
+static void test_in_use(void **state)
+{
+	int fd = alive_open(store.fd), second = alive_open(store.fd);
+	uint64_t life;
+
+	(void)state;
+	assert_int_equal(alive_begin(fd, &life), 0);
+	assert_false(alive_in_use(store.fd, -1));
+	assert_int_equal(alive_use(fd, 1), 0);
+	assert_int_equal(alive_use(second, 1), 0);
+	assert_true(alive_in_use(store.fd, -1) && alive_in_use(store.fd, fd));
+	assert_int_equal(alive_use(second, 0), 0);
+	assert_false(alive_in_use(store.fd, fd)); /* by nobody but its own */
+	assert_true(alive_in_use(store.fd, -1));
+	close(fd);
+	assert_false(alive_in_use(store.fd, -1));
+	close(second);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_own),
 	    cmocka_unit_test(test_killed),
 	    cmocka_unit_test(test_nobody),
+	    cmocka_unit_test(test_in_use),
 	};
 	int failed;
 
