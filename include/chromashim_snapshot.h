@@ -8,6 +8,9 @@
  *					hexadecimal by the SHA-256 of their plain content, the first
  *					two digits of which name the directory
  *	chunks/…/<64 digits>.bad	a chunk that was found damaged and set aside
+ *	chunks/.naming			names of chunks may not have reached the disk yet: who finds
+ *					it syncs all directories before a manifest names a chunk that
+ *					was there. Gone once they have
  *	next				the number of the next snapshot, decimal; numbers are never reused
  *	lock				an OFD lock: writing for who changes the store, reading for who
  *					needs that chunks stay

@@ -30,6 +30,8 @@ struct guardian {
 	uint64_t looked;
 	uint64_t retry_at; /* no snapshot by the clock before; ns, CLOCK_MONOTONIC */
 	uint64_t compress_at, report_at, room_at;
+	uint64_t reported, reported_at; /* what was written last, as a checksum; and when */
+	unsigned empties;		/* snapshots in turn that held nothing */
 	uint64_t current;    /* the snapshot at work on, for the report */
 	uint64_t refused_at; /* of the last refusal that was told; ns, CLOCK_REALTIME */
 	bool disk_low;
@@ -68,7 +70,7 @@ void guardian_say(const struct guardian *g, const char *format, ...)
  * or 0. */
 void guardian_tell(struct guardian *g, const char *event, uint64_t id, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
-/* status.json and metrics.prom. */
+/* status.json and metrics.prom, if there is news or the last ones are old. */
 void guardian_report(struct guardian *g, bool running);
 /* Hooks that have ended, or taken too long. */
 void guardian_reap(struct guardian *g);

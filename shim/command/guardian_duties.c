@@ -32,6 +32,8 @@
 #define ROOM_EVERY (10 * SECOND)
 #define FAILED_PAUSE (10 * SECOND)
 #define END_WAIT_MS 5000
+#define EMPTY_PAUSE (10 * SECOND) /* before the next, and twice as long each time, up to an hour */
+#define EMPTY_DOUBLES 8
 
 void guardian_step(void *guardian, uint64_t done, uint64_t total)
 {
@@ -88,6 +90,15 @@ static void note_failure(struct guardian *g, int r, const char *what)
 	g->retry_at = oplog_now() + FAILED_PAUSE;
 }
 
+/* Whoever opens the database first may take long to make the tables, or never do it. */
+static void wait_for_tables(struct guardian *g)
+{
+	uint64_t pause = EMPTY_PAUSE << (g->empties < EMPTY_DOUBLES ? g->empties : EMPTY_DOUBLES);
+
+	g->empties++;
+	g->retry_at = oplog_now() + pause;
+}
+
 static void copied(struct guardian *g, const struct manifest *m)
 {
 	char size[24];
@@ -101,8 +112,10 @@ static void copied(struct guardian *g, const struct manifest *m)
 	if (m->header.state == 0) {
 		guardian_say(g, "snapshot %" PRIu64 " held nothing yet, and is dropped",
 			     m->header.id);
+		wait_for_tables(g);
 		return;
 	}
+	g->empties = 0;
 	g->copied++;
 	guardian_say(g, "snapshot %" PRIu64 " (%s) is copied: %" PRIu64 " records, %s",
 		     m->header.id, m->reason, manifest_records(m),

@@ -18,6 +18,7 @@
 
 #include "command/guardian.h"
 #include "command/terminal.h"
+#include "core/checksum.h"
 #include "core/fileio.h"
 #include "core/json.h"
 #include "core/oplog.h"
@@ -27,6 +28,7 @@
 #define HOOK_LAST (5 * SECOND) /* at the guardian's end */
 #define METRICS_FILE "metrics.prom"
 #define STATES 6
+#define CALM (60 * SECOND) /* reports with no news are that far apart */
 
 extern char **environ;
 
@@ -228,7 +230,8 @@ static void gather(struct guardian *g, struct facts *f)
 	uint64_t *used;
 	size_t i;
 
-	*f = (struct facts){.room = UINT64_MAX};
+	memset(f, 0, sizeof(*f));
+	f->room = UINT64_MAX;
 	if (fstatvfs(g->s.target.storefd, &v) == 0)
 		f->room = (uint64_t)v.f_bavail * v.f_frsize;
 	if (snapshots_load(&s, SNAPSHOT_LOOK, false, 0) < 0)
@@ -279,7 +282,7 @@ static void publish_end(struct file_publish *p, FILE *out)
 {
 	bool good = !ferror(out);
 
-	if (fclose(out) == 0 && good && file_publish_commit(p) == 0)
+	if (fclose(out) == 0 && good && file_publish_commit_unsynced(p) == 0)
 		return;
 	file_publish_abort(p);
 }
@@ -391,11 +394,39 @@ static void write_metrics(const struct guardian *g, const struct facts *f, bool 
 	publish_end(&p, out);
 }
 
+/* What the disk has free and pins have saved changes all the time: it alone is no news. */
+static uint64_t news_of(const struct guardian *g, const struct facts *f, bool running)
+{
+	struct {
+		struct facts facts;
+		uint64_t current, flags[3];
+		unsigned counters[6];
+	} all;
+
+	memset(&all, 0, sizeof(all));
+	memcpy(&all.facts, f, sizeof(*f));
+	all.facts.undo = all.facts.room = 0;
+	all.current = g->current;
+	all.flags[0] = running;
+	all.flags[1] = g->disk_low;
+	all.flags[2] = (uint64_t)g->store_error;
+	memcpy(all.counters,
+	       (unsigned[]){g->copied, g->verified, g->broken, g->taken, g->removed, g->refused},
+	       sizeof(all.counters));
+	return checksum64(&all, sizeof(all), 0);
+}
+
 void guardian_report(struct guardian *g, bool running)
 {
+	uint64_t now = oplog_now(), news;
 	struct facts f;
 
 	gather(g, &f);
+	news = news_of(g, &f, running);
+	if (g->reported_at && news == g->reported && now < g->reported_at + CALM)
+		return;
 	write_status(g, &f, running);
 	write_metrics(g, &f, running);
+	g->reported = news;
+	g->reported_at = now;
 }

@@ -24,6 +24,7 @@
 #define HEADER sizeof(struct snapshot_chunk)
 #define DIGITS (2 * SNAPSHOT_NAME_SIZE)
 #define SUFFIX_BAD ".bad"
+#define MARK ".naming" /* names may be there that have not reached the disk yet */
 
 /* "ab/ab…" */
 struct path {
@@ -103,6 +104,13 @@ static int parse_header(struct snapshot_chunk *h, const void *file, size_t have)
 
 /* ---- the directory ---- */
 
+/* Of one that died between naming and syncing: no name is sure until all are synced. */
+static void doubt_names(struct chunks *c)
+{
+	c->marked = faccessat(c->dirfd, MARK, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+	memset(c->touched, c->marked, sizeof(c->touched));
+}
+
 int chunks_open(struct chunks *c, int snapshotsfd, bool make)
 {
 	unsigned i;
@@ -125,6 +133,7 @@ int chunks_open(struct chunks *c, int snapshotsfd, bool make)
 		chunks_close(c);
 		return -ENOMEM;
 	}
+	doubt_names(c);
 	ZSTD_CCtx_setParameter(c->compressor, ZSTD_c_compressionLevel, ZSTD_LEVEL);
 	ZSTD_CCtx_setParameter(c->compressor, ZSTD_c_checksumFlag, 1);
 	return 0;
@@ -206,49 +215,89 @@ int chunks_stat(struct chunks *c, const struct chunk_name *name, uint64_t *store
 
 /* ---- writing ---- */
 
-/* Not yet for good: the directories' turn is at the end. */
-static int name_batch(struct chunks *c)
+/* Whoever finds the mark syncs all directories before its first manifest. */
+static int mark_names(struct chunks *c)
+{
+	int fd;
+
+	if (c->marked)
+		return 0;
+	fd = openat(c->dirfd, MARK, O_WRONLY | O_CREAT | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	close(fd);
+	if (fsync(c->dirfd) < 0)
+		return -errno;
+	c->marked = true;
+	return 0;
+}
+
+static int name_one(struct chunks *c, unsigned i)
 {
 	char temporary[48], directory[3];
+	struct path path;
+
+	path_of(&path, &c->batch[i]);
+	snprintf(directory, sizeof(directory), "%.2s", path.text);
+	if (mkdirat(c->dirfd, directory, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	temporary_name(temporary, i);
+	if (renameat(c->dirfd, temporary, c->dirfd, path.text) < 0)
+		return -errno;
+	c->touched[c->batch[i].bytes[0]] = 1;
+	return 0;
+}
+
+/* Not yet for good: the directories' turn is at the end. What it could not name has been said to
+ * be stored: nothing may be called flushed any more. */
+static int name_batch(struct chunks *c)
+{
 	unsigned i;
-	int r = 0;
+	int r = c->waiting ? mark_names(c) : 0;
 
 	for (i = 0; i < c->waiting && r == 0; i++)
 		if (fdatasync(c->batch_fd[i]) < 0)
 			r = -errno;
-	for (i = 0; i < c->waiting && r == 0; i++) {
-		struct path path;
-
-		path_of(&path, &c->batch[i]);
-		snprintf(directory, sizeof(directory), "%.2s", path.text);
-		if (mkdirat(c->dirfd, directory, 0700) < 0 && errno != EEXIST)
-			r = -errno;
-		temporary_name(temporary, i);
-		if (r == 0 && renameat(c->dirfd, temporary, c->dirfd, path.text) < 0)
-			r = -errno;
-		c->touched[c->batch[i].bytes[0]] = 1;
-	}
+	for (i = 0; i < c->waiting && r == 0; i++)
+		r = name_one(c, i);
 	forget_batch(c);
+	c->lost = r < 0 ? r : c->lost;
+	return r;
+}
+
+static int sync_directory(struct chunks *c, unsigned first)
+{
+	char directory[3];
+	int fd, r;
+
+	snprintf(directory, sizeof(directory), "%02x", first);
+	fd = file_open_directory_at(c->dirfd, directory);
+	r = fd == -ENOENT ? 0 : fd < 0 ? fd : fsync(fd) < 0 ? -errno : 0;
+	if (fd >= 0)
+		close(fd);
 	return r;
 }
 
 int chunks_flush(struct chunks *c)
 {
-	char directory[3];
-	int r = name_batch(c), fd;
+	int r = name_batch(c);
 	unsigned i;
 
+	if (r == 0)
+		r = c->lost;
 	for (i = 0; i < 256 && r == 0; i++) {
-		if (!c->touched[i])
-			continue;
-		snprintf(directory, sizeof(directory), "%02x", i);
-		fd = file_open_directory_at(c->dirfd, directory);
-		r = fd < 0 ? fd : fsync(fd) < 0 ? -errno : 0;
-		if (fd >= 0)
-			close(fd);
-		c->touched[i] = 0;
+		if (c->touched[i])
+			r = sync_directory(c, i);
+		if (r == 0)
+			c->touched[i] = 0;
 	}
-	return r == 0 && fsync(c->dirfd) < 0 ? -errno : r;
+	if (r == 0 && fsync(c->dirfd) < 0)
+		r = -errno;
+	if (r == 0 && c->marked) {
+		unlinkat(c->dirfd, MARK, 0);
+		c->marked = false;
+	}
+	return r;
 }
 
 static int pack(struct chunks *c, const void *data, size_t size, size_t *packed_out)
@@ -276,12 +325,37 @@ static bool is_waiting(const struct chunks *c, const struct chunk_name *name)
 	return false;
 }
 
-int chunks_put(struct chunks *c, const void *data, size_t size, struct chunk_name *out)
+/* A new file with what is packed: it is in the batch only once it is whole. */
+static int write_packed(struct chunks *c, size_t n, const struct chunk_name *name)
 {
 	char temporary[48];
+	int fd, r;
+
+	temporary_name(temporary, c->waiting);
+	unlinkat(c->dirfd, temporary, 0); /* of a dead process, or no file at all */
+	fd =
+	    openat(c->dirfd, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	r = file_write_all(fd, c->packed, n);
+	if (r < 0) {
+		close(fd);
+		unlinkat(c->dirfd, temporary, 0);
+		return r;
+	}
+	/* The disk begins now, so that the syncs of the batch wait less. */
+	sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+	c->batch[c->waiting] = *name;
+	c->batch_fd[c->waiting++] = fd;
+	c->added_bytes += n;
+	return 0;
+}
+
+int chunks_put(struct chunks *c, const void *data, size_t size, struct chunk_name *out)
+{
 	uint64_t stored;
 	size_t n;
-	int fd, r;
+	int r;
 
 	chunk_name_of(data, size, out);
 	if (chunk_is_zero(out))
@@ -291,22 +365,9 @@ int chunks_put(struct chunks *c, const void *data, size_t size, struct chunk_nam
 		return 0;
 	}
 	r = pack(c, data, size, &n);
-	if (r < 0)
-		return r;
-	temporary_name(temporary, c->waiting);
-	fd = openat(c->dirfd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
-		    0600);
-	if (fd < 0)
-		return -errno;
-	c->batch[c->waiting] = *out;
-	c->batch_fd[c->waiting++] = fd;
-	r = file_write_all(fd, c->packed, n);
-	if (r < 0)
-		return r;
-	/* The disk begins now, so that the syncs of the batch wait less. */
-	sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
-	c->added_bytes += n;
-	return c->waiting == CHUNKS_BATCH ? name_batch(c) : 0;
+	if (r == 0)
+		r = write_packed(c, n, out);
+	return r == 0 && c->waiting == CHUNKS_BATCH ? name_batch(c) : r;
 }
 
 /* ---- reading ---- */
@@ -378,7 +439,8 @@ static int collect_file(struct collection *k, int fd, const char *file)
 	struct chunk_name name;
 	struct stat st;
 
-	if (parse_name(&name, file) && (!k->needed || k->needed(k->context, &name)))
+	if (!strcmp(file, MARK) ||
+	    (parse_name(&name, file) && (!k->needed || k->needed(k->context, &name))))
 		return 0;
 	if (fstatat(fd, file, &st, AT_SYMLINK_NOFOLLOW) < 0 || S_ISDIR(st.st_mode))
 		return 0;
@@ -415,8 +477,10 @@ int chunks_collect(struct chunks *c, chunks_needed_fn *needed, void *context, bo
 	unsigned i;
 	int r, fd = openat(c->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-	if (!dry)
+	if (!dry) {
 		forget_batch(c); /* its files would be taken for leftovers */
+		c->lost = 0;
+	}
 	r = fd < 0 ? -errno : collect_directory(&k, fd);
 	for (i = 0; i < 256 && r == 0; i++) {
 		snprintf(directory, sizeof(directory), "%02x", i);

@@ -35,6 +35,8 @@ struct chunks {
 	struct chunk_name batch[CHUNKS_BATCH];
 	int batch_fd[CHUNKS_BATCH];
 	unsigned char touched[256]; /* directories to be synced */
+	bool marked;		    /* names may not have reached the disk */
+	int lost;		    /* -errno: what was put could not be named */
 };
 
 /* Opens (with `make`: makes) chunks/ in snapshots/. Close also after an error is not needed. */
@@ -44,9 +46,11 @@ void chunks_close(struct chunks *c);
 
 /*
  * Stores up to SNAPSHOT_CHUNK_SIZE bytes, unless a chunk of that name and a plausible size is
- * there. It is there for good only after chunks_flush().
+ * there. It is there for good only after chunks_flush(). After an error nothing of it is left, and
+ * it may be put again.
  */
 int chunks_put(struct chunks *c, const void *data, size_t size, struct chunk_name *out);
+/* After an error what was put since the last flush may be lost: it fails until chunks_collect(). */
 int chunks_flush(struct chunks *c);
 
 /* Exactly `size` bytes, compared with the name. */

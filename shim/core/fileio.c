@@ -245,29 +245,38 @@ int file_publish_begin(struct file_publish *p, int dirfd, const char *name, mode
 		return -ENAMETOOLONG;
 	p->dirfd = dirfd;
 	memcpy(p->name, name, strlen(name) + 1);
-	/* The pid keeps two writers apart; what a dead one left is written over. */
+	/* The pid keeps two writers apart; what a dead one left goes, whatever it is. */
 	snprintf(p->temporary, sizeof(p->temporary), ".%.240s.%d.tmp", name, (int)getpid());
+	unlinkat(dirfd, p->temporary, 0);
 	p->fd =
-	    openat(dirfd, p->temporary, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, mode);
+	    openat(dirfd, p->temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
 	return p->fd < 0 ? -errno : 0;
 }
 
-int file_publish_commit(struct file_publish *p)
+static int commit(struct file_publish *p, bool sync)
 {
-	int r = 0;
+	int r = sync && fsync(p->fd) < 0 ? -errno : 0;
 
-	if (fsync(p->fd) < 0)
-		r = -errno;
 	if (close(p->fd) < 0 && r == 0)
 		r = -errno;
 	p->fd = -1;
 	if (r == 0 && renameat(p->dirfd, p->temporary, p->dirfd, p->name) < 0)
 		r = -errno;
-	if (r == 0 && fsync(p->dirfd) < 0 && errno != EINVAL)
+	if (r == 0 && sync && fsync(p->dirfd) < 0 && errno != EINVAL)
 		return -errno; /* published, but perhaps not for long */
 	if (r < 0)
 		unlinkat(p->dirfd, p->temporary, 0);
 	return r;
+}
+
+int file_publish_commit(struct file_publish *p)
+{
+	return commit(p, true);
+}
+
+int file_publish_commit_unsynced(struct file_publish *p)
+{
+	return commit(p, false);
 }
 
 void file_publish_abort(struct file_publish *p)

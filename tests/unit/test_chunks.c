@@ -10,11 +10,54 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
+#include <stdbool.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "core/chunks.h"
 #include "scratch.h"
+
+/* Calls of the library that fail: the one whose turn it is, counted down; 0: none. */
+static int countdown, failed;
+
+static bool fails_now(int error)
+{
+	if (!countdown || --countdown)
+		return false;
+	failed++;
+	errno = error;
+	return true;
+}
+
+int fdatasync(int fd)
+{
+	return fails_now(EIO) ? -1 : (int)syscall(SYS_fdatasync, fd);
+}
+
+int fsync(int fd)
+{
+	return fails_now(EIO) ? -1 : (int)syscall(SYS_fsync, fd);
+}
+
+int mkdirat(int fd, const char *name, mode_t mode)
+{
+	return fails_now(ENOSPC) ? -1 : (int)syscall(SYS_mkdirat, fd, name, mode);
+}
+
+int renameat(int from, const char *name, int to, const char *other)
+{
+	return fails_now(ENOSPC) ? -1 : (int)syscall(SYS_renameat, from, name, to, other);
+}
+
+ssize_t write(int fd, const void *data, size_t n)
+{
+	/* Half of it got through. */
+	if (fails_now(ENOSPC))
+		return syscall(SYS_write, fd, data, n / 2) < 0 ? -1 : (errno = ENOSPC, -1);
+	return syscall(SYS_write, fd, data, n);
+}
 
 struct fixture {
 	struct scratch dir;
@@ -301,12 +344,110 @@ static void test_full_disk(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, set_up, tear_down)
 
+/* What was called stored, and flushed, is there, whichever call failed before. */
+static void check_named(struct fixture *f, const struct chunk_name *names, const int *put, int n)
+{
+	int i;
+
+	for (i = 0; i < n; i++) {
+		memset(f->data, 1 + i, 3000);
+		if (put[i] == 0)
+			assert_int_equal(chunks_get(&f->chunks, &names[i], f->back, 3000), 0);
+		if (put[i] == 0)
+			assert_memory_equal(f->back, f->data, 3000);
+	}
+}
+
+static void test_each_call_fails_once(void **state)
+{
+	enum { COUNT = 2 * CHUNKS_BATCH + 3 };
+	struct fixture *f = *state;
+	struct chunk_name names[COUNT];
+	int put[COUNT], at, i, flushed;
+
+	for (at = 1;; at++) {
+		chunks_close(&f->chunks);
+		scratch_remove(&f->dir);
+		scratch_make(&f->dir);
+		assert_int_equal(chunks_open(&f->chunks, f->dir.fd, true), 0);
+		failed = 0;
+		countdown = at;
+		for (i = 0; i < COUNT; i++) {
+			memset(f->data, 1 + i, 3000);
+			put[i] = chunks_put(&f->chunks, f->data, 3000, &names[i]);
+			if (put[i] < 0) /* there is room again */
+				put[i] = chunks_put(&f->chunks, f->data, 3000, &names[i]);
+		}
+		flushed = chunks_flush(&f->chunks);
+		countdown = 0;
+		if (flushed == 0)
+			check_named(f, names, put, COUNT);
+		else
+			assert_int_equal(failed, 1);
+		if (!failed)
+			break;
+	}
+	assert_true(at > 2 * COUNT);
+}
+
+static void test_what_was_put_stays_lost(void **state)
+{
+	struct fixture *f = *state;
+	struct chunk_name name;
+	uint64_t count, bytes;
+
+	assert_int_equal(chunks_put(&f->chunks, f->data, 700, &name), 0);
+	countdown = 3; /* fsync of the mark, fdatasync, mkdir */
+	assert_int_equal(chunks_flush(&f->chunks), -ENOSPC);
+	assert_int_equal(chunks_flush(&f->chunks), -ENOSPC);
+	assert_int_equal(chunks_collect(&f->chunks, NULL, NULL, false, &count, &bytes), 0);
+	put(f, &name);
+	assert_int_equal(chunks_get(&f->chunks, &name, f->back, sizeof(f->data)), 0);
+}
+
+/* A name that a dead process gave: its directory is synced before another manifest has it. */
+static void test_names_of_the_dead_are_synced(void **state)
+{
+	struct fixture *f = *state;
+	struct chunk_name name;
+	int fd;
+
+	put(f, &name);
+	chunks_close(&f->chunks);
+	assert_int_equal(faccessat(f->dir.fd, CHUNKS_DIR "/.naming", F_OK, 0), -1);
+	fd = openat(f->dir.fd, CHUNKS_DIR "/.naming", O_WRONLY | O_CREAT, 0600);
+	assert_true(fd >= 0);
+	close(fd);
+	assert_int_equal(chunks_open(&f->chunks, f->dir.fd, true), 0);
+	assert_int_equal(chunks_put(&f->chunks, f->data, sizeof(f->data), &name), 0);
+	assert_int_equal(f->chunks.reused, 1);
+	countdown = 1; /* of its directory */
+	assert_int_equal(chunks_flush(&f->chunks), -EIO);
+	assert_int_equal(chunks_flush(&f->chunks), 0);
+	assert_int_equal(faccessat(f->dir.fd, CHUNKS_DIR "/.naming", F_OK, 0), -1);
+}
+
+/* What bars the way of a temporary file. */
+static void test_fifo_in_the_way(void **state)
+{
+	struct fixture *f = *state;
+	struct chunk_name name;
+	char path[96];
+
+	snprintf(path, sizeof(path), CHUNKS_DIR "/.%d-0.tmp", (int)getpid());
+	assert_int_equal(mkfifoat(f->dir.fd, path, 0600), 0);
+	put(f, &name);
+	assert_int_equal(chunks_get(&f->chunks, &name, f->back, sizeof(f->data)), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    TEST(round_trip), TEST(known_name), TEST(zeros_need_no_file), TEST(same_content_once),
 	    TEST(many),	      TEST(missing),	TEST(every_flipped_byte), TEST(every_cut),
 	    TEST(set_aside),  TEST(collect),	TEST(collect_in_between), TEST(full_disk),
+	    TEST(each_call_fails_once), TEST(what_was_put_stays_lost),
+	    TEST(names_of_the_dead_are_synced), TEST(fifo_in_the_way),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
