@@ -50,7 +50,7 @@ static int open_beside(struct elsewhere *e, const struct output_place *place)
 	strlcpy(dir, place->path, sizeof(dir));
 	e->parent = open(dirname(dir), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	r = e->parent < 0 ? -errno : 0;
-	if (r == 0 && mkdirat(e->parent, e->temporary, 0777) < 0 && errno != EEXIST)
+	if (r == 0 && mkdirat(e->parent, e->temporary, 0700) < 0 && errno != EEXIST)
 		r = -errno;
 	if (r < 0)
 		return r;
@@ -62,6 +62,18 @@ static int open_beside(struct elsewhere *e, const struct output_place *place)
 	return tree_empty(e->fd); /* of one that was killed */
 }
 
+/* A copy of what is private is not for more eyes. */
+static int narrow(const struct elsewhere *e)
+{
+	struct stat st;
+	mode_t mode;
+
+	if (fstat(e->fd, &st) < 0)
+		return -errno;
+	mode = st.st_mode & e->like.st_mode & 07777;
+	return mode != (st.st_mode & 07777) && fchmod(e->fd, mode) < 0 ? -errno : 0;
+}
+
 /* One that is there has to be empty. */
 static int open_there(struct elsewhere *e, const struct output_place *place)
 {
@@ -70,10 +82,10 @@ static int open_there(struct elsewhere *e, const struct output_place *place)
 		return -errno;
 	if (flock(e->fd, LOCK_EX | LOCK_NB) < 0)
 		return -EBUSY;
-	return tree_is_empty(e->fd) == 1 ? 0 : -ENOTEMPTY;
+	return tree_is_empty(e->fd) == 1 ? narrow(e) : -ENOTEMPTY;
 }
 
-int elsewhere_open(struct elsewhere *e, const char *path)
+int elsewhere_open(struct elsewhere *e, const char *path, int like)
 {
 	struct output_place place;
 	int r;
@@ -82,6 +94,8 @@ int elsewhere_open(struct elsewhere *e, const char *path)
 	if (strcmp(path, "-") == 0)
 		return fail(EXIT_USAGE, 0, "Give a directory; ./- is one of that name.",
 			    "-o makes a directory here, and '-' (standard output) is none");
+	if (fstat(like, &e->like) < 0)
+		return fail_path(e, -errno);
 	r = output_place_find(&place, path);
 	if (place.fd >= 0)
 		close(place.fd);
@@ -96,6 +110,17 @@ int elsewhere_open(struct elsewhere *e, const char *path)
 	return fail_path(e, r);
 }
 
+/* Whose copy it is, and as open as that is, at most. */
+static int give(const struct elsewhere *e)
+{
+	mode_t mask = umask(0);
+
+	umask(mask);
+	if (geteuid() == 0 && fchown(e->fd, e->like.st_uid, e->like.st_gid) < 0)
+		return -errno;
+	return fchmod(e->fd, e->like.st_mode & 07777 & ~mask) < 0 ? -errno : 0;
+}
+
 int elsewhere_close(struct elsewhere *e, bool keep)
 {
 	int r = 0;
@@ -103,9 +128,10 @@ int elsewhere_close(struct elsewhere *e, bool keep)
 	if (!keep)
 		tree_empty(e->fd);
 	if (e->parent >= 0 && keep) {
-		if (renameat(e->parent, e->temporary, e->parent, e->name) < 0)
+		r = give(e);
+		if (r == 0 && renameat(e->parent, e->temporary, e->parent, e->name) < 0)
 			r = -errno;
-		else
+		if (r == 0)
 			r = tree_sync(e->parent);
 	}
 	if (e->parent >= 0) {

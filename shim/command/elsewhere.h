@@ -6,6 +6,7 @@
 #define COMMAND_ELSEWHERE_H
 
 #include <stdbool.h>
+#include <sys/stat.h>
 
 struct elsewhere {
 	const char *path;
@@ -13,10 +14,15 @@ struct elsewhere {
 	int parent;	/* -1: it was there already, and stays where it is */
 	char name[256]; /* in parent */
 	char temporary[300];
+	struct stat like;
 };
 
-/* `path` does not exist, or is an empty directory. 0, or the exit status after saying why not. */
-int elsewhere_open(struct elsewhere *e, const char *path);
+/*
+ * `path` does not exist, or is an empty directory. It gets the mode of the directory `like`, of
+ * which it will hold a copy, within the umask, and its owner where root asks; one that is there is
+ * made no wider than that. 0, or the exit status after saying why not.
+ */
+int elsewhere_open(struct elsewhere *e, const char *path, int like);
 
 /* keep: it gets its name; else what is in it goes. 0, or the exit status after saying why not. */
 int elsewhere_close(struct elsewhere *e, bool keep);

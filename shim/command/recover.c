@@ -203,7 +203,7 @@ static int heal(struct recovering *x, int outfd, struct recover_result *result)
 static int heal_elsewhere(struct recovering *x, struct recover_result *result)
 {
 	struct elsewhere out;
-	int status = elsewhere_open(&out, x->out), closed;
+	int status = elsewhere_open(&out, x->out, x->s.target.dirfd), closed;
 
 	if (status) {
 		set_error(x, "it cannot be made", 0);

@@ -94,11 +94,11 @@ static int look_at(const struct restoring *x, int dirfd)
 static int restore_elsewhere(struct restoring *x)
 {
 	struct elsewhere out;
-	int status = elsewhere_open(&out, x->out), found, closed;
+	int status = elsewhere_open(&out, x->out, x->s.target.dirfd), found, closed;
 
 	if (status)
 		return status;
-	status = build(x, out.fd, NULL);
+	status = build(x, out.fd, &out.like);
 	found = status == 0 ? look_at(x, out.fd) : status;
 	closed = elsewhere_close(&out, found == 0 || found == EXIT_WARNINGS);
 	return closed ? closed : found;

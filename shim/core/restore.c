@@ -130,6 +130,7 @@ static int build_file(struct building *b, const struct manifest_file *f, int dir
 
 static int build_path(struct building *b, const struct manifest_file *f)
 {
+	const struct stat *owner = b->options->owner;
 	const char *slash = strchr(f->path, '/');
 	char directory[64];
 	int fd, r;
@@ -137,7 +138,8 @@ static int build_path(struct building *b, const struct manifest_file *f)
 	if (!slash)
 		return build_file(b, f, b->dirfd, f->path);
 	snprintf(directory, sizeof(directory), "%.*s", (int)(slash - f->path), f->path);
-	if (mkdirat(b->dirfd, directory, 0777) < 0 && errno != EEXIST)
+	if (mkdirat(b->dirfd, directory, owner ? owner->st_mode & 0777 : 0700) < 0 &&
+	    errno != EEXIST)
 		return fail_file(b, -errno, f->path, "");
 	fd = file_open_directory_at(b->dirfd, directory);
 	if (fd < 0)

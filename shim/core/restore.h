@@ -26,7 +26,9 @@
  * lacks.
  */
 struct restore_options {
-	const struct stat *owner; /* whose the files shall be, where root restores; may be NULL */
+	/* The data directory: whose the files shall be, where root restores, and how open their
+	 * directories; may be NULL. */
+	const struct stat *owner;
 	bool unsynced;		  /* for files that are only looked at, and then removed */
 	snapshot_progress_fn *progress;
 	void *context;
