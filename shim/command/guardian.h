@@ -32,8 +32,8 @@ struct guardian {
 	uint64_t compress_at, report_at, room_at;
 	uint64_t reported, reported_at; /* what was written last, as a checksum; and when */
 	unsigned empties;		/* snapshots in turn that held nothing */
-	uint64_t current;    /* the snapshot at work on, for the report */
-	uint64_t refused_at; /* of the last refusal that was told; ns, CLOCK_REALTIME */
+	uint64_t current;		/* the snapshot at work on, for the report */
+	uint64_t refused_at;		/* of the last refusal that was told; ns, CLOCK_REALTIME */
 	bool disk_low;
 	int store_error; /* told already */
 	bool failed;	 /* something could not be done */

@@ -29,7 +29,7 @@ struct restore_options {
 	/* The data directory: whose the files shall be, where root restores, and how open their
 	 * directories; may be NULL. */
 	const struct stat *owner;
-	bool unsynced;		  /* for files that are only looked at, and then removed */
+	bool unsynced; /* for files that are only looked at, and then removed */
 	snapshot_progress_fn *progress;
 	void *context;
 };

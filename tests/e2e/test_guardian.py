@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -522,3 +523,32 @@ def test_restore_of_what_is_pinned(tmp_path, data, shim, chromashim):
         answer = answers(host, {str(path): load.before(moment)})[str(path)]
         assert answer["wrong"] == [] and 0 <= answer["count"] - load.before(moment) * SIZE <= SIZE
     assert list((data / ".chromashim" / "pins").glob("[0-9]*")) == []
+
+
+# ---- a database that is not Chroma's yet ----
+
+def test_tables_that_are_not_made_yet(data, actors, chromashim):
+    """What held nothing is not pinned again at once; and with no news nothing is synced."""
+    actor = actors()
+    actor.sqlite(data)
+    actor.do("db.execute('CREATE TABLE t(x)')")
+    done = chromashim("guard", "--once", data)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("is pinned") == 1 and done.stderr.count("held nothing yet") == 1
+    assert listed(chromashim, data) == []
+
+
+def test_reports_cost_no_syncs(data, chromashim, tmp_path):
+    if not shutil.which("strace"):
+        pytest.skip("no strace here")
+    (data / "chroma.sqlite3").write_bytes(b"")
+    chromashim("guard", "--once", data)
+    trace = tmp_path / "trace"
+    done = subprocess.run(
+        ["strace", "-f", "-o", trace, "-e", "trace=fsync,fdatasync,rename,renameat,renameat2",
+         hosts.COMMAND, "guard", "--once", data], env=hosts.environment({}), capture_output=True,
+        check=False)
+    assert done.returncode == 0, done.stderr
+    lines = trace.read_text().splitlines()
+    reports = [line for line in lines if "status.json" in line]
+    assert reports and not [line for line in lines if "sync(" in line], lines

@@ -301,3 +301,21 @@ def test_restore_of_a_ruin(data, chromashim):
     database.unlink()
     assert chromashim("restore", "--to", "latest", "-y", data).returncode == 0
     assert answers(host, {str(data): count})[str(data)]["wrong"] == []
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["new", "empty"])
+def test_a_copy_is_as_private_as_what_it_is_of(tmp_path, data, chromashim, there):
+    make(hosts.BY_NAME["python"], data, batches=1)
+    assert chromashim("snapshot", "create", data).returncode == 0
+    data.chmod(0o700)
+    out = tmp_path / "out"
+    if there:
+        out.mkdir(mode=0o777)
+        out.chmod(0o777)
+    mask = os.umask(0)
+    try:
+        done = chromashim("restore", data, "--to", "latest", "-o", out, "-y")
+    finally:
+        os.umask(mask)
+    assert done.returncode == 0, done.stderr
+    assert out.stat().st_mode & 0o7777 == 0o700

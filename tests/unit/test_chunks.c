@@ -443,11 +443,22 @@ static void test_fifo_in_the_way(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(round_trip), TEST(known_name), TEST(zeros_need_no_file), TEST(same_content_once),
-	    TEST(many),	      TEST(missing),	TEST(every_flipped_byte), TEST(every_cut),
-	    TEST(set_aside),  TEST(collect),	TEST(collect_in_between), TEST(full_disk),
-	    TEST(each_call_fails_once), TEST(what_was_put_stays_lost),
-	    TEST(names_of_the_dead_are_synced), TEST(fifo_in_the_way),
+	    TEST(round_trip),
+	    TEST(known_name),
+	    TEST(zeros_need_no_file),
+	    TEST(same_content_once),
+	    TEST(many),
+	    TEST(missing),
+	    TEST(every_flipped_byte),
+	    TEST(every_cut),
+	    TEST(set_aside),
+	    TEST(collect),
+	    TEST(collect_in_between),
+	    TEST(full_disk),
+	    TEST(each_call_fails_once),
+	    TEST(what_was_put_stays_lost),
+	    TEST(names_of_the_dead_are_synced),
+	    TEST(fifo_in_the_way),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
