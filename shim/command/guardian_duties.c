@@ -32,8 +32,7 @@
 #define ROOM_EVERY (10 * SECOND)
 #define FAILED_PAUSE (10 * SECOND)
 #define END_WAIT_MS 5000
-#define EMPTY_PAUSE (10 * SECOND) /* before the next, and twice as long each time, up to an hour \
-				   */
+#define EMPTY_PAUSE (10 * SECOND) /* twice as long each time, up to 43 minutes */
 #define EMPTY_DOUBLES 8
 
 void guardian_step(void *guardian, uint64_t done, uint64_t total)
