@@ -7,6 +7,7 @@
  *	state				who pins what; mapped shared by every process that changes the
  *					directory under the shim, and by the command
  *	lock				an OFD lock: writing for who makes `state` anew, or lets go of pins
+ *	<id>-files			which files there were at the pin, and which they were
  *	<id>-<key>.pre			pre-images of one file since pin <id>
  *	<id>-<key>.whole		that file itself (a hard link), removed or replaced since then
  *	<id>-<name in undo/>		the undo file of a persist that was under way, and what it moved aside
@@ -22,8 +23,10 @@
  * the oldest .pre says, and the live one's if there is none. Files of an epoch are kept as long as there
  * is a pin at or before it.
  *
- *	pre-image file := struct pin_file_header, zeros up to PIN_BLOCK, u32 sums[blocks],
- *			  zeros up to a multiple of PIN_BLOCK, image
+ *	files		:= struct pin_list_header, struct pin_list_entry *
+ *	pre-image file	:= struct pin_file_header, zeros up to PIN_LIFE_AT, struct pin_file_life,
+ *			   zeros up to PIN_BLOCK, u32 sums[blocks],
+ *			   zeros up to a multiple of PIN_BLOCK, image
  *
  * image is as large as the file was, sparse; a block is saved when its sum is not 0. PIN_SUM_BUSY: its
  * saving is under way, and the block in the live file is untouched until it is over; if the process that
@@ -39,12 +42,29 @@
  * A persist under way at the pin: the segment counts as it was at the group's start. Its undo file
  * goes before all pre-images. Where a persist has none, nothing can be pinned until it is over.
  *
- * After another boot all pins are lost (nothing here is synced). `touched` says when a process under
- * the shim changed one of the files last: if a file is younger, somebody else has written, and the pin
- * is worth nothing. It only rises. Who writes counts itself in among the writers before, tells `touched`
- * afterwards, and counts itself out then: as long as a writer that lives has begun more than it has
- * ended, the age of a file says nothing. Who judges looks at the file first, at the writers then, at
- * `touched` last.
+ * After another boot all pins are lost (nothing here is synced).
+ *
+ * Whose bytes they are. Blocks that were not saved are read from the live file, so that has to be
+ * the one that was pinned, changed since then by nobody but who saves before: device, inode and the
+ * moment of its birth are those of the list, and its change time (ctime) is the one that was seen
+ * last. The list says what it was at the pin, the header of each .pre what it was before the first
+ * change of its epoch, and `seen` what it is after each: from the list over the epochs to the live
+ * file each is what the one before it says, or the pin is worth nothing. Times are compared for
+ * being the same, never for being later: no clock is asked. `late` is set where the chain cannot be
+ * followed into the header: it was made while the pin was being taken, or a write was under way
+ * then; and the files of a segment whose persist was under way at the pin are looked at by inode
+ * alone up to the first header. A file of which all is saved, or that has a .whole, is not asked
+ * for its times.
+ *
+ * Who changes a file counts itself in (`busy`) before, and out after it has put down the change
+ * time it sees then. A count that is left over, while no writer that lives is in the midst of a
+ * write, is of one that died in it: whoever finds it takes the file as it is now, and ends the
+ * count. Two changes within one tick of the kernel's clock (4 ms before Linux 6.13, which has finer
+ * ones where somebody looks) have one change time: a file that somebody else changes in place within
+ * the tick of a change of ours is not told from it.
+ *
+ * The store itself may be copied and put back. `state` is the one that is mapped if it has the inode,
+ * the `instance` and not less than the `generation` that are known; else all pins break.
  *
  * Version rule: who meets a greater version leaves everything alone and does without pins.
  */
@@ -56,15 +76,19 @@
 
 #define PIN_MAGIC UINT64_C(0x534e495053534843)      /* "CHSSPINS" in little-endian memory */
 #define PIN_FILE_MAGIC UINT64_C(0x4552505053534843) /* "CHSSPPRE" */
-#define PIN_VERSION 1u
+#define PIN_LIST_MAGIC UINT64_C(0x5453494c53534843) /* "CHSSLIST" */
+#define PIN_VERSION 2u /* 1: no lists, writers by pid; its pins are told as broken */
 #define PIN_ENDIAN 0x01020304u
 #define PIN_BLOCK 4096u
 #define PIN_SLOTS 64u
 #define PIN_TEXT 192u
 #define PIN_PATH 128u
 #define PIN_SUM_BUSY 1u
+#define PIN_BY_PID (UINT64_C(1) << 63)
 #define PIN_WRITERS 64u
 #define PIN_WRITERS_AT 2048u /* in `state` */
+#define PIN_LIFE_AT 512u     /* in a pre-image file */
+#define PIN_LIST_PATH 64u
 
 enum pin_state {
 	PIN_FREE = 0,
@@ -85,16 +109,17 @@ struct pin_header {
 	uint64_t epoch;
 	uint64_t next_id;    /* at least; see snapshots/next */
 	uint64_t generation; /* raised whenever a .pre or .whole has come into being */
-	uint64_t touched;    /* ns, CLOCK_REALTIME */
+	uint64_t unused;
 	uint64_t saved;	     /* bytes of pre-images in all files that are kept */
 	uint64_t limit;	     /* when saved is more, all pins break; 0: none */
-	uint64_t last_time;  /* of the newest automatic pin, ns, CLOCK_REALTIME: bursts share one */
-	uint64_t last_trigger;
+	uint64_t shared;     /* the pin that the burst under way shares, 0: none */
+	uint64_t sharers;    /* risky steps that have shared it */
+	uint64_t instance;   /* at random */
 };
 
 /* A process that changes pinned files. */
 struct pin_writer {
-	uint64_t who;	 /* pid << 40 | the low 40 bits of its start ticks; 0: free */
+	uint64_t who;	 /* its life (core/alive.h); PIN_BY_PID | pid where there are no locks; 0: free */
 	uint64_t writes; /* that are under way */
 	uint64_t unprotected; /* persists under way without an undo file */
 };
@@ -106,7 +131,7 @@ struct pin_slot {
 	uint64_t time;	/* ns, CLOCK_REALTIME: nothing after it is in the snapshot */
 	uint32_t pid;	/* who pinned */
 	uint32_t wal;	/* not 0: WAL mode, the -wal belongs to it */
-	uint64_t start_ticks;
+	uint64_t who; /* as of a writer */
 	uint64_t database_size, wal_size;
 	uint64_t held_ns; /* how long the backend was held up */
 	char reason[32];  /* "manual", "schedule", "schema", "bulk", "protected", "migration" */
@@ -122,6 +147,7 @@ struct pin_file_header {
 	int64_t size;	 /* at the pin, -1: there was no such file */
 	uint64_t dev;
 	uint64_t ino;
+	int64_t birth, changed; /* ns; birth 0: not known */
 	int64_t mtime;
 	uint32_t mtime_ns;
 	uint32_t mode;
@@ -131,9 +157,36 @@ struct pin_file_header {
 	uint64_t check;	 /* XXH3-64 of everything above */
 };
 
-_Static_assert(sizeof(struct pin_header) == 112, "layout is fixed");
+/* Written with atomic operations. */
+struct pin_file_life {
+	int64_t seen;  /* change time after the last change, ns */
+	uint32_t busy; /* changes under way */
+	uint32_t late; /* not 0: see above */
+};
+
+struct pin_list_header {
+	uint64_t magic;
+	uint32_t version;
+	uint32_t endian;
+	uint64_t id;
+	uint64_t count; /* of entries */
+	uint64_t check; /* XXH3-64 of everything above */
+};
+
+struct pin_list_entry {
+	char path[PIN_LIST_PATH];
+	int64_t size;
+	uint64_t dev;
+	uint64_t ino;
+	int64_t birth, changed;
+	uint64_t check; /* XXH3-64 of everything above, seed = id + its index */
+};
+
+_Static_assert(sizeof(struct pin_header) == 120, "layout is fixed");
+_Static_assert(sizeof(struct pin_list_header) == 40, "layout is fixed");
+_Static_assert(sizeof(struct pin_list_entry) == 112, "layout is fixed");
 _Static_assert(sizeof(struct pin_slot) == 480, "layout is fixed");
 _Static_assert(PIN_WRITERS_AT + PIN_WRITERS * sizeof(struct pin_writer) <= PIN_BLOCK, "before the slots");
-_Static_assert(sizeof(struct pin_file_header) == 216, "layout is fixed");
+_Static_assert(sizeof(struct pin_file_header) == 232, "layout is fixed");
 
 #endif

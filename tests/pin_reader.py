@@ -16,9 +16,9 @@ except ImportError:
     xxhash = None
 
 BLOCK = 4096
-HEADER = struct.Struct("<QIIII16sQ8Q")
+HEADER = struct.Struct("<QIIII16sQ9Q")
 SLOT = struct.Struct("<IiQQIIQQQQ32s192s192s")
-FILE = struct.Struct("<QIIQqQQqIIQQ128sQ")
+FILE = struct.Struct("<QIIQqQQqqqIIQQ128sQ")
 SEGMENT = ["header.bin", "data_level0.bin", "length.bin", "link_lists.bin",
            "index_metadata.pickle"]
 UNDO_NUMBER, UNDO_SEGMENT, UNDO_SIZES, UNDO_RECORDS = 48, 80, 120, 256
@@ -33,8 +33,8 @@ def text(raw: bytes) -> str:
 def state(store: Path) -> dict:
     raw = (store / "pins" / "state").read_bytes()
     h = HEADER.unpack_from(raw)
-    assert raw[:8] == b"CHSSPINS" and h[1] == 1
-    return {"epoch": h[7], "next_id": h[8], "generation": h[9], "touched": h[10], "saved": h[11],
+    assert raw[:8] == b"CHSSPINS" and h[1] == 2
+    return {"epoch": h[7], "next_id": h[8], "generation": h[9], "saved": h[11],
             "limit": h[12]}
 
 
@@ -112,18 +112,18 @@ def saved(data: Path, store: Path, id: int, path: str) -> bytes | None:
             break  # the name is another file's by then
         raw = pre.read_bytes()
         h = FILE.unpack_from(raw)
-        assert raw[:8] == b"CHSSPPRE" and text(h[12]) == path
+        assert raw[:8] == b"CHSSPPRE" and text(h[14]) == path
         if size is None:
             size = h[4]
             if size < 0:
                 return None
             content = content if content is not None else bytearray()
             content += bytes(max(0, size - len(content)))
-        sums = struct.unpack_from(f"<{(h[4] + BLOCK - 1) // BLOCK if h[4] > 0 else 0}I", raw, h[10])
+        sums = struct.unpack_from(f"<{(h[4] + BLOCK - 1) // BLOCK if h[4] > 0 else 0}I", raw, h[12])
         for i, block_sum in enumerate(sums):
             if block_sum > 1 and i not in done and i * BLOCK < size:
                 done.add(i)
-                block = raw[h[11] + i * BLOCK:h[11] + min((i + 1) * BLOCK, h[4])]
+                block = raw[h[13] + i * BLOCK:h[13] + min((i + 1) * BLOCK, h[4])]
                 check(block, i, block_sum)
                 content[i * BLOCK:i * BLOCK + len(block)] = block
     if content is None:

@@ -18,6 +18,7 @@ struct teller {
 	void (*say)(void *context, const char *line);
 	void *context;
 	struct rollbacks *out;
+	const struct target *target;
 	bool dry;
 };
 
@@ -28,6 +29,8 @@ static void tell(void *context, const struct rollback_outcome *o)
 	char line[512], size[24];
 
 	format_bytes(size, sizeof(size), o->bytes);
+	if (!t->dry && o->result <= ROLLBACK_COMMITTED)
+		pins_segment_undone(t->target->storefd, t->target->dirfd, segment);
 	switch (o->result) {
 	case ROLLBACK_DONE:
 		t->out->undone++;
@@ -77,7 +80,8 @@ static void tell(void *context, const struct rollback_outcome *o)
 int rollbacks_run(const struct target *t, bool dry, void (*say)(void *context, const char *line),
 		  void *context, struct rollbacks *out)
 {
-	struct teller teller = {.say = say, .context = context, .out = out, .dry = dry};
+	struct teller teller = {
+	    .say = say, .context = context, .out = out, .target = t, .dry = dry};
 	struct rollback rb = {.rootfd = t->dirfd, .dry = dry, .report = tell, .context = &teller};
 	int r;
 
@@ -88,8 +92,6 @@ int rollbacks_run(const struct target *t, bool dry, void (*say)(void *context, c
 	if (rb.undofd < 0)
 		return rb.undofd;
 	r = rollback_directory(&rb);
-	if (!dry)
-		pins_touch(t->storefd);
 	close(rb.undofd);
 	return r;
 }

@@ -556,20 +556,23 @@ int snapshots_find_process(const struct target *t, char *name_out, size_t room)
 	return pid ? pid : is_locked(t) ? -1 : 0;
 }
 
-static void ignore_outcome(void *context, const struct rollback_outcome *outcome)
+/* The snapshot says if a segment is torn. */
+static void tell_pins(void *context, const struct rollback_outcome *outcome)
 {
-	(void)context;
-	(void)outcome; /* the snapshot says if a segment is torn */
+	const struct target *t = context;
+
+	if (outcome->result <= ROLLBACK_COMMITTED)
+		pins_segment_undone(t->storefd, t->dirfd, outcome->header.segment);
 }
 
 void snapshots_roll_back(const struct target *t)
 {
-	struct rollback rb = {.rootfd = t->dirfd, .report = ignore_outcome};
+	struct rollback rb = {
+	    .rootfd = t->dirfd, .report = tell_pins, .context = (void *)(uintptr_t)t};
 
 	rb.undofd = file_open_directory_at(t->storefd, UNDO_DIR);
 	if (rb.undofd < 0)
 		return;
 	rollback_directory(&rb);
-	pins_touch(t->storefd);
 	close(rb.undofd);
 }

@@ -147,9 +147,18 @@ static bool is_over(const struct hydration *h)
 	return h->deadline && oplog_now() > h->deadline;
 }
 
+/* What has been read is judged before it is put down. `log` may be NULL. */
+static int judge(struct pin_reader *file, struct pin_reader *log)
+{
+	int r = pin_reader_judge(file);
+
+	return r == 0 && log ? pin_reader_judge(log) : r;
+}
+
 /* 1: the time is over. */
 static int hydrate_source(struct hydration *h, const struct pin_view_file *file,
-			  const struct file_source *source)
+			  const struct file_source *source, struct pin_reader *reader,
+			  struct pin_reader *log)
 {
 	struct manifest_file *f = find_entry(h->out, file->path);
 	int r;
@@ -164,7 +173,11 @@ static int hydrate_source(struct hydration *h, const struct pin_view_file *file,
 		f->size = 0;
 	fill_entry(f, file);
 	do {
+		int judged;
+
 		r = chunk_piece(h, f, source);
+		judged = r >= 0 ? judge(reader, log) : 0;
+		r = judged < 0 ? judged : r;
 		if (r == 1) {
 			int saved = save_progress(h);
 
@@ -180,7 +193,7 @@ static int hydrate_file(struct hydration *h, const struct pin_view_file *file)
 	int r = pin_reader_open(&reader, &h->view, file->path);
 
 	if (r == 0)
-		r = hydrate_source(h, file, &reader.source);
+		r = hydrate_source(h, file, &reader.source, &reader, NULL);
 	if (r == -ENOENT)
 		r = -ESTALE;
 	pin_reader_close(&reader);
@@ -222,7 +235,11 @@ static int hydrate_database(struct hydration *h, bool note)
 			*h->trouble = (struct snapshot_trouble){WAL_FILE, "it is damaged"};
 	}
 	if (r == 0)
-		r = note ? note_database(h, source) : hydrate_source(h, &h->view.files[0], source);
+		r = note
+			? note_database(h, source)
+			: hydrate_source(h, &h->view.files[0], source, &file, e == 0 ? &log : NULL);
+	if (r == 0 && note)
+		r = judge(&file, e == 0 ? &log : NULL);
 	sqlite_wal_database_close(&both);
 	if (h->view.wal)
 		pin_reader_close(&log);
@@ -291,7 +308,8 @@ static int hydrate_held(struct hydration *h, struct pins *pins, struct pin_slot 
 		pin_view_close(&h->view);
 	}
 	/* While it was read, the backend may have found that it cannot go on saving. */
-	if (__atomic_load_n(&slot->state, __ATOMIC_SEQ_CST) == PIN_BROKEN) {
+	if (__atomic_load_n(&slot->state, __ATOMIC_SEQ_CST) == PIN_BROKEN &&
+	    __atomic_load_n(&slot->id, __ATOMIC_SEQ_CST) == h->out->header.id) {
 		struct manifest said;
 
 		if (hydrate_describe(slot, &said) == 0)
@@ -322,6 +340,7 @@ int hydrate_pin(struct snapshot_store *s, struct pins *pins, struct pin_slot *sl
 		struct snapshot_trouble *t)
 {
 	struct hydration h = {.store = s, .options = options, .out = out, .trouble = t};
+	uint64_t id = __atomic_load_n(&slot->id, __ATOMIC_SEQ_CST);
 	int r;
 
 	*out = (struct manifest){0};
@@ -329,7 +348,7 @@ int hydrate_pin(struct snapshot_store *s, struct pins *pins, struct pin_slot *sl
 	h.deadline = options->budget ? oplog_now() + options->budget : 0;
 	r = load_manifest(&h, slot);
 	if (r == -EEXIST) { /* only its end was missed */
-		pin_drop(pins, slot);
+		pin_let_go(pins, slot, id);
 		pins_sweep(pins);
 		return 0;
 	}
@@ -343,7 +362,11 @@ int hydrate_pin(struct snapshot_store *s, struct pins *pins, struct pin_slot *sl
 	if (r == 0)
 		r = snapshot_add_numbered(s, out);
 	if (r == 0) {
-		pin_drop(pins, slot);
+		/* A backend with many may have given it up meanwhile, and its slot be another's. */
+		if (out->header.state != SNAPSHOT_BROKEN)
+			pin_let_go(pins, slot, id);
+		else if (__atomic_load_n(&slot->id, __ATOMIC_SEQ_CST) == id)
+			pin_drop(pins, slot);
 		pins_sweep(pins);
 	}
 	return r;

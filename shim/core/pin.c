@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <time.h>
 
 #include "core/checksum.h"
@@ -89,7 +90,8 @@ static uint64_t number_on_file(const struct pins *p)
 	char text[32];
 	uint64_t n = 0;
 	ssize_t got, i;
-	int fd = sys_openat(p->dirfd, "../snapshots/next", O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+	int fd = sys_openat(p->dirfd, "../snapshots/next",
+			    O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
 
 	if (fd < 0)
 		return 1;
@@ -108,6 +110,8 @@ static int map_state(struct pins *p, int fd)
 
 	if (r < 0)
 		return r;
+	if (!S_ISREG(st.st_mode))
+		return -EBADMSG;
 	if ((uint64_t)st.st_size < STATE_SIZE)
 		return -ENODATA;
 	map = sys_mmap(STATE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -116,6 +120,7 @@ static int map_state(struct pins *p, int fd)
 	p->state = map;
 	p->slots = (struct pin_slot *)(void *)((char *)map + PIN_BLOCK);
 	p->writers = (struct pin_writer *)(void *)((char *)map + PIN_WRITERS_AT);
+	p->ino = st.st_ino;
 	return 0;
 }
 
@@ -129,10 +134,10 @@ static int judge_state(const struct pin_header *h)
 		return -EBADMSG;
 	if (h->version > PIN_VERSION)
 		return -EPROTONOSUPPORT;
-	return h->check == state_check(h) && h->slot_size == sizeof(struct pin_slot) &&
-		       h->slots == PIN_SLOTS
-		   ? 0
-		   : -EBADMSG;
+	if (h->check != state_check(h) || h->slot_size != sizeof(struct pin_slot) ||
+	    h->slots != PIN_SLOTS)
+		return -EBADMSG;
+	return h->version == PIN_VERSION ? 0 : -ESTALE;
 }
 
 static void unmap_state(struct pins *p)
@@ -146,11 +151,12 @@ static void unmap_state(struct pins *p)
 
 /*
  * The state as it is: 0, -ENOENT, or what is wrong with it; -ENODATA: after a power cut, when its
- * name was on the disk and nothing else of it.
+ * name was on the disk and nothing else of it; -ESTALE: of an older version, mapped.
  */
 static int open_state(struct pins *p)
 {
-	int fd = sys_openat(p->dirfd, STATE_FILE, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0), r;
+	int fd = sys_openat(p->dirfd, STATE_FILE, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+	int r;
 
 	if (fd < 0)
 		return fd;
@@ -158,9 +164,25 @@ static int open_state(struct pins *p)
 	sys_close(fd);
 	if (r == 0)
 		r = judge_state(p->state);
-	if (r < 0)
+	if (r < 0 && r != -ESTALE)
 		unmap_state(p);
+	if (p->state) {
+		p->instance = p->state->instance;
+		p->generation = LOAD(p->state->generation);
+	}
 	return r;
+}
+
+bool pins_are_current(struct pins *p)
+{
+	uint64_t generation = LOAD(p->state->generation);
+	struct stat st;
+
+	if (sys_fstatat(p->dirfd, STATE_FILE, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    st.st_ino != p->ino || p->state->instance != p->instance || generation < p->generation)
+		return false;
+	p->generation = generation;
+	return true;
 }
 
 /* What root makes is for whom the directory belongs to. */
@@ -197,6 +219,16 @@ int pin_temporary(const struct pins *p, char name[PIN_NAME_MAX])
 	return temporary_file(p, name);
 }
 
+/* Unlike that of any other store. */
+static uint64_t draw(void)
+{
+	uint64_t n = 0;
+
+	if (SYS3(SYS_getrandom, &n, sizeof(n), GRND_NONBLOCK) != (long)sizeof(n))
+		n = now_ns() ^ (uint64_t)sys_getpid() << 32;
+	return n;
+}
+
 static void fill_state(struct pins *p)
 {
 	struct pin_header *h = p->state;
@@ -208,12 +240,15 @@ static void fill_state(struct pins *p)
 	h->slots = PIN_SLOTS;
 	oplog_boot_id(h->boot_id);
 	h->check = state_check(h);
+	h->instance = draw();
+	p->instance = h->instance;
 	h->next_id = number_on_file(p);
 }
 
-/* Of the boot before: nothing of it can be trusted, but it is told. */
+/* Of the boot before, or of an older version: nothing of it can be trusted, but it is told. */
 static void take_over(struct pins *p, const struct pins *old)
 {
+	bool older = old->state->version != PIN_VERSION;
 	unsigned i;
 
 	pin_raise(&p->state->next_id, LOAD(old->state->next_id));
@@ -225,7 +260,8 @@ static void take_over(struct pins *p, const struct pins *old)
 			s->state = PIN_BROKEN;
 			s->error = ECONNRESET;
 			put_text(s->detail, sizeof(s->detail),
-				 "the machine was restarted before it was copied");
+				 older ? "it was pinned by an older chromashim, and not copied yet"
+				       : "the machine was restarted before it was copied");
 		} else if (s->state != PIN_BROKEN) {
 			*s = (struct pin_slot){0};
 		}
@@ -299,7 +335,7 @@ static int renew(struct pins *p)
 	r = open_state(p); /* somebody may have done it meanwhile */
 	if (r == -ENODATA) {
 		r = make_state(p, true, NULL);
-	} else if (r == 0 && !is_of_this_boot(p)) {
+	} else if (r == -ESTALE || (r == 0 && !is_of_this_boot(p))) {
 		old = *p;
 		p->state = NULL;
 		r = make_state(p, true, &old);
@@ -307,6 +343,20 @@ static int renew(struct pins *p)
 	}
 	sys_close(lock);
 	return r;
+}
+
+/* One of any version. */
+static bool has_any_writer(int storefd)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	int fd =
+	    sys_openat(storefd, "writer.lock", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+	bool held = fd >= 0 && sys_fcntl(fd, F_OFD_GETLK, (unsigned long)&lock) == 0 &&
+		    lock.l_type != F_UNLCK;
+
+	if (fd >= 0)
+		sys_close(fd);
+	return held;
 }
 
 int pins_open(struct pins *p, int storefd, bool make)
@@ -328,7 +378,10 @@ int pins_open(struct pins *p, int storefd, bool make)
 		if (r == -EEXIST)
 			r = open_state(p);
 	}
-	if (r == -ENODATA || (r == 0 && !is_of_this_boot(p)))
+	/* The library of an older version that has it mapped would save for nobody else. */
+	if (r == -ESTALE && is_of_this_boot(p) && has_any_writer(storefd))
+		r = -EPROTONOSUPPORT;
+	else if (r == -ENODATA || r == -ESTALE || (r == 0 && !is_of_this_boot(p)))
 		r = renew(p);
 	if (r < 0)
 		pins_close(p);
@@ -365,7 +418,7 @@ int pin_begin(struct pins *p, const struct pin_request *q, struct pin_slot **out
 
 	if (!s)
 		return p->state ? -ENOSPC : -ENOENT;
-	s->start_ticks = oplog_start_ticks("/proc/self/stat");
+	STORE(s->who, pin_who(q->life));
 	STORE(s->pid, (uint32_t)sys_getpid());
 	s->error = 0;
 	s->wal = q->wal;
@@ -427,18 +480,97 @@ static void rest(struct pins *p)
 					    __ATOMIC_SEQ_CST);
 }
 
-void pin_drop(struct pins *p, struct pin_slot *s)
+/* What has come to nothing is shared by nobody. */
+static void share_no_more(struct pins *p, uint64_t id)
+{
+	if (id)
+		__atomic_compare_exchange_n(&p->state->shared, &id, 0, false, __ATOMIC_SEQ_CST,
+					    __ATOMIC_SEQ_CST);
+}
+
+static void set_free(struct pins *p, struct pin_slot *s)
 {
 	STORE(s->id, 0);
 	STORE(s->pid, 0);
+	STORE(s->who, 0);
 	STORE(s->state, PIN_FREE);
 	rest(p);
 }
 
-static void break_one(struct pin_slot *s, int error, const char *detail)
+void pin_drop(struct pins *p, struct pin_slot *s)
+{
+	share_no_more(p, LOAD(s->id));
+	set_free(p, s);
+}
+
+void pin_let_go(struct pins *p, struct pin_slot *s, uint64_t id)
+{
+	if (LOAD(s->id) == id)
+		set_free(p, s);
+}
+
+static bool is_automatic(const struct pin_slot *s)
+{
+	return LOAD(s->state) == PIN_HELD &&
+	       (strcmp(s->reason, "schema") == 0 || strcmp(s->reason, "bulk") == 0);
+}
+
+static struct pin_slot *next_automatic(const struct pins *p, uint64_t after)
+{
+	struct pin_slot *found = NULL;
+	unsigned i;
+
+	for (i = 0; i < PIN_SLOTS; i++) {
+		struct pin_slot *s = &p->slots[i];
+
+		if (is_automatic(s) && s->id > after && (!found || s->id < found->id))
+			found = s;
+	}
+	return found;
+}
+
+void pins_thin(struct pins *p, unsigned most)
+{
+	struct pin_slot *a = next_automatic(p, 0), *b = a ? next_automatic(p, a->id) : NULL, *c;
+	struct pin_slot *least = NULL;
+	uint64_t gap = UINT64_MAX;
+	unsigned count = !a ? 0 : !b ? 1 : 2;
+
+	for (; b && (c = next_automatic(p, b->id)); a = b, b = c, count++) {
+		uint64_t between = c->time > a->time ? c->time - a->time : 0;
+
+		if (between < gap) {
+			gap = between;
+			least = b;
+		}
+	}
+	if (least && count >= most)
+		pin_drop(p, least);
+}
+
+static int find_highest(void *context, const char *name)
+{
+	uint64_t *highest = context, id = pin_id_of_name(name);
+
+	*highest = id > *highest ? id : *highest;
+	return 0;
+}
+
+void pins_skip_known(struct pins *p)
+{
+	uint64_t highest = 0;
+
+	if (pin_each_name(p->dirfd, find_highest, &highest) == 0 && highest < UINT64_MAX)
+		pin_raise(&p->state->next_id, highest + 1);
+}
+
+static void break_one(struct pins *p, struct pin_slot *s, int error, const char *detail)
 {
 	uint32_t state = LOAD(s->state);
 
+	if (state == PIN_FREE)
+		return;
+	share_no_more(p, LOAD(s->id));
 	if (state != PIN_HELD && state != PIN_TAKING)
 		return;
 	s->error = error;
@@ -455,6 +587,6 @@ void pin_break(struct pins *p, struct pin_slot *s, int error, const char *detail
 		return;
 	for (i = 0; i < PIN_SLOTS; i++)
 		if (!s || s == &p->slots[i])
-			break_one(&p->slots[i], error, detail);
+			break_one(p, &p->slots[i], error, detail);
 	rest(p);
 }

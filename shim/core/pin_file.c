@@ -46,9 +46,10 @@ int pin_file_judge(const struct pin_file_header *h, uint64_t file_size, uint64_t
 		return -EBADMSG;
 	if (h->version > PIN_VERSION)
 		return -EPROTONOSUPPORT;
-	if (h->check != header_check(h) || h->id != id || h->size < -1 ||
-	    h->size > SIZE_MAX_PINNED || h->sums != PIN_BLOCK || h->image != image_at(h->size) ||
-	    !memchr(h->path, '\0', sizeof(h->path)) || file_size < h->image)
+	if (h->version != PIN_VERSION || h->check != header_check(h) || h->id != id ||
+	    h->size < -1 || h->size > SIZE_MAX_PINNED || h->sums != PIN_BLOCK ||
+	    h->image != image_at(h->size) || !memchr(h->path, '\0', sizeof(h->path)) ||
+	    file_size < h->image)
 		return -EBADMSG;
 	return 0;
 }
@@ -69,6 +70,7 @@ static int map_file(struct pin_file *f, uint64_t id, int prot)
 	if (sys_map_failed(map))
 		return -ENOMEM;
 	f->header = map;
+	f->life = (struct pin_file_life *)(void *)((char *)map + PIN_LIFE_AT);
 	f->sums = (uint32_t *)(void *)((char *)map + h.sums);
 	f->mapped = (size_t)h.image;
 	f->id = id;
@@ -80,7 +82,9 @@ static int open_existing(struct pin_file *f, const struct pins *p, uint64_t id, 
 {
 	int r;
 
-	f->fd = sys_openat(p->dirfd, name, (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW, 0);
+	*f = (struct pin_file){.fd = -1};
+	f->fd = sys_openat(p->dirfd, name,
+			   (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
 	if (f->fd < 0)
 		return f->fd;
 	r = map_file(f, id, write ? PROT_READ | PROT_WRITE : PROT_READ);
@@ -89,9 +93,23 @@ static int open_existing(struct pin_file *f, const struct pins *p, uint64_t id, 
 	return r;
 }
 
+int pin_file_open_name(struct pin_file *f, const struct pins *p, uint64_t id, const char *name)
+{
+	return open_existing(f, p, id, name, true);
+}
+
+int pin_file_open_existing(struct pin_file *f, const struct pins *p, uint64_t id, const char *path)
+{
+	char name[PIN_NAME_MAX];
+	int r = pin_file_name(name, id, path, ".pre");
+
+	*f = (struct pin_file){.fd = -1};
+	return r < 0 ? r : open_existing(f, p, id, name, true);
+}
+
 static void describe(struct pin_file_header *h, uint64_t id, int rootfd, const char *path)
 {
-	struct stat st;
+	struct pin_identity i;
 
 	memset(h, 0, sizeof(*h));
 	h->magic = PIN_FILE_MAGIC;
@@ -99,18 +117,40 @@ static void describe(struct pin_file_header *h, uint64_t id, int rootfd, const c
 	h->endian = PIN_ENDIAN;
 	h->id = id;
 	h->size = -1;
-	if (sys_fstatat(rootfd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode)) {
-		h->size = st.st_size;
-		h->dev = st.st_dev;
-		h->ino = st.st_ino;
-		h->mtime = st.st_mtim.tv_sec;
-		h->mtime_ns = (uint32_t)st.st_mtim.tv_nsec;
-		h->mode = st.st_mode;
+	if (pin_identify(rootfd, path, &i) == 0) {
+		h->size = i.size;
+		h->dev = i.dev;
+		h->ino = i.ino;
+		h->birth = i.birth;
+		h->changed = i.changed;
+		h->mtime = i.mtime;
+		h->mtime_ns = i.mtime_ns;
+		h->mode = i.mode;
 	}
 	h->sums = PIN_BLOCK;
 	h->image = image_at(h->size);
 	memcpy(h->path, path, strlen(path));
 	h->check = header_check(h);
+}
+
+/* Until it is held, what the list of a pin says may be older than this, or younger. */
+static bool is_being_taken(const struct pins *p, uint64_t id)
+{
+	unsigned i;
+
+	for (i = 0; i < PIN_SLOTS; i++)
+		if (__atomic_load_n(&p->slots[i].id, __ATOMIC_SEQ_CST) == id &&
+		    __atomic_load_n(&p->slots[i].state, __ATOMIC_SEQ_CST) == PIN_TAKING)
+			return true;
+	return false;
+}
+
+/* The header, and what is seen of the file from now on. */
+static int put_header(int fd, const struct pin_file_header *h, const struct pin_file_life *life)
+{
+	int r = sys_pwrite_all(fd, h, sizeof(*h), 0);
+
+	return r < 0 ? r : sys_pwrite_all(fd, life, sizeof(*life), PIN_LIFE_AT);
 }
 
 /* Whole under another name first: a reader must never see half a header. */
@@ -119,11 +159,14 @@ static int make_file(const struct pins *p, uint64_t id, int rootfd, const char *
 {
 	char temporary[PIN_NAME_MAX];
 	struct pin_file_header h;
+	struct pin_file_life life = {.seen = 0};
 	int fd, r;
 
 	if (strlen(path) >= sizeof(h.path))
 		return -ENAMETOOLONG;
 	describe(&h, id, rootfd, path);
+	life.seen = h.changed;
+	life.late = is_being_taken(p, id);
 	if (h.size > SIZE_MAX_PINNED)
 		return -EFBIG;
 	fd = pin_temporary(p, temporary);
@@ -134,11 +177,8 @@ static int make_file(const struct pins *p, uint64_t id, int rootfd, const char *
 		r = 0;
 	if (r == 0)
 		r = sys_ftruncate(fd, (off_t)(h.image + (h.size > 0 ? (uint64_t)h.size : 0)));
-	if (r == 0) {
-		ssize_t n = sys_pwrite(fd, &h, sizeof(h), 0);
-
-		r = n < 0 ? (int)n : n < (ssize_t)sizeof(h) ? -ENOSPC : 0;
-	}
+	if (r == 0)
+		r = put_header(fd, &h, &life);
 	sys_close(fd);
 	if (r == 0)
 		r = sys_linkat(p->dirfd, temporary, p->dirfd, name);
@@ -233,6 +273,11 @@ static int save_block(const struct pin_file *f, const struct pins *p, int from, 
 static bool is_saved(const struct pin_file *f, uint64_t number)
 {
 	return __atomic_load_n(&f->sums[number], __ATOMIC_SEQ_CST) > PIN_SUM_BUSY;
+}
+
+bool pin_file_has(const struct pin_file *f, uint64_t number)
+{
+	return number < block_count(f->header->size) && is_saved(f, number);
 }
 
 static bool is_pinned_inode(const struct pin_file *f, int fd)

@@ -16,7 +16,7 @@
 
 /* ---- persists under way ---- */
 
-static bool ends_with(const char *name, const char *suffix)
+bool pin_ends_with(const char *name, const char *suffix)
 {
 	size_t n = strlen(name), k = strlen(suffix);
 
@@ -33,8 +33,7 @@ static int link_group(const struct pins *p, const struct pin_slot *s, int undofd
 	return r == -ENOENT ? -EAGAIN : r == -EEXIST ? 0 : r;
 }
 
-/* For each of a directory's names; ends when f gives < 0. */
-static int each_name(int dirfd, int (*f)(void *context, const char *name), void *context)
+int pin_each_name(int dirfd, int (*f)(void *context, const char *name), void *context)
 {
 	char buf[4096] __attribute__((aligned(8)));
 	int fd = sys_openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0), r = 0;
@@ -63,7 +62,8 @@ static int link_name(void *context, const char *name)
 {
 	const struct linking *k = context;
 
-	if (ends_with(name, ".undo") ? undo_is_ended(k->undofd, name) : !ends_with(name, ".moved"))
+	if (pin_ends_with(name, ".undo") ? undo_is_ended(k->undofd, name)
+					 : !pin_ends_with(name, ".moved"))
 		return 0;
 	return link_group(k->pins, k->slot, k->undofd, name);
 }
@@ -89,7 +89,7 @@ static int find_undo(void *context, const char *name)
 {
 	const struct search *k = context;
 
-	return pin_id_of_name(name) == k->id && ends_with(name, ".undo") &&
+	return pin_id_of_name(name) == k->id && pin_ends_with(name, ".undo") &&
 		       strncmp(strchr(name, '-') + 1, k->segment, SEGMENT_NAME) == 0
 		   ? -EEXIST
 		   : 0;
@@ -107,7 +107,7 @@ static int is_without_group(const struct linking *k, const char *name)
 	if (strnlen(search.segment, SEGMENT_NAME + 1) <= SEGMENT_NAME ||
 	    search.segment[SEGMENT_NAME] != '.')
 		return 0; /* the database */
-	r = each_name(k->pins->dirfd, find_undo, &search);
+	r = pin_each_name(k->pins->dirfd, find_undo, &search);
 	return r == -EEXIST ? 0 : r < 0 ? r : -EAGAIN;
 }
 
@@ -117,28 +117,23 @@ static int look_again(void *context, const char *name)
 
 	if (pin_id_of_name(name) != k->slot->id)
 		return 0;
-	return ends_with(name, ".undo")	 ? is_ended(k, name)
-	       : ends_with(name, ".pre") ? is_without_group(k, name)
-					 : 0;
+	return pin_ends_with(name, ".undo")  ? is_ended(k, name)
+	       : pin_ends_with(name, ".pre") ? is_without_group(k, name)
+					     : 0;
 }
 
 int pin_add_groups(struct pins *p, const struct pin_slot *s, int undofd)
 {
 	struct linking k = {.pins = p, .slot = s, .undofd = undofd};
-	int r = undofd < 0 ? 0 : each_name(undofd, link_name, &k);
+	int r = undofd < 0 ? 0 : pin_each_name(undofd, link_name, &k);
 
 	if (r >= 0 && undofd >= 0)
-		r = each_name(p->dirfd, look_again, &k);
+		r = pin_each_name(p->dirfd, look_again, &k);
 	/* Last: who loses its undo file tells so first. */
 	return r >= 0 && pins_is_unprotected(p) ? -EBUSY : r;
 }
 
 /* ---- letting go ---- */
-
-static bool is_dead(const struct pin_slot *s)
-{
-	return pin_start_ticks(s->pid) != s->start_ticks;
-}
 
 struct sweeping {
 	const struct pins *pins;
@@ -155,7 +150,7 @@ static int sweep_name(void *context, const char *name)
 
 	if (id && id < k->bound && sys_unlinkat(k->pins->dirfd, name, 0) == 0)
 		k->removed++;
-	else if (id && ends_with(name, ".pre") &&
+	else if (id && pin_ends_with(name, ".pre") &&
 		 sys_fstatat(k->pins->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
 		k->left += (uint64_t)st.st_blocks * 512;
 	return 0;
@@ -172,7 +167,7 @@ static uint64_t first_needed(struct pins *p)
 		uint32_t state = LOAD(s->state);
 		uint64_t id = LOAD(s->id);
 
-		if (state == PIN_TAKING && LOAD(s->pid) && is_dead(s))
+		if (state == PIN_TAKING && LOAD(s->who) && !pin_is_alive(p, LOAD(s->who)))
 			pin_drop(p, s);
 		else if (state == PIN_TAKING && !id)
 			return 0;
@@ -190,7 +185,7 @@ int pins_sweep(struct pins *p)
 	if (lock < 0)
 		return lock;
 	k.bound = first_needed(p);
-	r = k.bound ? each_name(p->dirfd, sweep_name, &k) : 0;
+	r = k.bound ? pin_each_name(p->dirfd, sweep_name, &k) : 0;
 	if (r == 0)
 		STORE(p->state->saved, k.left);
 	sys_close(lock);

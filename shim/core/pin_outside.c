@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/alive.h"
 #include "core/database.h"
 #include "core/fileio.h"
 #include "core/oplog.h"
@@ -50,18 +51,6 @@ struct pin_slot *pins_find(struct pins *pins, uint64_t id)
 			return &pins->slots[i];
 	}
 	return NULL;
-}
-
-void pins_touch(int storefd)
-{
-	struct timespec t;
-	struct pins pins;
-
-	if (pins_open(&pins, storefd, false) < 0)
-		return;
-	clock_gettime(CLOCK_REALTIME, &t);
-	pins_note_touched(&pins, (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec);
-	pins_close(&pins);
 }
 
 /* ---- the lock ---- */
@@ -124,13 +113,14 @@ static void set_limit(struct pins *pins, const struct pin_outside_options *o)
 }
 
 static int pin_locked(struct pins *pins, const struct pin_outside_options *o, bool wal,
-		      struct pin_slot **out)
+		      uint64_t life, struct pin_slot **out)
 {
 	struct pin_request q = {.reason = o->reason,
 				.description = o->description,
 				.database_size = size_of(o->dirfd, DATABASE_FILE),
 				.wal_size = wal ? size_of(o->dirfd, WAL_FILE) : 0,
-				.wal = wal};
+				.wal = wal,
+				.life = life};
 	uint64_t began = oplog_now();
 	int undofd = file_open_directory_at(o->storefd, UNDO_DIR), tries, r = -EAGAIN;
 
@@ -140,6 +130,8 @@ static int pin_locked(struct pins *pins, const struct pin_outside_options *o, bo
 		if (r < 0)
 			break;
 		r = pin_add_groups(pins, *out, undofd);
+		if (r == 0)
+			r = pin_list_make(pins, (*out)->id, o->dirfd);
 		if (r < 0)
 			pin_drop(pins, *out);
 	}
@@ -152,8 +144,15 @@ static int pin_locked(struct pins *pins, const struct pin_outside_options *o, bo
 	return r == -EAGAIN ? -EBUSY : r;
 }
 
-static int try_once(struct pins *pins, const struct pin_outside_options *o, uint64_t *id_out,
-		    struct snapshot_trouble *t)
+/* The writer has this very state mapped; one of an older version, or with one that was replaced
+ * meanwhile, would not save for it. */
+static bool can_pin(struct pins *pins, const struct pin_outside_options *o)
+{
+	return pin_has_writer(o->storefd) && pins_are_current(pins) && pins_have_writer(pins);
+}
+
+static int try_once(struct pins *pins, const struct pin_outside_options *o, uint64_t life,
+		    uint64_t *id_out, struct snapshot_trouble *t)
 {
 	struct pin_slot *slot = NULL;
 	sqlite3 *db = NULL;
@@ -166,29 +165,45 @@ static int try_once(struct pins *pins, const struct pin_outside_options *o, uint
 		snprintf(t->detail, sizeof(t->detail), "%s", db ? sqlite3_errmsg(db) : "");
 	/* The writer's death would let anybody write. */
 	if (r == 0)
-		r = pin_has_writer(o->storefd) ? pin_locked(pins, o, wal, &slot) : -ENOTSUP;
+		r = can_pin(pins, o) ? pin_locked(pins, o, wal, life, &slot) : -ENOTSUP;
 	if (r == 0)
 		*id_out = slot->id;
 	sqlite3_close(db);
 	return r == -EROFS ? -ENOTSUP : r;
 }
 
-int pin_outside(struct pins *pins, const struct pin_outside_options *o, uint64_t *id_out,
-		struct snapshot_trouble *t)
+static int try_often(struct pins *pins, const struct pin_outside_options *o, uint64_t life,
+		     uint64_t *id_out, struct snapshot_trouble *t)
 {
 	uint64_t deadline = oplog_now() + o->wait;
 	struct timespec step = {0, 1000000};
-	int r;
 
-	if (!pins->state || !pin_has_writer(o->storefd))
-		return -ENOTSUP;
 	for (;;) {
+		int r;
+
 		*t = (struct snapshot_trouble){DATABASE_FILE, {0}};
-		r = try_once(pins, o, id_out, t);
+		r = try_once(pins, o, life, id_out, t);
 		if (r != -EBUSY || oplog_now() > deadline)
 			return r;
 		nanosleep(&step, NULL);
 		if (step.tv_nsec < STEP_MAX)
 			step.tv_nsec += step.tv_nsec / 2;
 	}
+}
+
+int pin_outside(struct pins *pins, const struct pin_outside_options *o, uint64_t *id_out,
+		struct snapshot_trouble *t)
+{
+	uint64_t life = 0;
+	int fd, r;
+
+	if (!pins->state || !can_pin(pins, o))
+		return -ENOTSUP;
+	fd = alive_open(o->storefd);
+	if (fd >= 0)
+		alive_begin(fd, &life);
+	r = try_often(pins, o, life, id_out, t);
+	if (fd >= 0)
+		close(fd);
+	return r;
 }

@@ -32,8 +32,4 @@ int pin_outside(struct pins *pins, const struct pin_outside_options *options, ui
 /* The slot of pin `id`, held or broken; NULL: there is none. */
 struct pin_slot *pins_find(struct pins *pins, uint64_t id);
 
-/* After what was cut off has been undone by this process: pins stay good, since what that wrote
- * over had been saved for them. */
-void pins_touch(int storefd);
-
 #endif

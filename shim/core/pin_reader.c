@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/pin_groups.h"
@@ -15,6 +16,8 @@
 #define PRE ".pre"
 #define WHOLE ".whole"
 #define TRIES 1000
+#define JUDGE_TRIES 200
+#define JUDGE_QUIET 20
 
 static int reader_trouble(const struct pin_reader *r, int error, const char *name,
 			  const char *detail)
@@ -83,6 +86,16 @@ static int compare_layers(const void *a, const void *b)
 	return x->id < y->id ? -1 : x->id > y->id;
 }
 
+/* Its removal failed, or has not been made yet. */
+static bool is_live(const struct pin_reader *r, int whole)
+{
+	struct pin_identity live;
+	struct stat st;
+
+	return pin_identify(r->view->rootfd, r->file.path, &live) == 0 && fstat(whole, &st) == 0 &&
+	       live.ino == st.st_ino && live.dev == st.st_dev;
+}
+
 /* "<id>-<key>.pre" or ".whole" of this file, of an epoch that counts. */
 static int note_name(struct pin_reader *r, const char *name, const char *key)
 {
@@ -102,6 +115,11 @@ static int note_name(struct pin_reader *r, const char *name, const char *key)
 	if (!strcmp(end, PRE))
 		return open_pre(r, l, name);
 	l->whole = file_open_at(r->view->pins->dirfd, name);
+	if (l->whole >= 0 && is_live(r, l->whole)) {
+		close(l->whole);
+		l->whole = -1;
+		return 0;
+	}
 	return l->whole < 0 ? l->whole : 0;
 }
 
@@ -295,7 +313,128 @@ static ssize_t read_pinned(const struct file_source *source, void *buf, size_t n
 	return -EBUSY;
 }
 
+/* ---- is it still worth something? ---- */
+
+/* Nothing of it has to be read from a file that is live. */
+static bool is_all_saved(const struct pin_reader *r)
+{
+	uint64_t block, count = (r->file.size + PIN_BLOCK - 1) / PIN_BLOCK;
+	size_t i;
+
+	for (block = 0; block < count; block++) {
+		for (i = 0; i < r->layer_count; i++)
+			if (r->layers[i].pre.header && pin_file_has(&r->layers[i].pre, block))
+				break;
+		if (i == r->layer_count)
+			return false;
+	}
+	return true;
+}
+
+/* What a file was when it was looked at last. */
+struct link {
+	struct pin_identity is;
+	bool any, exact; /* known at all; its change time, too */
+};
+
+/* 1: the next one is what the last one became, else 0. */
+static int follows(const struct link *last, const struct pin_identity *next, bool exact)
+{
+	return !last->any || (pin_identity_same(&last->is, next) &&
+			      (!last->exact || !exact || last->is.changed == next->changed));
+}
+
+/* From the list over the epochs: 0 if somebody else has been at the file. */
+static int follow_layers(const struct pin_reader *r, struct link *last)
+{
+	const struct pin_list_entry *e = pin_view_listed(r->view, r->file.path);
+	size_t i;
+
+	*last = (struct link){.any = e != NULL,
+			      .exact = r->segment < 0 || !pin_groups_header(r->view, r->id)};
+	if (e)
+		last->is = (struct pin_identity){
+		    .dev = e->dev, .ino = e->ino, .birth = e->birth, .changed = e->changed};
+	for (i = 0; i < r->layer_count; i++) {
+		const struct pin_file_header *h = r->layers[i].pre.header;
+		const struct pin_file_life *life = r->layers[i].pre.life;
+		struct pin_identity is;
+
+		if (!h || h->size < 0)
+			continue;
+		is = (struct pin_identity){
+		    .dev = h->dev, .ino = h->ino, .birth = h->birth, .changed = h->changed};
+		if (!follows(last, &is, !__atomic_load_n(&life->late, __ATOMIC_SEQ_CST)))
+			return 0;
+		is.changed = __atomic_load_n(&life->seen, __ATOMIC_SEQ_CST);
+		*last =
+		    (struct link){is, true, __atomic_load_n(&life->busy, __ATOMIC_SEQ_CST) == 0};
+	}
+	return 1;
+}
+
+static int judge_once(const struct pin_reader *r)
+{
+	struct pin_identity live;
+	struct link last;
+	struct stat st;
+	int base = base_of(r);
+
+	if (!follow_layers(r, &last))
+		return 0;
+	if (base >= 0 && base != r->live) /* in pins/, out of reach */
+		return fstat(base, &st) == 0 &&
+		       (!last.any || (st.st_ino == last.is.ino && st.st_dev == last.is.dev));
+	return pin_identify(r->view->rootfd, r->file.path, &live) == 0 &&
+	       follows(&last, &live, true);
+}
+
+/* A write that is under way may be seen before its end is told: it is looked at again. */
+int pin_reader_judge(struct pin_reader *r)
+{
+	static const struct timespec step = {0, 1000000};
+	int tries, quiet = 0, e = 0;
+
+	for (tries = 0; tries < JUDGE_TRIES && quiet < JUDGE_QUIET && e == 0; tries++) {
+		bool written = pins_is_written(r->view->pins);
+
+		if (r->moved >= 0 || judge_once(r) == 1 || is_all_saved(r))
+			return 0;
+		if (is_changed(r))
+			e = load_layers(r);
+		else if (written)
+			nanosleep(&step, NULL);
+		quiet = written ? 0 : quiet + 1;
+	}
+	return e < 0 ? e
+		     : reader_trouble(r, -ESTALE, r->file.path,
+				      "it was changed or replaced without the shim");
+}
+
 /* ---- opening ---- */
+
+/* It came into being after the pin, or is somebody else's. */
+static bool is_pinned(const struct pin_reader *r)
+{
+	return first_header(r) || (r->segment >= 0 && pin_groups_header(r->view, r->id)) ||
+	       pin_view_listed(r->view, r->file.path);
+}
+
+/* It was there, and before anybody saved of it, it was not; nobody who did keeps it. Made while the
+ * pin was being taken, the first .pre may be older than the list. */
+static bool is_lost(const struct pin_reader *r)
+{
+	size_t i;
+
+	if (!pin_view_listed(r->view, r->file.path) ||
+	    (r->segment >= 0 && pin_groups_header(r->view, r->id)))
+		return false;
+	for (i = 0; i < r->layer_count; i++)
+		if (r->layers[i].pre.header)
+			return r->layers[i].id != r->view->id ||
+			       !__atomic_load_n(&r->layers[i].pre.life->late, __ATOMIC_SEQ_CST);
+	return true;
+}
 
 static int open_live(const struct pin_reader *r)
 {
@@ -353,6 +492,10 @@ int pin_reader_open(struct pin_reader *r, struct pin_view *v, const char *path)
 		e = load_layers(r);
 		if (e == 0)
 			e = find_size(r);
+		if (e == 0 && !is_pinned(r))
+			e = -ENOENT;
+		else if (e == -ENOENT && is_lost(r) && !is_changed(r))
+			return reader_trouble(r, -ESTALE, path, "it was removed without the shim");
 		if ((e == 0 || e == -ENOENT) && !is_changed(r))
 			return e;
 		e = e == -ENOENT ? 0 : e;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * A pin as a directory: which files there were, and whether somebody else has been at them.
+ * A pin as a directory: which files there were.
  */
 #include "core/pin_view.h"
 
@@ -16,9 +16,8 @@
 #include "core/database.h"
 #include "core/pin_groups.h"
 
-#define SECOND UINT64_C(1000000000)
-#define SLACK (2 * SECOND) /* clocks of files are coarse */
 #define WAL_FILE DATABASE_FILE "-wal"
+#define LIST_MAX (UINT64_C(256) << 20)
 
 /* ---- which segments ---- */
 
@@ -46,8 +45,8 @@ static int add_segment(struct segments *s, const char *id)
 	return 0;
 }
 
-/* Names of directories, or what follows the number and the dash in pins/. */
-static int add_names(struct segments *s, int at, bool pins)
+/* What follows the number and the dash in pins/. */
+static int add_names(struct segments *s, int at)
 {
 	int fd = openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
@@ -56,15 +55,76 @@ static int add_names(struct segments *s, int at, bool pins)
 	if (!dir)
 		return -errno;
 	while (r == 0 && (entry = readdir(dir))) {
-		const char *name = entry->d_name, *dash = pins ? strchr(name, '-') : NULL;
+		const char *name = entry->d_name, *dash = strchr(name, '-');
 
-		if (!pins)
-			r = chroma_is_uuid(name) ? add_segment(s, name) : 0;
-		else if (dash && strspn(name, "0123456789") == (size_t)(dash - name))
+		if (dash && strspn(name, "0123456789") == (size_t)(dash - name))
 			r = add_segment(s, dash + 1);
 	}
 	closedir(dir);
 	return r;
+}
+
+/* ---- the list ---- */
+
+static int list_trouble(const struct pin_view *v, const char *name, int error)
+{
+	snprintf(v->trouble->file, sizeof(v->trouble->file), PINS_DIR "/%s", name);
+	snprintf(v->trouble->detail, sizeof(v->trouble->detail), "%s",
+		 error == -ENOENT	     ? "the list of what was pinned is lost"
+		 : error == -EPROTONOSUPPORT ? "of a newer version"
+					     : "the list of what was pinned is damaged");
+	return error == -ENOENT ? -ESTALE : error;
+}
+
+static int parse_list(struct pin_view *v, const char *data, size_t size)
+{
+	struct pin_list_header h;
+	size_t i;
+	int r;
+
+	if (size < sizeof(h))
+		return -EBADMSG;
+	memcpy(&h, data, sizeof(h));
+	r = pin_list_judge(&h, v->id, size);
+	if (r < 0)
+		return r;
+	v->list = calloc((size_t)h.count + 1, sizeof(*v->list));
+	if (!v->list)
+		return -ENOMEM;
+	v->list_count = (size_t)h.count;
+	memcpy(v->list, data + sizeof(h), v->list_count * sizeof(*v->list));
+	for (i = 0; i < v->list_count; i++)
+		if (!pin_list_entry_is_good(&v->list[i], v->id, i))
+			return -EBADMSG;
+	return 0;
+}
+
+static int read_list(struct pin_view *v)
+{
+	char name[PIN_NAME_MAX], *data;
+	size_t size;
+	int fd, r = pin_file_name(name, v->id, PIN_LIST, "");
+
+	fd = r < 0 ? r : file_open_at(v->pins->dirfd, name);
+	if (fd < 0)
+		return list_trouble(v, name, fd == -ENOENT ? fd : -EBADMSG);
+	r = file_read_all(fd, LIST_MAX, &data, &size);
+	close(fd);
+	if (r == 0) {
+		r = parse_list(v, data, size);
+		free(data);
+	}
+	return r == -EBADMSG || r == -EPROTONOSUPPORT ? list_trouble(v, name, r) : r;
+}
+
+const struct pin_list_entry *pin_view_listed(const struct pin_view *v, const char *path)
+{
+	size_t i;
+
+	for (i = 0; i < v->list_count; i++)
+		if (!strcmp(v->list[i].path, path))
+			return &v->list[i];
+	return NULL;
 }
 
 static int compare_ids(const void *a, const void *b)
@@ -102,10 +162,10 @@ static int list_files(struct pin_view *v)
 
 	if (r == 0 && v->wal)
 		r = add_file(v, WAL_FILE);
+	for (i = 0; i < v->list_count && r == 0; i++)
+		r = add_segment(&s, v->list[i].path);
 	if (r == 0)
-		r = add_names(&s, v->rootfd, false);
-	if (r == 0)
-		r = add_names(&s, v->pins->dirfd, true);
+		r = add_names(&s, v->pins->dirfd);
 	if (r == 0 && s.count)
 		qsort(s.ids, s.count, sizeof(*s.ids), compare_ids);
 	for (i = 0; i < s.count && r == 0; i++) {
@@ -127,34 +187,9 @@ static int fail_stale(const struct pin_view *v, const char *path, const char *de
 	return -ESTALE;
 }
 
-static int check_untouched(struct pin_view *v)
-{
-	size_t i;
-	int r = 0;
-
-	for (i = 0; i < v->count && r == 0; i++) {
-		struct stat st;
-		uint64_t limit;
-		bool under_way;
-
-		if (fstatat(v->rootfd, v->files[i].path, &st, AT_SYMLINK_NOFOLLOW) < 0)
-			continue; /* it was removed, and is kept */
-		/* In this order: what was written by now is told, or not ended. */
-		under_way = pins_is_written(v->pins);
-		limit = __atomic_load_n(&v->pins->state->touched, __ATOMIC_SEQ_CST);
-		limit = (limit > v->time ? limit : v->time) + SLACK;
-		if (!under_way &&
-		    (uint64_t)st.st_mtim.tv_sec * SECOND + (uint64_t)st.st_mtim.tv_nsec > limit)
-			r = fail_stale(v, v->files[i].path, "it was written to without the shim");
-	}
-	return r;
-}
-
 int pin_view_check(struct pin_view *v)
 {
-	int r = check_untouched(v);
-
-	return r == 0 ? pin_groups_check(v) : r;
+	return pin_groups_check(v);
 }
 
 int pin_view_open(struct pin_view *v, struct pins *pins, const struct pin_slot *slot, int rootfd,
@@ -170,7 +205,10 @@ int pin_view_open(struct pin_view *v, struct pins *pins, const struct pin_slot *
 			       .database_size = slot->database_size,
 			       .wal = slot->wal != 0,
 			       .trouble = t};
-	r = pin_groups_open(v);
+	pins_adopt(pins, rootfd, NULL);
+	r = read_list(v);
+	if (r == 0)
+		r = pin_groups_open(v);
 	if (r == 0)
 		r = pin_groups_refresh(v, NULL);
 	if (r == 0)
@@ -179,8 +217,6 @@ int pin_view_open(struct pin_view *v, struct pins *pins, const struct pin_slot *
 		r = fail_stale(v, DATABASE_FILE, "it is gone");
 	if (r == 0 && v->database_size && v->files[0].size != v->database_size)
 		r = fail_stale(v, DATABASE_FILE, "its size was changed without the shim");
-	if (r == 0)
-		r = check_untouched(v);
 	if (r < 0)
 		pin_view_close(v);
 	return r;
@@ -190,6 +226,8 @@ void pin_view_close(struct pin_view *v)
 {
 	pin_groups_close(v);
 	free(v->files);
+	free(v->list);
 	v->files = NULL;
-	v->count = 0;
+	v->list = NULL;
+	v->count = v->list_count = 0;
 }

@@ -21,6 +21,7 @@ struct pin_view_file {
 	int64_t mtime;
 };
 
+struct pin_list_entry;
 struct pin_group; /* of a persist that was under way */
 
 struct pin_view {
@@ -28,6 +29,8 @@ struct pin_view {
 	int rootfd;	   /* lent: the data directory */
 	uint64_t id, time, database_size;
 	bool wal;
+	struct pin_list_entry *list; /* what there was at the pin */
+	size_t list_count;
 	struct pin_view_file *files; /* by path, the database first */
 	size_t count;
 	struct pin_group *groups;
@@ -38,8 +41,10 @@ struct pin_view {
 int pin_view_open(struct pin_view *v, struct pins *pins, const struct pin_slot *slot, int rootfd,
 		  struct snapshot_trouble *t);
 void pin_view_close(struct pin_view *v);
-/* After all has been read: was it what the pin held? */
+/* After all has been read: were the persists that were under way saved whole? */
 int pin_view_check(struct pin_view *v);
+/* What the list says of a file, NULL: there was none. */
+const struct pin_list_entry *pin_view_listed(const struct pin_view *v, const char *path);
 
 /* One file of it. */
 struct pin_layer {
@@ -64,5 +69,7 @@ struct pin_reader {
 /* -ENOENT: there was no such file. Close it also after an error. */
 int pin_reader_open(struct pin_reader *r, struct pin_view *v, const char *path);
 void pin_reader_close(struct pin_reader *r);
+/* After something was read: was it what the pin held? -ESTALE: who knows; it is told. */
+int pin_reader_judge(struct pin_reader *r);
 
 #endif

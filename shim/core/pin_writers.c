@@ -5,13 +5,13 @@
  */
 #include <string.h>
 
+#include "core/alive.h"
 #include "core/number.h"
 #include "core/oplog.h"
 #include "core/pin_internal.h"
 #include "core/sys.h"
 
 #define LOAD(field) __atomic_load_n(&(field), __ATOMIC_SEQ_CST)
-#define TICKS_BITS 40
 
 void pin_raise(uint64_t *word, uint64_t value)
 {
@@ -22,26 +22,32 @@ void pin_raise(uint64_t *word, uint64_t value)
 		;
 }
 
-uint64_t pin_start_ticks(uint32_t pid)
+uint64_t pin_who(uint64_t life)
+{
+	return life ? life : PIN_BY_PID | (uint32_t)sys_getpid();
+}
+
+/* Where there are no locks. */
+static bool has_process(uint32_t pid)
 {
 	char path[32] = "/proc/", *end = number_put(path + 6, path + 18, pid, 10, 1);
 
 	memcpy(end, "/stat", 6);
-	return oplog_start_ticks(path);
+	return oplog_start_ticks(path) != 0;
 }
 
-/* 0: there is no such process. */
-static uint64_t number_of(uint32_t pid)
+bool pin_is_alive(const struct pins *p, uint64_t who)
 {
-	uint64_t ticks = pin_start_ticks(pid);
+	enum alive is;
+	int storefd;
 
-	return ticks ? (uint64_t)pid << TICKS_BITS | (ticks & ((UINT64_C(1) << TICKS_BITS) - 1))
-		     : 0;
-}
-
-static bool is_alive(uint64_t who)
-{
-	return who && number_of((uint32_t)(who >> TICKS_BITS)) == who;
+	if (!who || who & PIN_BY_PID)
+		return who && has_process((uint32_t)who);
+	storefd = sys_openat(p->dirfd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+	is = storefd < 0 ? ALIVE_UNKNOWN : alive_is(storefd, who);
+	if (storefd >= 0)
+		sys_close(storefd);
+	return is != ALIVE_DEAD;
 }
 
 static bool take(struct pin_writer *w, uint64_t old, uint64_t who)
@@ -54,31 +60,49 @@ static bool take(struct pin_writer *w, uint64_t old, uint64_t who)
 	return true;
 }
 
-struct pin_writer *pins_be_writer(struct pins *p)
+struct pin_writer *pins_be_writer(struct pins *p, uint64_t life)
 {
-	uint64_t who = number_of((uint32_t)sys_getpid());
+	uint64_t who = pin_who(life);
 	unsigned i;
 
-	for (i = 0; who && i < PIN_WRITERS; i++)
+	for (i = 0; i < PIN_WRITERS; i++)
 		if (take(&p->writers[i], 0, who))
 			return &p->writers[i];
-	for (i = 0; who && i < PIN_WRITERS; i++) {
+	for (i = 0; i < PIN_WRITERS; i++) {
 		uint64_t old = LOAD(p->writers[i].who);
 
-		if (!is_alive(old) && take(&p->writers[i], old, who))
+		if (!pin_is_alive(p, old) && take(&p->writers[i], old, who))
 			return &p->writers[i];
 	}
 	return NULL;
 }
 
-bool pins_is_written(const struct pins *p)
+bool pins_have_writer(const struct pins *p)
 {
 	unsigned i;
 
 	for (i = 0; i < PIN_WRITERS; i++)
-		if (LOAD(p->writers[i].writes) && is_alive(LOAD(p->writers[i].who)))
+		if (LOAD(p->writers[i].who) && pin_is_alive(p, LOAD(p->writers[i].who)))
 			return true;
 	return false;
+}
+
+uint64_t pins_count_writes(const struct pins *p)
+{
+	uint64_t n = 0, writes;
+	unsigned i;
+
+	for (i = 0; i < PIN_WRITERS; i++) {
+		writes = LOAD(p->writers[i].writes);
+		if (writes && pin_is_alive(p, LOAD(p->writers[i].who)))
+			n += writes;
+	}
+	return n;
+}
+
+bool pins_is_written(const struct pins *p)
+{
+	return pins_count_writes(p) != 0;
 }
 
 bool pins_is_unprotected(const struct pins *p)
@@ -86,12 +110,7 @@ bool pins_is_unprotected(const struct pins *p)
 	unsigned i;
 
 	for (i = 0; i < PIN_WRITERS; i++)
-		if (LOAD(p->writers[i].unprotected) && is_alive(LOAD(p->writers[i].who)))
+		if (LOAD(p->writers[i].unprotected) && pin_is_alive(p, LOAD(p->writers[i].who)))
 			return true;
 	return false;
-}
-
-void pins_note_touched(struct pins *p, uint64_t time)
-{
-	pin_raise(&p->state->touched, time);
 }

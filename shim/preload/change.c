@@ -88,7 +88,7 @@ enum change_verdict change_begin(struct change *c)
 	pin_trigger(c);
 	if (persist_begin(c) == CHANGE_ANSWERED) {
 		oplog_end(c->claim, c->result < 0 ? -(int64_t)errno : c->result);
-		pin_leave(c->slot.area, c->writer);
+		pin_change_end(c);
 		return CHANGE_ANSWERED;
 	}
 	pin_change(c); /* after its group is known: whoever pins sees one or the other */
@@ -176,7 +176,7 @@ void change_end(struct change *c, int64_t ret)
 		tell_transactions(c, ret);
 	errno = saved;
 	persist_end(c, ret);
-	pin_leave(c->slot.area, c->writer);
+	pin_change_end(c);
 	/* What was done by name, with no file open: another may write from now on. */
 	if (c->place && (ret < 0 || !change_opens(c)))
 		writer_give_back(c->slot.area);

@@ -27,7 +27,8 @@ struct change {
 	struct oplog_claim claim;
 	int64_t result; /* of a call that was answered without being made */
 	int tries;
-	struct pin_writer *writer; /* counted in as one; NULL: not */
+	struct pin_writer *writer;	/* counted in as one; NULL: not */
+	uint64_t pinned, target_pinned; /* the pins that its files are changed for, 0: none */
 };
 
 enum change_verdict {

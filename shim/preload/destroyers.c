@@ -225,6 +225,13 @@ static bool in_use(unsigned area, uint8_t by, bool *by_sqlite)
 	return used;
 }
 
+bool destroyer_database_in_use(unsigned area)
+{
+	bool ignored;
+
+	return in_use(area, 0, &ignored);
+}
+
 static bool takes_away(const struct change *c)
 {
 	switch (c->op) {

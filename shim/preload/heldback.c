@@ -197,19 +197,22 @@ int held_sync_undo(struct group *g)
 static int write_held(struct group *g)
 {
 	struct pin_writer *writer;
-	uint32_t i;
+	uint64_t pinned;
+	uint32_t i, name;
 	int r = 0;
 
 	writer = pin_enter(g->area);
 	for (i = 0; i < g->held_count && r == 0; i++) {
 		const struct held *h = &g->held[i];
 
-		pin_save(g->area, group_file_name(g, h->file), h->offset, h->length);
+		name = group_file_name(g, h->file);
+		pinned = pin_save(g->area, name, h->offset, h->length);
 		fault_point();
 		r = fault_of_held(h->file);
 		if (r == 0)
 			r = write_all(g->files[h->file].fd, g->held_bytes + h->at, h->length,
 				      h->offset);
+		pin_saved(g->area, name, pinned);
 	}
 	pin_leave(g->area, writer);
 	for (i = 0; i < UNDO_FILES && r == 0 && g->power; i++)

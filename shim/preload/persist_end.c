@@ -88,15 +88,31 @@ static void say_frozen(const struct group *g, const char *why, int rolled_back, 
 	    NULL);
 }
 
-static void fail(struct group *g, int error, const char *why)
+/* What it wrote is in no pin's way: what that overwrote was saved. */
+static int undo_own(struct group *g, struct rollback_outcome *outcome)
 {
-	bool unheard = g->pickle_opened;
 	struct rollback rb = {
 	    .rootfd = areas[g->area].root_fd,
 	    .undofd = persist_stores[g->area].undo_fd,
 	};
+	struct pin_writer *writer = pin_enter(g->area);
+	uint64_t pinned[UNDO_FILES];
+	unsigned i;
+	int r;
+
+	for (i = 0; i < UNDO_FILES; i++)
+		pinned[i] = pin_save(g->area, group_file_name(g, i), 0, 0);
+	r = rollback_own(&rb, g->undo.fd, outcome);
+	for (i = 0; i < UNDO_FILES; i++)
+		pin_saved(g->area, group_file_name(g, i), pinned[i]);
+	pin_leave(g->area, writer);
+	return r;
+}
+
+static void fail(struct group *g, int error, const char *why)
+{
+	bool unheard = g->pickle_opened;
 	struct rollback_outcome outcome = {0};
-	struct pin_writer *writer;
 	int r;
 
 	/* Before the pickle's close: it is followed by the transaction that counts on the persist.
@@ -107,10 +123,8 @@ static void fail(struct group *g, int error, const char *why)
 	r = group_equip(g);
 	if (r == 0 && !g->power)
 		r = undo_flush(&g->undo);
-	writer = pin_enter(g->area);
 	if (r == 0)
-		r = rollback_own(&rb, g->undo.fd, &outcome);
-	pin_leave(g->area, writer);
+		r = undo_own(g, &outcome);
 	group_record(g, OP_PERSIST_ROLLBACK, outcome.bytes, r);
 	group_record(g, OP_PERSIST_FREEZE, 0, -error);
 	say_frozen(g, why, r, unheard);
@@ -437,6 +451,8 @@ static void told_of(void *context, const struct rollback_outcome *o)
 	struct told *t = &rolled_back.told[rolled_back.count];
 
 	say_outcome(a->spelling[0], o);
+	if (o->result <= ROLLBACK_COMMITTED)
+		pins_segment_undone(a->store_fd, a->root_fd, o->header.segment);
 	if ((o->result != ROLLBACK_DONE && o->result != ROLLBACK_CREATION &&
 	     o->result != ROLLBACK_FAILED) ||
 	    rolled_back.count == TOLD)
@@ -496,11 +512,6 @@ void persists_start(unsigned area)
 	if (r < 0)
 		shim_say(a->spelling[0],
 			 ": cannot look for persists that did not finish: ", error_text(-r), NULL);
-}
-
-bool persists_rolled_back(void)
-{
-	return rolled_back.count > 0;
 }
 
 void persists_started(unsigned area)

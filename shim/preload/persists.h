@@ -66,8 +66,6 @@ void persists_transaction_ended(unsigned area, bool committed);
 
 /* A directory comes under protection: groups of dead processes are rolled back first. */
 void persists_start(unsigned area);
-/* Whether that was done for one just now. */
-bool persists_rolled_back(void);
 /* Its log is there: what was rolled back is recorded. */
 void persists_started(unsigned area);
 void persists_fork(void);

@@ -17,8 +17,8 @@
 #include "preload/shim.h"
 #include "preload/transaction_state.h"
 
-#define SECOND UINT64_C(1000000000)
-#define SHARE_LONGEST (3600 * SECOND) /* a burst shares one pin up to this age */
+#define SHARERS 64   /* steps of a burst that share one pin */
+#define HELD_MOST 24 /* automatic pins, before one of them is given up for the next */
 #define TRIES 8
 #define STEP UINT64_C(1000000)
 #define DATABASE "chroma.sqlite3"
@@ -67,6 +67,8 @@ static int pin_once(unsigned area, const struct pin_request *q, struct pin_slot 
 	if (r == 0)
 		r = pin_add_groups(
 		    p, *out, persist_stores[area].undo_fd > 0 ? persist_stores[area].undo_fd : -1);
+	if (r == 0)
+		r = pin_list_make(p, (*out)->id, areas[area].root_fd);
 	if (r < 0 && *out)
 		pin_drop(p, *out);
 	return r;
@@ -74,7 +76,8 @@ static int pin_once(unsigned area, const struct pin_request *q, struct pin_slot 
 
 int64_t pin_take(unsigned area, const char *reason, const char *description)
 {
-	struct pin_request q = {.reason = reason, .description = description};
+	struct pin_request q = {
+	    .reason = reason, .description = description, .life = area_life(&areas[area])};
 	struct pins *p = &area_pins[area];
 	uint64_t begin = clock_now(CLOCK_MONOTONIC);
 	struct pin_slot *s = NULL;
@@ -82,11 +85,15 @@ int64_t pin_take(unsigned area, const char *reason, const char *description)
 
 	if (!p->state)
 		return -ENOENT;
+	if (!pins_are_current(p)) {
+		pins_fail(area, EOWNERDEAD, "pins/ in the store was replaced; restart the backend");
+		return -EOWNERDEAD;
+	}
+	pins_thin(p, HELD_MOST);
 	q.wal = atomic_load(&areas[area].wal_mode);
 	q.database_size = size_of(area, DATABASE);
 	q.wal_size = q.wal ? size_of(area, DATABASE "-wal") : 0;
 	STORE(p->state->limit, limit_of(area));
-	pins_note_touched(p, clock_now(CLOCK_REALTIME));
 	for (tries = 0; tries < TRIES && r == -EAGAIN; tries++) {
 		s = NULL;
 		r = pin_once(area, &q, &s);
@@ -94,7 +101,8 @@ int64_t pin_take(unsigned area, const char *reason, const char *description)
 	if (r < 0)
 		return r;
 	s->held_ns = clock_now(CLOCK_MONOTONIC) - begin;
-	STORE(p->state->last_time, s->time);
+	STORE(p->state->sharers, 0);
+	STORE(p->state->shared, s->id);
 	pin_hold(s);
 	record_pin(area, s->id, reason, s->held_ns);
 	return (int64_t)s->id;
@@ -102,27 +110,32 @@ int64_t pin_take(unsigned area, const char *reason, const char *description)
 
 /* ---- bursts ---- */
 
-/* Is there one young enough to serve for this, too? */
-static bool is_shared(unsigned area, bool schema)
+/*
+ * Is there one that holds the moment before this, but for what else was risky? It is over with the
+ * first transaction that is no part of it, and does not go on for ever.
+ */
+static bool is_shared(unsigned area)
 {
 	struct pin_header *h = area_pins[area].state;
-	uint64_t now = clock_now(CLOCK_REALTIME), last = LOAD(h->last_time);
-	uint64_t trigger = LOAD(h->last_trigger);
 
-	STORE(h->last_trigger, now);
-	if (!last || now < last)
-		return false;
-	if (now - last < settings.burst)
-		return true;
-	return !schema && now - last < SHARE_LONGEST && now >= trigger &&
-	       now - trigger < settings.burst;
+	return settings.burst && LOAD(h->shared) &&
+	       __atomic_fetch_add(&h->sharers, 1, __ATOMIC_SEQ_CST) < SHARERS;
+}
+
+static uint64_t risky[AREAS]; /* the transaction under way, or the last one: one writer at a time */
+
+void pins_transaction_committed(unsigned area, uint64_t number)
+{
+	if (area_pins[area].state && risky[area] != number && LOAD(area_pins[area].state->shared))
+		STORE(area_pins[area].state->shared, 0);
 }
 
 static void pin_for(unsigned area, const char *reason, const char *description)
 {
 	int64_t r;
 
-	if (is_shared(area, strcmp(reason, "schema") == 0))
+	risky[area] = transactions[area].number;
+	if (is_shared(area))
 		return;
 	r = pin_take(area, reason, description);
 	if (r < 0 && r != -ENOENT) {
@@ -197,8 +210,7 @@ void pin_trigger(const struct change *c)
 		database_trigger(c);
 	else if (c->slot.role == ROLE_WAL)
 		wal_trigger(c);
-	else if (role_in_segment(c->slot.role) && destroys_segment(c) &&
-		 !is_shared(c->slot.area, false))
+	else if (role_in_segment(c->slot.role) && destroys_segment(c) && !is_shared(c->slot.area))
 		pin_take_waiting(c->slot.area, "bulk", "before a segment is removed", 0, true);
 	errno = saved;
 }
@@ -263,19 +275,6 @@ static int64_t take_at_rest(unsigned area, const char *reason, const char *descr
 	return r;
 }
 
-/* The number of the pin that is shared; 0: it is held no more. */
-static int64_t newest(unsigned area)
-{
-	const struct pins *p = &area_pins[area];
-	uint64_t time = LOAD(p->state->last_time);
-	unsigned i;
-
-	for (i = 0; i < PIN_SLOTS; i++)
-		if (LOAD(p->slots[i].state) == PIN_HELD && p->slots[i].time == time)
-			return (int64_t)p->slots[i].id;
-	return 0;
-}
-
 int64_t pin_take_waiting(unsigned area, const char *reason, const char *description,
 			 uint64_t patience, bool fresh)
 {
@@ -285,7 +284,8 @@ int64_t pin_take_waiting(unsigned area, const char *reason, const char *descript
 
 	if (!area_pins[area].state)
 		return -ENOENT;
-	if (!fresh && is_shared(area, false) && (r = newest(area)) > 0)
+	r = (int64_t)LOAD(area_pins[area].state->shared);
+	if (!fresh && is_shared(area) && r > 0)
 		return r;
 	for (;;) {
 		r = take_at_rest(area, reason, description);

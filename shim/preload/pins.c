@@ -6,10 +6,10 @@
 
 #include <linux/falloc.h>
 #include <string.h>
-#include <time.h>
 
 #include "preload/faults.h"
 #include "preload/persist_state.h"
+#include "preload/refuse.h"
 #include "preload/shim.h"
 
 #define ENTRIES 16 /* with up to two hidden descriptors each, which persists need as well */
@@ -45,6 +45,10 @@ static const char *reason_of(int error)
 	case EMFILE:
 	case ENFILE:
 		return "too many files are open";
+	case ESTALE:
+		return "a file was changed without the shim";
+	case EOWNERDEAD:
+		return "pins/ in the store was replaced, by a copy of another moment it seems";
 	case EDEADLK:
 		return "a signal handler wrote in the midst of it";
 	default:
@@ -74,9 +78,7 @@ void pins_fail(unsigned area, int error, const char *what)
 
 	record_broken(area, error, what);
 	pin_break(p, NULL, error, what);
-	/* Nothing shares what is worth nothing; and its room is wanted, if that is what failed. */
-	__atomic_store_n(&p->state->last_time, 0, __ATOMIC_SEQ_CST);
-	pins_sweep(p);
+	pins_sweep(p); /* its room is wanted, if that is what failed */
 	shim_say(areas[area].spelling[0], ": the snapshot that was pinned is broken: ", what,
 		 "; the backend goes on. Take another one: chromashim snapshot create", NULL);
 }
@@ -146,16 +148,41 @@ static int find(uint32_t name, struct entry **out)
 	return 0;
 }
 
+/* What another process, or this one long ago, has seen of the file last: nobody else may have
+ * changed it since. Only where no write of this process or another is under way that would tell. */
+static int check_seen(const struct pin_file *f, unsigned area)
+{
+	struct pin_identity is, was = {
+				    .dev = f->header->dev,
+				    .ino = f->header->ino,
+				    .birth = f->header->birth,
+				};
+	int64_t seen = __atomic_load_n(&f->life->seen, __ATOMIC_SEQ_CST);
+
+	if (f->header->size < 0 || __atomic_load_n(&f->life->busy, __ATOMIC_SEQ_CST) ||
+	    pin_identify(areas[area].root_fd, f->header->path, &is) < 0 ||
+	    !pin_identity_same(&is, &was) || is.changed == seen)
+		return 0;
+	return pins_count_writes(&area_pins[area]) > 1 ||
+		       seen != __atomic_load_n(&f->life->seen, __ATOMIC_SEQ_CST)
+		   ? 0
+		   : -ESTALE;
+}
+
 static int open_entry(struct entry *e, unsigned area, uint32_t name, uint64_t epoch)
 {
 	const struct name *n = name_get(name);
 	int r;
 
 	forget(e);
+	if (!pins_are_current(&area_pins[area]))
+		return -EOWNERDEAD;
 	r = pin_file_open(&e->file, &area_pins[area], epoch, areas[area].root_fd, name_text(n));
 	if (r < 0)
 		return r;
 	r = hidden_adopt(e->file.fd, &e->file.fd);
+	if (r >= 0)
+		r = check_seen(&e->file, area);
 	/* SQLite's files have locks, which the closing of another descriptor may take away. */
 	if (r >= 0 && role_in_segment(n->role) && e->file.header->size > 0) {
 		r = sys_openat(areas[area].root_fd, name_text(n), O_RDONLY | O_CLOEXEC | O_NOFOLLOW,
@@ -200,13 +227,46 @@ static int entry_for(unsigned area, uint32_t name, uint64_t epoch, struct entry 
 
 /* ---- saving ---- */
 
-/* What is about to be destroyed in [offset, offset + length); hostfd -1: none, or not readable. */
-static int save(unsigned area, uint32_t name, int hostfd, uint64_t offset, uint64_t length)
+/*
+ * A database that nobody has locked in this process, or whose locks last: it may be opened and
+ * closed. -1: it may not, or is not there.
+ */
+static int open_database(unsigned area, uint32_t name)
 {
-	struct pins *p = &area_pins[area];
-	uint64_t epoch = pins_epoch(p);
+	const struct name *n = name_get(name);
+	int fd;
+
+	if (role_in_segment(n->role) ||
+	    (atomic_load(&areas[area].ofd_locks) <= 0 && destroyer_database_in_use(area)))
+		return -1;
+	fd = sys_openat(areas[area].root_fd, name_text(n),
+			O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+	return fd < 0 ? -1 : fd;
+}
+
+/* [offset, offset + length) of the entry's file, from what of it is open. */
+static int save_range(struct entry *e, unsigned area, int hostfd, uint64_t offset, uint64_t length)
+{
+	int from = e->source >= 0 ? e->source : hostfd, own = -1, r;
+
+	if (!length || e->file.header->size <= (int64_t)offset)
+		return 0;
+	if (from < 0)
+		from = own = open_database(area, e->name);
+	r = from < 0 ? -EBADF : pin_file_save(&e->file, &area_pins[area], from, offset, length);
+	if (own >= 0)
+		sys_close(own);
+	return r;
+}
+
+/* What is about to be destroyed in [offset, offset + length); hostfd -1: none, or not readable. The
+ * file counts as being changed until leave_file(), if *pinned is not 0 then. */
+static int save(unsigned area, uint32_t name, int hostfd, uint64_t offset, uint64_t length,
+		uint64_t *pinned)
+{
+	uint64_t epoch = pins_epoch(&area_pins[area]);
 	struct entry *e;
-	int r, from;
+	int r;
 
 	if (!epoch)
 		return 0; /* let go of since the look at it */
@@ -214,19 +274,69 @@ static int save(unsigned area, uint32_t name, int hostfd, uint64_t offset, uint6
 	if (r < 0)
 		return r;
 	fault_point();
-	from = e->source >= 0 ? e->source : hostfd;
-	if (length && from >= 0)
-		r = pin_file_save(&e->file, p, from, offset, length);
-	else if (length && e->file.header->size > (int64_t)offset)
-		r = -EBADF;
+	r = save_range(e, area, hostfd, offset, length);
+	if (*pinned != epoch) {
+		pin_file_enter(&e->file);
+		*pinned = epoch;
+	}
 	unlock(e);
 	fault_point();
 	return r;
 }
 
-static void note_touched(struct pins *p)
+/* The pre-image file of an epoch that is there, for what is short. */
+static int borrow(unsigned area, uint32_t name, uint64_t epoch, struct pin_file *own,
+		  struct pin_file **out, struct entry **entry)
 {
-	pins_note_touched(p, clock_now(CLOCK_REALTIME_COARSE));
+	int r = find(name, entry);
+
+	if (r > 0 && (*entry)->file.id == epoch) {
+		*out = &(*entry)->file;
+		return 0;
+	}
+	if (r > 0)
+		unlock(*entry);
+	*entry = NULL;
+	*out = own;
+	return pin_file_open_existing(own, &area_pins[area], epoch, name_text(name_get(name)));
+}
+
+static void give_back(struct pin_file *file, struct entry *entry)
+{
+	if (entry)
+		unlock(entry);
+	else
+		pin_file_close(file);
+}
+
+static void leave_file(unsigned area, uint32_t name, uint64_t pinned)
+{
+	struct pin_file own, *file;
+	struct entry *entry = NULL;
+
+	if (borrow(area, name, pinned, &own, &file, &entry) < 0)
+		return;
+	pin_file_leave(file, areas[area].root_fd);
+	give_back(file, entry);
+}
+
+/* A change that began before the newest pin, and was no part of what that saves. A segment's files
+ * have their persist, which the pin has. */
+static void note_late(unsigned area, uint32_t name, uint64_t epoch)
+{
+	struct pin_file own, *file;
+	struct entry *entry = NULL;
+	uint64_t pinned = 0;
+
+	if (!role_in_segment(name_get(name)->role) && save(area, name, -1, 0, 0, &pinned) < 0)
+		return;
+	if (borrow(area, name, epoch, &own, &file, &entry) < 0)
+		return;
+	pin_file_set_late(file);
+	if (!pinned)
+		pin_file_enter(file);
+	pin_file_leave(file, areas[area].root_fd);
+	give_back(file, entry);
 }
 
 static struct pin_writer *writer_of(unsigned area)
@@ -235,7 +345,7 @@ static struct pin_writer *writer_of(unsigned area)
 
 	if (w)
 		return w;
-	w = pins_be_writer(&area_pins[area]);
+	w = pins_be_writer(&area_pins[area], area_life(&areas[area]));
 	if (w && persist_stores[area].undo_fd <= 0) /* none of its persists can be undone */
 		__atomic_fetch_add(&w->unprotected, 1, __ATOMIC_SEQ_CST);
 	if (atomic_compare_exchange_strong(&writers[area], &none, w ? w : &uncounted))
@@ -258,8 +368,7 @@ void pin_leave(unsigned area, struct pin_writer *writer)
 {
 	if (!writer)
 		return;
-	if (pin_is_held(area))
-		note_touched(&area_pins[area]);
+	(void)area;
 	__atomic_fetch_sub(&writer->writes, 1, __ATOMIC_SEQ_CST);
 }
 
@@ -268,18 +377,27 @@ static void conclude(unsigned area, int r)
 	struct pins *p = &area_pins[area];
 	uint64_t limit = __atomic_load_n(&p->state->limit, __ATOMIC_RELAXED);
 
-	note_touched(p);
 	if (r == 0 && limit && __atomic_load_n(&p->state->saved, __ATOMIC_RELAXED) > limit)
 		r = -EFBIG;
 	if (r < 0)
 		pins_fail(area, -r, reason_of(-r));
 }
 
-void pin_save_slow(unsigned area, uint32_t name, uint64_t offset, uint64_t length)
+uint64_t pin_save_slow(unsigned area, uint32_t name, uint64_t offset, uint64_t length)
+{
+	uint64_t pinned = 0;
+	int saved = errno;
+
+	conclude(area, save(area, name, -1, offset, length, &pinned));
+	errno = saved;
+	return pinned;
+}
+
+void pin_saved_slow(unsigned area, uint32_t name, uint64_t pinned)
 {
 	int saved = errno;
 
-	conclude(area, save(area, name, -1, offset, length));
+	leave_file(area, name, pinned);
 	errno = saved;
 }
 
@@ -297,7 +415,7 @@ static bool is_pinned(union slot s)
 	return s.role == ROLE_DATABASE || s.role == ROLE_WAL || role_in_segment(s.role);
 }
 
-static int save_write(const struct change *c)
+static int save_write(struct change *c)
 {
 	bool appends = c->slot.writable & SLOT_APPEND;
 	uint64_t length = c->length, offset = c->offset < 0 ? 0 : (uint64_t)c->offset;
@@ -308,40 +426,40 @@ static int save_write(const struct change *c)
 		length = 0; /* behind the end */
 	else if (c->offset < 0 || ((c->op == OP_CLONE_RANGE || c->op == OP_IOCTL) && !length))
 		length = UINT64_MAX;
-	return save(c->slot.area, c->slot.name, c->fd, offset, length);
+	return save(c->slot.area, c->slot.name, c->fd, offset, length, &c->pinned);
 }
 
-static int save_open(const struct change *c)
+static int save_open(struct change *c)
 {
 	struct stat st;
 
 	if (c->flags & O_TRUNC)
-		return save(c->slot.area, c->slot.name, -1, 0, UINT64_MAX);
+		return save(c->slot.area, c->slot.name, -1, 0, UINT64_MAX, &c->pinned);
 	if ((c->flags & O_CREAT) && c->place &&
 	    sys_fstatat(areas[c->slot.area].root_fd, c->place->relative, &st, 0) == -ENOENT)
-		return save(c->slot.area, c->slot.name, -1, 0, 0);
+		return save(c->slot.area, c->slot.name, -1, 0, 0, &c->pinned);
 	return 0;
 }
 
 /* The file goes, or gets another name: it is kept by a link of our own. */
-static int save_whole(unsigned area, uint32_t name)
+static int save_whole(unsigned area, uint32_t name, uint64_t *pinned)
 {
 	struct pins *p = &area_pins[area];
 	uint64_t epoch = pins_epoch(p);
 	const char *path = name_text(name_get(name));
 	struct stat st;
-	int r = save(area, name, -1, 0, 0);
+	int r = save(area, name, -1, 0, 0, pinned);
 
 	if (r < 0 || !epoch || sys_fstatat(areas[area].root_fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return r;
 	r = pin_file_keep(p, epoch, areas[area].root_fd, path);
 	if (r < 0 && r != -ENOENT && (uint64_t)st.st_size <= COPY_MAX &&
 	    role_in_segment(name_get(name)->role))
-		r = save(area, name, -1, 0, UINT64_MAX);
+		r = save(area, name, -1, 0, UINT64_MAX, pinned);
 	return r == -ENOENT ? 0 : r;
 }
 
-static int save_rename(const struct change *c)
+static int save_rename(struct change *c)
 {
 	struct stat st;
 	int r = 0;
@@ -353,10 +471,10 @@ static int save_rename(const struct change *c)
 	    S_ISDIR(st.st_mode))
 		return -EXDEV;
 	if (is_pinned(c->slot))
-		r = save_whole(c->slot.area, c->slot.name);
+		r = save_whole(c->slot.area, c->slot.name, &c->pinned);
 	if (r == 0 && c->target && is_pinned(c->target->slot) &&
 	    c->target->slot.name != c->slot.name)
-		r = save_whole(c->target->slot.area, c->target->slot.name);
+		r = save_whole(c->target->slot.area, c->target->slot.name, &c->target_pinned);
 	return r;
 }
 
@@ -365,21 +483,22 @@ static bool removes(const struct change *c)
 	return c->op == OP_UNLINK || c->op == OP_UNLINKAT;
 }
 
-static int save_change(const struct change *c)
+static int save_change(struct change *c)
 {
 	if (change_writes(c))
 		return save_write(c);
 	switch (c->op) {
 	case OP_FTRUNCATE:
 	case OP_TRUNCATE:
-		return save(c->slot.area, c->slot.name, c->fd, c->length, UINT64_MAX);
+		return save(c->slot.area, c->slot.name, c->fd, c->length, UINT64_MAX, &c->pinned);
 	case OP_OPEN:
 	case OP_OPENAT:
 	case OP_CREAT:
 		return save_open(c);
 	case OP_UNLINK:
 	case OP_UNLINKAT:
-		return c->flags & AT_REMOVEDIR ? 0 : save_whole(c->slot.area, c->slot.name);
+		return c->flags & AT_REMOVEDIR ? 0
+					       : save_whole(c->slot.area, c->slot.name, &c->pinned);
 	default:
 		return 0;
 	}
@@ -402,14 +521,50 @@ bool pin_alters(const struct change *c)
 	}
 }
 
-void pin_change_slow(const struct change *c)
+/* Not a byte of it, but its change time. */
+static bool touches(const struct change *c)
 {
+	switch (c->op) {
+	case OP_CHMOD:
+	case OP_CHOWN:
+	case OP_UTIME:
+	case OP_SETXATTR:
+	case OP_REMOVEXATTR:
+	case OP_LINK:
+	case OP_LINKAT:
+		return is_pinned(c->slot);
+	default:
+		return false;
+	}
+}
+
+void pin_change_slow(struct change *c)
+{
+	unsigned area = c->slot.area;
 	int saved = errno;
 
 	if (change_renames(c))
-		conclude(c->slot.area, save_rename(c));
+		conclude(area, save_rename(c));
 	else if (pin_alters(c) || (is_pinned(c->slot) && removes(c)))
-		conclude(c->slot.area, save_change(c));
+		conclude(area, save_change(c));
+	else if (touches(c))
+		conclude(area, save(area, c->slot.name, -1, 0, 0, &c->pinned));
+	errno = saved;
+}
+
+void pin_change_end(struct change *c)
+{
+	unsigned area = c->slot.area;
+	uint64_t epoch = pins_epoch(&area_pins[area]);
+	int saved = errno;
+
+	if (c->pinned)
+		leave_file(area, c->slot.name, c->pinned);
+	if (c->target_pinned)
+		leave_file(c->target->slot.area, c->target->slot.name, c->target_pinned);
+	if (c->writer && epoch && epoch != c->pinned)
+		note_late(area, c->slot.name, epoch);
+	pin_leave(area, c->writer);
 	errno = saved;
 }
 
@@ -469,14 +624,15 @@ void pins_start(unsigned area)
 	if (r == 0)
 		r = hidden_adopt(p->dirfd, &p->dirfd);
 	if (r >= 0) {
-		if (persists_rolled_back() && pins_epoch(p))
-			note_touched(p);
+		pins_skip_known(p);
+		pins_adopt(p, a->root_fd, NULL);
 		return;
 	}
 	shim_say(a->spelling[0], ": no snapshots can be pinned: ",
-		 r == -EPROTONOSUPPORT ? "pins/state is of a newer chromashim"
-		 : r == -EBADMSG       ? "pins/state is damaged; remove it when nothing runs"
-				       : "the store cannot be written",
+		 r == -EPROTONOSUPPORT
+		     ? "pins/state is of a newer chromashim, or a process with an older one has it"
+		 : r == -EBADMSG ? "pins/state is damaged; remove it when nothing runs"
+				 : "the store cannot be written",
 		 NULL);
 }
 

@@ -19,16 +19,20 @@ void pins_start(unsigned area);
 void pins_fork(void);
 
 /* Before a change that is about to be made; its group, if it has one, is registered. */
-void pin_change_slow(const struct change *c);
+void pin_change_slow(struct change *c);
 /* A file of the area, by its name's number: what it holds in the range is about to be overwritten
- * by the shim itself. */
-void pin_save_slow(unsigned area, uint32_t name, uint64_t offset, uint64_t length);
+ * by the shim itself. The pin that it was saved for, 0: none; for pin_saved_slow() afterwards. */
+uint64_t pin_save_slow(unsigned area, uint32_t name, uint64_t offset, uint64_t length);
+void pin_saved_slow(unsigned area, uint32_t name, uint64_t pinned);
 
 /* Whether that inode has a name in pins/. */
 bool pins_have(unsigned area, ino_t ino);
 
 /* Bytes of a file that a pin holds, or may turn out to; not its locks or its mode. */
 bool pin_alters(const struct change *c);
+/* After it, made or not: what its files are now is what was seen of them last; and it is counted
+ * out. */
+void pin_change_end(struct change *c);
 /* Around whatever changes a pinned file, from before the look whether a pin is held: else who reads
  * a pin may take it for the work of somebody else. */
 struct pin_writer *pin_enter(unsigned area);
@@ -43,16 +47,21 @@ static inline bool pin_is_held(unsigned area)
 	return __builtin_expect(pins_epoch(&area_pins[area]) != 0, 0);
 }
 
-static inline void pin_change(const struct change *c)
+static inline void pin_change(struct change *c)
 {
 	if (pin_is_held(c->slot.area))
 		pin_change_slow(c);
 }
 
-static inline void pin_save(unsigned area, uint32_t name, uint64_t offset, uint64_t length)
+static inline uint64_t pin_save(unsigned area, uint32_t name, uint64_t offset, uint64_t length)
 {
-	if (pin_is_held(area))
-		pin_save_slow(area, name, offset, length);
+	return pin_is_held(area) ? pin_save_slow(area, name, offset, length) : 0;
+}
+
+static inline void pin_saved(unsigned area, uint32_t name, uint64_t pinned)
+{
+	if (pinned)
+		pin_saved_slow(area, name, pinned);
 }
 
 /* ---- taking one: pin_take.c ---- */
@@ -69,6 +78,10 @@ int64_t pin_take(unsigned area, const char *reason, const char *description);
  * last here). `fresh`: also if one was pinned a moment ago, whose number it gives else. */
 int64_t pin_take_waiting(unsigned area, const char *reason, const char *description,
 			 uint64_t patience, bool fresh);
+
+/* A transaction that changed something is over: if it is no part of the burst under way, that is
+ * over, too. */
+void pins_transaction_committed(unsigned area, uint64_t number);
 
 /* It could not be kept: breaks all, and says so. */
 void pins_fail(unsigned area, int error, const char *what);

@@ -327,6 +327,8 @@ static int link_aside(const struct group *g, unsigned file, const char *moved)
 {
 	int undofd = persist_stores[g->area].undo_fd, rootfd = areas[g->area].root_fd, r;
 	char path[sizeof(g->header.segment) + 32];
+	uint32_t name = group_file_name(g, file);
+	uint64_t pinned = pin_save(g->area, name, 0, 0); /* a link changes its change time */
 
 	file_path(path, g, file);
 	r = sys_linkat(rootfd, path, undofd, moved);
@@ -334,6 +336,7 @@ static int link_aside(const struct group *g, unsigned file, const char *moved)
 		sys_unlinkat(undofd, moved, 0);
 		r = sys_linkat(rootfd, path, undofd, moved);
 	}
+	pin_saved(g->area, name, pinned);
 	return r;
 }
 
@@ -345,6 +348,7 @@ static int exchange(struct group *g, unsigned file, const struct stat *old, bool
 {
 	int undofd = persist_stores[g->area].undo_fd, r;
 	char moved[UNDO_NAME_MAX], fresh[UNDO_NAME_MAX], path[sizeof(g->header.segment) + 32];
+	uint32_t name = group_file_name(g, file);
 
 	undo_moved_name(moved, &g->header, file);
 	strcpy(fresh, moved);
@@ -363,10 +367,12 @@ static int exchange(struct group *g, unsigned file, const struct stat *old, bool
 	if (r == 0 && replace && g->state == GROUP_OPEN) {
 		/* Once it is replaced, nobody finds it by its name. Whoever pins sees its second
 		 * one, or has set the epoch by now. */
-		pin_save(g->area, group_file_name(g, file), 0, UINT64_MAX);
+		uint64_t pinned = pin_save(g->area, name, 0, UINT64_MAX);
+
 		file_path(path, g, file);
 		fault_point();
 		r = sys_renameat(undofd, fresh, areas[g->area].root_fd, path);
+		pin_saved(g->area, name, pinned);
 	}
 	if (r < 0 || g->state != GROUP_OPEN) {
 		sys_unlinkat(undofd, moved, 0);

@@ -52,6 +52,8 @@ int failure_check(const struct change *c);
 /* ---- known destroyers (destroyers.c) ---- */
 
 int destroyer_check(const struct change *c);
+/* Some SQLite of this process has the database open. */
+bool destroyer_database_in_use(unsigned area);
 
 /* ---- how it is said ---- */
 

@@ -13,6 +13,7 @@
 
 #include "core/sqlite_page.h"
 #include "preload/persists.h"
+#include "preload/pins.h"
 #include "preload/record.h"
 #include "preload/sqlite_calls.h"
 
@@ -141,6 +142,8 @@ void transaction_end(unsigned area, enum oplog_op op)
 	SET(t->thread, 0);
 	SET(t->journaled, 0);
 	atomic_store_explicit(&t->kind, TRANSACTION_NONE, memory_order_release);
+	if (op == OP_TXN_COMMIT && t->pages)
+		pins_transaction_committed(area, t->number);
 	persists_transaction_ended(area, op == OP_TXN_COMMIT);
 }
 

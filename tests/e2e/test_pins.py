@@ -120,12 +120,48 @@ def test_before_the_page_cache_spills(writer, data):
     assert pinned(data, id) == before
 
 
+def many(first, count):
+    return f"for i in range({first}, {first + count}):\n    db.execute(f'CREATE TABLE more{{i}}(x)')"
+
+
 def test_bursts_share_one(writer, data):
+    """Until something else is written; then the moment before is another one."""
     actor = writer({"CHROMASHIM_BURST": "60s"})
-    known = known_pins(data)
-    assert len(known) <= 1
-    actor.do("for i in range(5):\n    db.execute(f'CREATE TABLE more{i}(x)')")
-    assert len(pins(data)) == 1
+    for first in (0, 5):
+        actor.do("db.execute('INSERT INTO t(body) VALUES (1)')")
+        known, before = known_pins(data), live(data)
+        actor.do(many(first, 5))
+        id = new(data, known, "schema")
+        assert pinned(data, id) == before
+    actor.do(many(100, 150))  # nor is one shared for ever
+    assert len(pins(data)) == len(known) + 3
+
+
+def test_what_is_dropped_is_shared_by_nobody(writer, data, chromashim):
+    actor = writer({"CHROMASHIM_BURST": "60s"})
+    actor.do("db.execute('INSERT INTO t(body) VALUES (1)')")
+    actor.do(many(0, 1))
+    assert chromashim("guard", "--once", data,
+                      env=hosts.environment({"CHROMASHIM_EVERY": "0"})).returncode == 0
+    assert not known_pins(data)  # there are no tables of Chroma's
+    before = live(data)
+    actor.do(many(1, 1))
+    id, = known_pins(data)
+    assert pinned(data, id) == before
+
+
+def test_of_very_many_some_are_given_up(writer, data):
+    """Never the oldest, nor the newest."""
+    actor = writer({"CHROMASHIM_BURST": "60s"})
+    actor.do("db.execute('INSERT INTO t(body) VALUES (1)')")
+    known, oldest = known_pins(data), live(data)
+    for i in range(60):
+        newest = live(data)
+        actor.do(many(i, 1) + "\ndb.execute('INSERT INTO t(body) VALUES (1)')")
+    found = sorted(known_pins(data) - known)
+    assert 20 <= len(found) <= 24
+    assert pinned(data, found[0]) == oldest
+    assert pinned(data, found[-1]) == newest
 
 
 def test_two_in_a_chain(writer, data):

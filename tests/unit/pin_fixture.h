@@ -36,6 +36,7 @@ struct fixture {
 	struct scratch root;
 	int storefd;
 	struct pins pins;
+	struct pin_writer *writer;
 	struct kept kept[KEPT];
 	unsigned seed;
 };
@@ -48,6 +49,8 @@ static inline void make(struct fixture *f)
 	assert_int_equal(mkdirat(f->root.fd, SEGMENT, 0700), 0);
 	f->storefd = openat(f->root.fd, ".chromashim", O_RDONLY | O_DIRECTORY);
 	assert_int_equal(pins_open(&f->pins, f->storefd, true), 0);
+	f->writer = pins_be_writer(&f->pins, 0);
+	assert_non_null(f->writer);
 	f->seed = 1;
 }
 
@@ -63,42 +66,51 @@ static inline unsigned roll(struct fixture *f, unsigned n)
 	return (unsigned)rand_r(&f->seed) % n;
 }
 
-static inline void now(struct fixture *f)
+static inline void leave(struct fixture *f, uint64_t epoch, const char *path)
 {
-	struct timespec t;
+	struct pin_file file;
 
-	clock_gettime(CLOCK_REALTIME, &t);
-	f->pins.state->touched = (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
+	if (epoch) {
+		assert_int_equal(pin_file_open_existing(&file, &f->pins, epoch, path), 0);
+		pin_file_leave(&file, f->root.fd);
+		pin_file_close(&file);
+	}
+	__atomic_fetch_sub(&f->writer->writes, 1, __ATOMIC_SEQ_CST);
 }
 
-static inline void save(struct fixture *f, const char *path, uint64_t offset, uint64_t length)
+/* Up to leave(), of the epoch it gives. */
+static inline uint64_t save(struct fixture *f, const char *path, uint64_t offset, uint64_t length)
 {
-	uint64_t epoch = pins_epoch(&f->pins);
 	struct pin_file file;
+	uint64_t epoch;
 	int fd;
 
-	now(f);
+	__atomic_fetch_add(&f->writer->writes, 1, __ATOMIC_SEQ_CST);
+	epoch = pins_epoch(&f->pins);
 	if (!epoch)
-		return;
+		return 0;
 	assert_int_equal(pin_file_open(&file, &f->pins, epoch, f->root.fd, path), 0);
 	fd = openat(f->root.fd, path, O_RDONLY);
 	if (fd >= 0) {
 		assert_int_equal(pin_file_save(&file, &f->pins, fd, offset, length), 0);
 		close(fd);
 	}
+	pin_file_enter(&file);
 	pin_file_close(&file);
+	return epoch;
 }
 
 static inline void write_at(struct fixture *f, const char *path, uint64_t offset, const void *data,
 			    size_t n)
 {
+	uint64_t epoch = save(f, path, offset, n);
 	int fd;
 
-	save(f, path, offset, n);
 	fd = openat(f->root.fd, path, O_RDWR | O_CREAT, 0644);
 	assert_true(fd >= 0);
 	assert_int_equal(pwrite(fd, data, n, (off_t)offset), n);
 	close(fd);
+	leave(f, epoch, path);
 }
 
 static inline struct pin_slot *pin(struct fixture *f)
@@ -107,6 +119,7 @@ static inline struct pin_slot *pin(struct fixture *f)
 	struct pin_slot *slot;
 
 	assert_int_equal(pin_begin(&f->pins, &q, &slot), 0);
+	assert_int_equal(pin_list_make(&f->pins, slot->id, f->root.fd), 0);
 	pin_hold(slot);
 	return slot;
 }

@@ -161,8 +161,8 @@ static void copied_with_its_log(void **state)
 	sqlite3_close(db);
 	before = settled(f, &size);
 	assert_int_equal(pin_begin(&f->pins, &request, &slot), 0);
+	assert_int_equal(pin_list_make(&f->pins, slot->id, f->root.fd), 0);
 	pin_hold(slot);
-	now(f);
 	do {
 		write_at(f, DATABASE_FILE, (uint64_t)roll(f, (unsigned)(size / 4096)) * 4096, junk,
 			 sizeof(junk));

@@ -19,24 +19,27 @@
 static void cut(struct fixture *f, const char *path, uint64_t size)
 {
 	int fd = openat(f->root.fd, path, O_RDWR);
+	uint64_t epoch;
 
 	if (fd < 0)
 		return;
-	save(f, path, size, UINT64_MAX);
+	epoch = save(f, path, size, UINT64_MAX);
 	assert_int_equal(ftruncate(fd, (off_t)size), 0);
 	close(fd);
+	leave(f, epoch, path);
 }
 
 static void remove_it(struct fixture *f, const char *path)
 {
-	uint64_t epoch = pins_epoch(&f->pins);
+	uint64_t epoch;
 
 	if (faccessat(f->root.fd, path, F_OK, 0) < 0)
 		return;
-	save(f, path, 0, 0);
+	epoch = save(f, path, 0, 0);
 	if (epoch)
 		assert_int_equal(pin_file_keep(&f->pins, epoch, f->root.fd, path), 0);
 	assert_int_equal(unlinkat(f->root.fd, path, 0), 0);
+	leave(f, epoch, path);
 }
 
 static void change_something(struct fixture *f)
@@ -101,6 +104,7 @@ static void compare_file(struct pin_view *v, const struct content *c, const char
 			assert_int_equal(file_source_read(&r.source, data + at, piece, at), 0);
 		}
 		assert_memory_equal(data, c->bytes, c->size);
+		assert_int_equal(pin_reader_judge(&r), 0);
 	}
 	pin_reader_close(&r);
 	free(data);
@@ -175,6 +179,8 @@ static void while_it_is_written(void **state)
 			remember(f, &k.files[i], paths[i]);
 		child = fork();
 		assert_true(child >= 0);
+		if (child == 0)
+			f->writer = pins_be_writer(&f->pins, 0);
 		for (changes = 0; child == 0 && changes < 300; changes++)
 			change_something(f);
 		if (child == 0)
@@ -287,6 +293,8 @@ static int read_all_of(struct fixture *f, struct pin_slot *slot, struct snapshot
 		e = pin_reader_open(&r, &v, v.files[i].path);
 		if (e == 0)
 			e = file_source_read(&r.source, data, (size_t)r.source.size, 0);
+		if (e == 0)
+			e = pin_reader_judge(&r);
 		pin_reader_close(&r);
 	}
 	if (e == 0)
@@ -330,26 +338,181 @@ static void what_is_damaged_is_told(void **state)
 	free(f);
 }
 
-static void a_foreign_write_is_told(void **state)
-{
-	struct fixture *f = malloc(sizeof(*f));
-	struct timespec late[2];
-	struct snapshot_trouble t;
-	struct pin_slot *slot;
+/* ---- what others do ---- */
 
-	(void)state;
+/* In place, and with the times it had. */
+static void overwrite(struct fixture *f)
+{
+	struct timespec times[2];
+	struct stat st;
+	int fd = openat(f->root.fd, SEGMENT_FILE, O_RDWR);
+
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(pwrite(fd, "FOREIGN", 7, 9000), 7);
+	times[0] = st.st_atim;
+	times[1] = st.st_mtim;
+	assert_int_equal(futimens(fd, times), 0);
+	close(fd);
+}
+
+/* As tar and rsync do it: the same name, size and times. */
+static void replace(struct fixture *f)
+{
+	struct timespec times[2];
+	struct stat st;
+	size_t size;
+	char *data = scratch_get(f->root.fd, SEGMENT_FILE, &size);
+
+	assert_int_equal(fstatat(f->root.fd, SEGMENT_FILE, &st, 0), 0);
+	data[9000] ^= 1;
+	assert_int_equal(unlinkat(f->root.fd, SEGMENT_FILE, 0), 0);
+	scratch_put(f->root.fd, SEGMENT_FILE, data, size);
+	times[0] = st.st_atim;
+	times[1] = st.st_mtim;
+	assert_int_equal(utimensat(f->root.fd, SEGMENT_FILE, times, 0), 0);
+	free(data);
+}
+
+static void take_away(struct fixture *f)
+{
+	assert_int_equal(unlinkat(f->root.fd, SEGMENT_FILE, 0), 0);
+}
+
+static void (*const foreign[])(struct fixture *f) = {overwrite, replace, take_away};
+
+static void begin(struct fixture *f)
+{
+	unsigned char zeros[20000] = {1};
+
 	make(f);
 	write_at(f, DATABASE_FILE, 0, "a database", 10);
-	write_at(f, SEGMENT_FILE, 0, "before", 6);
-	slot = pin(f);
-	scratch_put(f->root.fd, SEGMENT_FILE, "foreign", 7);
-	clock_gettime(CLOCK_REALTIME, &late[0]);
-	late[0].tv_sec += 10;
-	late[1] = late[0];
-	assert_int_equal(utimensat(f->root.fd, SEGMENT_FILE, late, 0), 0);
+	write_at(f, SEGMENT_FILE, 0, zeros, sizeof(zeros));
+}
+
+static void check_stale(struct fixture *f, struct pin_slot *slot)
+{
+	struct snapshot_trouble t;
+
 	assert_int_equal(read_all_of(f, slot, &t), -ESTALE);
 	assert_string_equal(t.file, SEGMENT_FILE);
+	assert_non_null(strstr(t.detail, "without the shim"));
+}
+
+static void what_others_change_is_told(void **state)
+{
+	struct fixture *f = malloc(sizeof(*f));
+	struct pin_slot *one, *two;
+	struct snapshot_trouble t;
+	unsigned how, when;
+
+	(void)state;
+	for (how = 0; how < 3; how++) {
+		for (when = 0; when < 4; when++) {
+			begin(f);
+			one = pin(f);
+			if (when == 1 || when == 3)
+				write_at(f, SEGMENT_FILE, 100, "ours", 4);
+			assert_int_equal(read_all_of(f, one, &t), 0);
+			foreign[how](f);
+			if (when >= 2) { /* what we write afterwards does not make it ours */
+				two = pin(f);
+				write_at(f, SEGMENT_FILE, 5000, "ours", 4);
+				if (how != 2)
+					assert_int_equal(read_all_of(f, two, &t), 0);
+			}
+			check_stale(f, one);
+			release(f);
+		}
+	}
+	free(f);
+}
+
+/* Where nothing has to be read from what is there, nobody asks whose it is. */
+static void what_is_all_saved_stands_by_itself(void **state)
+{
+	struct fixture *f = malloc(sizeof(*f));
+	unsigned char other[20000] = {2};
+	struct kept k;
+	unsigned how, removed;
+	size_t i;
+
+	(void)state;
+	for (how = 0; how < 3; how++) {
+		for (removed = 0; removed < 2; removed++) {
+			begin(f);
+			k.slot = pin(f);
+			for (i = 0; i < FILES; i++)
+				remember(f, &k.files[i], paths[i]);
+			if (removed)
+				remove_it(f, SEGMENT_FILE);
+			write_at(f, SEGMENT_FILE, 0, other, sizeof(other));
+			foreign[how](f);
+			compare(f, &k);
+			release(f);
+		}
+	}
+	free(f);
+}
+
+/* Who died in the midst of a change, and what is undone afterwards. */
+static void who_died_is_no_stranger(void **state)
+{
+	struct fixture *f = malloc(sizeof(*f));
+	struct snapshot_trouble t;
+	struct pin_slot *slot;
+	int status;
+
+	(void)state;
+	begin(f);
+	slot = pin(f);
+	if (fork() == 0) {
+		f->writer = pins_be_writer(&f->pins, 0);
+		save(f, SEGMENT_FILE, 0, 100);
+		overwrite(f);
+		_exit(0);
+	}
+	wait(&status);
+	assert_int_equal(read_all_of(f, slot, &t), 0);
+	overwrite(f); /* but who comes then */
+	check_stale(f, slot);
 	release(f);
+
+	begin(f);
+	slot = pin(f);
+	write_at(f, SEGMENT_FILE, 100, "ours", 4);
+	overwrite(f);
+	pins_segment_undone(f->storefd, f->root.fd, SEGMENT);
+	assert_int_equal(read_all_of(f, slot, &t), 0);
+	release(f);
+	free(f);
+}
+
+/* Nothing that bars the way is waited for, or followed. */
+static void odd_files_are_told(void **state)
+{
+	static const char *const names[] = {"-" SEGMENT ".data_level0.bin.pre", "-files",
+					    "-" SEGMENT ".data_level0.bin.whole"};
+	struct fixture *f = malloc(sizeof(*f));
+	struct snapshot_trouble t;
+	struct pin_slot *slot;
+	unsigned i, kind;
+	char name[128];
+
+	(void)state;
+	for (i = 0; i < 3; i++) {
+		for (kind = 0; kind < 3; kind++) {
+			begin(f);
+			slot = pin(f);
+			snprintf(name, sizeof(name), "%08u%s", (unsigned)slot->id, names[i]);
+			unlinkat(f->pins.dirfd, name, 0);
+			assert_int_equal(kind == 0   ? mkfifoat(f->pins.dirfd, name, 0600)
+					 : kind == 1 ? mkdirat(f->pins.dirfd, name, 0700)
+						     : symlinkat("/dev/zero", f->pins.dirfd, name),
+					 0);
+			assert_true(read_all_of(f, slot, &t) < 0);
+			release(f);
+		}
+	}
 	free(f);
 }
 
@@ -360,7 +523,10 @@ int main(void)
 	    cmocka_unit_test(while_it_is_written),
 	    cmocka_unit_test(segment_as_at_the_groups_start),
 	    cmocka_unit_test(what_is_damaged_is_told),
-	    cmocka_unit_test(a_foreign_write_is_told),
+	    cmocka_unit_test(what_others_change_is_told),
+	    cmocka_unit_test(what_is_all_saved_stands_by_itself),
+	    cmocka_unit_test(who_died_is_no_stranger),
+	    cmocka_unit_test(odd_files_are_told),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

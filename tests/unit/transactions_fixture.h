@@ -56,6 +56,11 @@ void sqlite_copies_fork(void)
 {
 }
 
+void pins_transaction_committed(unsigned area, uint64_t number)
+{
+	(void)area, (void)number;
+}
+
 void persists_transaction_ended(unsigned area, bool committed)
 {
 	(void)area;

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Whose bytes a pin rests on: which file it was, and the chain of what it became by changes that
+ * were seen.
+ */
+#include <string.h>
+#include <sys/sysmacros.h>
+
+#include "core/checksum.h"
+#include "core/pin_internal.h"
+#include "core/sys.h"
+#include "core/undo.h"
+
+#define SECOND INT64_C(1000000000)
+#define TRIES 4
+#define SEGMENT_NAME 36
+
+#define LOAD(field) __atomic_load_n(&(field), __ATOMIC_SEQ_CST)
+#define STORE(field, value) __atomic_store_n(&(field), (value), __ATOMIC_SEQ_CST)
+
+/* ---- one file ---- */
+
+static int64_t ns_of(int64_t seconds, uint32_t ns)
+{
+	return seconds * SECOND + ns;
+}
+
+/* Where the kernel, or who filters its calls, knows no statx(). */
+static int identify_old(int dirfd, const char *path, struct pin_identity *out)
+{
+	struct stat st;
+	int r = sys_fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW);
+
+	if (r < 0)
+		return r;
+	*out =
+	    (struct pin_identity){.size = st.st_size,
+				  .dev = st.st_dev,
+				  .ino = st.st_ino,
+				  .changed = ns_of(st.st_ctim.tv_sec, (uint32_t)st.st_ctim.tv_nsec),
+				  .mtime = st.st_mtim.tv_sec,
+				  .mtime_ns = (uint32_t)st.st_mtim.tv_nsec,
+				  .mode = st.st_mode};
+	return 0;
+}
+
+int pin_identify(int dirfd, const char *path, struct pin_identity *out)
+{
+	struct statx x;
+	int r = (int)SYS5(SYS_statx, dirfd, path, AT_SYMLINK_NOFOLLOW,
+			  STATX_BASIC_STATS | STATX_BTIME, &x);
+
+	if (r == -ENOSYS || r == -EPERM)
+		r = identify_old(dirfd, path, out);
+	else if (r == 0)
+		*out = (struct pin_identity){
+		    .size = (int64_t)x.stx_size,
+		    .dev = makedev(x.stx_dev_major, x.stx_dev_minor),
+		    .ino = x.stx_ino,
+		    .birth = x.stx_mask & STATX_BTIME
+				 ? ns_of(x.stx_btime.tv_sec, x.stx_btime.tv_nsec)
+				 : 0,
+		    .changed = ns_of(x.stx_ctime.tv_sec, x.stx_ctime.tv_nsec),
+		    .mtime = x.stx_mtime.tv_sec,
+		    .mtime_ns = x.stx_mtime.tv_nsec,
+		    .mode = x.stx_mode};
+	return r < 0 ? r : S_ISREG(out->mode) ? 0 : -ENOENT;
+}
+
+bool pin_identity_same(const struct pin_identity *a, const struct pin_identity *b)
+{
+	return a->dev == b->dev && a->ino == b->ino &&
+	       (!a->birth || !b->birth || a->birth == b->birth);
+}
+
+/* ---- the list of a pin ---- */
+
+struct listing {
+	const struct pins *p;
+	int rootfd, fd;
+	uint64_t id, count;
+};
+
+static int put_entry(struct listing *l, const char *path)
+{
+	struct pin_list_entry e = {.size = 0};
+	struct pin_identity i;
+	int r = pin_identify(l->rootfd, path, &i);
+
+	if (r == -ENOENT || r == -ENOTDIR)
+		return 0;
+	if (r < 0)
+		return r;
+	memcpy(e.path, path, strnlen(path, sizeof(e.path) - 1));
+	e.size = i.size;
+	e.dev = i.dev;
+	e.ino = i.ino;
+	e.birth = i.birth;
+	e.changed = i.changed;
+	e.check = checksum64(&e, offsetof(struct pin_list_entry, check), l->id + l->count);
+	r = sys_pwrite_all(l->fd, &e, sizeof(e),
+			   sizeof(struct pin_list_header) + l->count * sizeof(e));
+	l->count++;
+	return r;
+}
+
+/* A UUID, as far as segments go. */
+static bool is_segment(const char *name)
+{
+	return strlen(name) == SEGMENT_NAME && name[8] == '-' && name[13] == '-' &&
+	       name[18] == '-' && name[23] == '-';
+}
+
+static int put_segment(void *context, const char *name)
+{
+	struct listing *l = context;
+	char path[PIN_LIST_PATH];
+	size_t n = strlen(name);
+	unsigned i;
+	int r = 0;
+
+	for (i = 0; i < UNDO_FILES && r == 0 && is_segment(name); i++) {
+		memcpy(path, name, n);
+		path[n] = '/';
+		strcpy(path + n + 1, undo_file_names[i]);
+		r = put_entry(l, path);
+	}
+	return r;
+}
+
+static int put_all(struct listing *l)
+{
+	struct pin_list_header h = {
+	    .magic = PIN_LIST_MAGIC, .version = PIN_VERSION, .endian = PIN_ENDIAN, .id = l->id};
+	int r = put_entry(l, "chroma.sqlite3");
+
+	if (r == 0)
+		r = put_entry(l, "chroma.sqlite3-wal");
+	if (r == 0)
+		r = pin_each_name(l->rootfd, put_segment, l);
+	h.count = l->count;
+	h.check = checksum64(&h, offsetof(struct pin_list_header, check), 0);
+	return r < 0 ? r : sys_pwrite_all(l->fd, &h, sizeof(h), 0);
+}
+
+int pin_list_make(const struct pins *p, uint64_t id, int rootfd)
+{
+	struct listing l = {.p = p, .rootfd = rootfd, .id = id};
+	char temporary[PIN_NAME_MAX], name[PIN_NAME_MAX];
+	int r = pin_file_name(name, id, PIN_LIST, "");
+
+	if (r < 0)
+		return r;
+	l.fd = pin_temporary(p, temporary);
+	if (l.fd < 0)
+		return l.fd;
+	r = put_all(&l);
+	sys_close(l.fd);
+	if (r == 0)
+		r = sys_renameat(p->dirfd, temporary, p->dirfd, name);
+	if (r < 0)
+		sys_unlinkat(p->dirfd, temporary, 0);
+	return r;
+}
+
+int pin_list_judge(const struct pin_list_header *h, uint64_t id, uint64_t file_size)
+{
+	if (h->magic != PIN_LIST_MAGIC || h->endian != PIN_ENDIAN)
+		return -EBADMSG;
+	if (h->version > PIN_VERSION)
+		return -EPROTONOSUPPORT;
+	return h->id == id &&
+		       h->check == checksum64(h, offsetof(struct pin_list_header, check), 0) &&
+		       file_size >= sizeof(*h) &&
+		       h->count == (file_size - sizeof(*h)) / sizeof(struct pin_list_entry)
+		   ? 0
+		   : -EBADMSG;
+}
+
+bool pin_list_entry_is_good(const struct pin_list_entry *e, uint64_t id, uint64_t index)
+{
+	return e->path[PIN_LIST_PATH - 1] == '\0' &&
+	       e->check == checksum64(e, offsetof(struct pin_list_entry, check), id + index);
+}
+
+/* ---- changes ---- */
+
+void pin_file_enter(struct pin_file *f)
+{
+	__atomic_fetch_add(&f->life->busy, 1, __ATOMIC_SEQ_CST);
+}
+
+/* What another thread has seen meanwhile must not be put back. */
+static void see(struct pin_file *f, int rootfd)
+{
+	struct pin_identity is,
+	    was = {.dev = f->header->dev, .ino = f->header->ino, .birth = f->header->birth};
+	int tries;
+
+	for (tries = 0; tries < TRIES; tries++) {
+		if (pin_identify(rootfd, f->header->path, &is) < 0 ||
+		    !pin_identity_same(&is, &was) || is.changed == LOAD(f->life->seen))
+			return;
+		STORE(f->life->seen, is.changed);
+	}
+}
+
+void pin_file_leave(struct pin_file *f, int rootfd)
+{
+	uint32_t busy = LOAD(f->life->busy);
+
+	if (f->header->size >= 0)
+		see(f, rootfd);
+	/* Somebody may have found that it was left over, and ended it. */
+	while (busy && !__atomic_compare_exchange_n(&f->life->busy, &busy, busy - 1, false,
+						    __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		;
+}
+
+void pin_file_set_late(struct pin_file *f)
+{
+	STORE(f->life->late, 1);
+}
+
+/* ---- what was changed behind the counts' back ---- */
+
+struct adoption {
+	const struct pins *p;
+	int rootfd;
+	const char *segment; /* NULL: of any, what a dead process was in the midst of */
+};
+
+static bool is_of_segment(const char *key, const char *segment)
+{
+	size_t n = strlen(segment);
+
+	return strncmp(key, segment, n) == 0 && key[n] == '.';
+}
+
+static int adopt(void *context, const char *name)
+{
+	const struct adoption *a = context;
+	uint64_t id = pin_id_of_name(name);
+	struct pin_file f;
+
+	if (!id || !pin_ends_with(name, ".pre") ||
+	    (a->segment && !is_of_segment(strchr(name, '-') + 1, a->segment)) ||
+	    pin_file_open_name(&f, a->p, id, name) < 0)
+		return 0;
+	if ((a->segment || LOAD(f.life->busy)) && f.header->size >= 0) {
+		see(&f, a->rootfd);
+		STORE(f.life->busy, 0);
+	}
+	pin_file_close(&f);
+	return 0;
+}
+
+void pins_adopt(struct pins *p, int rootfd, const char *segment)
+{
+	struct adoption a = {.p = p, .rootfd = rootfd, .segment = segment};
+
+	if (p->state && pins_epoch(p) && !pins_is_written(p))
+		pin_each_name(p->dirfd, adopt, &a);
+}
+
+void pins_segment_undone(int storefd, int rootfd, const char *segment)
+{
+	struct pins pins;
+
+	if (pins_open(&pins, storefd, false) < 0)
+		return;
+	pins_adopt(&pins, rootfd, segment);
+	pins_close(&pins);
+}
