@@ -8,9 +8,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "core/store.h"
+
 #define CHROMASHIM_VERSION "0.1.0"
 #define SCHEMA_VERSION 1 /* of everything printed as JSON */
-#define STORE_NAME ".chromashim"
 #define DATABASE_NAME "chroma.sqlite3"
 
 enum exit_code {
@@ -82,9 +83,10 @@ int fail_usage(const char *verb);
 /* ---- the target ---- */
 
 struct target {
-	char dir[4096];	  /* the data directory as given */
-	char store[4096]; /* its store */
-	int dirfd;	  /* -1: none */
+	char dir[4096];		  /* the data directory as given */
+	char store[2 * PATH_MAX]; /* its store */
+	uint8_t store_id[STORE_ID_SIZE];
+	int dirfd; /* -1: none */
 	int storefd;
 };
 
@@ -97,6 +99,8 @@ int target_open(struct target *t, const char *dir, bool need_store);
 int target_open_directory(struct target *t, const char *dir);
 /* Then the store, if there is one that can be opened; nothing is said or changed. */
 void target_find_store(struct target *t);
+/* The same when CHROMASHIM_STORE is not in the environment yet; "": it is not set. */
+void target_find_named_store(struct target *t, const char *named);
 /* The store, made where there is none. 0 or -errno. */
 int target_make_store(struct target *t);
 void target_close(struct target *t);

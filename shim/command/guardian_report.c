@@ -22,6 +22,7 @@
 #include "core/fileio.h"
 #include "core/json.h"
 #include "core/oplog.h"
+#include "core/owner.h"
 
 #define SECOND UINT64_C(1000000000)
 #define HOOK_TIME (30 * SECOND)
@@ -126,7 +127,9 @@ static int spawn_hook(pid_t *pid, char *const *argv, char *const *environment, i
 	posix_spawnattr_setpgroup(&attributes, 0);
 	posix_spawnattr_setsigdefault(&attributes, &pipe);
 	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGDEF);
+	owner_pause();
 	r = posix_spawn(pid, argv[0], &actions, &attributes, argv, environment);
+	owner_resume();
 	posix_spawnattr_destroy(&attributes);
 	posix_spawn_file_actions_destroy(&actions);
 	return r;

@@ -19,6 +19,7 @@
 #include <bsd/string.h>
 
 #include "command/terminal.h"
+#include "core/owner.h"
 
 #define EXIT_CANNOT_EXEC 126
 #define EXIT_NO_PROGRAM 127
@@ -212,6 +213,8 @@ static int start(struct run *r)
 		run_start_guardian(r);
 	fflush(NULL);
 	terminal_give_back();
+	owner_pause(); /* with other ids the kernel calls it secure, and the loader preloads nothing
+			*/
 	execv(r->backend.program, r->command);
 	/* A script without a first line that names its interpreter is the shell's. A program for
 	 * another machine is not. */

@@ -15,6 +15,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "core/owner.h"
+
 #define LOG_NAME "guard.log"
 #define LOG_OLD "guard.log.1"
 #define LOG_BOUND (1 << 20)
@@ -68,6 +70,7 @@ static void become_guardian(const struct run *r, pid_t backend)
 	for (number = 1; number < NSIG; number++)
 		signal(number, SIG_DFL);
 	unsetenv("LD_PRELOAD");
+	owner_pause();
 	execv(self, argv);
 	_exit(EXIT_FAILED);
 }

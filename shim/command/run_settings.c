@@ -98,20 +98,23 @@ int run_read_settings(struct run *r)
 
 int run_read_store_settings(struct run *r)
 {
-	const char *store = config_get(&r->config, CONFIG_STORE);
-	char path[PATH_MAX + sizeof(CONFIG_FILE_NAME) + 1];
-	char own[PATH_MAX];
-	int dirfd, fd;
+	char path[2 * PATH_MAX + sizeof(CONFIG_FILE_NAME) + 1];
+	struct target t;
+	int fd = -ENOENT;
 
 	if (r->config_file)
 		return 0;
-	if (snprintf(own, sizeof(own), "%.4000s/" STORE_NAME, r->dir) < 0)
+	memset(&t, 0, sizeof(t));
+	t.storefd = -1;
+	strlcpy(t.dir, r->dir, sizeof(t.dir));
+	t.dirfd = open(r->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (t.dirfd < 0)
 		return 0;
-	snprintf(path, sizeof(path), "%s/" CONFIG_FILE_NAME, *store ? store : own);
-	dirfd = open(*store ? store : own, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	fd = dirfd < 0 ? -ENOENT : config_open_file(dirfd);
-	if (dirfd >= 0)
-		close(dirfd);
+	target_find_named_store(&t, config_get(&r->config, CONFIG_STORE));
+	snprintf(path, sizeof(path), "%s/" CONFIG_FILE_NAME, t.store);
+	if (t.storefd >= 0)
+		fd = config_open_file(t.storefd);
+	target_close(&t);
 	if (fd == -EPERM)
 		fail(EXIT_DONE, 0, "Give it to the user that runs this: chown, chmod go-w.",
 		     "'%s' is not taken: it belongs to another user, or others can write it", path);

@@ -16,6 +16,7 @@
 #include <bsd/string.h>
 
 #include "command/snapshots.h"
+#include "core/config.h"
 #include "core/fileio.h"
 #include "core/owner.h"
 
@@ -107,51 +108,56 @@ static void act_as_owner(int fd)
 }
 
 /* 0 or -errno. */
-static int find_store(struct target *t)
+static int find_store(struct target *t, const char *named, enum store_access access)
 {
-	const char *moved = getenv("CHROMASHIM_STORE");
-	int fd;
+	char path[PATH_MAX];
+	struct store *s = malloc(sizeof(*s));
+	int r;
 
-	if (moved && *moved) {
-		strlcpy(t->store, moved, sizeof(t->store));
-		fd = open(moved, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-		fd = fd < 0 ? -errno : fd;
-	} else {
-		snprintf(t->store, sizeof(t->store), "%.4000s/%s", t->dir, STORE_NAME);
-		fd = file_open_directory_at(t->dirfd, STORE_NAME);
-	}
-	t->storefd = fd < 0 ? -1 : fd;
-	if (fd >= 0)
-		act_as_owner(fd);
-	return fd < 0 ? fd : 0;
+	if (!s)
+		return -ENOMEM;
+	if (!realpath(t->dir, path))
+		strlcpy(path, t->dir, sizeof(path));
+	r = store_open(s, t->dirfd, path, named && *named ? named : NULL, access);
+	/* As it was given where it is inside: relative ones are easier to read. */
+	if (s->inside)
+		snprintf(t->store, sizeof(t->store), "%s/%s", t->dir, STORE_NAME);
+	else
+		strlcpy(t->store, s->path, sizeof(t->store));
+	memcpy(t->store_id, s->id, sizeof(t->store_id));
+	t->storefd = r < 0 ? -1 : s->fd;
+	if (r == 0)
+		act_as_owner(t->storefd);
+	free(s);
+	return r;
+}
+
+static const char *named_store(void)
+{
+	return getenv(config_settings[CONFIG_STORE].name);
 }
 
 void target_find_store(struct target *t)
 {
-	find_store(t);
+	find_store(t, named_store(), STORE_LOOK);
+}
+
+void target_find_named_store(struct target *t, const char *named)
+{
+	find_store(t, named, STORE_LOOK);
 }
 
 int target_make_store(struct target *t)
 {
-	const char *moved = getenv("CHROMASHIM_STORE");
-	int r;
-
 	if (t->storefd >= 0)
-		return 0;
+		close(t->storefd);
 	act_as_owner(t->dirfd);
-	r = moved && *moved ? mkdir(t->store, 0700) : mkdirat(t->dirfd, STORE_NAME, 0700);
-	if (r < 0 && errno != EEXIST)
-		return -errno;
-	t->storefd = open(t->store, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (t->storefd < 0)
-		return -errno;
-	act_as_owner(t->storefd);
-	return 0;
+	return find_store(t, named_store(), STORE_MAKE);
 }
 
 static int open_store(struct target *t, bool need_store)
 {
-	int error = find_store(t);
+	int error = find_store(t, named_store(), STORE_LOOK);
 
 	if (error == -ENOENT && !looks_like_chroma(t->dirfd))
 		return fail(EXIT_NOT_FOUND, 0,
@@ -168,6 +174,13 @@ static int open_store(struct target *t, bool need_store)
 	if (error == -EACCES)
 		return fail(EXIT_FAILED, error, "Run this as the owner of the data directory.",
 			    "cannot open the store '%s'", t->store);
+	if (error == -ENOTEMPTY || error == -EINVAL)
+		return fail(EXIT_FAILED, 0, "Name a directory of its own as CHROMASHIM_STORE.",
+			    "'%s' is no store, and holds, or is meant for, something else",
+			    t->store);
+	if (error == -EPROTONOSUPPORT)
+		return fail(EXIT_FAILED, 0, "Use the chromashim that made it, or a newer one.",
+			    "the store '%s' was made by a newer chromashim", t->store);
 	return fail(
 	    EXIT_FAILED, error,
 	    "The store has to be a directory, and no symbolic link; move away what is there.",

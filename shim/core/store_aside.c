@@ -9,16 +9,16 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "core/store.h"
 #include "core/sys.h"
 
-#define STORE ".chromashim"
 #define NO_REPLACE 1 /* RENAME_NOREPLACE */
 
 bool store_aside_is(const char *name)
 {
-	size_t n = strlen(name), k = sizeof(STORE) - 1;
+	size_t n = strlen(name), k = sizeof(STORE_NAME) - 1;
 
-	return name[0] == '.' && n >= k && memcmp(name + n - k, STORE, k + 1) == 0;
+	return name[0] == '.' && n >= k && memcmp(name + n - k, STORE_NAME, k + 1) == 0;
 }
 
 /* Puts `.` and n bytes in front. False: too long. */
@@ -38,7 +38,7 @@ bool store_aside_name(char out[STORE_ASIDE_MAX], const char *directory, unsigned
 {
 	const char *end = directory + strlen(directory), *from;
 
-	memcpy(out, STORE, sizeof(STORE));
+	memcpy(out, STORE_NAME, sizeof(STORE_NAME));
 	for (; level; level--) {
 		while (end > directory && end[-1] == '/')
 			end--;
@@ -136,7 +136,7 @@ int store_aside_take(int dirfd, const char *directory)
 			return parent;
 		r = sys_fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW);
 		if (r == 0)
-			r = S_ISDIR(st.st_mode) ? move(parent, name, dirfd, STORE) : -ENOENT;
+			r = S_ISDIR(st.st_mode) ? move(parent, name, dirfd, STORE_NAME) : -ENOENT;
 		sys_close(parent);
 	}
 	return r;

@@ -43,6 +43,14 @@ static const char *error_text(int error)
 	case ELOOP:
 	case ENOTDIR:
 		return "it is not a directory (a symbolic link is not followed)";
+	case ENOTEMPTY:
+		return "it is no store, and files of others are in it, or meant to be";
+	case EINVAL:
+		return "it is the data directory itself";
+	case EPROTONOSUPPORT:
+		return "it was made by a newer chromashim";
+	case ENOENT:
+		return "the directory that it is to be made in is not there";
 	default:
 		return "system error";
 	}
@@ -50,44 +58,44 @@ static const char *error_text(int error)
 
 /* ---- the store ---- */
 
-/* Opens (and makes) a private directory in one that is open; never through a symbolic link. */
-static int open_private_directory(int parent, const char *name, const struct stat *owner)
-{
-	struct stat st;
-	int made = sys_mkdirat(parent, name, 0700);
-	int fd = sys_openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+static struct store met; /* while `claiming` is held */
 
-	if (fd < 0)
-		return made < 0 && made != -EEXIST ? made : fd;
-	if (made == 0 && owner)
-		sys_give(fd, owner);
-	if (sys_fstat(fd, &st) == 0 && (st.st_mode & 077))
-		SYS2(SYS_fchmod, fd, 0700);
-	return fd;
+/* The path of the store from the root, "" if it is not below it. */
+static void find_below(struct area *a)
+{
+	char link[SYS_FD_PATH];
+	size_t n = a->spelling_length[0];
+	ssize_t length;
+
+	a->store_below[0] = '\0';
+	sys_fd_path(link, a->store_fd);
+	length = sys_readlinkat(AT_FDCWD, link, a->store_below, PATH_MAX - 1);
+	if (length > 0 && (size_t)length > n + 1 && a->store_below[n] == '/' &&
+	    memcmp(a->store_below, a->spelling[0], n) == 0) {
+		memmove(a->store_below, a->store_below + n + 1, (size_t)length - n - 1);
+		a->store_below[(size_t)length - n - 1] = '\0';
+	} else {
+		a->store_below[0] = '\0';
+	}
 }
 
 static int open_store(struct area *a, int dirfd)
 {
-	struct stat owner, inside;
-	int fd, r = sys_fstat(dirfd, &owner);
+	struct stat st;
+	int fd, r;
 
+	if (sys_fstatat(dirfd, STORE_NAME, &st, AT_SYMLINK_NOFOLLOW) == -ENOENT)
+		store_aside_take(dirfd, a->spelling[0]);
+	r = store_open(&met, dirfd, a->spelling[0], settings.store, STORE_USE);
 	if (r < 0)
 		return r;
-	if (settings.store && a == &areas[0]) {
-		a->store_inside = false;
-		fd = open_private_directory(AT_FDCWD, settings.store, &owner);
-	} else {
-		a->store_inside = true;
-		if (sys_fstatat(dirfd, STORE_NAME, &inside, AT_SYMLINK_NOFOLLOW) == -ENOENT)
-			store_aside_take(dirfd, a->spelling[0]);
-		fd = open_private_directory(dirfd, STORE_NAME, &owner);
-	}
-	if (fd < 0)
-		return fd;
-	r = hidden_adopt(fd, &a->store_fd);
+	memcpy(a->store_id, met.id, sizeof(a->store_id));
+	r = hidden_adopt(met.fd, &a->store_fd);
 	if (r < 0)
 		return r;
-	fd = open_private_directory(a->store_fd, OPLOG_DIR, &owner);
+	find_below(a);
+	sys_mkdirat(a->store_fd, OPLOG_DIR, 0700);
+	fd = sys_openat(a->store_fd, OPLOG_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
 	if (fd < 0)
 		return fd;
 	return hidden_adopt(fd, &a->oplog_fd);
@@ -170,13 +178,37 @@ static int start_log(struct area *a)
 
 static void say_unprotected(const struct area *a, int error)
 {
-	shim_say(a->spelling[0], ": cannot use the store ",
-		 settings.store && !a->store_inside ? settings.store : STORE_NAME, ": ",
-		 error_text(error),
+	shim_say(a->spelling[0], ": cannot use the store ", met.inside ? STORE_NAME : met.path,
+		 ": ", error_text(error),
 		 settings.closed ? "; the database is not opened for writing "
 				   "(CHROMASHIM_ON_FAILURE=closed). "
 				 : "; the backend runs UNPROTECTED and unrecorded. ",
-		 "Make it writable for this user, or set CHROMASHIM_STORE, and restart.", NULL);
+		 error == -ENOTEMPTY || error == -EINVAL
+		     ? "Name a directory of its own as CHROMASHIM_STORE, and restart."
+		     : "Make it writable for this user, or set CHROMASHIM_STORE, and restart.",
+		 NULL);
+}
+
+/* What a reader of the log should know of the store. */
+static void tell_store(unsigned index)
+{
+	static const char copy[] =
+	    "this directory is a copy of another one, or was moved to another file system: its "
+	    "store is taken on under a new id, and pins are not. The other was at ";
+	struct oplog_record r = {.op = OP_NOTE, .offset = -1};
+	static char text[sizeof(copy) + PATH_MAX]; /* under `claiming`, too */
+	size_t n = strlen(met.from);
+
+	if (met.lost)
+		shim_say(areas[index].spelling[0], ": its store, ", met.mine.store,
+			 ", is not there, or is another directory's; ", STORE_NAME,
+			 " is used. Bring it back, or name one as CHROMASHIM_STORE, and restart.",
+			 NULL);
+	if (met.met != STORE_ADOPTED)
+		return;
+	memcpy(text, copy, sizeof(copy) - 1);
+	memcpy(text + sizeof(copy) - 1, met.from, n);
+	record_put(index, &r, text, sizeof(copy) - 1 + n);
 }
 
 /* ---- areas ---- */
@@ -257,6 +289,7 @@ static struct area *area_make(int dirfd, const struct stat *st)
 		atomic_store_explicit(&areas_used, index + 1, memory_order_release);
 	directories_read(index, dirfd);
 	put_start_record(index);
+	tell_store(index);
 	persists_started(index);
 	others_report(index);
 	atomic_store(&a->ready, true);

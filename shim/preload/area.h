@@ -12,10 +12,10 @@
 #include <sys/types.h>
 
 #include "core/oplog.h"
+#include "core/store.h"
 #include "preload/files.h"
 
 #define AREAS 64 /* directories that one process can have protected */
-#define STORE_NAME ".chromashim"
 
 #define SPELLINGS 4
 
@@ -33,9 +33,10 @@ struct area {
 	int oplog_fd; /* hidden descriptor of its oplog/ */
 	int alive_fd; /* hidden, carries the lock that says that this process lives */
 	_Atomic uint64_t life;
-	atomic_flag beginning; /* of the life */
-	bool store_inside;     /* the store is <root>/.chromashim */
-	bool failed;	       /* the store or its log cannot be used */
+	atomic_flag beginning;		 /* of the life */
+	uint8_t store_id[STORE_ID_SIZE]; /* all zero: it has none yet */
+	char store_below[PATH_MAX]; /* the store, when it is elsewhere below the root; relative */
+	bool failed;		    /* the store or its log cannot be used */
 	/* A persist was undone after the last error that Chroma heeds (persist_end.c). */
 	_Atomic bool persist_lost;
 	struct oplog_writer log;

@@ -17,21 +17,26 @@ static inline bool is_named_so(const char *name)
 	return __builtin_expect(name[0] == '.', 0) && name[1] && store_aside_is(name);
 }
 
-/* Is it one, and no other thing of that name? */
-static bool is_store(int dirfd, const char *name)
+static bool has(int dirfd, const char *name, const char *file)
 {
-	static const char log[] = "/" OPLOG_DIR;
-	char path[STORE_ASIDE_MAX + sizeof(log)];
+	char path[STORE_ASIDE_MAX + 32];
 	size_t n = strlen(name);
 	struct stat st;
 	int r;
 
-	if (!shim_live || n >= STORE_ASIDE_MAX)
+	if (n >= STORE_ASIDE_MAX)
 		return false;
 	memcpy(path, name, n);
-	memcpy(path + n, log, sizeof(log));
+	strcpy(path + n, file);
 	r = sys_fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW);
-	return r == -EACCES || (r == 0 && S_ISDIR(st.st_mode));
+	return r == 0 || r == -EACCES; /* it is private */
+}
+
+/* Is it one, and no other thing of that name? */
+static bool is_store(int dirfd, const char *name)
+{
+	return shim_live &&
+	       (has(dirfd, name, "/" OPLOG_DIR) || has(dirfd, name, "/" STORE_IDENTITY));
 }
 
 struct dirent *do_readdir(DIR *dir)

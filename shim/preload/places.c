@@ -74,12 +74,17 @@ static bool join(char out[PLACE_MAX], const char *directory, const char *rest)
 	return true;
 }
 
+static bool is_below(const char *relative, const char *directory)
+{
+	size_t n = strlen(directory);
+
+	return n && strncmp(relative, directory, n) == 0 &&
+	       (relative[n] == '/' || relative[n] == '\0');
+}
+
 static bool in_store(const struct area *a, const char *relative)
 {
-	size_t n = sizeof(STORE_NAME) - 1;
-
-	return a->store_inside && strncmp(relative, STORE_NAME, n) == 0 &&
-	       (relative[n] == '/' || relative[n] == '\0');
+	return is_below(relative, STORE_NAME) || is_below(relative, a->store_below);
 }
 
 void place_settle(struct place *place, unsigned area)

@@ -31,39 +31,50 @@ static uint64_t familiar_key(const struct stat *st)
 
 /* ---- absolute paths ---- */
 
-static bool is_log_there(char path[PATH_MAX], size_t length)
+static bool is_there(char path[PATH_MAX], size_t length, const char *name)
 {
-	static const char log[] = "/" OPLOG_DIR;
-	char before[sizeof(log)];
+	size_t n = strlen(name) + 1;
+	char before[32];
 	struct stat st;
 	int r;
 
-	if (length + sizeof(log) > PATH_MAX)
+	if (n > sizeof(before) || length + n > PATH_MAX)
 		return false;
-	memcpy(before, path + length, sizeof(log));
-	memcpy(path + length, log, sizeof(log));
+	memcpy(before, path + length, n);
+	memcpy(path + length, name, n);
 	r = sys_fstatat(AT_FDCWD, path, &st, AT_SYMLINK_NOFOLLOW);
-	memcpy(path + length, before, sizeof(log));
-	return r == -EACCES || (r == 0 && S_ISDIR(st.st_mode)); /* it is private */
+	memcpy(path + length, before, n);
+	return r == 0 || r == -EACCES; /* it is private */
+}
+
+static bool is_in(const char *path, int storefd)
+{
+	char store[PATH_MAX];
+	size_t n;
+
+	if (!descriptor_path(storefd, store, sizeof(store)))
+		return false;
+	n = strlen(store);
+	return n > 1 && strncmp(path, store, n) == 0 && (path[n] == '/' || path[n] == '\0');
 }
 
 /* CHROMASHIM_STORE; elsewhere, and of any name. */
 static __attribute__((noinline)) bool is_in_named_store(const char *path)
 {
-	char store[PATH_MAX], link[SYS_FD_PATH];
-	bool ours = atomic_load(&areas_used) && !areas[0].store_inside && areas[0].store_fd > 0;
-	int fd = ours ? areas[0].store_fd
-		      : sys_openat(AT_FDCWD, settings.store, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
-	ssize_t n;
+	unsigned i, used = atomic_load(&areas_used);
+	bool found = false;
+	int fd;
 
+	for (i = 0; i < used && !found; i++)
+		found = areas[i].store_fd > 0 && is_in(path, areas[i].store_fd);
+	if (found || settings.store[0] != '/')
+		return found;
+	fd = sys_openat(AT_FDCWD, settings.store, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
 	if (fd < 0)
 		return false;
-	sys_fd_path(link, fd);
-	n = sys_readlinkat(AT_FDCWD, link, store, sizeof(store));
-	if (!ours)
-		sys_close(fd);
-	return n > 1 && n < PATH_MAX && strncmp(path, store, (size_t)n) == 0 &&
-	       (path[n] == '/' || path[n] == '\0');
+	found = is_in(path, fd);
+	sys_close(fd);
+	return found;
 }
 
 bool store_holds(char path[PATH_MAX])
@@ -77,7 +88,8 @@ bool store_holds(char path[PATH_MAX])
 		while (from > path && from[-1] != '/')
 			from--;
 		if (*from == '.' && (*at == '/' || *at == '\0') &&
-		    is_log_there(path, (size_t)(at - path)))
+		    (is_there(path, (size_t)(at - path), "/" OPLOG_DIR) ||
+		     is_there(path, (size_t)(at - path), "/" STORE_IDENTITY)))
 			return true;
 	}
 	return settings.store && is_in_named_store(path);

@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Stores: each directory has one, whatever is moved, copied, shared or named.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include "core/store.h"
+#include "scratch.h"
+
+static struct scratch base;
+static struct store store;
+
+static int setup(void **state)
+{
+	(void)state;
+	scratch_make(&base);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	scratch_remove(&base);
+	return 0;
+}
+
+static int run(const char *format, const char *a, const char *b)
+{
+	char command[512], line[600];
+
+	snprintf(command, sizeof(command), format, a, b);
+	snprintf(line, sizeof(line), "cd %s && %s", base.path, command);
+	return system(line);
+}
+
+/* Opens the store of base/<name>, and closes it again. */
+static int meet(const char *name, const char *named, enum store_access access)
+{
+	char path[128];
+	int fd, r;
+
+	snprintf(path, sizeof(path), "%s/%s", base.path, name);
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_true(fd >= 0);
+	r = store_open(&store, fd, path, named, access);
+	close(fd);
+	if (r == 0)
+		close(store.fd);
+	return r;
+}
+
+static void id_of(const char *name, const char *named, uint8_t id[STORE_ID_SIZE])
+{
+	assert_int_equal(meet(name, named, STORE_USE), 0);
+	memcpy(id, store.id, STORE_ID_SIZE);
+}
+
+static void assert_id(const uint8_t *a, const uint8_t *b, bool same)
+{
+	static const uint8_t none[STORE_ID_SIZE];
+
+	assert_memory_not_equal(a, none, STORE_ID_SIZE);
+	if (same)
+		assert_memory_equal(a, b, STORE_ID_SIZE);
+	else
+		assert_memory_not_equal(a, b, STORE_ID_SIZE);
+}
+
+/* Where it is, from base. */
+static const char *place(void)
+{
+	size_t n = strlen(base.path);
+
+	return strncmp(store.path, base.path, n) == 0 ? store.path + n + 1 : store.path;
+}
+
+static void test_inside(void **state)
+{
+	uint8_t first[STORE_ID_SIZE], again[STORE_ID_SIZE];
+
+	(void)state;
+	run("mkdir d", "", "");
+	assert_int_equal(meet("d", NULL, STORE_LOOK), -ENOENT);
+	assert_int_equal(run("test ! -e d/.chromashim", "", ""), 0);
+	id_of("d", NULL, first);
+	assert_int_equal(store.met, STORE_NEW);
+	assert_true(store.inside);
+	assert_string_equal(place(), "d/.chromashim");
+	id_of("d", NULL, again);
+	assert_int_equal(store.met, STORE_KNOWN);
+	assert_id(first, again, true);
+	run("mv d e", "", "");
+	id_of("e", NULL, again);
+	assert_int_equal(store.met, STORE_KNOWN);
+	assert_id(first, again, true);
+	assert_int_equal(run("test $(stat -c %%a e/.chromashim) = 700", "", ""), 0);
+}
+
+static void test_inside_copied(void **state)
+{
+	static const char *const ways[] = {"cp -a d c", "mkdir c && tar cC d . | tar xC c",
+					   "cp -a d c && rm -rf d", "cp -r d c && mv d elsewhere"};
+	uint8_t first[STORE_ID_SIZE], other[STORE_ID_SIZE];
+	unsigned i;
+
+	(void)state;
+	for (i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
+		run("rm -rf *; mkdir d", "", "");
+		id_of("d", NULL, first);
+		run(ways[i], "", "");
+		/* A look changes nothing. */
+		assert_int_equal(meet("c", NULL, STORE_LOOK), 0);
+		id_of("c", NULL, other);
+		assert_int_equal(store.met, STORE_ADOPTED);
+		assert_id(first, other, false);
+		id_of("c", NULL, first);
+		assert_int_equal(store.met, STORE_KNOWN);
+		assert_id(first, other, true);
+	}
+}
+
+/* A backup put where the directory was: the inode may even be the same. */
+static void test_put_back(void **state)
+{
+	uint8_t first[STORE_ID_SIZE], other[STORE_ID_SIZE];
+
+	(void)state;
+	run("mkdir d", "", "");
+	id_of("d", NULL, first);
+	run("cp -a d backup && rm -rf d && cp -a backup d", "", "");
+	id_of("d", NULL, other);
+	assert_int_equal(store.met, STORE_ADOPTED);
+	assert_id(first, other, false);
+}
+
+static void test_old_store(void **state)
+{
+	uint8_t id[STORE_ID_SIZE];
+
+	(void)state;
+	run("mkdir -p d/.chromashim/oplog s/oplog s/snapshots && touch s/writer.lock", "", "");
+	assert_int_equal(meet("d", NULL, STORE_LOOK), 0);
+	id_of("d", NULL, id);
+	assert_int_equal(store.met, STORE_TAKEN_ON);
+	run("mkdir e", "", "");
+	assert_int_equal(meet("e", "../s", STORE_LOOK), 0);
+	id_of("e", "../s", id);
+	assert_int_equal(store.met, STORE_TAKEN_ON);
+	assert_string_equal(place(), "e/../s");
+}
+
+static void test_elsewhere(void **state)
+{
+	uint8_t first[STORE_ID_SIZE], again[STORE_ID_SIZE];
+
+	(void)state;
+	run("mkdir d", "", "");
+	assert_int_equal(meet("d", "../s", STORE_LOOK), -ENOENT);
+	id_of("d", "../s", first);
+	assert_false(store.inside);
+	/* Without the variable as well, and from a directory that has another name. */
+	id_of("d", NULL, again);
+	assert_id(first, again, true);
+	assert_string_equal(place(), "d/../s");
+	run("mv d e", "", "");
+	assert_int_equal(meet("e", NULL, STORE_LOOK), 0);
+	assert_string_equal(place(), "e/../s");
+	id_of("e", "../s", again);
+	assert_id(first, again, true);
+	/* What says so was removed. */
+	run("rm -r e/.chromashim", "", "");
+	id_of("e", "../s", again);
+	assert_id(first, again, true);
+	assert_string_equal(place(), "e/../s");
+}
+
+static void test_shared(void **state)
+{
+	uint8_t a[STORE_ID_SIZE], b[STORE_ID_SIZE], again[STORE_ID_SIZE];
+	char of_b[2 * PATH_MAX];
+
+	(void)state;
+	run("mkdir a b", "", "");
+	id_of("a", "../s", a);
+	assert_int_equal(meet("b", "../s", STORE_LOOK), -ENOENT);
+	id_of("b", "../s", b);
+	assert_id(a, b, false);
+	snprintf(of_b, sizeof(of_b), "%s", place());
+	assert_true(strncmp(of_b, "b/../s/", 7) == 0 && strlen(of_b) == 7 + 32);
+	id_of("a", "../s", again);
+	assert_id(a, again, true);
+	assert_string_equal(place(), "a/../s");
+	assert_int_equal(meet("b", "../s", STORE_LOOK), 0);
+	assert_string_equal(place(), of_b);
+	assert_int_equal(meet("b", NULL, STORE_LOOK), 0);
+	assert_string_equal(place(), of_b);
+	id_of("b", NULL, again);
+	assert_id(b, again, true);
+	assert_int_equal(store.met, STORE_KNOWN);
+}
+
+/* A copy of a directory whose store is elsewhere: the store is the original's, as long as it is
+ * there; both copied together are a world of their own. */
+static void test_elsewhere_copied(void **state)
+{
+	uint8_t d[STORE_ID_SIZE], b[STORE_ID_SIZE], id[STORE_ID_SIZE], again[STORE_ID_SIZE];
+
+	(void)state;
+	run("mkdir d b", "", "");
+	id_of("d", "../s", d);
+	id_of("b", "../s", b);
+	run("cp -a d c", "", "");
+	assert_int_equal(meet("c", "../s", STORE_LOOK), -ENOENT);
+	id_of("c", "../s", id);
+	assert_int_equal(store.met, STORE_ADOPTED);
+	assert_id(d, id, false);
+	assert_true(strlen(place()) > 30);
+	id_of("d", NULL, again);
+	assert_id(d, again, true);
+	assert_string_equal(place(), "d/../s");
+
+	run("cp -a d d2 && cp -a b b2 && cp -a s s2", "", "");
+	assert_int_equal(meet("d2", "../s2", STORE_LOOK), 0);
+	assert_string_equal(place(), "d2/../s2");
+	assert_int_equal(meet("b2", "../s2", STORE_LOOK), 0);
+	id_of("b2", "../s2", again);
+	assert_int_equal(store.met, STORE_ADOPTED);
+	assert_id(b, again, false);
+	assert_int_equal(run("test $(ls -d s2/*/identity | wc -l) = 2", "", ""), 0);
+	id_of("d2", "../s2", again);
+	assert_int_equal(store.met, STORE_ADOPTED);
+	assert_id(d, again, false);
+	assert_string_equal(place(), "d2/../s2");
+	/* A second copy of the directory does not get the store that is d2's now. */
+	run("cp -a d d3", "", "");
+	id_of("d3", "../s2", again);
+	assert_true(strlen(place()) > 30);
+	id_of("d", "../s", again);
+	assert_id(d, again, true);
+}
+
+static void test_elsewhere_moved(void **state)
+{
+	uint8_t d[STORE_ID_SIZE], id[STORE_ID_SIZE];
+
+	(void)state;
+	run("mkdir d", "", "");
+	id_of("d", "../s", d);
+	run("cp -a d e && rm -rf d", "", ""); /* to another file system */
+	assert_int_equal(meet("e", "../s", STORE_LOOK), 0);
+	id_of("e", "../s", id);
+	assert_int_equal(store.met, STORE_ADOPTED);
+	assert_string_equal(place(), "e/../s");
+	assert_id(d, id, false);
+	run("cp -a s t", "", ""); /* the store alone */
+	id_of("e", "../t", d);
+	assert_id(d, id, true);
+	assert_string_equal(place(), "e/../t");
+}
+
+static void test_refused(void **state)
+{
+	char mode[] = "test $(stat -c %%a %s) = %s";
+
+	(void)state;
+	run("mkdir d other empty shared && touch other/file && chmod 755 other empty && "
+	    "chmod 1777 shared && touch notdir && ln -s empty link",
+	    "", "");
+	assert_int_equal(meet("d", "../other", STORE_USE), -ENOTEMPTY);
+	assert_int_equal(meet("d", "../shared", STORE_USE), -ENOTEMPTY);
+	assert_int_equal(meet("d", "../shared", STORE_MAKE), -ENOTEMPTY);
+	assert_int_equal(meet("d", ".", STORE_USE), -EINVAL);
+	assert_int_equal(meet("d", "../d", STORE_USE), -EINVAL);
+	assert_int_equal(meet("d", "../not/there", STORE_USE), -ENOENT);
+	assert_int_equal(meet("d", "../notdir", STORE_USE), -ENOTDIR);
+	assert_true(meet("d", "../link", STORE_USE) < 0);
+	assert_int_equal(meet("d", "../empty", STORE_USE), 0);
+	assert_int_equal(run(mode, "empty", "755"), 0);
+	assert_int_equal(run(mode, "other", "755"), 0);
+	assert_int_equal(run(mode, "shared", "1777"), 0);
+	assert_int_equal(run("test $(ls -A other) = file", "", ""), 0);
+}
+
+/* One command with a store of its own does not move the backend's. */
+static void test_one_command(void **state)
+{
+	(void)state;
+	run("mkdir d", "", "");
+	assert_int_equal(meet("d", NULL, STORE_USE), 0);
+	assert_int_equal(meet("d", "../s", STORE_MAKE), 0);
+	assert_int_equal(meet("d", NULL, STORE_USE), 0);
+	assert_true(store.inside);
+	/* The backend does, and brings it home by its own name. */
+	assert_int_equal(meet("d", "../s", STORE_USE), 0);
+	assert_int_equal(meet("d", NULL, STORE_LOOK), 0);
+	assert_string_equal(place(), "d/../s");
+	assert_int_equal(meet("d", STORE_NAME, STORE_LOOK), 0);
+	assert_int_equal(meet("d", NULL, STORE_LOOK), 0);
+	assert_false(store.inside);
+	assert_int_equal(meet("d", STORE_NAME, STORE_USE), 0);
+	assert_true(store.inside);
+	assert_int_equal(meet("d", NULL, STORE_USE), 0);
+	assert_true(store.inside);
+}
+
+/* A disk that is not mounted is not the store. */
+static void test_lost(void **state)
+{
+	(void)state;
+	run("mkdir d", "", "");
+	assert_int_equal(meet("d", "../s", STORE_USE), 0);
+	run("mv s away && mkdir s", "", "");
+	assert_int_equal(meet("d", NULL, STORE_USE), 0);
+	assert_true(store.inside && store.lost);
+	assert_int_equal(run("test -z \"$(ls -A s)\"", "", ""), 0);
+	run("rmdir s && mv away s", "", "");
+	assert_int_equal(meet("d", NULL, STORE_USE), 0);
+	assert_false(store.inside || store.lost);
+}
+
+static void test_bad_identities(void **state)
+{
+	static const char *const texts[] = {"",
+					    "\n",
+					    "garbage\n",
+					    "chromashim-store 1\n",
+					    "chromashim-store 1\nid 12\n",
+					    "id",
+					    "chromashim-store 1\nid "
+					    "00112233445566778899aabbccddeeff"};
+	unsigned i;
+
+	(void)state;
+	run("mkdir -p d/.chromashim", "", "");
+	for (i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+		scratch_put(base.fd, "d/.chromashim/identity", texts[i], strlen(texts[i]));
+		assert_int_equal(meet("d", NULL, STORE_LOOK), 0);
+		assert_int_equal(meet("d", NULL, STORE_USE), 0);
+		assert_int_equal(store.met, STORE_TAKEN_ON);
+	}
+	scratch_put(base.fd, "d/.chromashim/identity", "chromashim-store 2\n", 19);
+	assert_int_equal(meet("d", NULL, STORE_USE), -EPROTONOSUPPORT);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    TEST(test_inside),
+	    TEST(test_inside_copied),
+	    TEST(test_put_back),
+	    TEST(test_old_store),
+	    TEST(test_elsewhere),
+	    TEST(test_shared),
+	    TEST(test_elsewhere_copied),
+	    TEST(test_elsewhere_moved),
+	    TEST(test_refused),
+	    TEST(test_one_command),
+	    TEST(test_lost),
+	    TEST(test_bad_identities),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
