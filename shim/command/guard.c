@@ -18,6 +18,7 @@
 
 #include "command/guardian.h"
 #include "command/terminal.h"
+#include "core/alive.h"
 #include "core/background.h"
 #include "core/fileio.h"
 #include "core/hydrate.h"
@@ -27,6 +28,7 @@
 #define LOCK_NAME "guard.lock"
 #define TICK_MS 1000
 #define WAIT_LOCK_MS 200
+#define WHILE_OPEN_TRIES 10
 #define END_SECONDS 20 /* after SIGTERM, for what is under way */
 
 const char guard_usage[] =
@@ -35,12 +37,16 @@ const char guard_usage[] =
     "Works beside a backend, at low priority: copies what is pinned into snapshots of their own,\n"
     "verifies them, takes one every CHROMASHIM_EVERY (6h), removes those that no rule keeps,\n"
     "compresses the log, and writes status.json and metrics.prom into the store. There is one for\n"
-    "a directory; `chromashim run` starts it. DIR is CHROMASHIM_DIR or ./chroma_data if not "
+    "a directory; `chromashim run`, or the library in a backend, starts it. DIR is CHROMASHIM_DIR "
+    "or ./chroma_data if not "
     "given.\n"
     "It may be killed at any moment: the next one goes on where it was.\n"
     "\n"
     "      --once        do what there is to be done, then end\n"
-    "      --follow=PID  end when that process has ended, after a last snapshot\n"
+    "      --follow=PID  end when that process has ended, and nobody else has the directory open,\n"
+    "                    after a last snapshot\n"
+    "      --while-open  the same, without a process to begin with\n"
+    "      --background  with its log in the store, and nothing of who started it\n"
     "  -q, --quiet       say only what goes wrong\n"
     "\n"
     "Settings, from the environment or chromashim.conf in the store:\n"
@@ -64,6 +70,7 @@ volatile sig_atomic_t guard_stopping;
 static int open_followed(struct guardian *g)
 {
 	g->pidfd = -1;
+	g->gone = g->while_open;
 	if (!g->follow)
 		return 0;
 	g->pidfd = (int)syscall(SYS_pidfd_open, g->follow, 0);
@@ -79,11 +86,49 @@ static void wait_a_while(struct guardian *g, int ms)
 {
 	struct pollfd p = {.fd = g->pidfd, .events = POLLIN};
 
-	if (poll(&p, 1, guard_stopping ? 0 : ms) == 1)
-		g->gone = true;
+	if (poll(&p, 1, guard_stopping ? 0 : ms) != 1)
+		return;
+	g->gone = true;
+	close(g->pidfd);
+	g->pidfd = -1;
+}
+
+/* Whether anybody has the directory open, be it the one that was followed or not. */
+static bool is_open(const struct guardian *g)
+{
+	char name[64];
+
+	return alive_any(g->s.target.storefd) == ALIVE_LIVES ||
+	       pin_has_writer(g->s.target.storefd) ||
+	       snapshots_find_process(&g->s.target, name, sizeof(name)) != 0;
 }
 
 /* ---- only one ---- */
+
+/* Two bytes of guard.lock: who is the guardian, and who waits to become it. */
+enum { GUARDIAN_BYTE, WAITING_BYTE };
+
+static int lock_byte(int fd, int cmd, off_t byte, short *type)
+{
+	struct flock lock = {.l_type = *type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+	int r = fcntl(fd, cmd, &lock) < 0 ? -errno : 0;
+
+	*type = lock.l_type;
+	return r == -EACCES ? -EAGAIN : r;
+}
+
+static int set_lock(int fd, off_t byte, short type)
+{
+	return lock_byte(fd, F_OFD_SETLK, byte, &type);
+}
+
+/* By somebody else. */
+static bool is_locked(int fd, off_t byte)
+{
+	short type = F_WRLCK;
+
+	return lock_byte(fd, F_OFD_GETLK, byte, &type) == 0 && type != F_UNLCK;
+}
 
 static void write_lock_text(const struct guardian *g)
 {
@@ -97,23 +142,42 @@ static void write_lock_text(const struct guardian *g)
 
 int guard_is_running(int storefd)
 {
-	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 	int fd = file_open_at(storefd, LOCK_NAME), pid = 0;
 	char text[64] = "";
 
 	if (fd < 0)
 		return 0;
-	if (fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK &&
-	    (file_read_at(fd, text, sizeof(text) - 1, 0) <= 0 ||
-	     sscanf(text, "pid %d", &pid) != 1 || pid <= 0))
+	if (is_locked(fd, GUARDIAN_BYTE) && (file_read_at(fd, text, sizeof(text) - 1, 0) <= 0 ||
+					     sscanf(text, "pid %d", &pid) != 1 || pid <= 0))
 		pid = -1;
 	close(fd);
 	return pid;
 }
 
+/*
+ * A backend that is restarted at once: the guardian of the one before is still at its last
+ * snapshot, or goes on with this backend unless it sees that another one waits.
+ */
+static int wait_for_lock(struct guardian *g)
+{
+	unsigned tries = 0;
+	int r;
+
+	while ((r = set_lock(g->lockfd, GUARDIAN_BYTE, F_WRLCK)) == -EAGAIN) {
+		if (g->gone && (!g->while_open || ++tries > WHILE_OPEN_TRIES))
+			break;
+		if (!g->follow && !g->while_open)
+			break;
+		if (g->follow)
+			set_lock(g->lockfd, WAITING_BYTE, F_WRLCK);
+		wait_a_while(g, WAIT_LOCK_MS);
+	}
+	set_lock(g->lockfd, WAITING_BYTE, F_UNLCK);
+	return r;
+}
+
 static int take_lock(struct guardian *g)
 {
-	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 	char owner[64] = "";
 	int r;
 
@@ -122,23 +186,34 @@ static int take_lock(struct guardian *g)
 	if (g->lockfd < 0)
 		return fail(exit_code_of(-errno), -errno, "Run this as the store's owner.",
 			    "cannot open '%s/" LOCK_NAME "'", g->s.target.store);
-	/* A backend that is restarted at once: the guardian of the one before is still at its last
-	 * snapshot. */
-	while ((r = fcntl(g->lockfd, F_OFD_SETLK, &lock) < 0 ? -errno : 0) == -EAGAIN &&
-	       g->follow && !g->gone)
-		wait_a_while(g, WAIT_LOCK_MS);
+	r = wait_for_lock(g);
 	if (r == 0) {
 		write_lock_text(g);
 		return 0;
 	}
-	if (r != -EAGAIN && r != -EACCES)
+	if (r != -EAGAIN)
 		return fail(EXIT_FAILED, r, "Have the store on a file system that has locks.",
 			    "cannot lock '%s/" LOCK_NAME "'", g->s.target.store);
+	if (g->while_open)
+		return EXIT_BUSY; /* that one goes on as long as anybody is there */
 	if (file_read_at(g->lockfd, owner, sizeof(owner) - 1, 0) > 0)
 		owner[strcspn(owner, "\n")] = '\0';
 	return fail(EXIT_BUSY, 0, "One is enough; stop it first if this one shall take over.",
 		    "'%s' has a guardian already%s%s", g->s.target.dir, owner[0] ? ": " : "",
 		    owner);
+}
+
+/*
+ * The lock is given back, and then looked once more whether anybody has come meanwhile: who opened
+ * the directory before that saw a guardian. True: there is somebody, and the lock is held again.
+ */
+static bool is_called_back(struct guardian *g)
+{
+	if (guard_stopping || g->once)
+		return false;
+	set_lock(g->lockfd, GUARDIAN_BYTE, F_UNLCK);
+	return !is_locked(g->lockfd, WAITING_BYTE) && is_open(g) &&
+	       set_lock(g->lockfd, GUARDIAN_BYTE, F_WRLCK) == 0;
 }
 
 /* ---- signals ---- */
@@ -195,12 +270,25 @@ static void start(struct guardian *g)
 	}
 }
 
-static bool has_successor(const struct guardian *g)
+/* True: it is time to end. Else something is to be done, or to be waited for. */
+static bool is_over(struct guardian *g, bool *last_taken)
 {
-	char name[64];
-
-	return pin_has_writer(g->s.target.storefd) ||
-	       snapshots_find_process(&g->s.target, name, sizeof(name)) != 0;
+	if (is_open(g)) {
+		*last_taken = false;
+		/* Another backend, whose guardian has its settings. */
+		if (is_locked(g->lockfd, WAITING_BYTE)) {
+			guardian_say(g, "the guardian of another process takes over");
+			return true;
+		}
+		wait_a_while(g, TICK_MS);
+		return false;
+	}
+	if (*last_taken)
+		return true;
+	*last_taken = true;
+	guardian_last_snapshot(g);
+	g->look = true;
+	return false;
 }
 
 static void run(struct guardian *g)
@@ -215,24 +303,16 @@ static void run(struct guardian *g)
 			break;
 		if (!more && g->once)
 			break;
-		/* The directory has another backend: its guardian waits to go on with this. */
-		if (g->gone && has_successor(g)) {
-			guardian_say(g, "another process has the directory open by now");
-			break;
-		}
-		if (!more && g->gone) {
-			if (last_taken)
+		if (g->gone && (!more || is_locked(g->lockfd, WAITING_BYTE))) {
+			if (is_over(g, &last_taken))
 				break;
-			last_taken = true;
-			guardian_last_snapshot(g);
-			g->look = true;
 			continue;
 		}
 		wait_a_while(g, more ? 0 : TICK_MS);
 	}
 	guardian_tell(g, "guard.stop", 0, "%s",
 		      guard_stopping ? "told to stop"
-		      : g->gone	     ? "the process that was followed has ended"
+		      : g->gone	     ? "nobody has the directory open any more"
 		      : g->failed    ? "not all could be done"
 				     : "all is done");
 	guardian_report(g, false);
@@ -250,6 +330,8 @@ static int guard(struct guardian *g, const char *dir)
 	if (r < 0)
 		status = fail(exit_code_of(r), r, "Run this as the owner of the data directory.",
 			      "cannot make the store '%s'", g->s.target.store);
+	if (status == 0 && g->background)
+		guard_go_to_background(g->s.target.storefd);
 	if (status == 0)
 		status = open_followed(g);
 	if (status == 0)
@@ -257,8 +339,10 @@ static int guard(struct guardian *g, const char *dir)
 	guard_settings_read(&g->settings, g->s.target.storefd);
 	if (status == 0) {
 		catch_signals();
-		start(g);
-		run(g);
+		do {
+			start(g);
+			run(g);
+		} while (is_called_back(g));
 		/* With --once nobody tries again. */
 		status = g->once && g->failed ? EXIT_FAILED : EXIT_DONE;
 	}
@@ -269,9 +353,11 @@ static int guard(struct guardian *g, const char *dir)
 
 int command_guard(int argc, char **argv)
 {
-	enum { ONCE = 256, FOLLOW };
+	enum { ONCE = 256, FOLLOW, WHILE_OPEN, BACKGROUND };
 	static const struct option options[] = {{"once", no_argument, NULL, ONCE},
 						{"follow", required_argument, NULL, FOLLOW},
+						{"while-open", no_argument, NULL, WHILE_OPEN},
+						{"background", no_argument, NULL, BACKGROUND},
 						{"quiet", no_argument, NULL, 'q'},
 						{NULL, 0, NULL, 0}};
 	struct guardian g = {.pidfd = -1};
@@ -292,6 +378,12 @@ int command_guard(int argc, char **argv)
 			}
 			g.follow = (pid_t)number;
 			break;
+		case WHILE_OPEN:
+			g.while_open = true;
+			break;
+		case BACKGROUND:
+			g.background = true;
+			break;
 		case 'q':
 			g.quiet = true;
 			break;
@@ -303,5 +395,7 @@ int command_guard(int argc, char **argv)
 		warn("guard takes one directory");
 		return fail_usage("guard");
 	}
+	if (g.background)
+		guard_shed_host();
 	return guard(&g, argv[optind]);
 }

@@ -24,9 +24,10 @@ struct guardian {
 	int lockfd;
 	int pidfd; /* of the process that is followed, -1: none */
 	pid_t follow;
-	bool once, quiet;
-	bool gone; /* the followed process has ended */
-	bool look; /* snapshots have changed: look for what is to be done */
+	bool once, quiet, background;
+	bool while_open; /* follows nobody, but whoever has the directory open */
+	bool gone;	 /* the followed process has ended */
+	bool look;	 /* snapshots have changed: look for what is to be done */
 	uint64_t looked;
 	uint64_t retry_at; /* no snapshot by the clock before; ns, CLOCK_MONOTONIC */
 	uint64_t compress_at, report_at, room_at;
@@ -46,6 +47,13 @@ extern volatile sig_atomic_t guard_stopping;
 
 /* The pid of a store's guardian, 0: none, -1: one that does not say. */
 int guard_is_running(int storefd);
+
+/* ---- as a process of its own (guard_background.c) ---- */
+
+/* At the start, with --background: what was inherited from a backend goes. */
+void guard_shed_host(void);
+/* Then stdout and stderr are the log in the store. */
+void guard_go_to_background(int storefd);
 
 /* ---- duties (guardian_duties.c): true: there is more to be done at once ---- */
 

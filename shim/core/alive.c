@@ -92,19 +92,29 @@ bool alive_in_use(int storefd, int own)
 	return r == 0 && lock.l_type != F_UNLCK;
 }
 
-enum alive alive_is(int storefd, uint64_t life)
+static enum alive look(int storefd, uint64_t first, uint64_t count)
 {
-	struct flock lock;
-	int fd, r;
+	struct flock lock = {.l_type = F_WRLCK,
+			     .l_whence = SEEK_SET,
+			     .l_start = (off_t)first,
+			     .l_len = (off_t)count};
+	int r, fd = open_to_look(storefd);
 
-	if (!life || life >> LIFE_BITS)
-		return ALIVE_DEAD;
-	fd = open_to_look(storefd);
 	if (fd < 0)
 		return fd == -ENOENT ? ALIVE_DEAD : ALIVE_UNKNOWN;
-	r = lock_byte(fd, life, F_OFD_GETLK, &lock);
+	r = sys_fcntl(fd, F_OFD_GETLK, (unsigned long)&lock);
 	sys_close(fd);
 	if (r < 0)
 		return ALIVE_UNKNOWN;
 	return lock.l_type == F_UNLCK ? ALIVE_DEAD : ALIVE_LIVES;
+}
+
+enum alive alive_is(int storefd, uint64_t life)
+{
+	return !life || life >> LIFE_BITS ? ALIVE_DEAD : look(storefd, life, 1);
+}
+
+enum alive alive_any(int storefd)
+{
+	return look(storefd, 1, UINT64_C(1) << LIFE_BITS);
 }

@@ -46,4 +46,7 @@ bool alive_in_use(int storefd, int own);
 /* How the process with that life is; 0, which nobody has, is dead. Also right for one's own. */
 enum alive alive_is(int storefd, uint64_t life);
 
+/* Whether any process lives in the store. */
+enum alive alive_any(int storefd);
+
 #endif

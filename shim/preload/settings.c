@@ -62,6 +62,7 @@ void settings_read(void)
 	config_read_percent(value_of(CONFIG_WARN_FULL), &settings.warn_full);
 	config_read_room(value_of(CONFIG_MIN_FREE), &settings.min_free_percent,
 			 &settings.min_free_bytes);
+	settings.guard = is_set_to(CONFIG_GUARD, "on");
 	settings.dir = getenv(config_settings[CONFIG_DIR].name);
 	settings.store = getenv(config_settings[CONFIG_STORE].name);
 	if (settings.store && !*settings.store)

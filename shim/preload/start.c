@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "preload/call.h"
+#include "preload/guardian.h"
 #include "preload/sqlite_calls.h"
 
 /* CHROMASHIM_DIR: one or several, with colons between. One that is not there yet is found later. */
@@ -91,6 +92,7 @@ __attribute__((constructor)) static void start(void)
 		return;
 	shim_pid = sys_getpid();
 	process_remember();
+	guardian_find_command();
 	pthread_atfork(NULL, NULL, process_forked);
 	shim_live = true;
 	claim_named();

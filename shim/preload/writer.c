@@ -11,6 +11,7 @@
 #include "core/alive.h"
 #include "core/number.h"
 #include "preload/carriers.h"
+#include "preload/guardian.h"
 #include "preload/refuse.h"
 #include "preload/shim.h"
 
@@ -175,6 +176,7 @@ static int claim(struct area *a)
 {
 	const struct timespec pause = {0, 1000000};
 	uint32_t nobody = 0;
+	bool is_new = false;
 	int tries = 0, r = 0;
 
 	while (!atomic_compare_exchange_strong(&a->writer_claim, &nobody, thread_id())) {
@@ -190,9 +192,12 @@ static int claim(struct area *a)
 		if (r >= 0) {
 			atomic_store(&a->writer, shim_pid);
 			oplog_feature(&a->log, OPLOG_HAS_WRITER, true);
+			is_new = true;
 		}
 	}
 	atomic_store(&a->writer_claim, 0);
+	if (is_new)
+		guardian_start(a);
 	return r;
 }
 

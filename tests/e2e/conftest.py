@@ -14,6 +14,9 @@ import pytest
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+# What is preloaded by hand starts no guardian, unless the test says so.
+os.environ.setdefault("CHROMASHIM_GUARD", "off")
+
 import hosts  # noqa: E402
 from actor import Actor  # noqa: E402
 import witness  # noqa: E402

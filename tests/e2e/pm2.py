@@ -57,6 +57,7 @@ class Pm2:
             f"const config = require({json.dumps(str(ECOSYSTEM))});\n"
             f"Object.assign(config.apps[0], {{ {changes} }});\nmodule.exports = config;\n")
         self.env = hosts.environment({
+            "CHROMASHIM_GUARD": "on",
             "PM2_HOME": str(self.home), "CHROMA_PATH": str(data), "CHROMA_PORT": str(self.port),
             "PATH": f"{hosts.BUILD / 'venv' / 'bin'}:{os.environ['PATH']}",
             "CHROMASHIM_BUILD": os.path.relpath(hosts.BUILD, hosts.ROOT),

@@ -28,7 +28,7 @@ def serve(data, tmp_path):
     def start(*options, log):
         port = hosts.free_port()
         env = hosts.environment({
-            "APP_DATA": str(data), "CHROMASHIM_DURABILITY": "power",
+            "APP_DATA": str(data), "CHROMASHIM_DURABILITY": "power", "CHROMASHIM_GUARD": "on",
             "PYTHONPATH": f"{OVERLAY}:{hosts.ROOT / 'wrappers' / 'python' / 'src'}"})
         with open(log, "w", encoding="utf-8") as output:
             started.append(subprocess.Popen(

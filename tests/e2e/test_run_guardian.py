@@ -2,6 +2,7 @@
 """The guardian that `chromashim run` starts: detached, one for a directory, gone soon after."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -44,7 +45,7 @@ def start(data):
         child = subprocess.Popen(
             [hosts.COMMAND, "run", "--dir", data, *options, "--", hosts.python("venv"), "-c",
              load("venv", data)[2] + "sys.stdout.flush(); sys.stdin.read()", data, "3"],
-            env=hosts.environment(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env=hosts.environment({"CHROMASHIM_GUARD": "on", **(env or {})}), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True)
         started.append(child)
         assert child.stdout.readline().startswith("1.5.9"), child.stderr.read()
@@ -84,6 +85,87 @@ def test_none(start, data, how):
     start(*how, env={} if how else {"CHROMASHIM_GUARD": "off"})
     time.sleep(0.5)
     assert guardians(data) == []
+
+
+CODE = """
+import os, sys, sqlite3
+c = sqlite3.connect(sys.argv[1] + "/chroma.sqlite3")
+c.execute("create table if not exists t(x)")
+c.execute("insert into t values(1)")
+c.commit()
+print("up", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def code(tmp_path, shim):
+    """A program with its directory in its code: without `run`, or under one that knows of another."""
+    started = []
+
+    def go(data, *before, env=None, plain=False):
+        data.mkdir(exist_ok=True)
+        child = subprocess.Popen(
+            [*before, hosts.python("venv"), "-c", CODE, data], cwd=tmp_path,
+            env=hosts.environment({"CHROMASHIM_GUARD": "on",
+                                   **({} if plain else {"LD_PRELOAD": shim}), **(env or {})}),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        started.append((child, data))
+        assert child.stdout.readline() == "up\n", child.stderr.read()
+        return child
+
+    yield go
+    for child, data in started:
+        if child.poll() is None:
+            child.kill()
+            child.communicate()
+        wait_until(lambda d=data: not guardians(d))
+
+
+def test_the_library_starts_one(code, tmp_path):
+    """Each directory has its own; it is seen neither as a child nor by its descriptors."""
+    data = tmp_path / "in-code"
+    child = code(data)
+    guard, = guardians(data)
+    assert not Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+    assert Path(f"/proc/{guard}/stat").read_text().rsplit(")")[-1].split()[1] != str(child.pid)
+    wait_until(lambda: {os.readlink(f"/proc/{guard}/fd/{n}") for n in range(3)} ==
+               {"/dev/null", f"{data}/.chromashim/guard.log"})
+    assert child.communicate("", timeout=20)[1] == "" and child.returncode == 0
+    wait_until(lambda: not guardians(data))
+    assert len(list((data / ".chromashim/snapshots").glob("*.manifest"))) == 1, "that of the stop"
+
+
+def test_the_library_starts_none(code, tmp_path, shim):
+    """Where none is wanted; and where there is no command it says so, once, and goes on."""
+    code(tmp_path / "unwanted", env={"CHROMASHIM_GUARD": "off"})
+    assert guardians(tmp_path / "unwanted") == []
+    alone = tmp_path / "alone.so"
+    shutil.copy(shim, alone)
+    child = code(tmp_path / "without", env={"LD_PRELOAD": str(alone)})
+    assert child.communicate("", timeout=20)[1].count("no guardian could be started") == 1
+
+
+def test_it_stays_for_the_last(code, tmp_path, chromashim):
+    """The one that was followed ends before another one that has the directory open."""
+    data = tmp_path / "shared"
+    first = code(data, hosts.COMMAND, "run", "--dir", data, "--", plain=True)
+    guard, = guardians(data)
+    with open(data / "chroma.sqlite3", "rb") as database:
+        second = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[database.fileno()])
+    first.communicate("", timeout=20)
+    time.sleep(2.5)
+    assert guardians(data) == [guard]
+    second.communicate("", timeout=20)
+    wait_until(lambda: not guardians(data))
+    assert "(stop) is taken" in (data / ".chromashim/guard.log").read_text()
+
+
+def test_run_without_a_name(code, tmp_path):
+    """`run` knows of no directory; the program makes two."""
+    child = code(tmp_path / "one", hosts.COMMAND, "run", "--", plain=True)
+    assert len(guardians(tmp_path / "one")) == 1
+    child.communicate("", timeout=20)
 
 
 def test_restarts_at_once(start, data):

@@ -25,12 +25,14 @@ static void test_own(void **state)
 	assert_int_equal(alive_begin(fd, &life), 0);
 	assert_int_equal(alive_begin(second, &other), 0);
 	assert_true(life && other && life != other);
+	assert_int_equal(alive_any(store.fd), ALIVE_LIVES);
 	assert_int_equal(alive_is(store.fd, life), ALIVE_LIVES);
 	close(second);
 	assert_int_equal(alive_is(store.fd, other), ALIVE_DEAD);
 	assert_int_equal(alive_is(store.fd, life), ALIVE_LIVES);
 	close(fd);
 	assert_int_equal(alive_is(store.fd, life), ALIVE_DEAD);
+	assert_int_equal(alive_any(store.fd), ALIVE_DEAD);
 }
 
 static void test_killed(void **state)
