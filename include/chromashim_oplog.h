@@ -33,6 +33,11 @@
  * Names. A record names files by number. The name of a number is told by an OP_NAME record
  * somewhere in the same segment (not always before its first use), so every segment stands alone.
  *
+ * Who lives. `life` is the number under which the process holds a lock in the store's alive.lock
+ * (see core/alive.h): a segment belongs to a living process as long as that is held. Pids repeat, and
+ * mean nothing in another container; they are for people, and for where there is no such lock
+ * (life 0, which is also what version 1 has).
+ *
  * Version rule: a reader refuses a segment whose version is greater than its own; record kinds it
  * does not know are shown by number.
  */
@@ -43,7 +48,7 @@
 #include <stdint.h>
 
 #define OPLOG_MAGIC UINT64_C(0x474f4c504f534843) /* "CHSOPLOG" in little-endian memory */
-#define OPLOG_VERSION 1u
+#define OPLOG_VERSION 2u
 #define OPLOG_ENDIAN 0x01020304u
 #define OPLOG_HEADER_SIZE 4096u
 #define OPLOG_SLOT_SIZE 64u
@@ -238,13 +243,16 @@ struct oplog_header {
 	uint64_t protected_since; /* ns, CLOCK_REALTIME: when this process took the directory */
 	char program[256];     /* /proc/self/exe, NUL-terminated, cut if longer */
 	char data_dir[1024];   /* absolute, NUL-terminated, cut if longer */
-	uint64_t check;        /* oplog_header_check(): everything above */
+	uint64_t check;        /* oplog_header_check(): everything above, and life */
 	/* Below: written while the segment lives, not covered by check. */
 	uint64_t claimed; /* atomic: slots claimed */
 	uint64_t lost;    /* atomic: records this process could not write, since it started */
 	uint64_t finished; /* 1 once the process has gone on to the next segment */
 	uint64_t features; /* OPLOG_HAS_ bits: what protects the directory in this process now */
 	uint64_t refused;  /* ns, CLOCK_REALTIME: when it was first refused as a writer; 0: never */
+	/* Since version 2: */
+	uint64_t life;     /* does not change, and is covered by check */
+	uint64_t dropped;  /* segments that this process has removed by then, to keep the log's bound */
 };
 
 _Static_assert(sizeof(struct oplog_record) == OPLOG_SLOT_SIZE, "record is one slot");

@@ -28,12 +28,13 @@ except ImportError:
 
 SPECIFICATION = Path(__file__).resolve().parent.parent / "include" / "chromashim_oplog.h"
 MAGIC = b"CHSOPLOG"
-VERSION = 1
+VERSION = 2
 HEADER_SIZE, SLOT_SIZE, TEXT_BYTES = 4096, 64, 52
-HEADER = struct.Struct("<8sIIIIIIIIIIQQQ16sQ256s1024sQQQQQQ")
+HEADER = struct.Struct("<8sIIIIIIIIIIQQQ16sQ256s1024sQQQQQQQQ")
 HEADER_FIELDS = ("magic version endian header_size slot_size capacity sequence pid parent_pid uid "
                  "shim_version start_ticks anchor_monotonic anchor_realtime boot_id "
-                 "protected_since program data_dir check claimed lost finished features refused").split()
+                 "protected_since program data_dir check claimed lost finished features refused life "
+                 "dropped").split()
 HEADER_CHECKED = 1376  # bytes before the field `check`
 RECORD = struct.Struct("<IHBBQQIIqQqQ")
 TEXT = struct.Struct("<IHBBI52s")
@@ -103,7 +104,7 @@ def read_header(data):
     if h["version"] > VERSION:
         raise Damage(f"version {h['version']} is newer than this reader")
     if xxhash is not None:
-        seed = int.from_bytes(MAGIC, "little")
+        seed = int.from_bytes(MAGIC, "little") ^ (h["life"] if h["version"] > 1 else 0)
         if xxhash.xxh3_64_intdigest(data[:HEADER_CHECKED], seed=seed) != h["check"]:
             raise Damage("header check")
     if h["header_size"] != HEADER_SIZE or h["slot_size"] != SLOT_SIZE:

@@ -55,8 +55,7 @@ struct crash {
 
 static bool is_of(const struct crash_process *p, const struct oplog_header *h)
 {
-	return p->header.pid == h->pid && p->header.start_ticks == h->start_ticks &&
-	       memcmp(p->header.boot_id, h->boot_id, sizeof(h->boot_id)) == 0;
+	return oplog_same_process(&p->header, h);
 }
 
 static struct crash_process *find_process(struct crash *c, const struct oplog_header *h)
@@ -113,7 +112,8 @@ static struct crash_process *choose(struct crash *c, bool crashed)
 	for (i = 0; i < c->count; i++) {
 		struct crash_process *p = &c->processes[i];
 
-		if (oplog_header_life(&p->header) == OPLOG_LIVE || (crashed && p->exited))
+		if (oplog_header_life(c->target->storefd, &p->header) == OPLOG_LIVE ||
+		    (crashed && p->exited))
 			continue;
 		if (!best || p->writer > best->writer ||
 		    (p->writer == best->writer && p->last > best->last))

@@ -2,8 +2,10 @@
  *
  * `chromashim status`: is a process protected now, and what is recorded.
  *
- * A process is protected if its segment's header names a process that lives (pid, start time, boot)
- * and that process has this very file mapped: an environment variable proves nothing.
+ * A process is protected if its segment's header names a process that lives (it holds its lock in
+ * the store) and that process has this very file mapped: an environment variable proves nothing.
+ * One in another container has another pid here, or is not to be seen at all; then the lock has to
+ * do.
  */
 #include "command/status.h"
 
@@ -44,7 +46,7 @@ static struct status_process *process_of(struct status *s, const struct oplog_he
 
 	for (i = 0; i < s->processes_size; i++) {
 		p = &s->processes[i];
-		if (p->header.pid == h->pid && p->header.start_ticks == h->start_ticks)
+		if (oplog_same_process(&p->header, h))
 			return p;
 	}
 	p = realloc(s->processes, (s->processes_size + 1) * sizeof(*p));
@@ -64,8 +66,7 @@ static int note_copy(struct status *s, const struct oplog_entry *e)
 
 	for (i = 0; i < s->processes_size; i++) {
 		p = &s->processes[i];
-		if (p->header.pid == e->header->pid &&
-		    p->header.start_ticks == e->header->start_ticks)
+		if (oplog_same_process(&p->header, e->header))
 			break;
 	}
 	if (i == s->processes_size || p->copies_size == STATUS_COPIES || !e->name)
@@ -82,6 +83,30 @@ static int note_copy(struct status *s, const struct oplog_entry *e)
 	return 0;
 }
 
+/* Its pid here, if it is another one than in its own container: who has it mapped. 0: unknown. */
+static uint32_t find_outside(const struct status *s, const struct oplog_segment_info *info)
+{
+	unsigned i;
+
+	for (i = 0; i < s->openers_size; i++)
+		if (process_maps_file(s->others[i].pid, info->device, info->inode, info->name) > 0)
+			return s->others[i].pid;
+	return 0;
+}
+
+static void prove(struct status *s, struct status_process *p, const struct oplog_segment_info *info)
+{
+	int mapped;
+
+	if (!p->is_here) {
+		p->seen_as = find_outside(s, info);
+		p->proof = p->seen_as ? PROOF_MAPPED : PROOF_ELSEWHERE;
+		return;
+	}
+	mapped = process_maps_file(info->header.pid, info->device, info->inode, info->name);
+	p->proof = mapped > 0 ? PROOF_MAPPED : mapped < 0 ? PROOF_HIDDEN : p->proof;
+}
+
 /* Which living processes there are, before their records are read. */
 static int note_processes(struct status *s, struct oplog_reader *reader)
 {
@@ -90,17 +115,15 @@ static int note_processes(struct status *s, struct oplog_reader *reader)
 	for (i = 0; i < oplog_reader_segments(reader); i++) {
 		const struct oplog_segment_info *info = oplog_reader_segment(reader, i);
 		struct status_process *p;
-		int mapped;
 
 		if (info->error || info->life != OPLOG_LIVE)
 			continue;
 		p = process_of(s, &info->header);
 		if (!p)
 			return -ENOMEM;
-		if (info->packed || p->proof == PROOF_MAPPED)
-			continue;
-		mapped = process_maps_file(info->header.pid, info->device, info->inode, info->name);
-		p->proof = mapped > 0 ? PROOF_MAPPED : mapped < 0 ? PROOF_HIDDEN : p->proof;
+		p->is_here = oplog_header_is_here(&info->header);
+		if (!info->packed && p->proof != PROOF_MAPPED)
+			prove(s, p, info);
 	}
 	return 0;
 }
@@ -120,6 +143,7 @@ static void sum_up(struct status *s, struct oplog_reader *reader)
 		s->damaged += info->damaged;
 		s->unreadable += info->error && info->error != -ENOENT;
 		s->cut += info->missing != 0;
+		s->dropped |= !info->error && info->header.dropped;
 		if (info->life != OPLOG_LIVE) {
 			s->in_flight_dead += info->in_flight;
 			continue;
@@ -127,8 +151,7 @@ static void sum_up(struct status *s, struct oplog_reader *reader)
 		for (k = 0; k < s->processes_size; k++) {
 			struct status_process *p = &s->processes[k];
 
-			if (p->header.pid == info->header.pid &&
-			    p->header.start_ticks == info->header.start_ticks)
+			if (oplog_same_process(&p->header, &info->header))
 				p->records += info->records;
 		}
 	}
@@ -161,27 +184,36 @@ static bool is_protected(const struct status *s, uint32_t pid)
 {
 	unsigned i;
 
-	for (i = 0; i < s->processes_size; i++)
-		if (s->processes[i].header.pid == pid && s->processes[i].proof != PROOF_NONE)
+	for (i = 0; i < s->processes_size; i++) {
+		const struct status_process *p = &s->processes[i];
+
+		if (p->proof != PROOF_NONE && (p->is_here ? p->header.pid : p->seen_as) == pid)
 			return true;
+	}
 	return false;
 }
 
-/* Who works on the database without being protected. */
-static int gather_others(struct status *s, int dirfd)
+/* Who has the database open, as far as it is to be seen from here. */
+static int gather_openers(struct status *s, int dirfd)
 {
 	struct stat st;
-	int i, n;
+	int n;
 
 	if (fstatat(dirfd, DATABASE_NAME, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return 0;
 	n = process_find_openers(&st, DATABASE_NAME, &s->others, &s->hidden);
-	if (n < 0)
-		return n;
-	for (i = 0; i < n; i++)
+	s->openers_size = n > 0 ? (unsigned)n : 0;
+	return n < 0 ? n : 0;
+}
+
+/* Of them, those that work without being protected. */
+static void keep_others(struct status *s)
+{
+	unsigned i;
+
+	for (i = 0; i < s->openers_size; i++)
 		if (!is_protected(s, s->others[i].pid))
 			s->others[s->others_size++] = s->others[i];
-	return 0;
 }
 
 static void gather_builds(struct status *s)
@@ -190,7 +222,8 @@ static void gather_builds(struct status *s)
 
 	for (i = 0; i < s->processes_size; i++)
 		for (k = 0; k < s->processes[i].copies_size; k++)
-			process_find_sqlite(s->processes[i].header.pid,
+			process_find_sqlite(s->processes[i].is_here ? s->processes[i].header.pid
+								    : s->processes[i].seen_as,
 					    s->processes[i].copies[k].path,
 					    &s->processes[i].copies[k].build);
 }
@@ -200,7 +233,7 @@ static void count_protected(struct status *s)
 	unsigned i;
 
 	for (i = 0; i < s->processes_size; i++) {
-		s->protected_size += s->processes[i].proof == PROOF_MAPPED;
+		s->protected_size += s->processes[i].proof >= PROOF_ELSEWHERE;
 		s->unproven_size += s->processes[i].proof == PROOF_HIDDEN;
 	}
 }
@@ -256,14 +289,15 @@ static int parse_arguments(struct status_options *o, int argc, char **argv)
 static int show(struct status *s, const struct status_options *o)
 {
 	const struct target *t = s->target;
-	int r = t->storefd >= 0 ? gather_log(s, t->storefd) : 0;
+	int r = gather_openers(s, t->dirfd);
 
-	if (r == 0)
-		r = gather_others(s, t->dirfd);
+	if (r == 0 && t->storefd >= 0)
+		r = gather_log(s, t->storefd);
 	if (r < 0)
 		return fail(o->check ? (enum exit_code)CHECK_UNKNOWN : exit_code_of(r), r,
 			    "Run this as the owner of the data directory.",
 			    "cannot find out about '%s'", t->dir);
+	keep_others(s);
 	count_protected(s);
 	status_gather_snapshots(s);
 	s->verdict = judge(s);

@@ -18,9 +18,10 @@
 
 /* Is the process that the log names at work on it? */
 enum status_proof {
-	PROOF_NONE,   /* it lives, and does not map its segment any more */
-	PROOF_HIDDEN, /* it lives, and we may not look into it */
-	PROOF_MAPPED, /* it lives and maps its segment */
+	PROOF_NONE,	 /* it lives, and does not map its segment any more */
+	PROOF_HIDDEN,	 /* it lives, and we may not look into it */
+	PROOF_ELSEWHERE, /* it lives by its lock, in another container: not to be seen from here */
+	PROOF_MAPPED,	 /* it lives and maps its segment */
 };
 
 struct status_copy {
@@ -32,6 +33,8 @@ struct status_copy {
 struct status_process {
 	struct oplog_header header;
 	enum status_proof proof;
+	bool is_here;	  /* its pid is of this container */
+	uint32_t seen_as; /* else its pid as it is seen from here, 0: not at all */
 	uint64_t records;
 	struct status_copy copies[STATUS_COPIES];
 	unsigned copies_size;
@@ -50,9 +53,11 @@ struct status {
 	struct status_process *processes; /* living ones */
 	unsigned processes_size, protected_size, unproven_size;
 	struct process_opener *others; /* have the database open and are not protected */
+	unsigned openers_size;	       /* before those that are protected were left out */
 	unsigned others_size, hidden;
 	uint64_t segments, packed, bytes, records, in_flight_dead;
 	uint64_t lost, damaged, unreadable, cut;
+	bool dropped;			/* the oldest records are gone, since the log has a bound */
 	uint64_t first_time, last_time; /* of records */
 	struct status_snapshots snapshots;
 	enum check_code verdict;

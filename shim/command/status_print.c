@@ -52,12 +52,14 @@ static const struct {
 
 static void json_process(struct json *j, const struct status_process *p)
 {
-	static const char *const proofs[] = {"none", "hidden", "mapped"};
+	static const char *const proofs[] = {"none", "hidden", "elsewhere", "mapped"};
 	unsigned i;
 
 	json_begin(j, '{');
 	put_number(j, "pid", p->header.pid);
 	put_number(j, "parent_pid", p->header.parent_pid);
+	json_key(j, "in_another_container");
+	json_bool(j, !p->is_here);
 	put_string(j, "program", p->header.program);
 	put_time(j, "since", p->header.protected_since);
 	put_string(j, "proof", proofs[p->proof]);
@@ -95,6 +97,8 @@ static void json_log(struct json *j, const struct status *s)
 	put_number(j, "damaged_slots", s->damaged);
 	put_number(j, "unreadable_segments", s->unreadable);
 	put_number(j, "cut_segments", s->cut);
+	json_key(j, "older_gone");
+	json_bool(j, s->dropped);
 	put_time(j, "first", s->first_time);
 	put_time(j, "last", s->last_time);
 	json_end(j, '}');
@@ -204,14 +208,19 @@ static void text_process(const struct status_process *p, bool utc)
 	char since[40];
 	unsigned i;
 
-	if (p->proof == PROOF_MAPPED)
+	if (p->proof >= PROOF_ELSEWHERE)
 		put_label("protected", COLOUR_GREEN);
 	else if (p->proof == PROOF_HIDDEN)
 		put_label("probably", COLOUR_YELLOW);
 	else
 		put_label("not any more", COLOUR_YELLOW);
 	format_time(since, sizeof(since), p->header.protected_since, utc);
-	printf("pid %" PRIu32 " (", p->header.pid);
+	printf("pid %" PRIu32, p->header.pid);
+	if (!p->is_here)
+		fputs(" in another container", stdout);
+	if (p->seen_as)
+		printf(", here %" PRIu32, p->seen_as);
+	fputs(" (", stdout);
 	put_text(*p->header.program ? p->header.program : "?");
 	printf(") since %.19s%s, ", since, utc ? "Z" : "");
 	put_age(age_of(p->header.protected_since));
@@ -220,7 +229,7 @@ static void text_process(const struct status_process *p, bool utc)
 		printf("%14sits memory map may not be read by this user\n", "");
 	if (p->proof == PROOF_NONE)
 		printf("%14sit lives, but does not write to its log\n", "");
-	if (p->proof == PROOF_MAPPED)
+	if (p->proof >= PROOF_ELSEWHERE)
 		text_features(p);
 	for (i = 0; i < p->copies_size; i++)
 		text_copy(&p->copies[i]);
@@ -265,7 +274,8 @@ static void text_problems(const struct status *s)
 		       problems[i].count, problems[i].what, terminal_colour(COLOUR_PLAIN));
 		any = true;
 	}
-	puts(any ? "" : "nothing lost, nothing damaged");
+	puts(any ? " (of the log, not of the data)"
+		 : "no record of the log since then is lost or damaged");
 }
 
 void status_print_text(const struct status *s, bool utc)
@@ -290,9 +300,10 @@ void status_print_text(const struct status *s, bool utc)
 		printf(" (%" PRIu64 " compressed)", s->packed);
 	putchar('\n');
 	if (s->records)
-		printf("%14s%.19s to %.19s%s\n", "",
+		printf("%14s%.19s to %.19s%s%s\n", "",
 		       format_time(first, sizeof(first), s->first_time, utc),
-		       format_time(last, sizeof(last), s->last_time, utc), utc ? " UTC" : "");
+		       format_time(last, sizeof(last), s->last_time, utc), utc ? " UTC" : "",
+		       s->dropped ? "; older records are gone (CHROMASHIM_LOG_SIZE)" : "");
 	text_problems(s);
 	if (s->in_flight_dead)
 		printf("%14s%" PRIu64 " calls were under way when their process died"
@@ -316,7 +327,7 @@ void status_print_check(const struct status *s)
 	if (s->others_size)
 		printf(", pid %" PRIu32 " works without the shim", s->others[0].pid);
 	if (s->lost)
-		printf(", %" PRIu64 " records lost", s->lost);
+		printf(", %" PRIu64 " records of the log lost", s->lost);
 	if (s->damaged || s->unreadable || s->cut)
 		printf(", log damaged: %" PRIu64 " slots, %" PRIu64 " segments", s->damaged,
 		       s->unreadable + s->cut);

@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#include "core/oplog.h"
+
 const struct config_setting config_settings[CONFIG_KEYS] = {
 #define KEY(key, name, otherwise, kind, choices, meaning) \
 	[CONFIG_##key] = {name, otherwise, CONFIG_KIND_##kind, choices, meaning},
@@ -216,7 +218,8 @@ bool config_is_valid(enum config_key key, const char *text)
 	case CONFIG_KIND_WORD:
 		return is_choice(config_settings[key].choices, text);
 	case CONFIG_KIND_SIZE:
-		return config_read_size(text, &number);
+		return config_read_size(text, &number) &&
+		       (key != CONFIG_LOG_SIZE || number >= OPLOG_LIMIT_MIN);
 	case CONFIG_KIND_TIME:
 		return config_read_time(text, &number);
 	case CONFIG_KIND_PERCENT:
@@ -234,7 +237,8 @@ const char *config_wanted(enum config_key key)
 	case CONFIG_KIND_WORD:
 		return config_settings[key].choices;
 	case CONFIG_KIND_SIZE:
-		return "a size such as 256M";
+		return key == CONFIG_LOG_SIZE ? "a size such as 256M, from 1M on"
+					      : "a size such as 256M";
 	case CONFIG_KIND_TIME:
 		return "a time such as 30s";
 	case CONFIG_KIND_PERCENT:

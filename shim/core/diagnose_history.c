@@ -5,6 +5,7 @@
  */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,7 @@
 #define NS UINT64_C(1000000000)
 #define SNAPSHOT_OLD_NS (7 * 24 * 3600 * NS)
 #define LAST_SEGMENTS 64
+#define LAST_TRIES 20 /* while somebody compresses the log */
 
 static char *format_utc(char *out, size_t room, uint64_t ns)
 {
@@ -56,7 +58,7 @@ static void add_name(struct names *n, const char *name)
 
 static void list_names(int logfd, struct names *out)
 {
-	int fd = dup(logfd);
+	int fd = openat(logfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	const struct dirent *entry;
 	bool packed;
@@ -101,8 +103,11 @@ static void read_last(struct oplog_image *image, struct last *out)
 	}
 }
 
-/* True if this was the last process, and told all there is to tell. */
-static bool judge_last(struct diagnosis *d, int logfd, const char *name)
+/*
+ * 1: this was the last process, and told all there is to tell. 0: look at the segment before it.
+ * -ENOENT: it has been compressed, or removed, since the names were read.
+ */
+static int judge_last(struct diagnosis *d, int logfd, const char *name)
 {
 	unsigned char *data = NULL;
 	struct oplog_image image;
@@ -115,11 +120,14 @@ static bool judge_last(struct diagnosis *d, int logfd, const char *name)
 	if (r == 0)
 		r = oplog_image_open(&image, data, size);
 	free(data);
-	if (r < 0)
-		return false;
-	if (oplog_header_life(&image.header) == OPLOG_LIVE || image.order_size == 0) {
+	if (r == -ENOENT)
+		return r;
+	if (r < 0) /* it may hold the farewell: the one before it is not the last word */
+		return 1;
+	if (oplog_header_life(d->options->storefd, &image.header) == OPLOG_LIVE ||
+	    image.order_size == 0) {
 		oplog_image_close(&image);
-		return false;
+		return 0;
 	}
 	read_last(&image, &last);
 	if (!last.farewell)
@@ -130,20 +138,21 @@ static bool judge_last(struct diagnosis *d, int logfd, const char *name)
 				last.in_flight ? last.call : "",
 				last.in_flight > 1 ? " and others" : "");
 	oplog_image_close(&image);
-	return true;
+	return 1;
 }
 
 static void check_last_death(struct diagnosis *d)
 {
 	int logfd = file_open_directory_at(d->options->storefd, OPLOG_DIR);
 	struct names *names = calloc(1, sizeof(*names));
-	unsigned i;
+	unsigned i, tries;
+	int r = -ENOENT;
 
-	if (logfd >= 0 && names) {
+	for (tries = 0; logfd >= 0 && names && r == -ENOENT && tries < LAST_TRIES; tries++) {
+		names->count = 0;
 		list_names(logfd, names);
-		for (i = 0; i < names->count; i++)
-			if (judge_last(d, logfd, names->name[i]))
-				break;
+		for (i = 0, r = 0; i < names->count && r == 0; i++)
+			r = judge_last(d, logfd, names->name[i]);
 	}
 	free(names);
 	if (logfd >= 0)

@@ -11,12 +11,16 @@
 #include <sys/uio.h>
 #include <time.h>
 
+#include "core/alive.h"
 #include "core/checksum.h"
 #include "core/number.h"
 #include "core/sys.h"
 
-#define PLACE_SIZE (OPLOG_HEADER_SIZE + (size_t)OPLOG_CAPACITY * OPLOG_SLOT_SIZE)
-#define REGION_SIZE (PLACE_SIZE * OPLOG_PLACES)
+#define HEADER_SLOTS (OPLOG_HEADER_SIZE / OPLOG_SLOT_SIZE)
+#define SEGMENT_SIZE(slots) (OPLOG_HEADER_SIZE + (size_t)(slots)*OPLOG_SLOT_SIZE)
+#define REGION_SIZE (SEGMENT_SIZE(OPLOG_CAPACITY) * OPLOG_PLACES)
+#define CAPACITY_MIN (2048 - HEADER_SLOTS) /* 128 KiB */
+#define SHARE 8				   /* a segment is that part of the log's bound, at most */
 #define NAME_SIZE 64
 #define MAKING_MAX UINT64_C(50000000) /* ns to wait for a thread that makes the next segment */
 
@@ -28,7 +32,9 @@ uint32_t oplog_slot_check(const void *slot, uint32_t index)
 
 uint64_t oplog_header_check(const struct oplog_header *header)
 {
-	return checksum64(header, offsetof(struct oplog_header, check), OPLOG_MAGIC);
+	uint64_t life = header->version < 2 ? 0 : header->life;
+
+	return checksum64(header, offsetof(struct oplog_header, check), OPLOG_MAGIC ^ life);
 }
 
 const char *oplog_op_name(unsigned op)
@@ -59,11 +65,26 @@ uint64_t oplog_now(void)
 /* ---- the writer: making segments ---- */
 
 /* Segments grow with a process's life: a short-lived tool takes 128 KiB, a server soon 4 MiB. */
-static uint32_t capacity_of(uint32_t nth)
+static uint32_t capacity_of(const struct oplog_writer *w, uint32_t nth)
 {
-	if (nth >= 2)
-		return OPLOG_CAPACITY;
-	return nth == 0 ? 2048 - OPLOG_HEADER_SIZE / OPLOG_SLOT_SIZE : OPLOG_CAPACITY / 4;
+	uint32_t capacity = nth == 0   ? CAPACITY_MIN
+			    : nth == 1 ? OPLOG_CAPACITY / 4
+				       : OPLOG_CAPACITY;
+
+	return capacity < w->capacity_max ? capacity : w->capacity_max;
+}
+
+/* What is written, and what is made ready, is a small part of the log: the rest is history. */
+static void set_capacity(struct oplog_writer *w)
+{
+	uint64_t slots = w->size_limit / SHARE / OPLOG_SLOT_SIZE;
+
+	slots -= slots % HEADER_SLOTS; /* whole pages */
+	slots = slots < HEADER_SLOTS + CAPACITY_MIN ? CAPACITY_MIN : slots - HEADER_SLOTS;
+	w->capacity_max = slots < OPLOG_CAPACITY ? (uint32_t)slots : OPLOG_CAPACITY;
+	w->place_count = (uint32_t)(REGION_SIZE / SEGMENT_SIZE(w->capacity_max));
+	if (w->place_count > OPLOG_PLACES_MAX)
+		w->place_count = OPLOG_PLACES_MAX;
 }
 
 static void segment_name(char out[NAME_SIZE], const struct oplog_header *h, const char *suffix)
@@ -78,23 +99,41 @@ static void segment_name(char out[NAME_SIZE], const struct oplog_header *h, cons
 	memcpy(at, suffix, strlen(suffix) + 1);
 }
 
-/* The pid in a segment's name, 0 if this is none. */
-static int pid_in_name(const char *name)
+/* 1: a plain segment's name, 2: a compressed one's, 0: neither. */
+static int kind_of_name(const char *name)
 {
-	const char *p = name;
-	long pid = 0;
+	size_t n = strlen(name), plain = sizeof(OPLOG_SUFFIX) - 1;
 
-	while ((*p >= '0' && *p <= '9') || (*p >= 'a' && *p <= 'f'))
-		p++;
-	if (p - name != 16 || *p++ != '-')
+	if (n >= NAME_SIZE || strspn(name, "0123456789abcdef") != 16 || name[16] != '-')
 		return 0;
-	while (*p >= '0' && *p <= '9' && pid < INT32_MAX / 10)
-		pid = pid * 10 + (*p++ - '0');
-	return *p == '-' ? (int)pid : 0;
+	if (n > plain && strcmp(name + n - plain, OPLOG_SUFFIX) == 0)
+		return 1;
+	return n > plain + 4 && strcmp(name + n - plain - 4, OPLOG_SUFFIX ".zst") == 0 ? 2 : 0;
 }
 
-/* Sums up the directory; the oldest segment whose process is gone goes to `oldest` ("" if none). */
-static uint64_t scan_directory(int dirfd, char oldest[NAME_SIZE])
+/*
+ * Whether nobody writes it any more: its process has gone on to the next one, or is gone. What is
+ * written now and what is made ready never goes, in whatever process.
+ */
+static bool is_over(int dirfd, int storefd, const char *name)
+{
+	struct oplog_header h; /* 1.5 KiB */
+	ssize_t n;
+	int fd = sys_openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
+
+	if (fd < 0)
+		return false;
+	n = sys_pread_all(fd, &h, sizeof(h), 0);
+	sys_close(fd);
+	if (n != (ssize_t)sizeof(h) || h.magic != OPLOG_MAGIC || h.finished)
+		return true;
+	if (h.version >= 2 && h.life)
+		return alive_is(storefd, h.life) == ALIVE_DEAD;
+	return (int)h.pid != sys_getpid() && sys_kill((int)h.pid, 0) == -ESRCH;
+}
+
+/* Sums up the directory; the oldest segment that is over goes to `oldest` ("" if none). */
+static uint64_t scan_directory(int dirfd, int storefd, char oldest[NAME_SIZE])
 {
 	char buf[4096] __attribute__((aligned(8)));
 	uint64_t total = 0;
@@ -108,17 +147,15 @@ static uint64_t scan_directory(int dirfd, char oldest[NAME_SIZE])
 
 		for (at = 0; at < n; at += d->length) {
 			struct stat st;
-			int pid;
+			int kind;
 
 			d = (const struct linux_dirent64 *)(const void *)(buf + at);
-			pid = pid_in_name(d->name);
-			if (!pid || sys_fstatat(dirfd, d->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			kind = kind_of_name(d->name);
+			if (!kind || sys_fstatat(dirfd, d->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 				continue;
 			total += (uint64_t)st.st_size;
-			if (pid != sys_getpid() && sys_kill(pid, 0) != -ESRCH)
-				continue;
-			if (strlen(d->name) < NAME_SIZE &&
-			    (!oldest[0] || strcmp(d->name, oldest) < 0))
+			if ((!oldest[0] || strcmp(d->name, oldest) < 0) &&
+			    (kind == 2 || is_over(dirfd, storefd, d->name)))
 				memcpy(oldest, d->name, strlen(d->name) + 1);
 		}
 	}
@@ -126,17 +163,21 @@ static uint64_t scan_directory(int dirfd, char oldest[NAME_SIZE])
 }
 
 /* Oldest first, until a new segment of `size` bytes fits below the limit. */
-static void make_room(const struct oplog_writer *w, uint64_t size)
+static void make_room(struct oplog_writer *w, uint64_t size)
 {
+	int storefd = sys_openat(w->dirfd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
 	char oldest[NAME_SIZE];
 	int i;
 
 	for (i = 0; i < 64; i++) {
-		if (scan_directory(w->dirfd, oldest) + size <= w->size_limit || !oldest[0])
-			return;
+		if (scan_directory(w->dirfd, storefd, oldest) + size <= w->size_limit || !oldest[0])
+			break;
 		if (sys_unlinkat(w->dirfd, oldest, 0) < 0)
-			return;
+			break;
+		w->dropped++;
 	}
+	if (storefd >= 0)
+		sys_close(storefd);
 }
 
 /*
@@ -193,9 +234,9 @@ static void *map_over(char *at, size_t size, int fd)
 static int map_segment(const struct oplog_writer *w, struct oplog_segment *s, int fd,
 		       const struct oplog_header *header)
 {
-	size_t size = OPLOG_HEADER_SIZE + (size_t)header->capacity * OPLOG_SLOT_SIZE;
-	size_t place = header->sequence % OPLOG_PLACES;
-	char *at = w->region + place * PLACE_SIZE;
+	size_t size = SEGMENT_SIZE(header->capacity);
+	size_t place = header->sequence % w->place_count;
+	char *at = w->region + place * SEGMENT_SIZE(w->capacity_max);
 	ssize_t written;
 	void *map;
 	int r = allocate_blocks(fd, size);
@@ -220,19 +261,21 @@ static int map_segment(const struct oplog_writer *w, struct oplog_segment *s, in
 static int make_segment(struct oplog_writer *w, struct oplog_segment **out)
 {
 	struct oplog_header *h = &w->identity;
-	struct oplog_segment *s = &w->places[w->sequence % OPLOG_PLACES];
+	struct oplog_segment *s = &w->places[w->sequence % w->place_count];
 	char name[NAME_SIZE], temporary[NAME_SIZE];
 	int fd, r;
 
 	h->sequence = w->sequence;
-	h->capacity = capacity_of(w->sequence - w->first);
+	h->capacity = capacity_of(w, w->sequence - w->first);
 	h->anchor_monotonic = oplog_now();
 	h->anchor_realtime = clock_ns(CLOCK_REALTIME);
 	h->lost = atomic_load_explicit(&w->lost, memory_order_relaxed);
+	h->life = w->life ? w->life(w->life_context) : 0;
 	h->check = oplog_header_check(h);
 	segment_name(name, h, OPLOG_SUFFIX);
 	segment_name(temporary, h, ".new");
-	make_room(w, OPLOG_HEADER_SIZE + (uint64_t)h->capacity * OPLOG_SLOT_SIZE);
+	make_room(w, SEGMENT_SIZE(h->capacity));
+	h->dropped = w->dropped;
 	fd = sys_openat(w->dirfd, temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
 			0600);
 	if (fd < 0)
@@ -270,12 +313,12 @@ static void prepare_next(struct oplog_writer *w)
 	atomic_flag_clear_explicit(&w->making, memory_order_release);
 }
 
-static void finish_segment(struct oplog_segment *s)
+static void finish_segment(const struct oplog_writer *w, struct oplog_segment *s)
 {
 	struct oplog_header *header = __atomic_load_n(&s->header, __ATOMIC_RELAXED);
 
 	__atomic_store_n(&header->finished, 1, __ATOMIC_RELAXED);
-	SYS3(SYS_madvise, header, PLACE_SIZE, MADV_DONTNEED);
+	SYS3(SYS_madvise, header, SEGMENT_SIZE(w->capacity_max), MADV_DONTNEED);
 }
 
 /* Goes on from the full segment `full` (NULL at the start). False: there is no next one. */
@@ -293,7 +336,7 @@ static bool advance(struct oplog_writer *w, struct oplog_segment *full)
 		if (next) {
 			atomic_store(&w->current, next);
 			if (full)
-				finish_segment(full);
+				finish_segment(w, full);
 			return true;
 		}
 		prepare_next(w);
@@ -528,7 +571,8 @@ int oplog_writer_open(struct oplog_writer *w, int dirfd, uint64_t size_limit,
 	if (sys_map_failed(region))
 		return (int)(long)region;
 	w->dirfd = dirfd;
-	w->size_limit = size_limit;
+	w->size_limit = size_limit < OPLOG_LIMIT_MIN ? OPLOG_LIMIT_MIN : size_limit;
+	set_capacity(w);
 	w->identity = *identity;
 	identify_process(&w->identity);
 	w->first = w->sequence;

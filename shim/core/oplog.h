@@ -24,7 +24,10 @@
  * over, so a thread that was held up for long between claiming and finishing hits valid memory.
  */
 #define OPLOG_PLACES 8
+#define OPLOG_PLACES_MAX 64   /* of smaller segments there are more, for as many records */
 #define OPLOG_CAPACITY 65536u /* slots of a full-sized segment: 4 MiB */
+/* The least bound of a log. Segments are an eighth of it at most: there is always history. */
+#define OPLOG_LIMIT_MIN (UINT64_C(1) << 20)
 
 struct oplog_segment {
 	struct oplog_header *header;
@@ -37,23 +40,30 @@ struct oplog_segment {
 struct oplog_writer {
 	_Atomic(struct oplog_segment *) current;
 	_Atomic(struct oplog_segment *) next; /* made ahead, so that no one waits for it */
-	struct oplog_segment places[OPLOG_PLACES];
+	struct oplog_segment places[OPLOG_PLACES_MAX];
 	char *region; /* where the places are */
 	atomic_flag making;
 	_Atomic uint64_t lost;
 	_Atomic uint64_t retry_at; /* value of lost at which a failed making is tried again */
-	_Atomic int error;   /* the last reason why a segment could not be made, -errno or 0 */
-	uint32_t sequence;   /* of the segment to be made next */
-	uint32_t first;	     /* of this process; a forked child counts on from its parent */
-	int dirfd;	     /* of oplog/ ; lent by the owner, who keeps it open */
-	uint64_t size_limit; /* bytes for the whole oplog/ directory */
+	_Atomic int error;     /* the last reason why a segment could not be made, -errno or 0 */
+	uint32_t sequence;     /* of the segment to be made next */
+	uint32_t first;	       /* of this process; a forked child counts on from its parent */
+	int dirfd;	       /* of oplog/ ; lent by the owner, who keeps it open */
+	uint64_t size_limit;   /* bytes for the whole oplog/ directory */
+	uint32_t capacity_max; /* slots of a segment at most, and how many places of that size */
+	uint32_t place_count;
+	uint64_t dropped; /* segments removed */
+	/* The life of this process (core/alive.h), asked for when a segment is made; or NULL. */
+	uint64_t (*life)(void *context);
+	void *life_context;
 	struct oplog_header identity; /* what every segment's header starts from */
 };
 
 /*
  * Starts a log (or starts it again, in a directory that was made anew). identity gives program,
- * data_dir, uid and protected_since; the rest is filled in. Returns 0 or -errno (no segment could
- * be made: records are counted as lost, and making one is tried again later).
+ * data_dir, uid and protected_since; the rest is filled in, and w->life may be set before. Returns
+ * 0 or -errno (no segment could be made: records are counted as lost, and making one is tried again
+ * later).
  */
 int oplog_writer_open(struct oplog_writer *w, int dirfd, uint64_t size_limit,
 		      const struct oplog_header *identity);

@@ -276,7 +276,7 @@ out:
 }
 
 /* 0 also if it is not for compressing: unreadable (never thrown away), cut off, or in use. */
-static int compress_one(int dirfd, const char *name, struct oplog_packed *packed)
+static int compress_one(int storefd, int dirfd, const char *name, struct oplog_packed *packed)
 {
 	unsigned char *data = NULL;
 	struct oplog_header h;
@@ -291,7 +291,7 @@ static int compress_one(int dirfd, const char *name, struct oplog_packed *packed
 	if (r < 0 || oplog_header_read(data, size, &h) < 0)
 		goto out;
 	/* Asked before reading, since a process may still write and then die. */
-	life = oplog_header_life(&h);
+	life = oplog_header_life(storefd, &h);
 	free(data);
 	r = oplog_file_read(dirfd, name, false, &data, &size, &st);
 	if (r < 0 || size < size_wanted(&h))
@@ -329,7 +329,7 @@ int oplog_compress(int storefd, struct oplog_packed *packed)
 	while ((name = next_plain(dir))) {
 		if (strlen(name) >= sizeof(packed->name))
 			continue;
-		r = compress_one(dirfd(dir), name, packed);
+		r = compress_one(storefd, dirfd(dir), name, packed);
 		if (r < 0 && !packed->error) {
 			packed->error = r;
 			memcpy(packed->name, name, strlen(name) + 1);

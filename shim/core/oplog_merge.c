@@ -16,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/alive.h"
 #include "core/fileio.h"
 #include "core/oplog.h"
 #include "core/oplog_file.h"
@@ -33,6 +34,7 @@ struct source {
 
 struct oplog_reader {
 	int dirfd;
+	int storefd; /* its own */
 	bool following;
 	struct source **sources; /* by name, those found by a poll after the others */
 	size_t sources_size, sources_room;
@@ -42,7 +44,7 @@ struct oplog_reader {
 	bool top_taken; /* the record on top was given by the last call */
 };
 
-enum oplog_life oplog_header_life(const struct oplog_header *h)
+bool oplog_header_is_here(const struct oplog_header *h)
 {
 	char path[64];
 	uint8_t boot_id[16];
@@ -50,10 +52,25 @@ enum oplog_life oplog_header_life(const struct oplog_header *h)
 
 	oplog_boot_id(boot_id);
 	if (memcmp(boot_id, h->boot_id, sizeof(boot_id)) != 0)
-		return OPLOG_DEAD;
+		return false;
 	snprintf(path, sizeof(path), "/proc/%u/stat", h->pid);
 	ticks = oplog_start_ticks(path);
-	return ticks && ticks == h->start_ticks ? OPLOG_LIVE : OPLOG_DEAD;
+	return ticks && ticks == h->start_ticks;
+}
+
+enum oplog_life oplog_header_life(int storefd, const struct oplog_header *h)
+{
+	enum alive alive = h->life ? alive_is(storefd, h->life) : ALIVE_UNKNOWN;
+
+	if (alive != ALIVE_UNKNOWN)
+		return alive == ALIVE_LIVES ? OPLOG_LIVE : OPLOG_DEAD;
+	return oplog_header_is_here(h) ? OPLOG_LIVE : OPLOG_DEAD;
+}
+
+bool oplog_same_process(const struct oplog_header *a, const struct oplog_header *b)
+{
+	return a->life == b->life && a->pid == b->pid && a->start_ticks == b->start_ticks &&
+	       !memcmp(a->boot_id, b->boot_id, sizeof(a->boot_id));
 }
 
 /* ---- the heap ---- */
@@ -149,7 +166,7 @@ static void read_identity(struct oplog_reader *r, struct source *s)
 	if (!s->info.error)
 		s->info.error = oplog_header_read(data, size, &s->info.header);
 	if (!s->info.error)
-		s->info.life = oplog_header_life(&s->info.header);
+		s->info.life = oplog_header_life(r->storefd, &s->info.header);
 	free(data);
 }
 
@@ -268,7 +285,7 @@ static int load_source(struct oplog_reader *r, size_t number)
 		oplog_image_close(&s->image);
 	s->open = false;
 	if (!s->info.error)
-		s->info.life = oplog_header_life(&s->info.header);
+		s->info.life = oplog_header_life(r->storefd, &s->info.header);
 	read_error = oplog_file_read(r->dirfd, s->info.name, false, &data, &size, &st);
 	if (read_error == -ENOENT && !s->info.packed) { /* compressed meanwhile */
 		char name[300];
@@ -321,6 +338,7 @@ int oplog_reader_open(int storefd, struct oplog_reader **reader_out)
 	*reader_out = NULL;
 	if (!r)
 		return -ENOMEM;
+	r->storefd = openat(storefd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	r->dirfd = file_open_directory_at(storefd, OPLOG_DIR);
 	error = r->dirfd < 0 ? r->dirfd : scan(r);
 	if (error < 0) {
@@ -341,6 +359,8 @@ void oplog_reader_close(struct oplog_reader *r)
 		source_free(r->sources[i]);
 	if (r->dirfd >= 0)
 		close(r->dirfd);
+	if (r->storefd >= 0)
+		close(r->storefd);
 	free(r->sources);
 	free(r->heap);
 	free(r);
@@ -426,12 +446,6 @@ const struct oplog_segment_info *oplog_reader_segment(struct oplog_reader *r, si
 	return &r->sources[n]->info;
 }
 
-static bool same_process(const struct oplog_header *a, const struct oplog_header *b)
-{
-	return a->pid == b->pid && a->start_ticks == b->start_ticks &&
-	       !memcmp(a->boot_id, b->boot_id, sizeof(a->boot_id));
-}
-
 uint64_t oplog_reader_lost(struct oplog_reader *r)
 {
 	uint64_t total = 0;
@@ -445,7 +459,7 @@ uint64_t oplog_reader_lost(struct oplog_reader *r)
 		for (j = 0; greatest && j < r->sources_size; j++) {
 			const struct oplog_segment_info *b = &r->sources[j]->info;
 
-			if (j == i || b->error || !same_process(&a->header, &b->header))
+			if (j == i || b->error || !oplog_same_process(&a->header, &b->header))
 				continue;
 			greatest = b->header.lost < a->header.lost ||
 				   (b->header.lost == a->header.lost && j > i);

@@ -71,6 +71,8 @@ int oplog_header_read(const void *data, size_t size, struct oplog_header *h)
 		return -EPROTONOSUPPORT;
 	if (h->check != oplog_header_check(h))
 		return -EBADMSG;
+	if (h->version < 2)
+		h->life = h->dropped = 0;
 	if (h->endian != OPLOG_ENDIAN)
 		return -ENOTSUP;
 	if (h->version == 0 || h->header_size != OPLOG_HEADER_SIZE ||

@@ -92,7 +92,7 @@ int oplog_image_get(struct oplog_image *image, uint32_t n, struct oplog_entry *e
 
 enum oplog_life {
 	OPLOG_DEAD = 0,
-	OPLOG_LIVE = 1, /* pid, start time and boot agree */
+	OPLOG_LIVE = 1,
 };
 
 struct oplog_segment_info {
@@ -140,7 +140,14 @@ uint64_t oplog_reader_lost(struct oplog_reader *reader);
 /* What an error of a segment means, in words. */
 const char *oplog_error_text(int error);
 
-enum oplog_life oplog_header_life(const struct oplog_header *header);
+/*
+ * Whether its process lives: by its lock in the store, also in another container. Only where there
+ * are no such locks by its pid, as oplog_header_is_here().
+ */
+enum oplog_life oplog_header_life(int storefd, const struct oplog_header *header);
+/* Whether its pid is that of the living process here, not in another container. */
+bool oplog_header_is_here(const struct oplog_header *header);
+bool oplog_same_process(const struct oplog_header *a, const struct oplog_header *b);
 
 /* True if the operation has a second name, whose number is in arg. */
 bool oplog_op_has_two_names(unsigned op);

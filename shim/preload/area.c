@@ -154,6 +154,11 @@ static void put_start_record(unsigned index)
 	record_put(index, &r, command, n > 0 ? (size_t)n : 0);
 }
 
+static uint64_t life_of(void *area)
+{
+	return area_life(area);
+}
+
 static int start_log(struct area *a)
 {
 	struct oplog_header identity;
@@ -173,6 +178,8 @@ static int start_log(struct area *a)
 	if ((size_t)n >= sizeof(identity.data_dir))
 		n = sizeof(identity.data_dir) - 1;
 	memcpy(identity.data_dir, a->spelling[0], (size_t)n);
+	a->log.life = life_of;
+	a->log.life_context = a;
 	return oplog_writer_open(&a->log, a->oplog_fd, settings.log_size, &identity);
 }
 

@@ -19,6 +19,7 @@
 
 #include <cmocka.h>
 
+#include "core/alive.h"
 #include "oplog_fixture.h"
 
 #define THREADS 8
@@ -322,6 +323,162 @@ static void test_lost_are_counted(void **state)
 	assert_true(header->claimed >= header->capacity);
 }
 
+/* ---- who lives, and the bound ---- */
+
+static uint64_t given_life;
+
+static uint64_t life(void *context)
+{
+	(void)context;
+	return given_life;
+}
+
+static enum oplog_life life_of_only(struct fixture *f)
+{
+	struct oplog_reader *reader = open_reader(f);
+	enum oplog_life found;
+
+	assert_int_equal(oplog_reader_segments(reader), 1);
+	assert_int_equal(oplog_reader_segment(reader, 0)->error, 0);
+	found = oplog_reader_segment(reader, 0)->life;
+	oplog_reader_close(reader);
+	return found;
+}
+
+/* This process is there all the time; its lock tells. */
+static void test_life(void **state)
+{
+	struct fixture *f = *state;
+	struct oplog_packed packed;
+	struct oplog_header h;
+	char name[256];
+	int fd = alive_open(f->storefd), segment;
+
+	assert_int_equal(alive_begin(fd, &given_life), 0);
+	f->w = calloc(1, sizeof(*f->w));
+	f->w->life = life;
+	assert_int_equal(open_writer(f, 1 << 30), 0);
+	put_write(f, 0, 1);
+	assert_int_equal(life_of_only(f), OPLOG_LIVE);
+	/* As it is seen from another container: nobody has that pid, or another process. */
+	only_segment(f, name);
+	segment = openat(f->oplogfd, name, O_RDWR | O_CLOEXEC);
+	assert_int_equal(pread(segment, &h, sizeof(h), 0), sizeof(h));
+	assert_int_equal(h.life, given_life);
+	assert_true(oplog_header_is_here(&h));
+	h.pid = 1;
+	h.start_ticks++;
+	h.check = oplog_header_check(&h);
+	assert_int_equal(pwrite(segment, &h, sizeof(h), 0), sizeof(h));
+	assert_false(oplog_header_is_here(&h));
+	assert_int_equal(life_of_only(f), OPLOG_LIVE);
+	assert_int_equal(oplog_compress(f->storefd, &packed), 0);
+	assert_int_equal(packed.files, 0);
+	close(fd);
+	assert_int_equal(life_of_only(f), OPLOG_DEAD);
+	assert_int_equal(oplog_compress(f->storefd, &packed), 0);
+	assert_int_equal(packed.files, 1);
+	close(segment);
+}
+
+static void test_version_1(void **state)
+{
+	struct fixture *f = *state;
+	struct oplog_header h;
+	char name[256];
+	int segment;
+
+	assert_int_equal(open_writer(f, 1 << 30), 0);
+	put_write(f, 0, 1);
+	only_segment(f, name);
+	segment = openat(f->oplogfd, name, O_RDWR | O_CLOEXEC);
+	assert_int_equal(pread(segment, &h, sizeof(h), 0), sizeof(h));
+	h.version = 1;
+	h.life = h.dropped = 77; /* which it does not have */
+	h.check = oplog_header_check(&h);
+	assert_int_equal(pwrite(segment, &h, sizeof(h), 0), sizeof(h));
+	close(segment);
+	assert_int_equal(life_of_only(f), OPLOG_LIVE);
+	assert_int_equal(count_records(f, OP_PWRITE), 1);
+}
+
+static void sum_log(struct fixture *f, uint64_t *bytes, bool *dropped)
+{
+	struct oplog_reader *reader = open_reader(f);
+	size_t i;
+
+	*bytes = 0;
+	*dropped = false;
+	for (i = 0; i < oplog_reader_segments(reader); i++) {
+		*bytes += oplog_reader_segment(reader, i)->size;
+		*dropped |= oplog_reader_segment(reader, i)->header.dropped > 0;
+	}
+	oplog_reader_close(reader);
+}
+
+/* Whatever the bound is, it is kept, and most of it is history. */
+static void test_small_limits(void **state)
+{
+	static const uint64_t limits[] = {1 << 20, 1300000, 2 << 20, 4 << 20, 8 << 20, 16 << 20};
+	struct fixture *f = *state;
+	uint64_t bytes, i;
+	bool dropped;
+	unsigned k;
+
+	for (k = 0; k < sizeof(limits) / sizeof(limits[0]); k++) {
+		tear_down(state);
+		set_up(state);
+		f = *state;
+		assert_int_equal(open_writer(f, limits[k]), 0);
+		for (i = 0; i < limits[k] / OPLOG_SLOT_SIZE * 2; i++)
+			put_write(f, (int64_t)i, 1);
+		sum_log(f, &bytes, &dropped);
+		assert_in_range(bytes, limits[k] / 2, limits[k]);
+		assert_true(dropped);
+		assert_true(count_records(f, OP_PWRITE) * OPLOG_SLOT_SIZE >= limits[k] / 2);
+		assert_int_equal(atomic_load(&f->w->lost), 0);
+	}
+}
+
+/* Segments of the process that has given_life. */
+static unsigned count_living(struct fixture *f)
+{
+	struct oplog_reader *reader = open_reader(f);
+	unsigned n = 0;
+	size_t i;
+
+	for (i = 0; i < oplog_reader_segments(reader); i++)
+		n += oplog_reader_segment(reader, i)->header.life == given_life;
+	oplog_reader_close(reader);
+	return n;
+}
+
+/* Another one that lives, in whatever container, keeps what it is writing; what it is done with may
+ * go, and all of it when it is dead. */
+static void test_limit_and_others(void **state)
+{
+	struct fixture *f = *state;
+	struct oplog_writer *other = calloc(1, sizeof(*other)), *own;
+	int fd = alive_open(f->storefd), i;
+
+	assert_int_equal(alive_begin(fd, &given_life), 0);
+	other->life = life;
+	f->w = other;
+	assert_int_equal(open_writer(f, 1 << 20), 0);
+	for (i = 0; i < 3000; i++)
+		put_write(f, i, 1);
+	f->w = own = calloc(1, sizeof(*own));
+	assert_int_equal(open_writer(f, 1 << 20), 0);
+	for (i = 0; i < 40000; i++)
+		put_write(f, i, 2);
+	assert_in_range(count_living(f), 1, 2); /* what it writes, and what it made ready */
+	close(fd);
+	for (i = 0; i < 20000; i++)
+		put_write(f, i, 2);
+	assert_int_equal(count_living(f), 0);
+	free(other);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -335,6 +492,10 @@ int main(void)
 	    TEST(test_call_that_outlives_its_segment),
 	    TEST(test_fork),
 	    TEST(test_lost_are_counted),
+	    TEST(test_life),
+	    TEST(test_version_1),
+	    TEST(test_small_limits),
+	    TEST(test_limit_and_others),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
