@@ -47,7 +47,7 @@ static void lock_directory(int fd)
 	int tries;
 
 	for (tries = 0; tries < LOCK_TRIES; tries++) {
-		if (fd < 0 || SYS2(SYS_flock, fd, LOCK_EX | LOCK_NB) != -EWOULDBLOCK)
+		if (SYS2(SYS_flock, fd, LOCK_EX | LOCK_NB) != -EWOULDBLOCK)
 			return;
 		SYS2(SYS_nanosleep, &a_little, NULL);
 	}
@@ -161,6 +161,21 @@ static void note_adoption(struct store *s)
 	s->met = STORE_ADOPTED;
 }
 
+/* What the directory says of itself; read again under a lock, as another may just have said it. */
+static int read_mine(struct opening *o)
+{
+	int r;
+
+	if (o->homefd < 0)
+		o->homefd = open_directory(o->dirfd, STORE_NAME);
+	r = o->homefd < 0 ? o->homefd : store_identity_read(o->homefd, &o->s->mine);
+	o->has_mine = r == 0;
+	if (!o->has_mine)
+		memset(&o->s->mine, 0, sizeof(o->s->mine));
+	o->is_copy = o->has_mine && !store_place_same(&o->s->mine.directory, &o->here);
+	return r;
+}
+
 /* The directory's own id: a new one if it has none, or has a copy of another's. */
 static void choose_id(const struct opening *o)
 {
@@ -227,6 +242,8 @@ static int open_inside(struct opening *o)
 	if (r < 0)
 		return r;
 	make_private(o->homefd);
+	lock_directory(o->homefd);
+	read_mine(o);
 	choose_id(o);
 	if (o->is_copy)
 		note_adoption(s);
@@ -235,6 +252,7 @@ static int open_inside(struct opening *o)
 	/* Nor does a command bring home what a backend has elsewhere; nor is what is lost
 	 * forgotten. */
 	identify_home(o, o->access == STORE_USE && !s->lost ? "" : s->mine.store);
+	unlock_directory(o->homefd);
 	return s->fd = o->homefd;
 }
 
@@ -396,31 +414,42 @@ static void show_path(struct opening *o, const char *named)
 	memcpy(o->s->path + n, named, length + 1);
 }
 
-static int open_elsewhere(struct opening *o, int rootfd, bool is_new, const char *named)
+/* Read-only, a directory is known again by its inode; but not for a store in another's. */
+static int settle_elsewhere(struct opening *o, int rootfd, bool is_new, const char *named)
 {
 	struct store *s = o->s;
 	int fd, r;
 
-	if (same_file(rootfd, o->dirfd))
-		return -EINVAL;
 	choose_id(o);
-	if (o->access != STORE_LOOK)
-		lock_directory(rootfd);
 	fd = choose_store(o, rootfd, is_new);
-	if (o->access != STORE_LOOK)
-		unlock_directory(rootfd);
 	if (fd < 0)
 		return fd;
 	if (o->is_copy && s->met != STORE_ADOPTED && o->access != STORE_LOOK)
 		note_adoption(s);
 	r = identify_directory(o, named);
-	/* Read-only, it is known again by its inode; a store of its own in another's is not. */
-	if (r < 0 && !(fd == rootfd && (r == -EROFS || r == -EACCES))) {
-		if (fd != rootfd)
-			sys_close(fd);
-		return r;
+	if (r == 0 || (fd == rootfd && (r == -EROFS || r == -EACCES)))
+		return fd;
+	if (fd != rootfd)
+		sys_close(fd);
+	return r;
+}
+
+static int open_elsewhere(struct opening *o, int rootfd, bool is_new, const char *named)
+{
+	int fd;
+
+	if (same_file(rootfd, o->dirfd))
+		return -EINVAL;
+	if (o->access != STORE_LOOK) {
+		lock_directory(rootfd);
+		read_mine(o);
 	}
-	return s->fd = fd;
+	fd = settle_elsewhere(o, rootfd, is_new, named);
+	if (o->access != STORE_LOOK)
+		unlock_directory(rootfd);
+	if (fd >= 0)
+		o->s->fd = fd;
+	return fd;
 }
 
 /* What the directory names is trusted only if it is of the same owner. */
@@ -467,26 +496,17 @@ int store_open(struct store *s, int dirfd, const char *path, const char *named,
 	       enum store_access access)
 {
 	struct opening o = {.s = s, .dirfd = dirfd, .path = path, .access = access};
-	int lock = -1, r;
+	int r;
 
 	memset(s, 0, sizeof(*s));
 	s->fd = -1;
 	if (strlen(path) + sizeof(STORE_NAME) >= PATH_MAX)
 		return -ENAMETOOLONG;
-	if (access != STORE_LOOK) /* one of our own: the other may be O_PATH, or the host's */
-		lock = open_directory(dirfd, ".");
-	lock_directory(lock);
 	store_place_of(dirfd, &o.here);
-	o.homefd = open_directory(dirfd, STORE_NAME);
-	r = o.homefd < 0 ? o.homefd : store_identity_read(o.homefd, &s->mine);
-	o.has_mine = r == 0;
-	o.is_copy = o.has_mine && !store_place_same(&s->mine.directory, &o.here);
-	if (!o.has_mine)
-		memset(&s->mine, 0, sizeof(s->mine));
+	o.homefd = -ENOENT;
+	r = read_mine(&o);
 	show_path(&o, STORE_NAME);
 	r = r == -EPROTONOSUPPORT ? r : open_where(&o, named);
-	if (lock >= 0)
-		sys_close(lock);
 	if (o.homefd >= 0 && s->fd != o.homefd)
 		sys_close(o.homefd);
 	return r < 0 ? r : 0;

@@ -7,6 +7,8 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
+#include <sys/wait.h>
+
 #include "core/store.h"
 #include "scratch.h"
 
@@ -345,6 +347,48 @@ static void test_bad_identities(void **state)
 	assert_int_equal(meet("d", NULL, STORE_USE), -EPROTONOSUPPORT);
 }
 
+/* Several that meet new directories at the same moment agree on each one's id and store. */
+static void test_at_once(void **state)
+{
+	static const char *const directories[] = {"a", "b"};
+	static const char *const places[] = {NULL, "../s"};
+	char first[2][STORE_ID_SIZE + 256], got[STORE_ID_SIZE + 256];
+	int ends[2], k, i, n;
+
+	(void)state;
+	for (n = 0; n < 10; n++) {
+		const char *named = places[n % 2];
+
+		run("rm -rf a b s && mkdir a b", "", "");
+		memset(first, 0, sizeof(first));
+		assert_int_equal(pipe(ends), 0);
+		for (k = 0; k < 12; k++) {
+			if (fork() != 0)
+				continue;
+			memset(got, 0, sizeof(got));
+			got[0] = (char)(k % 2);
+			if (meet(directories[k % 2], named, STORE_USE) < 0)
+				_exit(1);
+			memcpy(got + 1, store.id, STORE_ID_SIZE);
+			snprintf(got + 1 + STORE_ID_SIZE, sizeof(got) - 1 - STORE_ID_SIZE, "%.200s",
+				 place());
+			_exit(write(ends[1], got, sizeof(got)) != sizeof(got));
+		}
+		for (k = 0; k < 12; k++) {
+			assert_int_equal(read(ends[0], got, sizeof(got)), sizeof(got));
+			i = got[0];
+			if (!first[i][1 + STORE_ID_SIZE])
+				memcpy(first[i], got, sizeof(got));
+			assert_memory_equal(first[i], got, sizeof(got));
+		}
+		assert_memory_not_equal(first[0] + 1, first[1] + 1, STORE_ID_SIZE);
+		while (wait(NULL) > 0)
+			;
+		close(ends[0]);
+		close(ends[1]);
+	}
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -362,6 +406,7 @@ int main(void)
 	    TEST(test_one_command),
 	    TEST(test_lost),
 	    TEST(test_bad_identities),
+	    TEST(test_at_once),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
