@@ -40,8 +40,6 @@ static const char *reason_of(int error)
 		return "there is no room for what it needs";
 	case EFBIG:
 		return "what it needs outgrew CHROMASHIM_UNDO_SIZE";
-	case EXDEV:
-		return "a directory was renamed";
 	case EMFILE:
 	case ENFILE:
 		return "too many files are open";
@@ -229,19 +227,17 @@ static int entry_for(unsigned area, uint32_t name, uint64_t epoch, struct entry 
 
 /*
  * A database that nobody has locked in this process, or whose locks last: it may be opened and
- * closed. -1: it may not, or is not there.
+ * closed. -ENOENT: it has been removed, and is kept.
  */
 static int open_database(unsigned area, uint32_t name)
 {
 	const struct name *n = name_get(name);
-	int fd;
 
 	if (role_in_segment(n->role) ||
 	    (atomic_load(&areas[area].ofd_locks) <= 0 && destroyer_database_in_use(area)))
-		return -1;
-	fd = sys_openat(areas[area].root_fd, name_text(n),
-			O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
-	return fd < 0 ? -1 : fd;
+		return -EBADF;
+	return sys_openat(areas[area].root_fd, name_text(n),
+			  O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
 }
 
 /* [offset, offset + length) of the entry's file, from what of it is open. */
@@ -253,7 +249,9 @@ static int save_range(struct entry *e, unsigned area, int hostfd, uint64_t offse
 		return 0;
 	if (from < 0)
 		from = own = open_database(area, e->name);
-	r = from < 0 ? -EBADF : pin_file_save(&e->file, &area_pins[area], from, offset, length);
+	if (from < 0)
+		return from == -ENOENT ? 0 : from;
+	r = pin_file_save(&e->file, &area_pins[area], from, offset, length);
 	if (own >= 0)
 		sys_close(own);
 	return r;
@@ -459,17 +457,44 @@ static int save_whole(unsigned area, uint32_t name, uint64_t *pinned)
 	return r == -ENOENT ? 0 : r;
 }
 
+/* A directory gets another name: so do all in it that may be a segment's. */
+static int save_directory(unsigned area, const char *relative)
+{
+	char path[PLACE_MAX];
+	size_t n = strlen(relative);
+	unsigned i;
+	int r = 0;
+
+	if (n + sizeof("/index_metadata.pickle") > sizeof(path))
+		return 0;
+	memcpy(path, relative, n);
+	path[n] = '/';
+	for (i = 0; i < UNDO_FILES && r == 0; i++) {
+		uint64_t pinned = 0;
+		uint32_t name;
+		struct stat st;
+
+		strcpy(path + n + 1, undo_file_names[i]);
+		if (sys_fstatat(areas[area].root_fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			continue;
+		name = name_intern(area, path, strlen(path));
+		r = save_whole(area, name, &pinned);
+		if (pinned)
+			leave_file(area, name, pinned);
+	}
+	return r;
+}
+
 static int save_rename(struct change *c)
 {
 	struct stat st;
 	int r = 0;
 
-	/* Chroma never does, and it would be many files. */
 	if (c->place &&
 	    sys_fstatat(areas[c->slot.area].root_fd, c->place->relative, &st,
 			AT_SYMLINK_NOFOLLOW) == 0 &&
 	    S_ISDIR(st.st_mode))
-		return -EXDEV;
+		return save_directory(c->slot.area, c->place->relative);
 	if (is_pinned(c->slot))
 		r = save_whole(c->slot.area, c->slot.name, &c->pinned);
 	if (r == 0 && c->target && is_pinned(c->target->slot) &&

@@ -38,9 +38,9 @@ PRELUDE = """
     def copy(name):
         copies = data.parent / "copies"
         copies.mkdir(exist_ok=True)
-        subprocess.run(["cp", "-r", data, copies / name], check=True,
-                       env={**os.environ, "CHROMASHIM": "off"})
-        shutil.rmtree(copies / name / ".chromashim")
+        for command in (["cp", "-r", data, copies / name],
+                        ["rm", "-r", copies / name / ".chromashim"]):
+            subprocess.run(command, check=True, env={**os.environ, "CHROMASHIM": "off"})
 
     def pin():
         return shim.chromashim_protect_snapshot(shim.chromashim_protect_begin(b"work", 2))
@@ -98,7 +98,7 @@ def held(data: Path) -> list[int]:
 
 def same(data: Path, id: int, name: str) -> None:
     copy = data.parent / "copies" / name
-    files = [p for p in copy.rglob("*") if p.is_file()]
+    files = [p for p in copy.rglob("*") if p.is_file() and ".chromashim" not in p.parts]
     assert files
     for path in files:
         relative = str(path.relative_to(copy))
@@ -187,6 +187,57 @@ def test_files_that_are_removed_or_replaced(script, data):
     same(data, two, "two")
 
 
+REPLACES = {
+    "emptied and written": "shutil.copyfile(other, file)",
+    "O_TRUNC": "os.close(os.open(file, os.O_WRONLY | os.O_TRUNC))",
+    "truncate by path": "os.truncate(file, 5000)",
+    "unlinked and made": "os.unlink(file); shutil.copyfile(other, file)",
+    "renamed over": "os.replace(other, file)",
+    "renamed away": "os.rename(file, data / 'old'); shutil.copyfile(other, file)",
+    "backup into": "sqlite3.connect(other).backup(sqlite3.connect(file))",
+    "copy_file_range": """
+with open(other, "rb") as a, open(file, "r+b") as b:
+    os.copy_file_range(a.fileno(), b.fileno(), other.stat().st_size)""",
+    "an empty WAL": "Path(f'{file}-wal').touch()",
+    "an empty journal": "Path(f'{file}-journal').touch()",
+    "another WAL": "Path(f'{file}-wal').write_bytes(b'x' * 5000)",
+    "times and mode": "os.utime(file, (1, 1)); file.chmod(0o600); os.chown(file, -1, -1)",
+    "a second name": "os.link(file, data / 'second')",
+    "copied tree": "shutil.copytree(data.parent / 'copies' / 'before', data, dirs_exist_ok=True)",
+    "removed tree": "shutil.rmtree(next(data.glob('*-*-*-*-*')))",
+    "renamed tree": "next(data.glob('*-*-*-*-*')).rename(data / 'elsewhere')",
+}
+
+
+@pytest.mark.parametrize("how", REPLACES)
+def test_what_a_script_replaces_is_kept(script, data, chromashim, how):
+    """Under the library, with the database closed: the snapshot that was meant for it is whole."""
+    done = script("""
+    fill(300)
+    db.execute("CREATE TABLE collections (id, name)")
+    persist(segment())
+    db.execute("PRAGMA user_version = 7")
+    other = data.parent / "other.sqlite3"
+    with sqlite3.connect(other) as o:
+        o.execute("CREATE TABLE foreign_one (x)")
+        o.executemany("INSERT INTO foreign_one VALUES (?)", [("x" * 900,)] * 300)
+    o.close()
+    protect("before")
+    db.close()
+    file = data / "chroma.sqlite3"
+""" + textwrap.indent(REPLACES[how], " " * 4))
+    assert "broken" not in done.stderr, done.stderr
+    id, = held(data)
+    same(data, id, "before")
+    out = data.parent / "out"
+    done = chromashim("restore", data, "--to", id, "-o", out, "-y", "--force")
+    assert done.returncode in (0, 3), done.stderr
+    for path in (data.parent / "copies" / "before").rglob("*"):
+        if path.is_file() and ".chromashim" not in path.parts:
+            assert (out / path.relative_to(data.parent / "copies" / "before")).read_bytes() == \
+                path.read_bytes()
+
+
 def test_many_segments_do_not_use_up_the_descriptors(script, data):
     """Under the usual limit; were they used up, persists would go on unprotected."""
     done = script("""
@@ -254,7 +305,9 @@ def test_a_full_disk_breaks_the_pin_and_not_the_write(script, data, tmp_path):
         done = script(BREAKS.replace("    first = pin()", f"""
     first = pin()
     filler = Path({str(store)!r}) / "filler"
-    filler.write_bytes(bytes(os.statvfs(filler.parent).f_bavail * 4096 - 65536))"""),
+    size = os.statvfs(filler.parent).f_bavail * 4096 - 65536
+    subprocess.run(["dd", "if=/dev/zero", f"of={{filler}}", f"bs={{size}}", "count=1"], check=True,
+                   env={{**os.environ, "CHROMASHIM": "off"}}, stderr=subprocess.DEVNULL)"""),
                       CHROMASHIM_STORE=str(store), CHROMASHIM_DIR=str(data), CHROMASHIM_BALLAST="0",
                       CHROMASHIM_LOG_SIZE="1M")
         assert done.stderr.count("pinned is broken") == 1
