@@ -6,7 +6,9 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -15,9 +17,12 @@
 #include "command/elsewhere.h"
 #include "command/snapshots.h"
 #include "command/terminal.h"
+#include "core/openers.h"
+#include "core/recover_internal.h"
 
 const char restore_usage[] =
     "Usage: chromashim restore --to=ID [-o OUT] [OPTION]... [DIR]\n"
+    "  or:  chromashim restore --from=COPY [OPTION]... [DIR]\n"
     "\n"
     "Brings a snapshot of DIR back (CHROMASHIM_DIR or ./chroma_data if not given). ID is a\n"
     "number, latest, before-schema (the newest one taken before a schema change), an age as @10m,\n"
@@ -25,6 +30,7 @@ const char restore_usage[] =
     "\n"
     "  -o, --output=OUT  into the directory OUT, which must not exist or be empty; DIR is left as\n"
     "                    it is, and a backend may go on using it\n"
+    "      --from=COPY   a copy of DIR made by other means, in place of what is in DIR\n"
     "  -n, --dry-run     only say what would change\n"
     "  -y, --yes         do not ask\n"
     "  -f, --force       also if a check finds damage in the result\n"
@@ -46,10 +52,28 @@ struct restoring {
 	struct snapshots s;
 	struct manifest *m;
 	const char *out;
+	const char *from; /* a copy of a directory, instead of a snapshot */
+	uint64_t state;	  /* of what is there, before it is kept */
 	struct snapshot_flags flags;
 };
 
 /* ---- building and checking ---- */
+
+static int build_from_copy(const struct restoring *x, int dirfd)
+{
+	int from = open(x->from, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
+
+	if (from < 0)
+		return fail(EXIT_NOT_FOUND, -errno, "Name a copy of a Chroma directory.",
+			    "cannot open '%s'", x->from);
+	r = recover_copy(from, dirfd, NULL, NULL);
+	if (r == 0)
+		r = recover_sync(dirfd);
+	close(from);
+	if (r == 0)
+		return 0;
+	return fail(exit_code_of(r), r, "Nothing was changed.", "cannot copy '%s'", x->from);
+}
 
 static int build(struct restoring *x, int dirfd, const struct stat *owner)
 {
@@ -58,6 +82,8 @@ static int build(struct restoring *x, int dirfd, const struct stat *owner)
 	struct restore_options options = {.owner = owner, .progress = progress_step, .context = &p};
 	int r;
 
+	if (x->from)
+		return build_from_copy(x, dirfd);
 	progress_start(&p, "restoring", x->flags.quiet);
 	r = restore_build(&x->s.store, x->m, dirfd, &options, &t, NULL);
 	progress_end(&p);
@@ -68,11 +94,21 @@ static int build(struct restoring *x, int dirfd, const struct stat *owner)
 	return r < 0 ? snapshots_fail(&x->s, r, &t, "cannot restore a snapshot of") : 0;
 }
 
+/* What it is called in messages. */
+static const char *subject(const struct restoring *x, char out[PATH_MAX])
+{
+	if (x->from)
+		snprintf(out, PATH_MAX, "'%s'", x->from);
+	else
+		snprintf(out, PATH_MAX, "snapshot %" PRIu64, x->m->header.id);
+	return out;
+}
+
 /* 0: good, EXIT_WARNINGS: not, but so be it, else refused. */
 static int look_at(const struct restoring *x, int dirfd)
 {
 	enum verify_verdict verdict;
-	char why[512];
+	char why[512], what[PATH_MAX];
 	int r = verify_directory(dirfd, &verdict, why, sizeof(why));
 
 	if (r < 0)
@@ -81,12 +117,14 @@ static int look_at(const struct restoring *x, int dirfd)
 	if (verdict == VERIFY_GOOD)
 		return 0;
 	if (x->flags.force) {
-		warn("snapshot %" PRIu64 " is restored with damage: %s", x->m->header.id, why);
+		warn("%s is restored with damage: %s", subject(x, what), why);
 		return EXIT_WARNINGS;
 	}
-	return fail(EXIT_FAILED, 0,
-		    "Choose another snapshot, or add --force to have this one as it is.",
-		    "snapshot %" PRIu64 " is not sound: %s", x->m->header.id, why);
+	return fail(
+	    EXIT_FAILED, 0,
+	    "Nothing was changed. Choose another one, or add --force to have this one as it "
+	    "is.",
+	    "%s is not sound: %s", subject(x, what), why);
 }
 
 /* ---- elsewhere ---- */
@@ -138,7 +176,7 @@ static int refuse_other_device(const struct restoring *x)
 static int keep_what_is_there(struct restoring *x, uint64_t *id_out)
 {
 	struct progress p;
-	char text[64];
+	char text[PIN_TEXT], what[PATH_MAX];
 	struct snapshot_options options = {.path = x->s.target.dir,
 					   .dirfd = x->s.target.dirfd,
 					   .reason = "restore",
@@ -151,7 +189,8 @@ static int keep_what_is_there(struct restoring *x, uint64_t *id_out)
 	struct manifest m;
 	int r;
 
-	snprintf(text, sizeof(text), "before restoring %" PRIu64, x->m->header.id);
+	snprintf(text, sizeof(text), "before restoring %.150s",
+		 x->from ? subject(x, what) : subject(x, what) + strlen("snapshot "));
 	progress_start(&p, "keeping", x->flags.quiet);
 	r = snapshot_take(&x->s.store, &options, &m, &t);
 	progress_end(&p);
@@ -160,13 +199,34 @@ static int keep_what_is_there(struct restoring *x, uint64_t *id_out)
 	return r < 0 ? snapshots_fail(&x->s, r, &t, "cannot keep what is now in") : 0;
 }
 
+/* Who has been there since what is there was kept, and has ended, or has not. */
+static int is_as_it_was(void *context)
+{
+	const struct restoring *x = context;
+	struct process_opener *list;
+	unsigned hidden;
+	struct stat st;
+	int n = 0;
+
+	if (recover_state(x->s.target.dirfd) != x->state)
+		return -ESTALE;
+	if (fstatat(x->s.target.dirfd, DATABASE_NAME, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+		n = process_find_openers(&st, DATABASE_NAME, &list, &hidden);
+		free(list);
+	}
+	return n > 0 ? -EBUSY : 0;
+}
+
 static int swap(struct restoring *x)
 {
 	struct snapshot_trouble none = {{0}, {0}};
-	char name[48], text[40];
+	char name[48], text[40], what[PATH_MAX];
 	struct timespec now;
-	struct restore_swap how = {
-	    .datafd = x->s.target.dirfd, .storefd = x->s.target.storefd, .quarantine = name};
+	struct restore_swap how = {.datafd = x->s.target.dirfd,
+				   .storefd = x->s.target.storefd,
+				   .quarantine = name,
+				   .check = is_as_it_was,
+				   .check_context = x};
 	int r;
 
 	clock_gettime(CLOCK_REALTIME, &now);
@@ -177,28 +237,41 @@ static int swap(struct restoring *x)
 	if (r == 0 && !x->flags.quiet)
 		printf("what was there is in %s/" QUARANTINE_DIR "/%s\n", x->s.target.store, name);
 	if (r == -ENOENT)
-		return fail(EXIT_FAILED, 0, "Restore it with -o.",
-			    "snapshot %" PRIu64 " has no database", x->m->header.id);
+		return fail(EXIT_FAILED, 0, "Restore it with -o.", "%s has no database",
+			    subject(x, what));
+	if (r == -ESTALE)
+		return fail(EXIT_BUSY, 0, "Nothing was changed. Keep it stopped, and try again.",
+			    "'%s' was changed while it was being restored", x->s.target.dir);
+	if (r == -EBUSY)
+		return fail(EXIT_IN_THE_WAY, 0, stop_it, "a process has '%s' open",
+			    x->s.target.dir);
 	return r < 0 ? snapshots_fail(&x->s, r, &none, "cannot exchange what is in") : 0;
+}
+
+/* There is nothing of Chroma's to be kept. */
+static bool is_bare(const struct restoring *x)
+{
+	return x->state == 0;
 }
 
 static int restore_in_place(struct restoring *x)
 {
 	int storefd = x->s.target.storefd, fd, status, found;
+	char what[PATH_MAX];
+	uint64_t kept = 0;
 	struct stat owner;
-	uint64_t kept;
 
 	status = snapshots_refuse_if_open(&x->s.target, stop_it);
 	if (status == 0)
 		status = refuse_other_device(x);
 	if (status == 0)
-		status =
-		    snapshots_confirm(&x->flags, "Replace what is in '%s' by snapshot %" PRIu64 "?",
-				      x->s.target.dir, x->m->header.id);
+		status = snapshots_confirm(&x->flags, "Replace what is in '%s' by %s?",
+					   x->s.target.dir, subject(x, what));
 	if (status)
 		return status;
 	snapshots_roll_back(&x->s.target);
-	status = keep_what_is_there(x, &kept);
+	x->state = recover_state(x->s.target.dirfd);
+	status = is_bare(x) ? 0 : keep_what_is_there(x, &kept);
 	if (status)
 		return status;
 	fd = restore_prepare(storefd);
@@ -218,7 +291,7 @@ static int restore_in_place(struct restoring *x)
 		restore_abandon(storefd);
 	else
 		status = swap(x);
-	if (status == 0 && !x->flags.quiet)
+	if (status == 0 && kept && !x->flags.quiet)
 		printf("`chromashim restore --to %" PRIu64 "` undoes this\n", kept);
 	return status ? status : found;
 }
@@ -268,6 +341,30 @@ static void print_plan(const struct restoring *x)
 	}
 }
 
+/* A copy of the directory, made by other means, in place of it. */
+static int restore_copy(struct restoring *x)
+{
+	struct stat copy, data;
+	int status = EXIT_DONE;
+
+	if (stat(x->from, &copy) < 0 || !S_ISDIR(copy.st_mode))
+		return fail(EXIT_NOT_FOUND, 0, "Name a copy of a Chroma directory.",
+			    "'%s' is no directory", x->from);
+	if (fstat(x->s.target.dirfd, &data) == 0 && data.st_ino == copy.st_ino &&
+	    data.st_dev == copy.st_dev)
+		return fail(EXIT_FAILED, 0, "Nothing was changed.", "'%s' is the directory itself",
+			    x->from);
+	if (!x->flags.dry)
+		status = snapshots_settle_all(&x->s, &x->flags);
+	if (status == 0)
+		status = x->flags.dry ? snapshots_refuse_if_open(&x->s.target, stop_it)
+				      : restore_in_place(x);
+	if (status == 0 && !x->flags.quiet)
+		printf("%s: '%s', to %s\n", x->flags.dry ? "would restore" : "restored", x->from,
+		       x->s.target.dir);
+	return status;
+}
+
 static int restore(struct restoring *x, const char *to)
 {
 	long at = snapshots_find(&x->s, to);
@@ -297,12 +394,16 @@ static int restore(struct restoring *x, const char *to)
 
 int command_restore(int argc, char **argv)
 {
-	enum { TO = 256, UTC };
-	static const struct option options[] = {
-	    {"to", required_argument, NULL, TO}, {"output", required_argument, NULL, 'o'},
-	    {"dry-run", no_argument, NULL, 'n'}, {"yes", no_argument, NULL, 'y'},
-	    {"force", no_argument, NULL, 'f'},	 {"quiet", no_argument, NULL, 'q'},
-	    {"utc", no_argument, NULL, UTC},	 {NULL, 0, NULL, 0}};
+	enum { TO = 256, UTC, FROM };
+	static const struct option options[] = {{"to", required_argument, NULL, TO},
+						{"output", required_argument, NULL, 'o'},
+						{"dry-run", no_argument, NULL, 'n'},
+						{"yes", no_argument, NULL, 'y'},
+						{"force", no_argument, NULL, 'f'},
+						{"quiet", no_argument, NULL, 'q'},
+						{"utc", no_argument, NULL, UTC},
+						{"from", required_argument, NULL, FROM},
+						{NULL, 0, NULL, 0}};
 	struct restoring x = {.out = NULL};
 	const char *to = NULL;
 	bool change;
@@ -312,6 +413,7 @@ int command_restore(int argc, char **argv)
 		if (option == '?')
 			return fail_usage("restore");
 		to = option == TO ? optarg : to;
+		x.from = option == FROM ? optarg : x.from;
 		x.out = option == 'o' ? optarg : x.out;
 		x.flags.dry = x.flags.dry || option == 'n';
 		x.flags.yes = x.flags.yes || option == 'y';
@@ -319,8 +421,11 @@ int command_restore(int argc, char **argv)
 		x.flags.quiet = x.flags.quiet || option == 'q';
 		x.flags.utc = x.flags.utc || option == UTC;
 	}
-	if (!to || argc - optind > 1) {
-		warn(to ? "restore takes one directory" : "restore needs --to");
+	if (!to == !x.from || argc - optind > 1 || (x.from && x.out)) {
+		warn(!to && !x.from    ? "restore needs --to or --from"
+		     : !to == !x.from  ? "restore takes --to or --from, not both"
+		     : x.out && x.from ? "--from is for in place; a copy is elsewhere already"
+				       : "restore takes one directory");
 		return fail_usage("restore");
 	}
 	change = !x.out && !x.flags.dry;
@@ -328,10 +433,10 @@ int command_restore(int argc, char **argv)
 				change	      ? SNAPSHOT_CHANGE
 				: x.flags.dry ? SNAPSHOT_LOOK
 					      : SNAPSHOT_KEEP,
-				false);
+				x.from && !x.flags.dry);
 	if (status)
 		return status;
-	status = restore(&x, to);
+	status = x.from ? restore_copy(&x) : restore(&x, to);
 	snapshots_close(&x.s);
 	return status;
 }

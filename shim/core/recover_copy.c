@@ -106,8 +106,11 @@ static int add_state(struct walk *w, int dirfd, const char *segment, const char 
 	} told;
 	uint64_t seed = segment ? checksum64(segment, strlen(segment), 0) : 0;
 
-	/* The root changes with the store's place in it. */
-	if ((!segment && !name) || fstatat(dirfd, name ? name : ".", &st, AT_SYMLINK_NOFOLLOW) < 0)
+	/* The root changes with the store's place in it; who only reads a WAL makes the others. */
+	if ((!segment && !name) ||
+	    fstatat(dirfd, name ? name : ".", &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    (!segment && (strcmp(name, DATABASE_FILE "-shm") == 0 ||
+			  (strcmp(name, DATABASE_FILE "-wal") == 0 && st.st_size == 0))))
 		return 0;
 	seed = name ? checksum64(name, strlen(name), seed) : seed;
 	told.ino = st.st_ino;

@@ -43,12 +43,27 @@ static int heal_copy(const struct recover_job *job, struct recover_result *out,
 	return r;
 }
 
+struct expected {
+	const struct recover_job *job;
+	uint64_t state;
+};
+
+static int is_as_it_was(void *context)
+{
+	const struct expected *e = context;
+
+	return recover_state(e->job->datafd) == e->state ? 0 : -ESTALE;
+}
+
 static int exchange(const struct recover_job *job, struct recover_result *out, uint64_t state)
 {
+	struct expected expected = {job, state};
 	struct restore_swap how = {.datafd = job->datafd,
 				   .storefd = job->storefd,
 				   .quarantine = job->quarantine,
 				   .aside = RECOVER_LOST_FILE,
+				   .check = is_as_it_was,
+				   .check_context = &expected,
 				   .step = job->step,
 				   .context = job->context};
 	int r;
@@ -56,8 +71,6 @@ static int exchange(const struct recover_job *job, struct recover_result *out, u
 	out->stage = RECOVER_EXCHANGING;
 	if (job->agree && job->agree(job->context))
 		return -ECANCELED;
-	if (recover_state(job->datafd) != state)
-		return -ESTALE;
 	r = restore_swap(&how);
 	out->exchanged = r == 0;
 	return r;

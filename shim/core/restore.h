@@ -47,13 +47,19 @@ struct restore_swap {
 	const char *quarantine; /* a name for what was there, as a time */
 	/* A file in restore/new that goes to quarantine too, if it is there; may be NULL. */
 	const char *aside;
+	/* Called before the first change, while whoever starts now cannot write: < 0, and nothing
+	 * is changed. May be NULL. */
+	int (*check)(void *check_context);
+	void *check_context;
 	/* Called before every step that changes something; may be NULL. For tests. */
 	void (*step)(void *context);
 	void *context;
 };
 
 /*
- * Puts restore/new in place of Chroma's files in datafd. -EXDEV: the store is on another file
+ * Puts restore/new in place of Chroma's files in datafd, and holds the locks meanwhile that a
+ * backend needs to write, with the library (writer.lock) or without (SQLite's). -EBUSY: somebody
+ * has one. -EXDEV: the store is on another file
  * system; -ENOENT: no database in restore/new. An error in the middle leaves the journal, for
  * restore_resume().
  */

@@ -30,6 +30,7 @@
 #include "core/database.h"
 #include "core/fileio.h"
 #include "core/restore.h"
+#include "core/sqlite_page.h"
 #include "core/tree.h"
 #include "core/undo.h"
 
@@ -417,13 +418,50 @@ static int check_devices(const struct restore_swap *swap)
 	return data.st_dev == store.st_dev ? 0 : -EXDEV;
 }
 
-int restore_swap(const struct restore_swap *swap)
+/* ---- whoever starts meanwhile ---- */
+
+/* A lock on [start, start + n) of a file, n 0: all of it. Its descriptor; -EBUSY; -1: none can be
+ * had here, or there is no such file. */
+static int hold(int dirfd, const char *name, int flags, off_t start, off_t n)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = start, .l_len = n};
+	int fd = openat(dirfd, name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | flags, 0600);
+	int error;
+
+	if (fd < 0 || fcntl(fd, F_OFD_SETLK, &lock) == 0)
+		return fd < 0 ? -1 : fd;
+	error = errno;
+	close(fd);
+	return error == EAGAIN || error == EACCES ? -EBUSY : -1;
+}
+
+struct holds {
+	int writer, database;
+};
+
+/* PENDING, RESERVED and SHARED are SQLite's; no other file of the database is read without them. */
+static int hold_both(struct holds *h, const struct restore_swap *swap)
+{
+	h->writer = hold(swap->storefd, "writer.lock", O_CREAT, 0, 0);
+	h->database = h->writer == -EBUSY
+			  ? -1
+			  : hold(swap->datafd, DATABASE_FILE, 0, SQLITE_PENDING_BYTE, 512);
+	return h->writer == -EBUSY || h->database == -EBUSY ? -EBUSY : 0;
+}
+
+static void let_go(const struct holds *h)
+{
+	if (h->writer >= 0)
+		close(h->writer);
+	if (h->database >= 0)
+		close(h->database);
+}
+
+static int exchange_all(const struct restore_swap *swap)
 {
 	struct exchange x;
-	int r = check_devices(swap);
+	int r;
 
-	if (r < 0)
-		return r;
 	r = exchange_open(&x, swap);
 	snprintf(x.quarantine, sizeof(x.quarantine), "%s", swap->quarantine);
 	if (r == 0)
@@ -443,6 +481,21 @@ int restore_swap(const struct restore_swap *swap)
 	if (r == 0)
 		r = move_all(&x);
 	exchange_close(&x);
+	return r;
+}
+
+int restore_swap(const struct restore_swap *swap)
+{
+	struct holds holds = {-1, -1};
+	int r = check_devices(swap);
+
+	if (r == 0)
+		r = hold_both(&holds, swap);
+	if (r == 0 && swap->check)
+		r = swap->check(swap->check_context);
+	if (r == 0)
+		r = exchange_all(swap);
+	let_go(&holds);
 	if (r == 0)
 		restore_abandon(swap->storefd);
 	return r;

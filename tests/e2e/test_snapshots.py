@@ -4,8 +4,11 @@
 import json
 import os
 import shutil
+import signal
+import sqlite3
 import subprocess
 import time
+from contextlib import closing
 
 import pytest
 
@@ -280,6 +283,73 @@ def test_restore_undone(tmp_path, data, chromashim):
     assert "would restore: snapshot 1 " in chromashim("restore", "--to", "latest", "-n", data).stdout
     assert chromashim("restore", "--to", "2", "-y", data).returncode == 0
     assert answers(host, {str(data): late})[str(data)]["wrong"] == []
+
+
+def start_restore(data, *what):
+    """Stopped once what is there has been kept as a snapshot; None: it was over too soon."""
+    store = data / ".chromashim/snapshots"
+    before = len(list(store.glob("*.manifest")))
+    child = subprocess.Popen([hosts.COMMAND, "restore", "-y", *what, data], text=True,
+                             env=hosts.environment({}), stderr=subprocess.PIPE,
+                             stdout=subprocess.DEVNULL)
+    while child.poll() is None and len(list(store.glob("*.manifest"))) == before:
+        pass
+    child.send_signal(signal.SIGSTOP)
+    return child if child.poll() is None else None
+
+
+SQL = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1] + "/chroma.sqlite3", timeout=0)
+db.execute("CREATE TABLE IF NOT EXISTS acknowledged (x)")
+db.execute("INSERT INTO acknowledged VALUES (1)")
+db.commit()
+"""
+
+
+@pytest.mark.parametrize("protected", [True, False], ids=["shim", "bare"])
+@pytest.mark.parametrize("what", ["--to=1", "--from=copy"])
+def test_who_was_there_meanwhile_is_seen(data, shim, chromashim, what, protected):
+    """A backend that starts and ends while a restore takes its time loses nothing."""
+    make(hosts.BY_NAME["python"], data, 2)
+    assert chromashim("snapshot", "create", data).returncode == 0
+    copy = data.parent / "copy"
+    shutil.copytree(data, copy, ignore=shutil.ignore_patterns(".chromashim"))
+    for attempt in range(5):
+        child = start_restore(data, what.replace("copy", str(copy)))
+        if child:
+            break
+    assert child, "it was over too soon each time"
+    subprocess.run([hosts.python("venv"), "-c", SQL, data], check=True,
+                   env=hosts.environment({"LD_PRELOAD": shim} if protected else {}))
+    child.send_signal(signal.SIGCONT)
+    errors = child.communicate(timeout=60)[1]
+    assert child.returncode == 11 and "was changed while" in errors, errors
+    with closing(sqlite3.connect(data / "chroma.sqlite3")) as db:
+        assert db.execute("SELECT count(*) FROM acknowledged").fetchall() == [(1,)]
+
+
+def test_a_copy_in_place(data, chromashim):
+    """In place of a directory in WAL mode, too; never of what is not sound."""
+    host = hosts.BY_NAME["python"]
+    early = make(host, data, 4)
+    copy = data.parent / "copy"
+    shutil.copytree(data, copy, ignore=shutil.ignore_patterns(".chromashim"))
+    with closing(sqlite3.connect(data / "chroma.sqlite3")) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("CREATE TABLE later (x)")
+        db.commit()
+    done = chromashim("restore", "--from", copy, "-y", data)
+    assert done.returncode == 0 and "restore --to 1" in done.stdout, done.stderr
+    assert answers(host, {str(data): early})[str(data)]["wrong"] == []
+    assert chromashim("restore", "--to", "1", "-y", data).returncode == 0
+    with closing(sqlite3.connect(data / "chroma.sqlite3")) as db:
+        assert db.execute("SELECT count(*) FROM later").fetchall() == [(0,)]
+    (copy / "chroma.sqlite3").write_bytes(b"not a database" * 1000)
+    done = chromashim("restore", "--from", copy, "-y", data)
+    assert done.returncode == 1 and "is not sound" in done.stderr, done.stderr
+    for wrong in (["--from", data], ["--from", copy / "chroma.sqlite3"], ["--from", copy, "--to=1"]):
+        assert chromashim("restore", *wrong, "-y", data).returncode != 0
 
 
 def test_restore_of_a_ruin(data, chromashim):

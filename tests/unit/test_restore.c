@@ -467,6 +467,43 @@ static void test_swap_without_a_database(void **state)
 	assert_int_equal(rows(f->data), 2);
 }
 
+static int refuse(void *context)
+{
+	++*(int *)context;
+	return -ESTALE;
+}
+
+/* What is asked while the locks are held is heard, and who has one of them keeps all as it is. */
+static void test_swap_is_not_begun(void **state)
+{
+	struct fixture *f = *state;
+	struct manifest m;
+	int asked = 0, fd, i;
+	struct restore_swap swap = {.datafd = f->datafd,
+				    .storefd = f->storefd,
+				    .quarantine = "then",
+				    .check = refuse,
+				    .check_context = &asked};
+	struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
+
+	take(f, &m);
+	prepare_swap(f, &m);
+	assert_int_equal(restore_swap(&swap), -ESTALE);
+	assert_int_equal(asked, 1);
+	for (i = 0; i < 2; i++) {
+		fd = i ? openat(f->storefd, "writer.lock", O_RDWR | O_CREAT, 0600)
+		       : openat(f->datafd, "chroma.sqlite3", O_RDWR);
+		lock.l_start = i ? 0 : 0x40000002;
+		lock.l_len = 1;
+		assert_int_equal(fcntl(fd, F_OFD_SETLK, &lock), 0);
+		assert_int_equal(restore_swap(&swap), -EBUSY);
+		close(fd);
+	}
+	assert_int_equal(asked, 1);
+	assert_false(restore_is_pending(f->storefd));
+	manifest_free(&m);
+}
+
 /* Whole, by its checksum, and yet not to be believed. */
 static void put_journal(int fd, const char *lines)
 {
@@ -532,6 +569,7 @@ int main(void)
 	    TEST(swap_killed_at_every_step),
 	    TEST(swap_by_bytes),
 	    TEST(swap_without_a_database),
+	    TEST(swap_is_not_begun),
 	    TEST(damaged_journal),
 	    TEST(forged_journal),
 	};

@@ -4,25 +4,23 @@
     python -m recover_chromadb [--path DIR]     full recovery: what heals with the least change
     … --backup-only                             only takes a snapshot
     … --restore ID_OR_PATH                      a snapshot by its number (or `latest`), or a copy
-                                                of the directory made by other means
+                                                of the directory made by other means, also packed
+                                                by tar
     … --health-check                            says what is wrong, changes nothing
 
-Nothing is thrown away: the state before is kept as a snapshot, or beside DIR.
+Nothing is thrown away: the state before is kept as a snapshot.
 """
 
 import argparse
 import os
 import shutil
 import sys
-import time
+import tarfile
+import tempfile
 from pathlib import Path
 
 import chromashim
 from chromashim import ChromashimError, _command
-
-STORE = ".chromashim"
-# Undo files and pins belong to the old files; on the new ones they would do harm.
-MOVES_ALONG = ("snapshots", "oplog", "quarantine")
 
 
 def backup(directory: str) -> int:
@@ -49,42 +47,61 @@ def recover(directory: str) -> int:
 def restore(what: str, directory: str) -> int:
     if os.path.isdir(what):
         return restore_copy(Path(what), Path(directory))
+    if os.path.isfile(what):
+        return restore_archive(Path(what), Path(directory))
     print(chromashim.restore(what, directory))
     return 0
 
 
 def restore_copy(copy: Path, directory: Path) -> int:
-    """A copy takes the directory's place; the snapshots move along, the old state stays beside."""
-    verdict = chromashim.check(copy)["verdict"]
-    if verdict not in ("fine", "warning"):
-        raise ChromashimError(f"'{copy}' is not sound ({verdict}); `chromashim check {copy}` tells "
-                              "more, `chromashim recover` may heal it. Nothing was changed.")
-    if copy.resolve() == directory.resolve():
-        raise ChromashimError(f"'{copy}' is the directory itself. Nothing was changed.")
-    if directory.exists() and chromashim.check(directory).get("processes"):
-        raise ChromashimError(f"a process has '{directory}' open: stop it first. Nothing was "
-                              "changed.", 14)
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    fresh = directory.with_name(f"{directory.name}.restoring-{stamp}")
-    old = directory.with_name(f"{directory.name}.before-{stamp}")
+    """By the command: locked, checked, and what was there is a snapshot afterwards."""
+    if not (directory / _command.DATABASE).exists():
+        return copy_into_nothing(copy, directory)
+    done = _command.call("restore", f"--from={copy}", "--yes", str(directory))
+    print(done.stdout, end="")
+    print(done.stderr, end="", file=sys.stderr)
+    print(f"'{directory}' is now what '{copy}' was.")
+    return 0
+
+
+def copy_into_nothing(copy: Path, directory: Path) -> int:
+    """There is no database yet; one that appears meanwhile stays, since only an empty directory is
+    replaced."""
+    if chromashim.check(copy)["verdict"] not in ("fine", "warning"):
+        raise ChromashimError(f"'{copy}' is not sound; `chromashim check {copy}` tells more. "
+                              "Nothing was changed.")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}.restoring-", dir=directory.parent))
     try:
-        shutil.copytree(copy, fresh, symlinks=True, ignore=shutil.ignore_patterns(STORE))
+        shutil.copytree(copy, fresh, symlinks=True, dirs_exist_ok=True,
+                        ignore=shutil.ignore_patterns(".chromashim"))
         os.sync()
-        if directory.exists():
-            os.rename(directory, old)
         os.rename(fresh, directory)
     except BaseException:
-        if old.exists() and not directory.exists():
-            os.rename(old, directory)
         shutil.rmtree(fresh, ignore_errors=True)
         raise
-    for name in MOVES_ALONG:
-        if (old / STORE / name).exists():
-            (directory / STORE).mkdir(mode=0o700, exist_ok=True)
-            os.rename(old / STORE / name, directory / STORE / name)
-    print(f"'{directory}' is now what '{copy}' was"
-          + (f"; what was there before is in '{old}'." if old.exists() else "."))
+    print(f"'{directory}' is now what '{copy}' was.")
     return 0
+
+
+def restore_archive(archive: Path, directory: Path) -> int:
+    """What is packed is unpacked beside the directory; the database tells which folder it is."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}.unpacking-",
+                                     dir=directory.parent) as folder:
+        with tarfile.open(archive) as packed:
+            members = [m for m in packed.getmembers() if m.isfile() or m.isdir()]
+            for member in members:
+                target = os.path.normpath(os.path.join(folder, member.name))
+                if not target.startswith(folder + os.sep) and target != folder:
+                    raise ChromashimError(f"'{archive}' has names that lead out of it. Nothing "
+                                          "was changed.")
+            packed.extractall(folder, members)
+        found = sorted(Path(folder).rglob(_command.DATABASE), key=lambda p: len(p.parts))
+        if not found:
+            raise ChromashimError(f"there is no {_command.DATABASE} in '{archive}'. Nothing was "
+                                  "changed.")
+        return restore_copy(found[0].parent, directory)
 
 
 def main(arguments=None) -> int:
