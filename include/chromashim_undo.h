@@ -11,7 +11,7 @@
  * dead puts the segment back as the file says, and then removes it. A commit removes it.
  *
  *	file   := header (UNDO_HEADER_SIZE bytes) record*
- *	record := struct undo_record, data (length bytes if BLOCK, else none), zeros up to a multiple of 8
+ *	record := struct undo_record, data (length bytes), zeros up to a multiple of 8
  *
  * Byte order is the machine's; `endian` tells. A record's checks are seeded with header.check plus
  * its own offset in the file, so that no record is taken for one of another file or place.
@@ -19,8 +19,8 @@
  * Order. Before a grain of a segment file is changed or cut off, its record is in the file (in
  * the kernel's hands; with power durability on the disk). So a record that is torn, or that was
  * never written, speaks of a grain that was never changed: the first record whose own check is
- * wrong is the end, and one whose data alone is wrong is skipped. Records of one file do not overlap;
- * they may be played back in any order and any number of times.
+ * wrong is the end, and one whose data alone is wrong is skipped. Pre-images of one file do not
+ * overlap; they may be played back in any order and any number of times.
  *
  * Power durability. Such a file has the sticky bit: nothing is overwritten before the file is synced.
  * So what a power cut tore was never synced, and speaks of grains that were never touched: a header
@@ -33,23 +33,38 @@
  * a new one. MOVED says so, before it happens. Playing back renames it over the new one; when there
  * is no such link, the file was not touched yet or is back already.
  *
- * Tentative groups. Chroma 0.4 to 0.6 persists inside its own SQLite transaction. When the persist
- * is over and the transaction is not, TENTATIVE tells the database's change counter (bytes 24 to 27
- * of chroma.sqlite3). If the process dies then, the group stands only if that transaction was
- * committed: no journal is hot, and the counter is another one. The last TENTATIVE counts.
+ * Tentative groups. Chroma 0.4 to 0.6 persists inside its own SQLite transaction. TENTATIVE
+ * tells the database's change counter (bytes 24 to 27 of chroma.sqlite3) before the pickle is
+ * opened; it counts once the persist is over, which `complete` says. If the process dies then, the
+ * group stands only if that transaction was committed: no journal is hot, and the counter is another
+ * one. The last TENTATIVE counts.
  *
- * Stale files. Once somebody without the shim has written to the segment, an undo file that was left
- * behind would do harm. Hence `touched`: if a file of the segment was modified well after it, the
- * undo file is put aside as "<name>.stale" and the segment left as it is.
+ * What becomes of it. Whatever is about to be in the files is announced before it is: BECOMES has a
+ * checksum of each grain as it will be, LENGTH a length that a file may get, WRITTEN a checksum of
+ * what is written into a file that had been emptied; UNKNOWN is a range of which it cannot be told
+ * (the kernel copies, or a map is written). `reach` is how far any write goes that lengthens a file.
+ * Many may speak of one grain: all its states on the way are announced.
  *
- * Ended groups. Who cannot remove the undo file of a group that is over sets `touched` to 0: there is
+ * Foreign files. A group is played back only over what it was saved from, whatever the inodes and
+ * times: each grain that was saved is as it was or as was announced, each length is that of the
+ * start, one that was announced or up to `reach`, and the pickle is that of the start (by
+ * `pickle_check`) or what was written into it. A power cut may lose or tear what was written to an
+ * emptied file, and announcements of it: after one, and in a copy, its content does not count, nor
+ * does `reach`. Nor does an emptied file's content once `undoing` is set, which it is before
+ * anything is put back. Otherwise somebody else has put files there or written to them; the undo
+ * file is put aside as "<name>.foreign", what it moved likewise, and the segment is left as it is.
+ *
+ * Ended groups. Who cannot remove the undo file of a group that is over sets `ended`: there is
  * nothing to play back.
  *
- * Alive. A process that has groups holds an OFD lock on "<pid>-<start_ticks, hex>.alive" beside
- * them. Whoever rolls back holds one on "rollback.lock".
+ * Alive. `life` is that of the process (core/alive.h). Where it is 0 the pid, its start and the boot
+ * have to do. Whoever rolls back holds an OFD lock on "rollback.lock".
  *
- * Versions. In version 1 a grain had 4096 bytes, and readers of pins counted on it. A reader leaves
- * a file alone whose version is greater than its own.
+ * Versions. In version 1 a grain had 4096 bytes. Up to version 2 the header had 256 bytes: the same
+ * up to `files`, then `check` and `touched` (ns, CLOCK_REALTIME: the segment's files were last
+ * changed then; 0: ended), and nothing was announced; such a file is played back if no file of the
+ * segment was modified more than two seconds after `touched` (a minute in a copy, or after another
+ * boot). A reader leaves a file alone whose version is greater than its own.
  */
 #ifndef CHROMASHIM_UNDO_H
 #define CHROMASHIM_UNDO_H
@@ -58,9 +73,10 @@
 #include <stdint.h>
 
 #define UNDO_MAGIC UINT64_C(0x4f444e5550534843) /* "CHSPUNDO" in little-endian memory */
-#define UNDO_VERSION 2u
+#define UNDO_VERSION 3u
 #define UNDO_ENDIAN 0x01020304u
-#define UNDO_HEADER_SIZE 256u
+#define UNDO_HEADER_SIZE 512u
+#define UNDO_HEADER_SIZE_2 256u		       /* up to version 2 */
 #define UNDO_GRAIN 64u		       /* pre-images are whole grains, but for a file's last one */
 #define UNDO_LENGTH_MAX (UINT32_C(64) << 10) /* of one record's data */
 #define UNDO_FILES 5u
@@ -92,15 +108,35 @@ struct undo_header {
 	uint64_t ino;
 	char segment[40]; /* directory of the segment, NUL-terminated */
 	struct undo_file files[UNDO_FILES];
-	uint64_t check; /* XXH3-64 of everything above */
+	uint64_t life;	       /* of the process; 0: this file system has no such locks */
+	uint64_t pickle_check; /* of the pickle at the group's start, in chains of 64 KiB */
+	uint64_t check;	       /* XXH3-64 of everything above */
 	/* Below: written while the group lives (through a shared map), not covered by check. */
-	uint64_t touched; /* ns, CLOCK_REALTIME: the segment's files were last changed then */
+	uint64_t ended;		    /* not 0: there is nothing to play back */
+	uint64_t complete;	    /* not 0: the persist is; TENTATIVE counts from now on */
+	uint64_t undoing;	    /* not 0: it is being played back */
+	uint64_t reach[UNDO_FILES]; /* where the last byte of any write to the file was to be, + 1 */
 };
 
 enum undo_kind {
 	UNDO_BLOCK_IMAGE = 1,
 	UNDO_MOVED = 2,
 	UNDO_TENTATIVE = 3, /* offset = change counter */
+	UNDO_BECOMES = 4,   /* data: struct undo_becomes, of grains from offset on */
+	UNDO_LENGTH = 5,    /* offset = the length; 0: it is emptied */
+	UNDO_WRITTEN = 6,   /* data: one struct undo_written */
+	UNDO_UNKNOWN = 7,   /* data: uint64_t, the length of the range */
+};
+
+/* The grain that many behind the one at the record's offset, as far as the file went at the start. */
+struct undo_becomes {
+	uint32_t grain;
+	uint32_t check; /* of those of its bytes that will be there */
+};
+
+struct undo_written {
+	uint32_t length; /* from the record's offset on */
+	uint32_t check;
 };
 
 struct undo_record {
@@ -114,7 +150,7 @@ struct undo_record {
 };
 
 _Static_assert(sizeof(struct undo_header) <= UNDO_HEADER_SIZE, "header fits");
-_Static_assert(offsetof(struct undo_header, check) == 240, "layout is fixed");
+_Static_assert(offsetof(struct undo_header, life) == 240, "layout is fixed");
 _Static_assert(sizeof(struct undo_record) == 24, "layout is fixed");
 
 #endif

@@ -354,7 +354,7 @@ static bool is_torn(int undofd, const char *name)
 	if (n <= suffix || strcmp(name + n - suffix, UNDO_SUFFIX) != 0)
 		return false;
 	fd = file_open_at(undofd, name);
-	torn = fd >= 0 && undo_open(&r, fd) == 0 && r.header.touched &&
+	torn = fd >= 0 && undo_open(&r, fd) == 0 && !r.header.ended &&
 	       r.header.files[UNDO_PICKLE].size >= 0;
 	if (fd >= 0)
 		close(fd);

@@ -46,12 +46,13 @@ static void tell(void *context, const struct rollback_outcome *o)
 	case ROLLBACK_LIVE:
 		t->out->live++;
 		return;
-	case ROLLBACK_STALE:
+	case ROLLBACK_FOREIGN:
 		t->out->failed++;
 		snprintf(line, sizeof(line),
-			 "segment %.36s: left as it is: it was written without the shim after the "
-			 "persist that %.60s speaks of",
-			 segment, o->name);
+			 "segment %.36s: left as it is: its files are not those that the persist "
+			 "was writing that %.60s speaks of (a backup was put back, or they were "
+			 "written without the shim)%s",
+			 segment, o->name, t->dry ? "" : "; the undo file was put aside");
 		break;
 	case ROLLBACK_DAMAGED:
 		t->out->failed++;

@@ -127,7 +127,7 @@ static int read_on(struct pin_group *g, unsigned char *data)
 	int r = 0;
 
 	if (g->reader.skipped) {
-		g->reader.at = UNDO_HEADER_SIZE;
+		g->reader.at = g->reader.start;
 		g->reader.skipped = 0;
 		g->count = before = 0;
 	}

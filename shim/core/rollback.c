@@ -2,52 +2,25 @@
  *
  * Rolling back persist groups: which, whether, how.
  */
-#include "core/rollback.h"
+#include "core/rollback_internal.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 
-#include "core/oplog.h"
+#include "core/alive.h"
 #include "core/number.h"
+#include "core/oplog.h"
 #include "core/sys.h"
 
 #define LOCK_NAME "rollback.lock"
 #define DATABASE "chroma.sqlite3"
 #define JOURNAL DATABASE "-journal"
 
-#define SECOND UINT64_C(1000000000)
-/* How much later than `touched` a file's time may be: the clocks' grain; and, where the power went
- * or this is a copy, what was still in the memory. */
-#define SLACK_KILLED (2 * SECOND)
-#define SLACK_POWER (60 * SECOND)
-
-/* One roll-back under way. */
-struct work {
-	const struct rollback *rb;
-	struct undo_reader reader;
-	struct rollback_outcome *outcome;
-	int segmentfd;
-	int files[UNDO_FILES]; /* -1: not open yet */
-	bool moved[UNDO_FILES];
-	unsigned char *data; /* UNDO_LENGTH_MAX bytes */
-	bool tentative;
-	uint32_t counter;
-};
-
 static void step(const struct work *w)
 {
 	if (w->rb->step)
 		w->rb->step(w->rb->context);
-}
-
-static uint64_t now(clockid_t clock)
-{
-	struct timespec t = {0, 0};
-
-	clock_gettime(clock, &t);
-	return (uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_nsec;
 }
 
 /* ---- who is dead ---- */
@@ -61,20 +34,12 @@ static int lock_state(int fd)
 	return r < 0 ? r : lock.l_type != F_UNLCK;
 }
 
-static bool same_boot(const struct undo_header *h)
-{
-	uint8_t boot[16];
-
-	oplog_boot_id(boot);
-	return memcmp(boot, h->boot_id, sizeof(boot)) == 0;
-}
-
-/* By the number alone: only where the lock does not tell. */
+/* By the number alone: only where there is no lock to ask. */
 static bool pid_lives(const struct undo_header *h)
 {
 	char path[48] = "/proc/";
 
-	if (!same_boot(h) || (int)h->pid == sys_getpid())
+	if (!rollback_same_boot(h) || (int)h->pid == sys_getpid())
 		return false;
 	memcpy(number_put(path + 6, path + 40, h->pid, 10, 1), "/stat", 6);
 	return oplog_start_ticks(path) == h->start_ticks;
@@ -82,56 +47,20 @@ static bool pid_lives(const struct undo_header *h)
 
 static bool lives(int undofd, const struct undo_header *h)
 {
-	char name[UNDO_NAME_MAX];
-	int fd, state;
+	enum alive alive = ALIVE_UNKNOWN;
+	int storefd;
 
-	undo_alive_name(name, h);
-	fd = sys_openat(undofd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
-	if (fd < 0)
-		return pid_lives(h);
-	state = lock_state(fd);
-	sys_close(fd);
-	return state < 0 ? pid_lives(h) : state == 1;
+	if (h->life) {
+		storefd = sys_openat(undofd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+		if (storefd >= 0) {
+			alive = alive_is(storefd, h->life);
+			sys_close(storefd);
+		}
+	}
+	return alive == ALIVE_UNKNOWN ? pid_lives(h) : alive == ALIVE_LIVES;
 }
 
 /* ---- whether ---- */
-
-static uint64_t modified(const struct stat *st)
-{
-	return (uint64_t)st->st_mtim.tv_sec * SECOND + (uint64_t)st->st_mtim.tv_nsec;
-}
-
-static bool is_original(const struct work *w)
-{
-	const struct undo_header *h = &w->reader.header;
-	struct stat st;
-
-	return sys_fstat(w->reader.fd, &st) == 0 && st.st_dev == h->dev && st.st_ino == h->ino;
-}
-
-/* Or this is a copy, or an image of the disk. */
-static bool was_power_cut(const struct work *w)
-{
-	return !same_boot(&w->reader.header) || !is_original(w);
-}
-
-/* Has somebody else written to the segment since its process died? */
-static bool is_stale(const struct work *w)
-{
-	const struct undo_header *h = &w->reader.header;
-	uint64_t booted = now(CLOCK_REALTIME) - now(CLOCK_BOOTTIME);
-	uint64_t latest = h->touched + (was_power_cut(w) ? SLACK_POWER : SLACK_KILLED);
-	struct stat st;
-	unsigned i;
-
-	if (!same_boot(h) && booted > h->touched && booted < latest)
-		latest = booted;
-	for (i = 0; i < UNDO_FILES; i++)
-		if (sys_fstatat(w->segmentfd, undo_file_names[i], &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-		    modified(&st) > latest)
-			return true;
-	return false;
-}
 
 static bool journal_is_hot(int rootfd)
 {
@@ -168,12 +97,14 @@ static bool transaction_committed(int rootfd, uint32_t counter)
 
 /* ---- how ---- */
 
-/* From now on the changes are ours; another death must not make them look foreign. */
-static int touch(const struct work *w)
+/* From now on an emptied file's content is ours; another death must not make it look foreign. */
+static int begin_undoing(const struct work *w)
 {
-	uint64_t t = now(CLOCK_REALTIME);
-	ssize_t n =
-	    sys_pwrite(w->reader.fd, &t, sizeof(t), (off_t)offsetof(struct undo_header, touched));
+	static const uint64_t yes = 1;
+	ssize_t n = w->reader.header.version <= 2
+			? 0
+			: sys_pwrite(w->reader.fd, &yes, sizeof(yes),
+				     (off_t)offsetof(struct undo_header, undoing));
 
 	return n < 0 ? (int)n : 0;
 }
@@ -220,19 +151,21 @@ static int first_pass(struct work *w)
 	while ((r = undo_next(&w->reader, &record, w->data)) == 0) {
 		if (record.kind == UNDO_MOVED)
 			w->moved[record.file] = is_aside(w, record.file);
-		w->tentative |= record.kind == UNDO_TENTATIVE;
-		if (record.kind == UNDO_TENTATIVE)
-			w->counter = (uint32_t)record.offset;
+		w->changes |= record.kind == UNDO_BLOCK_IMAGE || record.kind == UNDO_MOVED ||
+			      record.kind == UNDO_LENGTH;
+		if (record.kind != UNDO_TENTATIVE)
+			continue;
+		w->tentative = w->reader.header.version <= 2 || w->reader.header.complete;
+		w->counter = (uint32_t)record.offset;
 	}
-	w->outcome->skipped = w->reader.skipped - (was_power_cut(w) ? w->reader.torn : 0);
-	w->reader.at = UNDO_HEADER_SIZE;
+	w->outcome->skipped = w->reader.skipped - (rollback_power_cut(w) ? w->reader.torn : 0);
+	w->reader.at = w->reader.start;
 	return r == -ENODATA ? 0 : r;
 }
 
 static int put_blocks(struct work *w)
 {
 	struct undo_record record;
-	unsigned n = 0;
 	int r;
 
 	while ((r = undo_next(&w->reader, &record, w->data)) == 0) {
@@ -243,8 +176,6 @@ static int put_blocks(struct work *w)
 		fd = open_file(w, record.file);
 		if (fd < 0)
 			return fd;
-		if (n++ % 256 == 0 && (r = touch(w)) < 0)
-			return r;
 		step(w);
 		r = sys_pwrite_all(fd, w->data, record.length, record.offset);
 		if (r < 0)
@@ -260,9 +191,6 @@ static int put_file(struct work *w, unsigned file)
 	struct stat st;
 	int fd, r;
 
-	r = touch(w);
-	if (r < 0)
-		return r;
 	if (was->size < 0) {
 		step(w);
 		r = sys_unlinkat(w->segmentfd, undo_file_names[file], 0);
@@ -293,9 +221,11 @@ static bool is_creation(const struct undo_header *h)
 
 static int put_back(struct work *w)
 {
-	int r = put_blocks(w);
+	int r = begin_undoing(w);
 	unsigned i;
 
+	if (r == 0)
+		r = put_blocks(w);
 	/* The pickle last: without it the rest is not believed. */
 	for (i = 0; i < UNDO_FILES && r == 0; i++)
 		r = put_file(w, i);
@@ -337,11 +267,40 @@ static int put_aside(const struct rollback *rb, const char *name, const char *su
 	return sys_renameat(rb->undofd, name, rb->undofd, aside);
 }
 
+/* With what it moved, or that would be swept away. */
+static int put_foreign_aside(const struct work *w, const char *name)
+{
+	char moved[UNDO_NAME_MAX];
+	int r = put_aside(w->rb, name, ".foreign");
+	unsigned i;
+
+	for (i = 0; i < UNDO_FILES && r == 0; i++) {
+		if (!w->moved[i])
+			continue;
+		undo_moved_name(moved, &w->reader.header, i);
+		put_aside(w->rb, moved, ".foreign");
+	}
+	return r;
+}
+
 static bool segment_is_open(struct work *w)
 {
 	w->segmentfd = sys_openat(w->rb->rootfd, w->reader.header.segment,
 				  O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
 	return w->segmentfd >= 0;
+}
+
+/* It is not what the undo file was saved from. */
+static int leave(struct work *w, const char *name)
+{
+	const struct undo_header *h = &w->reader.header;
+
+	w->outcome->result = w->changes || is_creation(h) || h->version <= 2
+				 ? ROLLBACK_FOREIGN
+				 : ROLLBACK_GONE; /* nothing had been changed yet */
+	if (w->rb->dry)
+		return 0;
+	return w->outcome->result == ROLLBACK_GONE ? forget(w, name) : put_foreign_aside(w, name);
 }
 
 /* Decides, and does it. */
@@ -358,7 +317,7 @@ static int undo_group(struct work *w, const char *name, bool own)
 			return w->segmentfd;
 		return w->rb->dry ? 0 : forget(w, name);
 	}
-	if (!own && w->reader.header.touched == 0) {
+	if (!own && w->reader.header.ended) {
 		o->result = ROLLBACK_COMMITTED;
 		return w->rb->dry ? 0 : forget(w, name);
 	}
@@ -366,10 +325,11 @@ static int undo_group(struct work *w, const char *name, bool own)
 		o->result = ROLLBACK_COMMITTED;
 		return w->rb->dry ? 0 : forget(w, name);
 	}
-	if (!own && is_stale(w)) {
-		o->result = ROLLBACK_STALE;
-		return w->rb->dry ? 0 : put_aside(w->rb, name, ".stale");
-	}
+	r = own ? 0 : rollback_judge(w);
+	if (r < 0)
+		return r;
+	if (r > 0)
+		return leave(w, name);
 	if (w->rb->dry) {
 		o->result = is_creation(&w->reader.header) ? ROLLBACK_CREATION : ROLLBACK_DONE;
 		return 0;
@@ -541,6 +501,17 @@ static void sweep_alive(const struct rollback *rb, const char *name)
 	sys_close(fd);
 }
 
+static int open_lock(int undofd)
+{
+	const int flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW;
+	int fd = sys_openat(undofd, LOCK_NAME, flags, 0600);
+
+	/* Somebody else's, who forgot to give it away: nobody could roll back any more. */
+	if ((fd == -EACCES || fd == -EPERM) && sys_unlinkat(undofd, LOCK_NAME, 0) == 0)
+		fd = sys_openat(undofd, LOCK_NAME, flags, 0600);
+	return fd;
+}
+
 int rollback_directory(const struct rollback *rb)
 {
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
@@ -551,8 +522,7 @@ int rollback_directory(const struct rollback *rb)
 	    (found == 0 && for_each(rb, ".moved", NULL) <= 0 && for_each(rb, ".alive", NULL) <= 0))
 		return found;
 	if (!rb->dry) {
-		lockfd = sys_openat(rb->undofd, LOCK_NAME,
-				    O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+		lockfd = open_lock(rb->undofd);
 		if (lockfd < 0)
 			return lockfd;
 		while (sys_fcntl(lockfd, F_OFD_SETLKW, (unsigned long)&lock) == -EINTR)

@@ -20,7 +20,7 @@ enum rollback_result {
 	ROLLBACK_COMMITTED, /* the persist was final; only the undo file was left over */
 	ROLLBACK_GONE,	    /* the segment's directory is no more, or nothing was changed yet */
 	ROLLBACK_LIVE,	    /* its process lives: left alone */
-	ROLLBACK_STALE,	    /* somebody else has changed the segment since: put aside */
+	ROLLBACK_FOREIGN,   /* the segment is not what the persist was writing: put aside */
 	ROLLBACK_DAMAGED,   /* the undo file cannot be read: put aside */
 	ROLLBACK_NEWER,	    /* it is of a newer version: left alone */
 	ROLLBACK_FAILED,    /* see error; left for the next try */

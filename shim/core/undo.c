@@ -46,16 +46,6 @@ void undo_moved_name(char out[UNDO_NAME_MAX], const struct undo_header *h, unsig
 	undo_name(out, h, suffix);
 }
 
-void undo_alive_name(char out[UNDO_NAME_MAX], const struct undo_header *h)
-{
-	const char *end = out + UNDO_NAME_MAX - 1;
-	char *at = number_put(out, end, h->pid, 10, 1);
-
-	at = put_text(at, end, "-");
-	at = number_put(at, end, h->start_ticks, 16, 1);
-	put_text(at, end, ".alive");
-}
-
 /* ---- both ---- */
 
 static uint32_t record_check(const struct undo_record *r, uint64_t seed)
@@ -66,6 +56,19 @@ static uint32_t record_check(const struct undo_record *r, uint64_t seed)
 static uint64_t header_check(const struct undo_header *h)
 {
 	return checksum64(h, offsetof(struct undo_header, check), 0);
+}
+
+int undo_sum_pickle(int fd, void *buf, uint64_t *sum)
+{
+	uint64_t at = 0;
+	ssize_t n;
+
+	*sum = 0;
+	while ((n = sys_pread_all(fd, buf, UNDO_LENGTH_MAX, at)) > 0) {
+		*sum = checksum64(buf, (size_t)n, *sum);
+		at += (uint64_t)n;
+	}
+	return (int)n;
 }
 
 static uint64_t padded(uint64_t n)
@@ -136,7 +139,8 @@ static void finish(struct undo_writer *w, struct undo_record *r)
 	memcpy(w->buffer + w->used, r, sizeof(*r));
 	memset(data + r->length, 0, padded(r->length) - r->length);
 	w->used += sizeof(*r) + padded(r->length);
-	w->bytes += r->length;
+	if (r->kind == UNDO_BLOCK_IMAGE)
+		w->bytes += r->length;
 }
 
 int undo_save(struct undo_writer *w, unsigned file, int from, uint64_t offset, uint32_t length)
@@ -153,30 +157,31 @@ int undo_save(struct undo_writer *w, unsigned file, int from, uint64_t offset, u
 	return 0;
 }
 
-int undo_save_bytes(struct undo_writer *w, unsigned file, const void *data, uint64_t offset,
-		    uint32_t length)
+int undo_put_data(struct undo_writer *w, enum undo_kind kind, unsigned file, uint64_t offset,
+		  const void *data, uint32_t length)
 {
 	struct undo_record r = {
-	    .kind = UNDO_BLOCK_IMAGE, .file = (uint8_t)file, .offset = offset, .length = length};
+	    .kind = (uint16_t)kind, .file = (uint8_t)file, .offset = offset, .length = length};
 	int error;
 	unsigned char *at = room(w, length, &error);
 
 	if (!at)
 		return error;
-	memcpy(at + sizeof(r), data, length);
+	if (length)
+		memcpy(at + sizeof(r), data, length);
 	finish(w, &r);
 	return 0;
 }
 
+int undo_save_bytes(struct undo_writer *w, unsigned file, const void *data, uint64_t offset,
+		    uint32_t length)
+{
+	return undo_put_data(w, UNDO_BLOCK_IMAGE, file, offset, data, length);
+}
+
 int undo_put(struct undo_writer *w, enum undo_kind kind, unsigned file, uint64_t offset)
 {
-	struct undo_record r = {.kind = (uint16_t)kind, .file = (uint8_t)file, .offset = offset};
-	int error;
-
-	if (!room(w, 0, &error))
-		return error;
-	finish(w, &r);
-	return 0;
+	return undo_put_data(w, kind, file, offset, NULL, 0);
 }
 
 int undo_flush(struct undo_writer *w)
@@ -239,6 +244,32 @@ static bool is_sound(const struct undo_header *h)
 	return true;
 }
 
+static int check_header(const struct undo_header *h)
+{
+	return h->check == header_check(h) && h->header_size == UNDO_HEADER_SIZE && is_sound(h)
+		   ? 0
+		   : -EBADMSG;
+}
+
+/* What followed the files then: see the specification. */
+static int take_version_2(struct undo_reader *r)
+{
+	struct undo_header *h = &r->header;
+	const size_t files_end = offsetof(struct undo_header, life);
+	uint64_t check, touched;
+
+	memcpy(&check, (char *)h + files_end, sizeof(check));
+	memcpy(&touched, (char *)h + files_end + sizeof(check), sizeof(touched));
+	if (check != checksum64(h, files_end, 0) || h->header_size != UNDO_HEADER_SIZE_2 ||
+	    !is_sound(h))
+		return -EBADMSG;
+	memset((char *)h + files_end, 0, sizeof(*h) - files_end);
+	h->check = check; /* its records are seeded with it */
+	h->ended = touched == 0;
+	r->touched_2 = touched;
+	return 0;
+}
+
 int undo_open(struct undo_reader *r, int fd)
 {
 	struct undo_header *h = &r->header;
@@ -255,6 +286,9 @@ int undo_open(struct undo_reader *r, int fd)
 	r->size = (uint64_t)st.st_size;
 	r->durable = st.st_mode & S_ISVTX;
 	error = read_all(fd, h, sizeof(*h), 0);
+	if (error == -ENODATA && h->magic == UNDO_MAGIC && h->version <= 2 &&
+	    r->size >= UNDO_HEADER_SIZE_2)
+		error = 0; /* a header was shorter then */
 	if (error < 0)
 		return error;
 	if (r->durable && is_zero(h, sizeof(*h)))
@@ -263,10 +297,9 @@ int undo_open(struct undo_reader *r, int fd)
 		return -EBADMSG;
 	if (h->version > UNDO_VERSION)
 		return -EPROTONOSUPPORT;
-	if (h->check != header_check(h) || h->header_size != UNDO_HEADER_SIZE || !is_sound(h))
-		return -EBADMSG;
-	r->at = UNDO_HEADER_SIZE;
-	return 0;
+	error = h->version <= 2 ? take_version_2(r) : check_header(h);
+	r->at = r->start = h->version <= 2 ? UNDO_HEADER_SIZE_2 : UNDO_HEADER_SIZE;
+	return error;
 }
 
 static bool is_in_bounds(const struct undo_header *h, const struct undo_record *r)
@@ -275,12 +308,28 @@ static bool is_in_bounds(const struct undo_header *h, const struct undo_record *
 
 	if (r->kind == UNDO_TENTATIVE)
 		return r->length == 0;
-	if (r->file >= UNDO_FILES || h->files[r->file].size < 0)
+	if (r->file >= UNDO_FILES)
+		return false;
+	switch (r->kind) {
+	case UNDO_LENGTH:
+		return r->length == 0 && r->offset <= INT64_MAX;
+	case UNDO_WRITTEN:
+		return r->length == sizeof(struct undo_written) && r->offset <= INT64_MAX;
+	case UNDO_UNKNOWN:
+		return r->length == sizeof(uint64_t);
+	default:
+		break;
+	}
+	if (h->files[r->file].size < 0)
 		return false;
 	size = (uint64_t)h->files[r->file].size;
 	if (r->kind == UNDO_MOVED)
 		return r->length == 0;
-	return r->length && r->offset <= size && r->length <= size - r->offset;
+	if (r->kind == UNDO_BECOMES)
+		return r->length && r->length % sizeof(struct undo_becomes) == 0 &&
+		       r->offset % UNDO_GRAIN == 0 && r->offset <= size;
+	return r->kind == UNDO_BLOCK_IMAGE && r->length && r->offset <= size &&
+	       r->length <= size - r->offset;
 }
 
 int undo_next(struct undo_reader *r, struct undo_record *record, void *data)
@@ -312,12 +361,13 @@ int undo_next(struct undo_reader *r, struct undo_record *record, void *data)
 
 bool undo_is_ended(int undofd, const char *name)
 {
-	uint64_t touched = 1;
+	struct undo_reader r;
 	int fd = sys_openat(undofd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+	bool ended;
 
 	if (fd < 0)
 		return false;
-	sys_pread(fd, &touched, sizeof(touched), (off_t)offsetof(struct undo_header, touched));
+	ended = undo_open(&r, fd) == 0 && r.header.ended;
 	sys_close(fd);
-	return touched == 0;
+	return ended;
 }

@@ -21,10 +21,9 @@
 
 extern const char *const undo_file_names[UNDO_FILES];
 
-/* "<segment>-<pid>-<number>" + suffix; of a moved file; of a process's lock. */
+/* "<segment>-<pid>-<number>" + suffix; of a moved file. */
 void undo_name(char out[UNDO_NAME_MAX], const struct undo_header *h, const char *suffix);
 void undo_moved_name(char out[UNDO_NAME_MAX], const struct undo_header *h, unsigned file);
-void undo_alive_name(char out[UNDO_NAME_MAX], const struct undo_header *h);
 
 /* ---- writing ---- */
 
@@ -54,8 +53,10 @@ int undo_save(struct undo_writer *w, unsigned file, int from, uint64_t offset, u
 /* The same, of bytes that were read before. */
 int undo_save_bytes(struct undo_writer *w, unsigned file, const void *data, uint64_t offset,
 		    uint32_t length);
-/* A record without data. */
+/* Any other record, with its data or without. */
 int undo_put(struct undo_writer *w, enum undo_kind kind, unsigned file, uint64_t offset);
+int undo_put_data(struct undo_writer *w, enum undo_kind kind, unsigned file, uint64_t offset,
+		  const void *data, uint32_t length);
 /* The buffer to the kernel. */
 int undo_flush(struct undo_writer *w);
 
@@ -63,10 +64,12 @@ int undo_flush(struct undo_writer *w);
 
 struct undo_reader {
 	int fd;
+	uint64_t start; /* of the first record */
 	uint64_t at, size;
 	uint64_t skipped; /* records whose data was damaged */
 	uint64_t torn;	  /* of them, in a durable file: as a power cut leaves them, or may be */
 	bool durable;
+	uint64_t touched_2; /* `touched` of a file up to version 2, whose `ended` is made of it */
 	struct undo_header header;
 };
 
@@ -79,5 +82,8 @@ bool undo_is_ended(int undofd, const char *name);
  * is skipped and counted; what a record says is within the file as it was at the group's start.
  */
 int undo_next(struct undo_reader *r, struct undo_record *record, void *data);
+
+/* Of the whole pickle that fd is open on; buf has UNDO_LENGTH_MAX bytes. 0 or -errno. */
+int undo_sum_pickle(int fd, void *buf, uint64_t *sum);
 
 #endif

@@ -86,6 +86,7 @@ struct name {
 	uint8_t role;
 	uint8_t kind;		/* enum oplog_name_kind */
 	_Atomic uint32_t group; /* of a segment's directory: its persist group + 1 (persists.c) */
+	_Atomic uint64_t parked; /* the same: its undo file, while it needs no group (groups.c) */
 	_Atomic uint32_t pin;	/* of a file: its pre-image file that is open, + 1 (pins.c) */
 };
 

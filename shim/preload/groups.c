@@ -14,6 +14,7 @@
 #include "preload/turn.h"
 
 struct group groups[GROUPS];
+_Atomic unsigned groups_top;
 struct persist_store persist_stores[AREAS];
 
 /* ---- the lock ---- */
@@ -62,17 +63,42 @@ void group_release(struct group *g)
 	atomic_store(&g->state, GROUP_FREE);
 }
 
+/* Tells this undo file of this process from any other of that number. */
+static uint64_t ticket_of(unsigned area, uint64_t number)
+{
+	return (uint64_t)shim_pid << 42 | (uint64_t)(persist_stores[area].round & 1023) << 32 |
+	       (uint32_t)number;
+}
+
+void group_park(struct group *g)
+{
+	atomic_store(&name_get(g->directory)->parked, ticket_of(g->area, g->header.number));
+	group_release(g);
+}
+
+bool group_is_parked(unsigned area, uint32_t directory)
+{
+	uint64_t ticket = atomic_load(&name_get(directory)->parked);
+
+	return ticket && ticket >> 32 == ticket_of(area, 0) >> 32;
+}
+
+static void raise_top(unsigned to)
+{
+	unsigned top = atomic_load(&groups_top);
+
+	while (top < to && !atomic_compare_exchange_strong(&groups_top, &top, to))
+		;
+}
+
 /* Locked, and known as the directory's. NULL: another thread was quicker, or the table is full. */
 static struct group *take_place(unsigned area, uint32_t directory)
 {
-	static _Atomic unsigned next;
-	unsigned i, from = atomic_load(&next);
+	unsigned at, k;
 	uint32_t none = 0;
 
-	for (i = 0; i < GROUPS; i++) {
-		unsigned at = (from + i) % GROUPS;
+	for (at = 0; at < GROUPS; at++) {
 		struct group *g = &groups[at];
-		unsigned k;
 
 		if (g->state != GROUP_FREE || !turn_take(&g->owner))
 			continue;
@@ -91,38 +117,11 @@ static struct group *take_place(unsigned area, uint32_t directory)
 			group_unlock(g);
 			return NULL;
 		}
+		raise_top(at + 1);
 		atomic_store(&g->state, GROUP_OPEN);
-		atomic_store(&next, at + 1);
 		return g;
 	}
 	return NULL;
-}
-
-/* The lock that says that this process lives. */
-static int be_alive(struct persist_store *store, const struct undo_header *h)
-{
-	struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-	char name[UNDO_NAME_MAX];
-	struct stat st;
-	int fd, r, tries;
-
-	if (store->alive_fd > 0)
-		return 0;
-	undo_alive_name(name, h);
-	for (tries = 0; tries < 100; tries++) {
-		fd = sys_openat(store->undo_fd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
-				0600);
-		if (fd < 0)
-			return fd;
-		r = sys_fcntl(fd, F_OFD_SETLK, (unsigned long)&whole);
-		/* Somebody who sweeps up may have removed it in between. */
-		if (r < 0 || sys_fstat(fd, &st) < 0 || st.st_nlink)
-			break;
-		sys_close(fd);
-	}
-	/* Where there are no such locks, the pid has to do. */
-	r = hidden_adopt(fd, &store->alive_fd);
-	return r < 0 ? r : 0;
 }
 
 static void identify(struct undo_header *h)
@@ -143,6 +142,23 @@ static void identify(struct undo_header *h)
 	memcpy(h->boot_id, self.boot, sizeof(h->boot_id));
 }
 
+/* 0 where it cannot be read: then it tells nothing. */
+static uint64_t pickle_check(struct group *g)
+{
+	uint64_t sum = 0;
+	int fd;
+
+	if (g->header.files[UNDO_PICKLE].size < 0 || group_make_memory(g) < 0)
+		return 0;
+	fd = group_open_in(g, UNDO_PICKLE, O_RDONLY);
+	if (fd < 0)
+		return 0;
+	if (undo_sum_pickle(fd, g->old, &sum) < 0)
+		sum = 0;
+	sys_close(fd);
+	return sum;
+}
+
 uint64_t clock_now(clockid_t clock)
 {
 	struct timespec t = {0, 0};
@@ -151,27 +167,38 @@ uint64_t clock_now(clockid_t clock)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+static bool name_segment(struct group *g)
+{
+	const struct name *n = name_get(g->directory);
+
+	if (n->length >= sizeof(g->header.segment))
+		return false;
+	memset(g->header.segment, 0, sizeof(g->header.segment));
+	memcpy(g->header.segment, name_text(n), n->length);
+	return true;
+}
+
 /* The files as they are. False: there is no such directory, hence nothing to protect. */
 static bool look_at_files(struct group *g)
 {
 	char path[sizeof(g->header.segment) + 32];
-	const struct name *n = name_get(g->directory);
 	int root = areas[g->area].root_fd;
 	struct stat st;
 	unsigned i;
+	size_t n;
 
-	if (n->length >= sizeof(g->header.segment))
+	if (!name_segment(g))
 		return false;
-	memcpy(g->header.segment, name_text(n), n->length);
+	n = strlen(g->header.segment);
 	if (sys_fstatat(root, g->header.segment, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return false;
-	memcpy(path, g->header.segment, n->length);
-	path[n->length] = '/';
+	memcpy(path, g->header.segment, n);
+	path[n] = '/';
 	g->creation = true;
 	for (i = 0; i < UNDO_FILES; i++) {
 		struct undo_file *f = &g->header.files[i];
 
-		strcpy(path + n->length + 1, undo_file_names[i]);
+		strcpy(path + n + 1, undo_file_names[i]);
 		f->size = -1;
 		if (sys_fstatat(root, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
 			continue;
@@ -184,6 +211,15 @@ static bool look_at_files(struct group *g)
 	return true;
 }
 
+static int map_page(struct group *g, int fd)
+{
+	g->page = sys_mmap(UNDO_HEADER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (!sys_map_failed(g->page))
+		return 0;
+	g->page = NULL;
+	return -ENOMEM;
+}
+
 static int begin_undo(struct group *g)
 {
 	struct persist_store *store = &persist_stores[g->area];
@@ -191,21 +227,19 @@ static int begin_undo(struct group *g)
 
 	identify(&g->header);
 	g->header.number = ++store->number;
-	g->header.time = g->header.touched = clock_now(CLOCK_REALTIME);
-	r = be_alive(store, &g->header);
-	if (r < 0)
-		return r;
+	g->header.time = clock_now(CLOCK_REALTIME);
+	g->header.life = area_life(&areas[g->area]);
+	g->header.pickle_check = pickle_check(g);
 	r = undo_create(&g->undo, store->undo_fd, &g->header, g->power);
 	if (r < 0)
 		return r;
 	store->number = g->header.number;
 	fd = g->undo.fd;
-	g->page = sys_mmap(UNDO_HEADER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (sys_map_failed(g->page)) {
-		g->page = NULL;
+	r = map_page(g, fd);
+	if (r < 0) {
 		sys_close(fd);
 		g->undo.fd = -1;
-		return -ENOMEM;
+		return r;
 	}
 	/* One that only creates has nothing to save, and may stay open for days. That it was under
 	 * way must be known for certain: files that hold vectors and have no pickle look like a
@@ -220,30 +254,73 @@ static int begin_undo(struct group *g)
 	return r < 0 ? r : 0;
 }
 
-struct group *group_begin(union slot s)
+/* Goes on with the undo file of a segment that was parked. 0, or -errno: it is gone. */
+static int resume(struct group *g)
+{
+	uint64_t ticket = atomic_exchange(&name_get(g->directory)->parked, 0);
+	struct undo_reader reader;
+	char name[UNDO_NAME_MAX];
+	int fd, r;
+
+	if (!ticket || ticket >> 32 != ticket_of(g->area, 0) >> 32 || !name_segment(g))
+		return -ENOENT;
+	g->header.pid = (uint32_t)shim_pid;
+	g->header.number = (uint32_t)ticket;
+	undo_name(name, &g->header, UNDO_SUFFIX);
+	fd = sys_openat(persist_stores[g->area].undo_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
+	if (fd < 0)
+		return fd;
+	r = undo_open(&reader, fd);
+	if (r == 0)
+		r = map_page(g, fd);
+	if (r == 0)
+		r = hidden_adopt(fd, &g->undo.fd);
+	else
+		sys_close(fd);
+	if (r < 0)
+		return r;
+	g->header = reader.header;
+	g->creation = true;
+	g->undo_known = g->undo_synced = g->power;
+	g->undo.at = reader.size;
+	g->undo.seed = reader.header.check;
+	g->undo.durable = g->power;
+	return 0;
+}
+
+static struct group *no_place(uint32_t directory)
 {
 	static atomic_flag said = ATOMIC_FLAG_INIT;
-	uint32_t directory = name_get(s.name)->directory;
-	struct group *g = take_place(s.area, directory);
+
+	if (atomic_load(&name_get(directory)->group))
+		return group_lock(directory);
+	if (!atomic_flag_test_and_set(&said))
+		shim_say("more segments are being written at once than can be followed; "
+			 "persists of further ones are UNPROTECTED",
+			 NULL);
+	return NULL;
+}
+
+struct group *group_begin(unsigned area, uint32_t directory)
+{
+	struct group *g = take_place(area, directory);
 	int r;
 
-	if (!g) {
-		if (atomic_load(&name_get(directory)->group))
-			return group_lock(directory);
-		if (!atomic_flag_test_and_set(&said))
-			shim_say("more segments are being written at once than can be followed; "
-				 "persists of further ones are UNPROTECTED",
-				 NULL);
-		return NULL;
-	}
+	if (!g)
+		return no_place(directory);
 	g->power = settings.power;
 	g->since = oplog_now();
-	if (!look_at_files(g)) {
+	r = resume(g);
+	if (r < 0 && !look_at_files(g)) {
 		group_release(g);
 		group_unlock(g);
 		return NULL;
 	}
-	r = begin_undo(g);
+	if (r < 0) {
+		r = begin_undo(g);
+		if (r == 0 && g->creation)
+			return g; /* it is no persist yet, and may never be one */
+	}
 	group_record(g, OP_PERSIST_BEGIN, 0, r);
 	if (r < 0)
 		group_unprotect(g, r);

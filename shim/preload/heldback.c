@@ -55,8 +55,7 @@ static struct held *piece_for(struct group *g, unsigned file, uint64_t offset)
 	return last;
 }
 
-/* n bytes of the write, from `skip` on. */
-static void take_bytes(const struct change *c, uint64_t skip, unsigned char *to, uint64_t n)
+void held_take_bytes(const struct change *c, uint64_t skip, unsigned char *to, uint64_t n)
 {
 	int i;
 
@@ -81,7 +80,7 @@ static void put_run(struct group *g, unsigned file, uint64_t from, uint64_t to,
 	struct group_file *f = &g->files[file];
 	struct held *piece = piece_for(g, file, from);
 
-	take_bytes(c, from - (uint64_t)c->offset, g->held_bytes + g->held_used, to - from);
+	held_take_bytes(c, from - (uint64_t)c->offset, g->held_bytes + g->held_used, to - from);
 	piece->length += (uint32_t)(to - from);
 	g->held_used += (uint32_t)(to - from);
 	f->held_disorder |= from < f->held_end;
@@ -177,8 +176,10 @@ static int sync_names(unsigned area)
 
 int held_sync_undo(struct group *g)
 {
-	int r = undo_flush(&g->undo);
+	int r = announce_flush(g);
 
+	if (r == 0)
+		r = undo_flush(&g->undo);
 	if (r < 0 || !g->power)
 		return r;
 	if (!g->undo_synced)
@@ -226,7 +227,7 @@ int held_release(struct group *g)
 	int r;
 
 	if (!g->power && !g->held_used)
-		return g->undo.fd >= 0 ? undo_flush(&g->undo) : 0;
+		return g->undo.fd >= 0 ? held_sync_undo(g) : 0;
 	if (g->state == GROUP_OPEN || g->state == GROUP_TENTATIVE) {
 		r = group_equip(g);
 		if (r == 0)

@@ -71,6 +71,7 @@ static void set_state(struct group *g, enum group_state state)
 void group_reopen(struct group *g)
 {
 	set_state(g, GROUP_OPEN);
+	g->page->complete = 0;
 }
 
 /* ---- failure ---- */
@@ -153,7 +154,7 @@ static void remove_undo(const struct group *g)
 	r = sys_unlinkat(undofd, name, 0);
 	/* It would be undone at the next start. */
 	if (r < 0 && r != -ENOENT && g->page)
-		g->page->touched = 0;
+		g->page->ended = 1;
 	fault_point();
 	if (g->power && g->undo_known)
 		sys_fsync(undofd);
@@ -286,21 +287,44 @@ static bool change_counter(unsigned area, uint32_t *counter)
 }
 
 /* Within a transaction of this thread? In WAL mode nothing on the disk tells that it ended. */
-static bool waits(struct group *g)
+static bool in_transaction(const struct group *g)
+{
+	return !atomic_load(&areas[g->area].wal_mode) && transaction_thread(g->area) == thread_id();
+}
+
+int group_expect(struct group *g)
 {
 	uint32_t counter;
+	int r;
 
-	if (atomic_load(&areas[g->area].wal_mode) || transaction_thread(g->area) != thread_id() ||
-	    !change_counter(g->area, &counter) || group_equip(g) < 0)
-		return false;
+	if (g->expected || !in_transaction(g) || !change_counter(g->area, &counter))
+		return 0;
+	r = group_equip(g);
+	if (r == 0)
+		r = undo_put(&g->undo, UNDO_TENTATIVE, 0, counter);
 	g->undo_synced = false;
-	if (undo_put(&g->undo, UNDO_TENTATIVE, 0, counter) < 0 || undo_flush(&g->undo) < 0)
+	g->expected = r == 0;
+	return r;
+}
+
+/* The undo file knows the transaction since the pickle's open: now it counts. */
+static bool waits(struct group *g, int *error)
+{
+	*error = 0;
+	if (!in_transaction(g) || !g->expected)
 		return false;
-	if (g->power && sys_fdatasync(g->undo.fd) < 0)
-		return false;
+	g->page->complete = 1;
+	if (g->power)
+		*error = sys_fdatasync(g->undo.fd);
 	g->thread = thread_id();
 	set_state(g, GROUP_TENTATIVE);
 	return true;
+}
+
+static void say_not_synced(const struct group *g, int error)
+{
+	shim_say(areas[g->area].spelling[0], "/", g->header.segment, ": ", error_text(-error),
+		 " on syncing a persist; a power cut now may lose it. Look at the disk.", NULL);
 }
 
 /*
@@ -344,11 +368,11 @@ void group_complete(struct group *g)
 		return;
 	}
 	if (g->power && (r = sync_segment(g)) < 0)
-		shim_say(areas[g->area].spelling[0], "/", g->header.segment, ": ", error_text(-r),
-			 " on syncing a persist; a power cut now may lose it. ",
-			 "Look at the disk.", NULL);
-	if (!waits(g))
+		say_not_synced(g, r);
+	if (!waits(g, &r))
 		group_commit(g);
+	else if (r < 0)
+		say_not_synced(g, r);
 }
 
 void persists_transaction_ended(unsigned area, bool committed)
@@ -359,7 +383,7 @@ void persists_transaction_ended(unsigned area, bool committed)
 	if (!atomic_load(&tentative))
 		return;
 	me = thread_id();
-	for (i = 0; i < GROUPS; i++) {
+	for (i = 0; i < atomic_load(&groups_top); i++) {
 		struct group *g = &groups[i];
 
 		if (g->state != GROUP_TENTATIVE || g->area != area || g->thread != me ||
@@ -416,10 +440,11 @@ static void say_outcome(const char *root, const struct rollback_outcome *o)
 				    : NULL,
 			 NULL);
 		break;
-	case ROLLBACK_STALE:
+	case ROLLBACK_FOREIGN:
 		shim_say(root, "/", segment, ": left as it is, although ", o->name,
-			 " speaks of a persist that did not finish: the segment was written "
-			 "afterwards, without the shim. Run chromashim check.",
+			 " speaks of a persist that did not finish: its files are not those that "
+			 "persist was writing. A backup was put back, or they were written without "
+			 "the shim. The undo file was put aside; run chromashim check.",
 			 NULL);
 		break;
 	case ROLLBACK_DAMAGED:
@@ -453,8 +478,8 @@ static void told_of(void *context, const struct rollback_outcome *o)
 	say_outcome(a->spelling[0], o);
 	if (o->result <= ROLLBACK_COMMITTED)
 		pins_segment_undone(a->store_fd, a->root_fd, o->header.segment);
-	if ((o->result != ROLLBACK_DONE && o->result != ROLLBACK_CREATION &&
-	     o->result != ROLLBACK_FAILED) ||
+	/* One that was only created was no persist: it is made anew, as at every start. */
+	if ((o->result != ROLLBACK_DONE && o->result != ROLLBACK_FAILED) ||
 	    rolled_back.count == TOLD)
 		return;
 	memcpy(t->segment, o->header.segment, sizeof(t->segment));
@@ -476,14 +501,14 @@ static void forget_area(unsigned area)
 {
 	unsigned i;
 
-	for (i = 0; i < GROUPS; i++)
+	for (i = 0; i < atomic_load(&groups_top); i++)
 		if (groups[i].state != GROUP_FREE && groups[i].area == area) {
 			set_state(&groups[i], GROUP_OPEN);
 			group_release(&groups[i]);
 		}
 	hidden_release(&persist_stores[area].undo_fd);
-	hidden_release(&persist_stores[area].alive_fd);
 	persist_stores[area].known = false;
+	persist_stores[area].round++;
 }
 
 void persists_start(unsigned area)
@@ -541,7 +566,7 @@ void persists_fork(void)
 {
 	unsigned i, used = atomic_load(&areas_used);
 
-	for (i = 0; i < GROUPS; i++)
+	for (i = 0; i < atomic_load(&groups_top); i++)
 		if (groups[i].state != GROUP_FREE) {
 			/* Not set_state(): its parent counts, and the child has counted nothing. */
 			atomic_store(&groups[i].state, GROUP_OPEN);
@@ -550,8 +575,7 @@ void persists_fork(void)
 		}
 	atomic_store(&persists_holding, 0);
 	atomic_store(&tentative, 0);
-	for (i = 0; i < used; i++) {
-		hidden_release(&persist_stores[i].alive_fd);
+	atomic_store(&groups_top, 0);
+	for (i = 0; i < used; i++)
 		persist_stores[i].number = 0;
-	}
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * One persist group as its rooms share it: groups.c (the table), persists.c (what it meets),
- * persist_end.c (how it ends),
- * preimage.c (what is saved), heldback.c (what waits for the disk). All under the group's lock.
+ * persist_end.c (how it ends), preimage.c (what is saved), announce.c (what becomes of it),
+ * heldback.c (what waits for the disk). All under the group's lock.
  */
 #ifndef PRELOAD_PERSIST_STATE_H
 #define PRELOAD_PERSIST_STATE_H
@@ -38,11 +38,15 @@ struct group_file {
 	int fd;		    /* hidden, read and write; -1: not open */
 	bool foreign;	    /* what the host has open under this name is another file */
 	bool moved;	    /* the old inode is aside */
+	bool emptied;	    /* its old content counts no more: what is written to it is new */
 	bool held_disorder; /* what is held back of it does not go from start to end */
 	uint32_t held_last; /* 1 + the number of its last piece; 0: nothing is held back */
 	uint64_t held_end;  /* of that piece */
 	uint64_t *saved;    /* a bit for each grain of the file at the group's start */
+	uint64_t written;   /* end of what was written since it was emptied */
 };
+
+#define ANNOUNCED 512u /* grains whose announcements wait for the undo file */
 
 struct group {
 	_Atomic uint32_t owner; /* thread that has the lock, 0: none */
@@ -54,13 +58,14 @@ struct group {
 	bool undo_known;    /* its directory entry, too */
 	bool pickle_opened; /* for writing */
 	bool changed;	    /* some call of the host has gone through */
+	bool expected;	    /* its undo file knows the transaction it is part of */
 	int error;	    /* that froze it */
 	uint32_t directory; /* name of the segment's directory */
 	uint32_t thread;    /* whose transaction it waits for */
 	uint64_t since;
 	struct undo_header header;
 	struct undo_writer undo;
-	struct undo_header *page; /* the undo file's start, mapped: for `touched` */
+	struct undo_header *page; /* the undo file's start, mapped: for what is below `check` */
 	struct group_file files[UNDO_FILES];
 	/* One map: the undo writer's buffer, what a write meets, what is held back and where it
 	 * belongs, the bitmaps. */
@@ -71,17 +76,22 @@ struct group {
 	struct held *held;
 	uint32_t held_used, held_count;
 	bool holding;
+	/* Of one file, from one grain on. */
+	struct undo_becomes *announced;
+	uint32_t announced_count, announced_file;
+	uint64_t announced_from;
 };
 
 /* What a protected directory needs for its groups. */
 struct persist_store {
-	int undo_fd;  /* hidden, of undo/; -1: none, nothing can be saved */
-	int alive_fd; /* hidden, holds the lock that says that this process lives */
+	int undo_fd; /* hidden, of undo/; -1: none, nothing can be saved */
 	uint64_t number;
-	bool known; /* with power durability: the names that lead to undo/ are on the disk */
+	uint32_t round; /* the area's place was taken that many times */
+	bool known;	/* with power durability: the names that lead to undo/ are on the disk */
 };
 
 extern struct group groups[GROUPS];
+extern _Atomic unsigned groups_top; /* no group is at this place or behind it */
 extern struct persist_store persist_stores[AREAS];
 
 static inline bool grain_is_saved(const struct group_file *f, uint64_t grain)
@@ -96,21 +106,35 @@ static inline unsigned file_index(union slot s)
 
 _Static_assert(ROLE_PICKLE - ROLE_HEADER == UNDO_PICKLE, "roles and files have one order");
 
+static inline bool brings_bytes(const struct change *c)
+{
+	return c->iov && c->iov_count > 0;
+}
+
 /* ---- groups.c ---- */
 
 /* The group of a segment's directory, locked; NULL if it has none, or this thread is in it. */
 struct group *group_lock(uint32_t directory);
 void group_unlock(struct group *g);
-/* A new one for the segment that a file is in, locked. NULL: nothing to protect, or not possible.
- */
-struct group *group_begin(union slot s);
+/* A new one for a segment's directory, locked. NULL: nothing to protect, or not possible. */
+struct group *group_begin(unsigned area, uint32_t directory);
 void group_release(struct group *g); /* gives up all it has; it is free then */
+/*
+ * A segment that was made and never persisted: nothing of it has to be saved, and its undo file
+ * says so. It needs no group until its pickle comes, which may be never: thousands of them take no
+ * place.
+ */
+void group_park(struct group *g);
+bool group_is_parked(unsigned area, uint32_t directory);
 uint64_t clock_now(clockid_t clock); /* ns */
 
 /* ---- persist_end.c ---- */
 
 void group_record(const struct group *g, enum oplog_op op, uint64_t length, int64_t result);
 void group_reopen(struct group *g); /* a tentative one goes on */
+/* Its pickle is about to be opened: the undo file knows the transaction it is part of. 0 or -errno.
+ */
+int group_expect(struct group *g);
 /* What was written of its files is on its way to the disk, and gets there; else it fails. */
 void group_write_out(struct group *g);
 /* The pickle is complete. */
@@ -125,10 +149,13 @@ void group_unprotect(struct group *g, int error);
 
 /* ---- preimage.c: 0 or -errno ---- */
 
+int group_make_memory(struct group *g);
 /* Descriptor and memory of the undo file, which a group that only creates does without. */
 int group_equip(struct group *g);
 /* The number of a file's name; 0: no room any more. */
 uint32_t group_file_name(const struct group *g, unsigned file);
+/* A descriptor of a file for a moment. */
+int group_open_in(const struct group *g, unsigned file, int flags);
 /* Own descriptor of a file; -ENOENT if it is not the one that the host has open as hostfd. */
 int group_open_file(struct group *g, unsigned file, int hostfd);
 /*
@@ -144,7 +171,24 @@ int preimage_aside(struct group *g, unsigned file, bool replace);
 /* The open failed after all. */
 void preimage_aside_undo(struct group *g, unsigned file);
 
+/* ---- announce.c: what is about to be in the files, before it is; 0 or -errno ---- */
+
+/* The grains that a write alters, which preimage_save() has seen. */
+int announce_write(struct group *g, unsigned file, const struct change *c);
+/* What the kernel brings, or a map. */
+int announce_unknown(struct group *g, unsigned file, uint64_t offset, uint64_t length);
+int announce_length(struct group *g, unsigned file, uint64_t length);
+/* How far a write goes. */
+void announce_reach(struct group *g, const struct change *c);
+/* A write to a file that had been emptied. */
+int announce_written(struct group *g, unsigned file, const struct change *c);
+/* Into the undo file's buffer. */
+int announce_flush(struct group *g);
+
 /* ---- heldback.c ---- */
+
+/* n bytes of the write, from `skip` on. */
+void held_take_bytes(const struct change *c, uint64_t skip, unsigned char *to, uint64_t n);
 
 /* Keeps for later what a write alters, which preimage_save() has seen; false: it does not fit in,
  * let go first. */

@@ -72,11 +72,6 @@ static enum change_verdict go_on(struct group *g, struct change *c, int r)
 
 /* ---- writes ---- */
 
-static bool brings_bytes(const struct change *c)
-{
-	return c->iov && c->iov_count > 0;
-}
-
 /* Once the pickle is open nothing waits any more: an error that came at its close would be heard by
  * nobody. */
 static bool may_hold(const struct group *g, const struct change *c, int64_t size)
@@ -109,6 +104,7 @@ static enum change_verdict write_begin(struct group *g, struct change *c)
 	uint64_t length = c->length;
 	int r;
 
+	announce_reach(g, c);
 	if (c->op == OP_FALLOCATE) {
 		if (!(c->arg & ~(uint64_t)FALLOC_FL_KEEP_SIZE))
 			return CHANGE_GO;
@@ -116,27 +112,41 @@ static enum change_verdict write_begin(struct group *g, struct change *c)
 	}
 	if ((c->op == OP_CLONE_RANGE || c->op == OP_IOCTL) && !length)
 		length = UINT64_MAX;
+	if (g->files[file].emptied)
+		return go_on(g, c, announce_written(g, file, c));
 	if (appends || c->offset < 0 || c->offset >= size || g->files[file].moved)
 		return CHANGE_GO;
 	if (may_hold(g, c, size)) {
 		r = preimage_save(g, file, c->fd, (uint64_t)c->offset, length, c);
+		if (r == 0)
+			r = announce_write(g, file, c);
 		if (r == 0 && !g->files[file].foreign)
 			return hold(g, c, file);
 		return go_on(g, c, r);
 	}
 	r = preimage_save(g, file, c->fd, (uint64_t)c->offset, length, brings_bytes(c) ? c : NULL);
 	/* What it leaves as it is needs no undo data, and nothing of it is held back. */
-	if (r == 0 && preimage_has(g, file, (uint64_t)c->offset, length))
-		r = held_release(g);
+	if (r == 0 && preimage_has(g, file, (uint64_t)c->offset, length)) {
+		r = brings_bytes(c) ? announce_write(g, file, c)
+				    : announce_unknown(g, file, (uint64_t)c->offset, length);
+		if (r == 0)
+			r = held_release(g);
+	}
 	return go_on(g, c, r);
 }
 
 static enum change_verdict cut_begin(struct group *g, struct change *c)
 {
-	int r = preimage_save(g, file_index(c->slot), c->fd, c->length, UINT64_MAX, NULL);
+	unsigned file = file_index(c->slot);
+	int r = preimage_save(g, file, c->fd, c->length, UINT64_MAX, NULL);
 
+	announce_reach(g, c);
+	if (r == 0)
+		r = announce_length(g, file, c->length);
 	if (r == 0)
 		r = held_release(g);
+	if (r == 0 && c->length == 0 && g->state == GROUP_OPEN)
+		g->files[file].emptied = true;
 	return go_on(g, c, r);
 }
 
@@ -155,8 +165,13 @@ static enum change_verdict open_begin(struct group *g, struct change *c)
 
 	if (exists && (c->flags & O_EXCL) && (c->flags & O_CREAT))
 		return CHANGE_GO;
-	if (c->flags & O_TRUNC)
+	if (opens_pickle(c))
+		r = group_expect(g);
+	if (r == 0 && (exists ? c->flags & O_TRUNC : opens_pickle(c))) {
 		r = preimage_aside(g, file, true);
+		g->files[file].emptied = true;
+		g->files[file].written = 0;
+	}
 	/* The pickle comes last: what it speaks of must be in its place. It mostly is by now, with
 	 * one sync for both. And its open is the last call whose error Chroma heeds. */
 	if (r == 0 && g->state == GROUP_OPEN && opens_pickle(c))
@@ -176,8 +191,10 @@ static void open_end(struct group *g, const struct change *c, int64_t ret)
 	}
 	if (g->state != GROUP_OPEN)
 		return;
-	if (c->flags & O_TRUNC)
+	if (c->flags & O_TRUNC) {
 		preimage_aside_undo(g, file_index(c->slot));
+		g->files[file_index(c->slot)].emptied = false;
+	}
 	if (!g->changed && g->creation)
 		group_abandon(g);
 }
@@ -197,11 +214,22 @@ static enum change_verdict begin(struct group *g, struct change *c, enum meaning
 		return CHANGE_GO;
 	if (g->state == GROUP_TENTATIVE)
 		group_reopen(g);
-	g->page->touched = clock_now(CLOCK_REALTIME_COARSE);
 	if (meaning == OPENS)
 		return open_begin(g, c);
 	g->changed = true;
 	return meaning == CUTS ? cut_begin(g, c) : write_begin(g, c);
+}
+
+/* Its group, locked. NULL: there is none; or there need be none, as its segment is parked. */
+static struct group *group_of(unsigned area, uint32_t directory, bool only_if_any,
+			      bool not_if_parked)
+{
+	struct group *g = group_lock(directory);
+	bool parked = !g && group_is_parked(area, directory);
+
+	if (g || (parked && not_if_parked) || (!parked && only_if_any))
+		return g;
+	return group_begin(area, directory);
 }
 
 enum change_verdict persist_change_begin(struct change *c)
@@ -216,12 +244,14 @@ enum change_verdict persist_change_begin(struct change *c)
 	meaning = meaning_of(c);
 	if (meaning == NOTHING)
 		return CHANGE_GO;
-	g = group_lock(name_get(c->slot.name)->directory);
-	if (!g && meaning != REMOVES)
-		g = group_begin(c->slot);
+	g = group_of(c->slot.area, name_get(c->slot.name)->directory, meaning == REMOVES,
+		     meaning != REMOVES && !(meaning == OPENS && opens_pickle(c)));
 	if (!g)
 		return CHANGE_GO;
 	verdict = begin(g, c, meaning);
+	if (g->creation && !g->pickle_opened && g->state == GROUP_OPEN &&
+	    c->slot.role != ROLE_PICKLE)
+		group_park(g);
 	group_unlock(g);
 	if (verdict == CHANGE_GO || c->result >= 0)
 		errno = saved;
@@ -252,7 +282,8 @@ void persist_change_end(struct change *c, int64_t ret)
 		meaning = c->flags & (O_CREAT | O_TRUNC | O_ACCMODE) ? OPENS : NOTHING;
 	if (meaning == NOTHING || meaning == REMOVES || (ret >= 0 && meaning != OPENS))
 		return;
-	g = group_lock(name_get(c->slot.name)->directory);
+	g = group_of(c->slot.area, name_get(c->slot.name)->directory, true,
+		     meaning == OPENS || !is_failure(c, meaning, saved));
 	if (!g)
 		return;
 	if (meaning == OPENS)
@@ -269,9 +300,8 @@ void persist_change_end(struct change *c, int64_t ret)
 /* Everything of a directory that changes its name: its groups know it by the old one. */
 static void abandon_below(unsigned area, uint32_t directory)
 {
-	struct group *g = group_lock(directory);
+	struct group *g = group_of(area, directory, true, false);
 
-	(void)area;
 	if (!g)
 		return;
 	if (g->state != GROUP_FROZEN)
@@ -293,9 +323,7 @@ void persist_rename_begin(struct change *c)
 	if (c->target && role_in_segment(c->target->slot.role)) {
 		union slot s = c->target->slot;
 
-		g = group_lock(name_get(s.name)->directory);
-		if (!g)
-			g = group_begin(s);
+		g = group_of(s.area, name_get(s.name)->directory, false, false);
 		if (g) {
 			r = g->state == GROUP_OPEN ? held_release(g) : 0;
 			if (r == 0 && g->state == GROUP_OPEN)

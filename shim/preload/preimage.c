@@ -19,12 +19,15 @@ static uint64_t grains_of(const struct group *g, unsigned file)
 	return size > 0 ? ((uint64_t)size + UNDO_GRAIN - 1) / UNDO_GRAIN : 0;
 }
 
-static int make_memory(struct group *g)
+int group_make_memory(struct group *g)
 {
 	size_t held = g->power ? HELD_BYTES + HELD_PIECES * sizeof(struct held) : 0;
-	size_t size = UNDO_BUFFER + UNDO_LENGTH_MAX + held;
+	const size_t announced = ANNOUNCED * sizeof(struct undo_becomes);
+	size_t size = UNDO_BUFFER + UNDO_LENGTH_MAX + announced + held;
 	unsigned i;
 
+	if (g->memory)
+		return 0;
 	for (i = 0; i < UNDO_FILES; i++)
 		size += (grains_of(g, i) + 63) / 64 * 8;
 	g->memory = sys_mmap(size, PROT_READ | PROT_WRITE,
@@ -36,9 +39,10 @@ static int make_memory(struct group *g)
 	g->memory_size = size;
 	g->undo.buffer = g->memory;
 	g->old = g->memory + UNDO_BUFFER;
-	g->held_bytes = g->old + UNDO_LENGTH_MAX;
+	g->announced = (struct undo_becomes *)(void *)(g->old + UNDO_LENGTH_MAX);
+	g->held_bytes = g->old + UNDO_LENGTH_MAX + announced;
 	g->held = (struct held *)(void *)(g->held_bytes + HELD_BYTES);
-	size = UNDO_BUFFER + UNDO_LENGTH_MAX + held;
+	size = UNDO_BUFFER + UNDO_LENGTH_MAX + announced + held;
 	for (i = 0; i < UNDO_FILES; i++) {
 		g->files[i].saved = (uint64_t *)(void *)(g->memory + size);
 		size += (grains_of(g, i) + 63) / 64 * 8;
@@ -49,16 +53,10 @@ static int make_memory(struct group *g)
 int group_equip(struct group *g)
 {
 	char name[UNDO_NAME_MAX];
-	int fd;
+	int fd, r = group_make_memory(g);
 
-	if (!g->memory) {
-		int r = make_memory(g);
-
-		if (r < 0)
-			return r;
-	}
-	if (g->undo.fd >= 0)
-		return 0;
+	if (r < 0 || g->undo.fd >= 0)
+		return r;
 	undo_name(name, &g->header, UNDO_SUFFIX);
 	fd = sys_openat(persist_stores[g->area].undo_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
 	if (fd < 0)
@@ -67,7 +65,7 @@ int group_equip(struct group *g)
 	return fd < 0 ? fd : 0;
 }
 
-static int open_in_segment(const struct group *g, unsigned file, int flags, mode_t mode)
+int group_open_in(const struct group *g, unsigned file, int flags)
 {
 	char path[sizeof(g->header.segment) + 32];
 	size_t n = strlen(g->header.segment);
@@ -75,7 +73,7 @@ static int open_in_segment(const struct group *g, unsigned file, int flags, mode
 	memcpy(path, g->header.segment, n);
 	path[n] = '/';
 	strcpy(path + n + 1, undo_file_names[file]);
-	return sys_openat(areas[g->area].root_fd, path, flags | O_CLOEXEC | O_NOFOLLOW, mode);
+	return sys_openat(areas[g->area].root_fd, path, flags | O_CLOEXEC | O_NOFOLLOW, 0);
 }
 
 int group_open_file(struct group *g, unsigned file, int hostfd)
@@ -88,7 +86,7 @@ int group_open_file(struct group *g, unsigned file, int hostfd)
 		return -ENOENT;
 	if (f->fd >= 0)
 		return 0;
-	fd = open_in_segment(g, file, O_RDWR, 0);
+	fd = group_open_in(g, file, O_RDWR);
 	if (fd < 0)
 		return fd;
 	if (hostfd >= 0 && sys_fstat(fd, &ours) == 0 && sys_fstat(hostfd, &theirs) == 0 &&
@@ -399,11 +397,15 @@ int preimage_aside(struct group *g, unsigned file, bool replace)
 	struct stat st;
 	int r;
 
-	if (size <= 0 || f->moved)
+	if (f->moved)
 		return 0;
 	r = group_equip(g);
 	if (r == 0)
-		r = group_open_file(g, file, -1);
+		r = replace ? announce_length(g, file, 0)
+			    : announce_unknown(g, file, 0, UINT64_MAX);
+	if (r < 0 || size <= 0)
+		return r;
+	r = group_open_file(g, file, -1);
 	if (r == 0)
 		r = sys_fstat(f->fd, &st);
 	if (r < 0)

@@ -343,7 +343,7 @@ def test_only_what_changes_is_saved(directory):
         die()
     """)
     undo, = (directory.path / ".chromashim" / "undo").glob("*.undo")
-    assert undo.stat().st_size < 256 + (len(FILES) + 1) * (24 + 64)
+    assert undo.stat().st_size < 512 + (len(FILES) + 1) * (24 + 64 + 24 + 8)
     assert "it was undone" in directory.next_start()
     assert directory.is_old(A)
 

@@ -61,7 +61,7 @@ static size_t mend(uint8_t *out, const uint8_t *data, size_t size)
 	h.header_size = UNDO_HEADER_SIZE;
 	h.pid = 4000000;
 	h.number = 1;
-	h.touched = UINT64_MAX / 2;
+	h.ended = 0;
 	strcpy(h.segment, SEGMENT);
 	h.check = checksum64(&h, offsetof(struct undo_header, check), 0);
 	memcpy(out, &h, sizeof(h));
@@ -138,7 +138,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		abort();
 	unlinkat(undofd, NAME, 0);
 	unlinkat(undofd, NAME ".damaged", 0);
-	unlinkat(undofd, NAME ".stale", 0);
+	unlinkat(undofd, NAME ".foreign", 0);
 	close(fd);
 	free(bytes);
 	return 0;

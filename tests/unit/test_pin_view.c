@@ -199,7 +199,7 @@ static void while_it_is_written(void **state)
 
 static void put_group(struct fixture *f, struct undo_writer *w, unsigned char *buffer, bool created)
 {
-	struct undo_header h = {.pid = (uint32_t)getpid(), .number = 1, .time = 1, .touched = 1};
+	struct undo_header h = {.pid = (uint32_t)getpid(), .number = 1, .time = 1};
 	int undofd = tree_make_directory(f->storefd, UNDO_DIR), fd;
 	struct stat st;
 	unsigned i;

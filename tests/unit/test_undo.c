@@ -5,6 +5,8 @@
  */
 #include "undo_fixture.h"
 
+#include "core/alive.h"
+
 static void test_whole(void **state)
 {
 	struct fixture *f = *state;
@@ -73,6 +75,7 @@ static void test_creation(void **state)
 
 	for (i = 0; i < UNDO_FILES; i++)
 		f->before[i].size = -1;
+	unlinkat(f->segmentfd, undo_file_names[UNDO_PICKLE], 0);
 	begin(f);
 	roll_back(f);
 	assert_int_equal(f->last.result, ROLLBACK_CREATION);
@@ -114,23 +117,24 @@ static void test_file_gone(void **state)
 static void test_live(void **state)
 {
 	struct fixture *f = *state;
-	struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-	char name[UNDO_NAME_MAX];
-	int fd;
+	uint64_t life;
+	int fd = alive_open(f->rootfd); /* undo/ is below it, as in a store */
 
-	persist(f);
-	undo_alive_name(name, &f->header);
-	fd = openat(f->undofd, name, O_RDWR | O_CREAT, 0600);
-	assert_int_equal(fcntl(fd, F_OFD_SETLK, &whole), 0);
+	assert_int_equal(alive_begin(fd, &life), 0);
+	begin(f);
+	unlinkat(f->undofd, SEGMENT "-999999-1.undo", 0);
+	close(f->w.fd);
+	f->header.life = life;
+	assert_int_equal(undo_create(&f->w, f->undofd, &f->header, false), 0);
+	save(f, 0, 0, 100);
+	scribble(f, 0, 0, 100);
 	roll_back(f);
 	assert_int_equal(f->last.result, ROLLBACK_LIVE);
 	assert_true(in_undo(f, UNDO_SUFFIX));
 	close(fd);
-	f->header.touched = now();
 	roll_back(f);
 	assert_int_equal(f->last.result, ROLLBACK_DONE);
 	is_as_before(f);
-	assert_int_equal(faccessat(f->undofd, name, F_OK, 0), -1);
 }
 
 /* Without a lock to ask, the pid, its start and the boot decide. */
@@ -159,52 +163,6 @@ static void test_live_by_pid(void **state)
 	assert_int_equal(f->last.result, ROLLBACK_DONE);
 }
 
-/* ---- stale ---- */
-
-static void set_touched(struct fixture *f, uint64_t touched)
-{
-	assert_int_equal(
-	    pwrite(f->w.fd, &touched, sizeof(touched), offsetof(struct undo_header, touched)),
-	    sizeof(touched));
-}
-
-static void test_stale(void **state)
-{
-	struct fixture *f = *state;
-	static struct content c;
-
-	persist(f);
-	set_touched(f, now() - UINT64_C(10000000000));
-	roll_back(f);
-	assert_int_equal(f->last.result, ROLLBACK_STALE);
-	assert_true(in_undo(f, UNDO_SUFFIX ".stale"));
-	get(f, UNDO_PICKLE, &c);
-	assert_int_equal(c.size, 11); /* nothing was changed */
-	roll_back(f);
-	assert_int_equal(f->reports, 0);
-}
-
-/* A copy of the directory, or another boot: the kernel may have kept some seconds in memory. */
-static void test_stale_after_power_cut(void **state)
-{
-	struct fixture *f = *state;
-	unsigned char block[UNDO_HEADER_SIZE];
-	uint64_t other = 1;
-
-	persist(f);
-	set_touched(f, now() - UINT64_C(10000000000));
-	/* As if the file had another inode number: it is a copy. */
-	assert_int_equal(pread(f->w.fd, block, sizeof(block), 0), sizeof(block));
-	memcpy(block + offsetof(struct undo_header, ino), &other, sizeof(other));
-	f->header.ino = other;
-	close(f->w.fd);
-	unlinkat(f->undofd, SEGMENT "-999999-1.undo", 0);
-	assert_int_equal(undo_create(&f->w, f->undofd, &f->header, false), 0);
-	set_touched(f, now() - UINT64_C(90000000000));
-	roll_back(f);
-	assert_int_equal(f->last.result, ROLLBACK_STALE);
-}
-
 /* ---- tentative ---- */
 
 static void put_database(struct fixture *f, uint32_t counter, bool hot)
@@ -227,9 +185,14 @@ static void put_database(struct fixture *f, uint32_t counter, bool hot)
 
 static void tentative(struct fixture *f, uint32_t counter)
 {
+	const uint64_t yes = 1;
+
 	persist(f);
 	assert_int_equal(undo_put(&f->w, UNDO_TENTATIVE, 0, counter), 0);
 	assert_int_equal(undo_flush(&f->w), 0);
+	assert_int_equal(
+	    pwrite(f->w.fd, &yes, sizeof(yes), (off_t)offsetof(struct undo_header, complete)),
+	    sizeof(yes));
 }
 
 static void test_tentative(void **state)
@@ -272,8 +235,6 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_file_gone, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_live, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_live_by_pid, setup, teardown),
-	    cmocka_unit_test_setup_teardown(test_stale, setup, teardown),
-	    cmocka_unit_test_setup_teardown(test_stale_after_power_cut, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_tentative, setup, teardown),
 	};
 

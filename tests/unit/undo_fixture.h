@@ -23,6 +23,7 @@
 
 #include <cmocka.h>
 
+#include "core/checksum.h"
 #include "core/oplog.h"
 #include "core/rollback.h"
 
@@ -136,11 +137,50 @@ static inline void begin(struct fixture *f)
 	h->start_ticks = 12345;
 	oplog_boot_id(h->boot_id);
 	h->number = 1;
-	h->touched = now();
 	strcpy(h->segment, SEGMENT);
 	for (i = 0; i < UNDO_FILES; i++)
 		h->files[i].size = f->before[i].size;
+	h->pickle_check = checksum64(
+	    f->before[UNDO_PICKLE].bytes,
+	    f->before[UNDO_PICKLE].size < 0 ? 0 : (size_t)f->before[UNDO_PICKLE].size, 0);
 	assert_int_equal(undo_create(&f->w, f->undofd, h, false), 0);
+}
+
+/* The file's grain, as it will be with n bytes of `with` at offset. */
+static inline void announce_grain(struct fixture *f, unsigned file, uint64_t grain,
+				  const unsigned char *with, uint64_t offset, uint64_t n)
+{
+	struct undo_becomes b = {0};
+	unsigned char bytes[UNDO_GRAIN];
+	int fd = openat(f->segmentfd, undo_file_names[file], O_RDONLY);
+	uint64_t at = grain * UNDO_GRAIN, size = (uint64_t)f->before[file].size, i;
+	uint64_t want = size - at < UNDO_GRAIN ? size - at : UNDO_GRAIN;
+	ssize_t got = pread(fd, bytes, want, (off_t)at);
+
+	close(fd);
+	for (i = 0; i < want; i++)
+		if (at + i >= offset && at + i < offset + n)
+			bytes[i] = with[at + i - offset];
+	b.check = checksum32_nonzero(bytes, (size_t)got, 0);
+	assert_int_equal(undo_put_data(&f->w, UNDO_BECOMES, file, at, &b, sizeof(b)), 0);
+}
+
+static inline void announce(struct fixture *f, unsigned file, uint64_t offset,
+			    const unsigned char *with, uint64_t n)
+{
+	uint64_t end = offset + n, size = (uint64_t)f->before[file].size, grain;
+
+	end = end < size ? end : size;
+	for (grain = offset / UNDO_GRAIN; grain * UNDO_GRAIN < end; grain++)
+		announce_grain(f, file, grain, with, offset, n);
+	assert_int_equal(undo_flush(&f->w), 0);
+}
+
+static inline void set_reach(struct fixture *f, unsigned file, uint64_t reach)
+{
+	off_t at = (off_t)(offsetof(struct undo_header, reach) + file * sizeof(reach));
+
+	assert_int_equal(pwrite(f->w.fd, &reach, sizeof(reach), at), sizeof(reach));
 }
 
 static inline void save(struct fixture *f, unsigned file, uint64_t offset, uint32_t length)
@@ -154,12 +194,26 @@ static inline void save(struct fixture *f, unsigned file, uint64_t offset, uint3
 static inline void scribble(struct fixture *f, unsigned file, uint64_t offset, size_t n)
 {
 	int fd = openat(f->segmentfd, undo_file_names[file], O_WRONLY);
-	char *p = malloc(n);
+	unsigned char *p = malloc(n);
 
 	memset(p, 'x', n);
+	if (f->w.fd >= 0) {
+		announce(f, file, offset, p, n);
+		set_reach(f, file, offset + n);
+	}
 	assert_int_equal(pwrite(fd, p, n, (off_t)offset), n);
 	free(p);
 	close(fd);
+}
+
+/* Into the pickle, which was emptied, as it is written. */
+static inline void announce_pickle(struct fixture *f, const char *text)
+{
+	struct undo_written w = {.length = (uint32_t)strlen(text)};
+
+	w.check = checksum32_nonzero(text, w.length, 0);
+	assert_int_equal(undo_put_data(&f->w, UNDO_WRITTEN, UNDO_PICKLE, 0, &w, sizeof(w)), 0);
+	assert_int_equal(undo_flush(&f->w), 0);
 }
 
 /* What a persist does: overwrites, grows, replaces the pickle. */
@@ -184,6 +238,7 @@ static inline void persist(struct fixture *f)
 	assert_int_equal(linkat(f->segmentfd, undo_file_names[UNDO_PICKLE], f->undofd, moved, 0),
 			 0);
 	assert_int_equal(unlinkat(f->segmentfd, undo_file_names[UNDO_PICKLE], 0), 0);
+	announce_pickle(f, "half a pick");
 	put(f, UNDO_PICKLE, "half a pick", 11);
 }
 
