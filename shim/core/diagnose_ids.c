@@ -25,7 +25,20 @@ struct entry {
 	bool in_index, is_record;
 };
 
+#define LAST_ROWS 256
+#define LOOK_BACK 100000 /* numbers of the queue */
+
+/* The newest vector of an id in the queue, up to the mark: the index must have it. */
+struct last_row {
+	uint64_t hash;
+	uint32_t label; /* 0: the pickle does not have the id */
+	float *vector;
+	char id[48];
+};
+
 struct ids {
+	struct last_row last[LAST_ROWS];
+	size_t last_count;
 	struct entry *entries; /* of id_to_label */
 	size_t count, room;
 	uint64_t *tail; /* sorted hashes of ids that the queue still has to say something about */
@@ -38,6 +51,14 @@ struct ids {
 static uint64_t hash_id(const struct ids *ids, const void *id, size_t size)
 {
 	return checksum64(id, size, ids->seed);
+}
+
+static void add_example(char *out, size_t room, const void *id, size_t size)
+{
+	size_t have = strlen(out);
+
+	snprintf(out + have, room - have, "%s%.*s", have ? ", " : "", size < 60 ? (int)size : 60,
+		 (const char *)id);
 }
 
 /* ---- the pickle ---- */
@@ -117,6 +138,8 @@ static int by_hash(const void *a, const void *b)
 
 struct label_counts {
 	uint64_t twice, beyond, unknown, lost, not_finite;
+	uint64_t compared, older;
+	char examples[256];
 };
 
 static void note_element(struct ids *ids, const struct hnsw_element *e, struct label_counts *n)
@@ -151,6 +174,119 @@ static bool is_finite(const struct hnsw_element *e, uint64_t dimension)
 	return true;
 }
 
+/* ---- the queue's last rows: they are kept beyond the mark that they have reached ---- */
+
+/*
+ * Nothing later speaks of the id. An `add` counts only if it made the record, which an update since
+ * may hide: left out.
+ */
+static const char last_sql[] =
+    "SELECT id, vector FROM embeddings_queue e WHERE topic = ?1 AND seq_id <= ?2 AND seq_id > ?3 "
+    "AND operation IN (1, 2) AND encoding = 'FLOAT32' AND length(vector) = 4 * ?4 AND NOT EXISTS "
+    "(SELECT 1 FROM embeddings_queue l WHERE l.seq_id > e.seq_id AND l.topic = e.topic "
+    "AND l.id = e.id) ORDER BY seq_id DESC LIMIT ?5";
+
+static int add_last(struct ids *ids, sqlite3_stmt *row)
+{
+	struct last_row *last = &ids->last[ids->last_count];
+	const char *id = (const char *)sqlite3_column_text(row, 0);
+	const void *vector = sqlite3_column_blob(row, 1);
+	size_t size = (size_t)sqlite3_column_bytes(row, 1);
+
+	if (!id || !vector)
+		return 0;
+	last->hash = hash_id(ids, id, strlen(id));
+	snprintf(last->id, sizeof(last->id), "%s", id);
+	last->vector = malloc(size);
+	if (!last->vector)
+		return -ENOMEM;
+	memcpy(last->vector, vector, size);
+	ids->last_count++;
+	return 0;
+}
+
+static int by_last_hash(const void *a, const void *b)
+{
+	const struct last_row *x = a, *y = b;
+
+	return x->hash < y->hash ? -1 : x->hash > y->hash;
+}
+
+static int by_last_label(const void *a, const void *b)
+{
+	const struct last_row *x = a, *y = b;
+
+	return x->label < y->label ? -1 : x->label > y->label;
+}
+
+static void read_last_rows(struct diagnosis *d, const struct chroma_collection *c, uint64_t mark,
+			   uint64_t dimension, struct ids *ids)
+{
+	sqlite3_stmt *rows = NULL;
+	size_t i;
+	int r;
+
+	if (!mark || mark >= CHROMA_MARK_POISONED)
+		return;
+	r = database_prepare(d->db, &rows, last_sql);
+	if (r == 0) {
+		sqlite3_bind_text(rows, 1, c->topic, -1, SQLITE_STATIC);
+		sqlite3_bind_int64(rows, 2, (sqlite3_int64)mark);
+		sqlite3_bind_int64(rows, 3, (sqlite3_int64)mark - LOOK_BACK);
+		sqlite3_bind_int64(rows, 4, (sqlite3_int64)dimension);
+		sqlite3_bind_int(rows, 5, LAST_ROWS);
+	}
+	while (r == 0 && (r = database_step(rows)) == 1)
+		r = add_last(ids, rows);
+	sqlite3_finalize(rows);
+	qsort(ids->last, ids->last_count, sizeof(*ids->last), by_last_hash);
+	for (i = 0; i < ids->count && ids->last_count; i++) {
+		struct last_row key = {.hash = ids->entries[i].hash};
+		struct last_row *found =
+		    bsearch(&key, ids->last, ids->last_count, sizeof(key), by_last_hash);
+
+		if (found)
+			found->label = ids->entries[i].label;
+	}
+	qsort(ids->last, ids->last_count, sizeof(*ids->last), by_last_label);
+}
+
+/* As it was given, or of unit length as cosine collections keep it. */
+static bool is_same_vector(const float *given, const unsigned char *stored, uint64_t dimension)
+{
+	double dot = 0, gg = 0, ss = 0, apart = 0;
+	uint64_t i;
+	float f;
+
+	for (i = 0; i < dimension; i++) {
+		memcpy(&f, stored + i * sizeof(f), sizeof(f));
+		dot += (double)given[i] * (double)f;
+		gg += (double)given[i] * (double)given[i];
+		ss += (double)f * (double)f;
+		apart += ((double)given[i] - (double)f) * ((double)given[i] - (double)f);
+	}
+	if (!isfinite(gg) || !isfinite(ss) || apart <= 1e-8 * gg)
+		return true;
+	return fabs(ss - 1) < 1e-3 && dot > 0 && dot * dot >= (1 - 1e-6) * gg * ss;
+}
+
+static void compare_last(struct ids *ids, const struct hnsw_element *e, uint64_t dimension,
+			 struct label_counts *n)
+{
+	struct last_row key = {.label = (uint32_t)e->label}, *found;
+
+	if (!ids->last_count || e->deleted || e->label == 0 || e->label > UINT32_MAX)
+		return;
+	found = bsearch(&key, ids->last, ids->last_count, sizeof(key), by_last_label);
+	if (!found)
+		return;
+	n->compared++;
+	if (is_same_vector(found->vector, e->vector, dimension))
+		return;
+	if (n->older++ < EXAMPLES)
+		add_example(n->examples, sizeof(n->examples), found->id, strlen(found->id));
+}
+
 static void walk_elements(struct diagnosis *d, const struct diagnose_files *files, struct ids *ids,
 			  struct label_counts *n)
 {
@@ -163,6 +299,7 @@ static void walk_elements(struct diagnosis *d, const struct diagnose_files *file
 	qsort(ids->entries, ids->count, sizeof(*ids->entries), by_label);
 	for (i = 0; i < hnsw_level0_count(&l) && hnsw_level0_get(&l, i, &e) == 0; i++) {
 		note_element(ids, &e, n);
+		compare_last(ids, &e, hnsw_dimension(files->header), n);
 		if (d->options->full && !e.deleted && !is_finite(&e, hnsw_dimension(files->header)))
 			n->not_finite++;
 		if (i % 4096 == 4095)
@@ -189,6 +326,10 @@ static void check_labels(struct diagnosis *d, struct diagnose_place place,
 	if (n.lost)
 		diagnose_report(d, DIAGNOSE_LABELS_LOST, place, "%llu of %llu",
 				(unsigned long long)n.lost, (unsigned long long)ids->count);
+	if (n.older)
+		diagnose_report(d, DIAGNOSE_INDEX_OLDER, place, "%llu of %llu compared: %s%s",
+				(unsigned long long)n.older, (unsigned long long)n.compared,
+				n.examples, n.older > EXAMPLES ? ", …" : "");
 	if (n.not_finite)
 		diagnose_report(d, DIAGNOSE_VECTOR_VALUES, place, "%llu elements",
 				(unsigned long long)n.not_finite);
@@ -242,14 +383,6 @@ static bool in_tail(const struct ids *ids, uint64_t hash)
 {
 	return ids->tail &&
 	       bsearch(&hash, ids->tail, ids->tail_count, sizeof(hash), by_number) != NULL;
-}
-
-static void add_example(char *out, size_t room, const void *id, size_t size)
-{
-	size_t have = strlen(out);
-
-	snprintf(out + have, room - have, "%s%.*s", have ? ", " : "", size < 60 ? (int)size : 60,
-		 (const char *)id);
 }
 
 static int compare_records(struct diagnosis *d, const struct chroma_collection *c, struct ids *ids,
@@ -351,18 +484,23 @@ void diagnose_ids(struct diagnosis *d, const struct chroma_collection *c,
 	struct pickle_index index = {0};
 	uint64_t mark = c->vector_mark.value;
 	bool good = true;
+	size_t i;
 
 	if (getrandom(&ids.seed, sizeof(ids.seed), GRND_NONBLOCK) < 0)
 		ids.seed = 0; /* then only a made-up directory could fool it */
 	if (files->pickle)
 		good = read_pickle(d, place, files->pickle, &ids, &index);
-	if (good && files->level0)
-		check_labels(d, place, files, &ids);
 	/* Up to 0.5.5 the mark was kept in the pickle alone. */
 	if (index.has_max_seq_id && index.max_seq_id > 0 && (uint64_t)index.max_seq_id > mark)
 		mark = (uint64_t)index.max_seq_id;
+	if (good && files->level0) {
+		read_last_rows(d, c, mark, hnsw_dimension(files->header), &ids);
+		check_labels(d, place, files, &ids);
+	}
 	if (good)
 		check_records(d, place, c, mark, &ids);
+	for (i = 0; i < ids.last_count; i++)
+		free(ids.last[i].vector);
 	free(ids.entries);
 	free(ids.tail);
 }

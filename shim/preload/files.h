@@ -84,10 +84,10 @@ struct name {
 	uint32_t directory;    /* name of the directory it is in, 0 for the root's own files */
 	uint8_t area;
 	uint8_t role;
-	uint8_t kind;		/* enum oplog_name_kind */
-	_Atomic uint32_t group; /* of a segment's directory: its persist group + 1 (persists.c) */
+	uint8_t kind;		 /* enum oplog_name_kind */
+	_Atomic uint32_t group;	 /* of a segment's directory: its persist group + 1 (persists.c) */
 	_Atomic uint64_t parked; /* the same: its undo file, while it needs no group (groups.c) */
-	_Atomic uint32_t pin;	/* of a file: its pre-image file that is open, + 1 (pins.c) */
+	_Atomic uint32_t pin;	 /* of a file: its pre-image file that is open, + 1 (pins.c) */
 };
 
 /* 0: no room any more (counted, and said once). */

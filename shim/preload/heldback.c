@@ -18,16 +18,19 @@
 #include "preload/shim.h"
 
 _Atomic unsigned persists_holding;
+_Atomic uint64_t persists_let_go;
 
 static void set_holding(struct group *g, bool on)
 {
 	if (g->holding == on)
 		return;
 	g->holding = on;
-	if (on)
+	if (on) {
 		atomic_fetch_add(&persists_holding, 1);
-	else
-		atomic_fetch_sub(&persists_holding, 1);
+		return;
+	}
+	atomic_fetch_add(&persists_let_go, 1);
+	atomic_fetch_sub(&persists_holding, 1);
 }
 
 static bool fits(const struct group *g, uint64_t length)

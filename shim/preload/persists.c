@@ -357,6 +357,8 @@ void persist_rename_end(struct change *c, int64_t ret)
 
 /* ---- closes and reads ---- */
 
+#define READ_TRIES 8 /* then with the lock held */
+
 static bool is_last(int fd, union slot s)
 {
 	int other, top = atomic_load(&slots_top);
@@ -401,24 +403,30 @@ void persist_reading_slow(union slot s)
 	errno = saved;
 }
 
-struct group *persist_read_begin(union slot s)
+void persist_read_end(uint64_t before, int fd, union slot s, int64_t at, void *buf, size_t n)
 {
-	struct group *g = group_lock(name_get(s.name)->directory);
+	int saved = errno, tries;
 
-	if (g && !g->holding) {
-		group_unlock(g);
-		return NULL;
+	for (tries = 0;; tries++) {
+		struct group *g = group_lock(name_get(s.name)->directory);
+		uint64_t now = atomic_load(&persists_let_go);
+
+		/* What has been let go since then was read as it was before, or not. */
+		if (now != before && tries >= READ_TRIES)
+			sys_pread_all(fd, buf, n, (uint64_t)at);
+		if (now == before || tries >= READ_TRIES) {
+			if (g && g->holding)
+				held_lay_over(g, file_index(s), (uint64_t)at, buf, n);
+			if (g)
+				group_unlock(g);
+			break;
+		}
+		if (g)
+			group_unlock(g);
+		before = now;
+		sys_pread_all(fd, buf, n, (uint64_t)at);
 	}
-	return g;
-}
-
-void persist_read_end(struct group *g, union slot s, int64_t at, void *buf, ssize_t n)
-{
-	if (!g)
-		return;
-	if (n > 0 && at >= 0)
-		held_lay_over(g, file_index(s), (uint64_t)at, buf, (size_t)n);
-	group_unlock(g);
+	errno = saved;
 }
 
 void persist_mapping(int fd, union slot s, uint64_t offset, uint64_t length)

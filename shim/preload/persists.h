@@ -34,14 +34,20 @@ void persist_reading_slow(union slot s);
 /* It is about to be mapped shared and writable. */
 void persist_mapping(int fd, union slot s, uint64_t offset, uint64_t length);
 
-/*
- * Around a plain read of a file: what is held back of it is laid over what was read. NULL where
- * nothing is; `at` is where the read began.
- */
-struct group *persist_read_begin(union slot s);
-void persist_read_end(struct group *g, union slot s, int64_t at, void *buf, ssize_t n);
-
 extern _Atomic unsigned persists_holding; /* groups that hold something back */
+extern _Atomic uint64_t persists_let_go;  /* how often one has let it go */
+
+/*
+ * Around a plain read of a file: what is held back of it is laid over the n bytes that were read at
+ * `at`. Nothing is locked during the read, from which the thread may never come back: it may be
+ * cancelled there, jump out of a signal handler, or wait for a file system that hangs.
+ */
+static inline uint64_t persist_read_begin(void)
+{
+	return atomic_load(&persists_let_go);
+}
+
+void persist_read_end(uint64_t before, int fd, union slot s, int64_t at, void *buf, size_t n);
 
 static inline void persist_closing(int fd, union slot s)
 {

@@ -29,12 +29,14 @@ static uint64_t room_in(const struct iovec *iov, int count)
 
 static ssize_t protected_read(int fd, union slot s, void *buf, size_t n)
 {
-	struct group *g = persist_holds(s) ? persist_read_begin(s) : NULL;
+	bool holds = persist_holds(s);
+	uint64_t before = holds ? persist_read_begin() : 0;
 	off_t at = position_of(fd);
 	ssize_t ret = wanted(s) ? RECORDED(s, OP_READ, at, n, 0, real.read(fd, buf, n))
 				: real.read(fd, buf, n);
 
-	persist_read_end(g, s, at, buf, ret);
+	if (holds && ret > 0 && at >= 0)
+		persist_read_end(before, fd, s, at, buf, (size_t)ret);
 	if (ret >= 0 && tells(s))
 		transaction_read(s, buf, (size_t)ret, at);
 	return ret;
@@ -59,12 +61,14 @@ ssize_t do_read_chk(int fd, void *buf, size_t n, size_t room)
 
 static ssize_t protected_pread(int fd, union slot s, void *buf, size_t n, off_t offset)
 {
-	struct group *g = persist_holds(s) ? persist_read_begin(s) : NULL;
+	bool holds = persist_holds(s);
+	uint64_t before = holds ? persist_read_begin() : 0;
 	ssize_t ret = wanted(s)
 			  ? RECORDED(s, OP_PREAD, offset, n, 0, real.pread(fd, buf, n, offset))
 			  : real.pread(fd, buf, n, offset);
 
-	persist_read_end(g, s, offset, buf, ret);
+	if (holds && ret > 0)
+		persist_read_end(before, fd, s, offset, buf, (size_t)ret);
 	if (ret >= 0 && tells(s))
 		transaction_read(s, buf, (size_t)ret, offset);
 	return ret;

@@ -13,6 +13,7 @@
 #include "preload/record.h"
 
 #define TURN_SPINS 100
+#define TURN_LOOK UINT64_C(500000000) /* ns between two looks at whether its thread lives */
 
 /* 1: it is this thread's now; 0: not within ns; -EDEADLK: it was this thread's already. */
 static inline int turn_take_within(_Atomic uint32_t *turn, uint64_t ns)
@@ -37,15 +38,24 @@ static inline int turn_take_within(_Atomic uint32_t *turn, uint64_t ns)
 	return 1;
 }
 
+/* The thread whose turn it was is gone, cancelled in the midst of it: it is the next one's. */
+static inline bool turn_inherit(_Atomic uint32_t *turn)
+{
+	uint32_t owner = atomic_load(turn);
+
+	return owner && SYS3(SYS_tgkill, sys_getpid(), owner, 0) == -ESRCH &&
+	       atomic_compare_exchange_strong(turn, &owner, thread_id());
+}
+
 /* False: it is this thread's already. */
 static inline bool turn_take(_Atomic uint32_t *turn)
 {
 	int r;
 
 	do
-		r = turn_take_within(turn, UINT64_MAX / 2);
-	while (r == 0);
-	return r > 0;
+		r = turn_take_within(turn, TURN_LOOK);
+	while (r == 0 && !turn_inherit(turn));
+	return r >= 0;
 }
 
 static inline void turn_give(_Atomic uint32_t *turn)

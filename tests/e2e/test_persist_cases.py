@@ -5,7 +5,6 @@ import os
 import random
 import subprocess
 import textwrap
-import time
 
 import pytest
 
@@ -314,7 +313,6 @@ def test_two_starts_at_once(directory):
 def test_written_without_the_shim(directory):
     """What is left of a dead process must not undo what came later."""
     directory.killed("bins(A, b'x'); pickle(A, b'x'); die()")
-    time.sleep(2.5)
     directory.run("bins(A, b'n'); os.close(pickle(A, b'n'))", preload=False)
     for name, size in FILES.items():
         os.truncate(directory.path / A / name, size + 77)

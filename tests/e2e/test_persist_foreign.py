@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: MIT
+"""What was saved is put back over what it was saved from, whatever happens between two starts."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from test_persist_cases import A, B, FILES, PICKLE, Directory
+
+# A death before the pickle, with what was written in its place; and one in its midst.
+BEFORE = """
+bins(A, b"n")
+os.ftruncate(os.open(f"{data}/{A}/header.bin", os.O_RDWR), 177)  # lets go what is held back
+die()
+"""
+DURING = "bins(A, b'n'); pickle(A, b'n'); die()"
+
+
+@pytest.fixture(params=["process", "power"])
+def directory(request, data, shim):
+    return Directory(data, shim, request.param)
+
+
+@pytest.fixture(params=[BEFORE, DURING], ids=["before", "during"])
+def death(request):
+    return request.param
+
+
+def content(segment):
+    return {name: (segment / name).read_bytes() for name in [*FILES, PICKLE]}
+
+
+def set_times(directory, seconds):
+    for path in [directory.path, *directory.path.rglob("*")]:
+        os.utime(path, (seconds, seconds), follow_symlinks=False)
+
+
+@pytest.mark.parametrize("seconds", [1, 4_000_000_000])
+def test_times_say_nothing(directory, death, seconds):
+    """A clock that was stepped, a slow sync, `touch`."""
+    directory.killed(death)
+    set_times(directory, seconds)
+    assert "it was undone" in directory.next_start()
+    assert directory.is_old(A)
+
+
+@pytest.mark.parametrize("how", [["cp", "-r"], ["cp", "-a"], ["cp", "-al"], ["mv"]], ids="".join)
+def test_copy_of_a_crashed_directory(directory, death, how):
+    directory.killed(death)
+    copy = directory.path.parent / "copy"
+    subprocess.run([*how, directory.path, copy], check=True)
+    directory.path = copy
+    assert "it was undone" in directory.next_start()
+    assert directory.is_old(A)
+
+
+@pytest.mark.parametrize("pickle", ["older", "same"])
+@pytest.mark.parametrize("kept_times", [True, False])
+def test_backup_put_back(directory, death, kept_times, pickle):
+    """An older one; an update leaves the pickle as it is."""
+    backup = directory.path.parent / "backup"
+    shutil.copytree(directory.path / A, backup)
+    directory.run("bins(A, b'm'); os.close(pickle(A, b'm'))")
+    if pickle == "same":
+        shutil.copy2(directory.path / A / PICKLE, backup / PICKLE)
+    directory.killed(death)
+    for name in [*FILES, PICKLE]:
+        (shutil.copy2 if kept_times else shutil.copyfile)(backup / name, directory.path / A / name)
+    said = directory.next_start()
+    assert content(directory.path / A) == content(backup)
+    assert "Run chromashim check" in said or "run chromashim check" in said
+    assert directory.undo() == []
+    assert [p.name for p in (directory.path / ".chromashim/undo").glob("*.foreign")]
+    assert directory.next_start() == ""
+
+
+def test_same_state_put_back(directory, death):
+    """A backup of the very state before: there is nothing wrong with that one, nor to be undone."""
+    backup = directory.path.parent / "backup"
+    shutil.copytree(directory.path / A, backup)
+    directory.killed(death)
+    for name in [*FILES, PICKLE]:
+        shutil.copy2(backup / name, directory.path / A / name)
+    directory.next_start()
+    assert content(directory.path / A) == content(backup)
+
+
+def test_started_without_the_shim(directory, death):
+    """At once, and it persists: what it wrote stays, to the byte."""
+    directory.killed(death)
+    directory.run("bins(A, b'w'); os.close(pickle(A, b'w'))", preload=False)
+    there = content(directory.path / A)
+    assert "without the shim" in directory.next_start()
+    assert content(directory.path / A) == there
+
+
+def test_back_to_old_values_without_the_shim(directory, death):
+    """Some of what it wrote is as it was before the crash, some as the crash left it."""
+    directory.killed(death)
+    directory.run("""
+        fd = os.open(f"{data}/{A}/data_level0.bin", os.O_RDWR)
+        os.pwrite(fd, b"o" * 1000, 64)
+        os.pwrite(fd, b"w" * 64, 6400)
+        os.close(pickle(A, b"w"))
+    """, preload=False)
+    there = content(directory.path / A)
+    directory.next_start()
+    assert content(directory.path / A) == there
+
+
+def test_lock_of_somebody_else(directory):
+    """Left by root: whoever owns the directory rolls back all the same."""
+    if os.getuid():
+        pytest.skip("needs root")
+    directory.killed(DURING)
+    for path in [directory.path, *directory.path.rglob("*")]:
+        os.chown(path, 65534, 65534)
+    lock = directory.path / ".chromashim/undo/rollback.lock"
+    lock.touch(0o600)
+    os.chown(lock, 0, 0)
+    for path in directory.path.parents[:-2]:
+        os.chmod(path, os.stat(path).st_mode | 0o111)
+    child = directory.start("", user=65534, group=65534, extra_groups=[])
+    _, said = child.communicate(timeout=60)
+    assert "it was undone" in said, said
+    assert directory.is_old(A)
+
+
+# ---- segments that were made, and never persisted
+
+MAKE = """
+def make(segment):
+    os.mkdir(f"{data}/{segment}")
+    for name in FILES:
+        os.write(os.open(f"{data}/{segment}/{name}", os.O_RDWR | os.O_CREAT | os.O_TRUNC), b"i" * 90)
+"""
+
+
+def test_thousands_that_were_never_persisted(directory):
+    """None of them is being written: they take no place among those that are."""
+    said = directory.run(MAKE + """
+for i in range(4200):
+    make(f"{i:08x}-0000-4000-8000-000000000000")
+    os.closerange(5, 60)
+bins(A, b"n"); os.close(pickle(A, b"n"))
+bins(B, b"n"); pickle(B, b"n")
+os.kill(os.getpid(), 9)
+""", status=-9)
+    assert said == ""
+    assert directory.next_start().count("it was undone") == 1
+    assert directory.is_new(A) and directory.is_old(B)
+    assert len(os.listdir(directory.path)) > 4200
+    assert not list(directory.path.glob("0000*/header.bin"))
+
+
+def test_first_persist_of_one(directory):
+    script = MAKE + """
+new = "cccccccc-0000-4000-8000-000000000000"
+make(new)
+for name in FILES:
+    os.write(os.open(f"{data}/{new}/{name}", os.O_RDWR), b"v" * 5000)
+fd = os.open(f"{data}/{new}/{PICKLE}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+os.write(fd, b"p" * 100)
+"""
+    new = directory.path / "cccccccc-0000-4000-8000-000000000000"
+    directory.killed(script + "die()")
+    assert directory.next_start() == ""
+    assert os.listdir(new) == []
+    new.rmdir()
+    directory.killed(script + "os.write(fd, b'.'); os.close(fd); die()")
+    assert directory.undo() == []
+    directory.next_start()
+    assert (new / PICKLE).stat().st_size == 101
+
+
+def test_first_persist_without_the_shim_stays(directory):
+    directory.killed(MAKE + "make('cccccccc-0000-4000-8000-000000000000'); die()")
+    new = directory.path / "cccccccc-0000-4000-8000-000000000000"
+    for name in [*FILES, PICKLE]:
+        (new / name).write_bytes(b"whole.")
+    assert "left as it is" in directory.next_start()
+    assert (new / PICKLE).read_bytes() == b"whole." and len(os.listdir(new)) == 5
+
+
+def test_creation_is_no_persist(directory, chromashim):
+    """Neither after a clean end nor after a crash."""
+    directory.run(MAKE + "make('cccccccc-0000-4000-8000-000000000000')")
+    for ask in ("log", "--last-crash"), ("check",):
+        told = chromashim(*ask, directory.path)
+        assert "persist" not in told.stdout.replace(str(directory.path), ""), told.stdout
+    assert directory.next_start() == ""
+    assert "persist." not in chromashim("log", directory.path).stdout
+
+
+def test_child_of_many(directory):
+    """A forked child goes on by itself, and its parent's creations are none of its own."""
+    directory.run(MAKE + """
+make("cccccccc-0000-4000-8000-000000000000")
+if not os.fork():
+    new = f"{data}/cccccccc-0000-4000-8000-000000000000"
+    fd = os.open(f"{new}/header.bin", os.O_RDWR)
+    os.pwrite(fd, b"child", 0)
+    fd = os.open(f"{new}/{PICKLE}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.write(fd, b"p.")
+    os.close(fd)
+    os._exit(0)
+assert os.wait()[1] == 0
+""")
+    assert "frozen" not in directory.next_start()
