@@ -3,6 +3,7 @@
 
 import os
 import random
+import shutil
 import subprocess
 import textwrap
 
@@ -258,11 +259,11 @@ def test_incomplete_pickle(directory):
 
 def test_store_breaks(directory):
     """Without a place for its pre-images a persist goes on, and that is said."""
-    said = directory.run("""
-        import shutil
-        shutil.rmtree(f"{data}/.chromashim/undo")
-        bins(A, b"n"); os.close(pickle(A, b"n"))
-    """)
+    child = directory.start("print(flush=True); input(); bins(A, b'n'); os.close(pickle(A, b'n'))",
+                            stdin=subprocess.PIPE)
+    child.stdout.readline()
+    shutil.rmtree(directory.path / ".chromashim" / "undo")
+    _, said = child.communicate("\n", timeout=60)
     assert "UNPROTECTED" in said
     assert directory.is_new(A)
 
