@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <bsd/string.h>
@@ -222,8 +223,8 @@ static bool has_writer(const struct preflight *p, char *out, size_t size)
 static int in_the_way(struct preflight *p, const char *who)
 {
 	static const char *const todo =
-	    "Stop it first. Two that write would ruin the index; CHROMASHIM_SINGLE_WRITER=wait "
-	    "waits for it to end.";
+	    "Stop it first: two that write would ruin the index. CHROMASHIM_WAIT says how long its "
+	    "end is waited for.";
 
 	if (!run_is_set_to(p->run, CONFIG_SINGLE_WRITER, "deny")) {
 		p->others_write = true;
@@ -234,34 +235,71 @@ static int in_the_way(struct preflight *p, const char *who)
 		    who);
 }
 
-int preflight_processes(struct preflight *p)
+/* The first that must not be there; with `tell`, others are warned of. */
+static bool find_in_the_way(struct preflight *p, char *who, size_t room, bool tell)
 {
 	struct process_opener *list = NULL;
-	char line[512], who[400];
 	unsigned hidden = 0;
+	bool found;
 	struct stat st;
-	int n = 0, i, status = 0;
+	int n = 0, i;
 
-	p->alone = true;
 	if (fstatat(p->target.dirfd, DATABASE_NAME, &st, AT_SYMLINK_NOFOLLOW) == 0)
 		n = process_find_openers(&st, DATABASE_NAME, &list, &hidden);
-	if (has_writer(p, line, sizeof(line))) {
-		p->alone = false;
-		status = in_the_way(p, *line ? line : "it holds writer.lock");
-	}
-	for (i = 0; status == 0 && i < n; i++) {
+	found = has_writer(p, who, room);
+	if (found && !*who)
+		strlcpy(who, "it holds writer.lock", room);
+	p->alone = !found;
+	for (i = 0; !found && i < n; i++) {
 		/* The last backend's guardian may still be at its last snapshot; it only reads. */
 		if (strcmp(list[i].name, "chromashim") == 0)
 			continue;
 		p->alone = false;
-		snprintf(who, sizeof(who), "pid %" PRIu32 ", %s", list[i].pid,
+		snprintf(who, room, "pid %" PRIu32 ", %s", list[i].pid,
 			 list[i].command[0] ? list[i].command : list[i].name);
-		if (process_is_chroma(list[i].pid))
-			status = in_the_way(p, who);
-		else
+		found = process_is_chroma(list[i].pid);
+		if (!found && tell)
 			preflight_warn(p, NULL, "'%s' is open in another program: %s", p->run->dir,
 				       who);
 	}
 	free(list);
-	return status;
+	return found;
+}
+
+/*
+ * In every ordinary restart the one before needs some seconds to end. A second backend that stays
+ * is refused when they are over. True: it has ended.
+ */
+static bool wait_for_end(struct preflight *p, const char *who)
+{
+	const struct timespec pause = {0, 100000000};
+	char text[24], next[512];
+	struct timespec now;
+	uint64_t wait = 0, until;
+
+	if (p->run->check_only || run_is_set_to(p->run, CONFIG_SINGLE_WRITER, "off") ||
+	    !config_read_time(config_get(&p->run->config, CONFIG_WAIT), &wait) || !wait)
+		return false;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	until = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000 + wait / 1000000;
+	run_say(p->run, "'%s' is still in use: %s; waiting up to %s for its end (CHROMASHIM_WAIT)",
+		p->run->dir, who, format_duration(text, sizeof(text), wait));
+	do {
+		nanosleep(&pause, NULL);
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		if (!find_in_the_way(p, next, sizeof(next), false))
+			return true;
+	} while ((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000 < until);
+	return false;
+}
+
+int preflight_processes(struct preflight *p)
+{
+	char who[512];
+
+	if (!find_in_the_way(p, who, sizeof(who), true))
+		return 0;
+	if (wait_for_end(p, who) && !find_in_the_way(p, who, sizeof(who), true))
+		return 0;
+	return in_the_way(p, who);
 }

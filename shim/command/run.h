@@ -57,6 +57,11 @@ int backend_find(char *const *command, struct backend *out);
  * status. */
 int run_preload(struct run *r);
 
+/* ---- run_preload.c ---- */
+
+/* Puts r->library in front of LD_PRELOAD, in the place of any other version of it. -errno. */
+int preload_set(const struct run *r);
+
 /* ---- preflight.c ---- */
 
 /* 0: go on; else the exit status, after saying why. */

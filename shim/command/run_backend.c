@@ -391,25 +391,6 @@ static int unprotected(const struct run *r, const char *what, const char *why, c
 	return 0;
 }
 
-/* In front of what is there, once. */
-static int set_preload(const char *library)
-{
-	const char *before = getenv("LD_PRELOAD");
-	size_t n = strlen(library) + (before ? strlen(before) : 0) + 2;
-	char *value;
-	int r;
-
-	if (before && strstr(before, basename(library)))
-		return 0;
-	value = malloc(n);
-	if (!value)
-		return -ENOMEM;
-	snprintf(value, n, "%s%s%s", library, before && *before ? ":" : "", before ? before : "");
-	r = setenv("LD_PRELOAD", value, 1);
-	free(value);
-	return r < 0 ? -errno : 0;
-}
-
 int run_preload(struct run *r)
 {
 	char what[PATH_MAX + 64];
@@ -436,5 +417,5 @@ int run_preload(struct run *r)
 		return unprotected(r, what, "there is a space or a colon in the path",
 				   "Put the library elsewhere: sudo make install.");
 	}
-	return set_preload(r->library) < 0 ? fail(EXIT_FAILED, -ENOMEM, NULL, "LD_PRELOAD") : 0;
+	return preload_set(r) < 0 ? fail(EXIT_FAILED, -ENOMEM, NULL, "LD_PRELOAD") : 0;
 }

@@ -70,13 +70,37 @@ static size_t count(char *const list[])
 	return n;
 }
 
+/* The entry itself, not only a library of that name: it may be another one, or gone. */
+static bool has_preload(const char *preload)
+{
+	const char *own = preload_entry + sizeof(PRELOAD) - 1;
+	const char *at = preload ? strstr(preload, own) : NULL;
+	size_t n = strlen(own);
+
+	return at && (at[-1] == '=' || at[-1] == ':' || at[-1] == ' ') &&
+	       (!at[n] || at[n] == ':' || at[n] == ' ');
+}
+
+static bool has_settings(char *const envp[])
+{
+	size_t i;
+
+	for (i = 0; i < settings_found; i++) {
+		const char *equals = strchr(setting[i], '=');
+
+		if (equals && !find(envp, setting[i], (size_t)(equals - setting[i]) + 1))
+			return false;
+	}
+	return true;
+}
+
 static bool is_complete(char *const envp[])
 {
-	const char *preload = find(envp, PRELOAD, sizeof(PRELOAD) - 1);
 	const char *off = find(envp, SETTING "=", sizeof(SETTING));
 
-	return !preload_entry[0] || settings.off || (preload && strstr(preload, LIBRARY)) ||
-	       (off && strcmp(off, SETTING "=off") == 0);
+	if (!preload_entry[0] || settings.off || (off && strcmp(off, SETTING "=off") == 0))
+		return true;
+	return has_preload(find(envp, PRELOAD, sizeof(PRELOAD) - 1)) && has_settings(envp);
 }
 
 /*
@@ -91,7 +115,9 @@ static void complete(char **out, char *const envp[], char *joined)
 	for (; envp && *envp; envp++)
 		if (*envp != preload)
 			out[n++] = *envp;
-	if (preload && preload[sizeof(PRELOAD) - 1]) {
+	if (has_preload(preload)) {
+		out[n++] = (char *)preload;
+	} else if (preload && preload[sizeof(PRELOAD) - 1]) {
 		strcpy(joined, preload);
 		strcat(joined, ":");
 		strcat(joined, preload_entry + sizeof(PRELOAD) - 1);

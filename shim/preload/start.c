@@ -2,7 +2,6 @@
  *
  * Start and end: settings, inherited descriptors, fork. Nothing here may stop the host.
  */
-#include <pthread.h>
 #include <string.h>
 
 #include "preload/call.h"
@@ -82,18 +81,31 @@ static void read_inherited(void)
 		sys_close(dirfd);
 }
 
+/*
+ * What pthread_atfork() calls, with this library's handle; without one it stays for good, and so
+ * does the library. Only glibc has it: the child of a protected host that uses musl gets the
+ * preload with its environment, and would not even start if the symbol had to be there.
+ */
+extern int __register_atfork(void (*before)(void), void (*parent)(void), void (*child)(void),
+			     void *library) __attribute__((weak));
+
 __attribute__((constructor)) static void start(void)
 {
 	int saved = errno;
 
 	real_bind();
 	settings_read();
+	if (!settings.off && !__register_atfork) {
+		settings.off = true;
+		shim_say("this program uses another C library than glibc: it runs UNPROTECTED",
+			 NULL);
+	}
 	if (settings.off)
 		return;
 	shim_pid = sys_getpid();
 	process_remember();
 	guardian_find_command();
-	pthread_atfork(NULL, NULL, process_forked);
+	__register_atfork(NULL, NULL, process_forked, NULL);
 	shim_live = true;
 	claim_named();
 	read_inherited();

@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import pty
 import signal
 import subprocess
@@ -143,6 +144,44 @@ def test_what_is_preloaded_stays(run):
     assert seen["preload"] == f"{hosts.SHIM.resolve()}:{before}"
     seen = look(run, env={"LD_PRELOAD": str(hosts.SHIM)})
     assert seen["preload"] == str(hosts.SHIM)
+
+
+def test_ours_is_in_front_whatever_is_named(run, tmp_path):
+    """A library that is gone, another version, a link, a name alone: compared, not read."""
+    ours = hosts.SHIM.resolve()
+    (tmp_path / "lib").mkdir()
+    other = tmp_path / "lib/libother.so"
+    shutil.copy(ours, other)
+    (tmp_path / "link.so").symlink_to(ours)
+    math = "/lib/x86_64-linux-gnu/libm.so.6"
+    for before in ("/gone/libchromashim.so", "libchromashim.so", str(other), f"{tmp_path}/$LIB/libother.so",
+                   str(tmp_path / "link.so"), f"{math}:{tmp_path}/link.so", f"/gone/libchromashim.so {math}"):
+        done = run("--", "sh", "-c", "echo $LD_PRELOAD; LD_PRELOAD= grep -c libchromashim /proc/$$/maps",
+                   env={"LD_PRELOAD": before})
+        preload, mapped = done.stdout.split()
+        assert preload == (f"{ours}:{math}" if math in before else str(ours)), before
+        assert int(mapped) > 0, before
+        said = "libother" in before or "gone" in before or before[0] == "l"
+        assert ("LD_PRELOAD named" in done.stderr) == said, before
+
+
+def test_a_child_with_another_libc_starts(run, tmp_path):
+    """It gets the preload with its environment, and would die of a missing symbol."""
+    if not shutil.which("musl-gcc"):
+        pytest.skip("musl-gcc is missing")
+    (tmp_path / "m.c").write_text('#include <stdio.h>\nint main(void){FILE *f=fopen("made","w");'
+                                  'fputs("x",f);fclose(f);puts("up");return 0;}\n')
+    subprocess.run(["musl-gcc", "m.c", "-o", "m"], cwd=tmp_path, check=True)
+    done = run("--", "sh", "-c", "./m")
+    assert done.stdout == "up\n" and done.returncode == 0 and "UNPROTECTED" in done.stderr
+    assert (tmp_path / "made").read_text() == "x"
+
+
+def test_settings_survive_a_launcher_that_drops_them(run):
+    done = run("--set", "CHROMASHIM_BALLAST=3M", "--", "python3", "-c",
+               "import os, subprocess; subprocess.run(['/bin/sh', '-c', 'echo $CHROMASHIM_BALLAST'], "
+               "env={'LD_PRELOAD': os.environ['LD_PRELOAD']})")
+    assert done.stdout == "3M\n"
 
 
 # ---- settings ----

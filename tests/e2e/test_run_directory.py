@@ -41,7 +41,8 @@ def make(venv, data, count=30):
 @pytest.fixture
 def run(chromashim):
     def start(*arguments, env=None, **how):
-        settings = hosts.environment({"CHROMASHIM_GUARD": "off", **(env or {})})
+        settings = hosts.environment({"CHROMASHIM_GUARD": "off", "CHROMASHIM_WAIT": "0",
+                                      **(env or {})})
         return chromashim("run", *arguments, env=settings, **how)
 
     return start
@@ -135,6 +136,19 @@ def test_a_second_backend_is_refused(run, data, actors):
         assert done.returncode == 0 and f"pid {writer.pid}" in done.stderr
     finally:
         writer.communicate("")
+
+
+def test_a_predecessor_that_ends_is_waited_for(run, data):
+    make("venv", data)
+    old = subprocess.Popen([hosts.COMMAND, "run", "--dir", data, "--", hosts.python("venv"), "-c",
+                            LOAD + "sys.stdout.flush(); import time; time.sleep(1.5)", data, "3"],
+                           env=hosts.environment({"CHROMASHIM_GUARD": "off"}),
+                           stdout=subprocess.PIPE, text=True)
+    assert old.stdout.readline() == "1.5.9 33\n"
+    done = run("--dir", data, "--", "echo", "up", env={"CHROMASHIM_WAIT": "20s"})
+    assert done.returncode == 0 and done.stdout == "up\n"
+    assert f"pid {old.pid}" in done.stderr and "waiting up to" in done.stderr
+    old.communicate()
 
 
 def test_any_writer_under_the_shim_is_in_the_way(run, data):
