@@ -186,6 +186,8 @@ install: all $(docs)
 	install -m 644 $(BUILD)/docs/_chromashim $(DESTDIR)$(ZSHCOMPDIR)
 	install -m 644 wrappers/ecosystem.config.js $(DESTDIR)$(SHAREDIR)
 	cp -r --no-preserve=mode,ownership wrappers/python $(DESTDIR)$(SHAREDIR)
+	find $(DESTDIR)$(SHAREDIR)/python -depth '(' -name __pycache__ -o -name '*.egg-info' -o \
+		-name build ')' -exec rm -rf {} +
 	@for unit in $(notdir $(units)); do \
 		sed 's|/usr/local/bin/chromashim|$(BINDIR)/chromashim|' "wrappers/systemd/$$unit" \
 			>"$(DESTDIR)$(UNITDIR)/$$unit" && chmod 644 "$(DESTDIR)$(UNITDIR)/$$unit"; \

@@ -2,8 +2,10 @@
 """wrappers/python: with the shim and without, and an export that comes back record by record."""
 
 import json
+import shutil
 import subprocess
 import textwrap
+import zipfile
 
 import pytest
 
@@ -325,3 +327,104 @@ def test_what_is_no_export_is_said(run, tmp_path):
     lost.write_text('{"collection":"abc","id":"1","embedding":null,"document":"d","metadata":null,'
                     '"uri":null}\n', encoding="utf-8")
     assert "1 without a vector left out" in import_(run, lost, "--path", tmp_path / "x", status=3)
+
+
+def test_decorators_of_every_kind(run, loaded):
+    """Without parentheses, on generators, async functions and async generators, as FastAPI uses them."""
+    run("""
+        import asyncio, inspect
+        from chromashim import protected_operation
+        from database_protection import DatabaseProtectionService, protected_db_operation
+        service = DatabaseProtectionService()
+        for decorator in (protected_operation, protected_operation("named"), protected_db_operation,
+                          protected_db_operation("named"), service.protected_operation("named")):
+            @decorator
+            def plain(n): return n + 1
+            assert plain(1) == 2 and plain.__name__ == "plain"
+
+            @decorator
+            def generator():
+                got = yield 1
+                try:
+                    yield got
+                except KeyError:
+                    yield "caught"
+                return 5
+            assert inspect.isgeneratorfunction(generator)
+            g = generator()
+            assert next(g) == 1 and g.send(7) == 7 and g.throw(KeyError()) == "caught"
+
+            @decorator
+            async def coroutine(): return "done"
+
+            closed = []
+            @decorator
+            async def asynchronous():
+                try:
+                    got = yield 1
+                    try:
+                        yield got
+                    except KeyError:
+                        yield "caught"
+                finally:
+                    closed.append(1)
+            assert inspect.iscoroutinefunction(coroutine) and inspect.isasyncgenfunction(asynchronous)
+
+            async def all_of_it():
+                assert await coroutine() == "done"
+                a = asynchronous()
+                assert await a.asend(None) == 1 and await a.asend(7) == 7
+                assert await a.athrow(KeyError()) == "caught"
+                await a.aclose()
+                assert [x async for x in asynchronous()] == [1, None]
+                async with service.protected_operation("with") as operation:
+                    assert operation["operation"] == "with"
+            asyncio.run(all_of_it())
+            assert closed == [1, 1]
+        """)
+
+
+def test_services_of_several_directories(run, loaded, tmp_path):
+    done = run("""
+        import sys
+        from database_protection import get_protection_service
+        a, b = (get_protection_service(p) for p in sys.argv[1:])
+        assert a is not b and str(b.db_path) == sys.argv[2] and get_protection_service(sys.argv[1] + "/.") is a
+        assert get_protection_service() is a
+        health = b.health_check()
+        assert health["healthy"] is False and health["verdict"] == "unknown" and health["error"]
+        assert b.start_protection() is False and a.health_check()["healthy"]
+        """, loaded, tmp_path / "nowhere")
+    assert "no backups will be made by the clock: there is no directory" in done.stderr
+
+
+def test_backups_by_the_clock_without_the_library(run, loaded, chromashim):
+    run("""
+        import sys, time
+        from database_protection import DatabaseProtectionService
+        database = open(sys.argv[1] + "/chroma.sqlite3", "rb")
+        service = DatabaseProtectionService(sys.argv[1], backup_interval_hours=1 / 3600)
+        assert service.start_protection() is True
+        end = time.time() + 20
+        while not service.list_backups() and time.time() < end:
+            time.sleep(0.2)
+        assert service.list_backups()
+        """, loaded)
+    assert snapshots(chromashim, loaded)
+
+
+def test_wheel_is_built_from_a_directory_that_is_read_only(tmp_path):
+    """By any user, without any package, and nothing is written beside the sources."""
+    tree = tmp_path / "shipped"
+    shutil.copytree(SOURCE.parent, tree, ignore=shutil.ignore_patterns("__pycache__"))
+    before = sorted(p for p in tree.rglob("*"))
+    done = subprocess.run(["/usr/bin/python3", "-B", "-c", "import sys; sys.path.insert(0, sys.argv[1]); "
+                           "import backend; print(backend.build_wheel(sys.argv[2]))", tree, tmp_path],
+                          capture_output=True, text=True, check=True)
+    assert sorted(p for p in tree.rglob("*")) == before
+    with zipfile.ZipFile(tmp_path / done.stdout.strip()) as wheel:
+        names = wheel.namelist()
+        assert {"chromashim/__init__.py", "chromashim/py.typed", "database_protection.py",
+                "recover_chromadb.py"} <= set(names)
+        record, = (wheel.read(n).decode() for n in names if n.endswith("/RECORD"))
+        assert sorted(line.split(",")[0] for line in record.splitlines()) == sorted(names)

@@ -1,21 +1,58 @@
 # SPDX-License-Identifier: MIT
 """chromashim under the names that programs with a protection service of their own use.
 
-Timed backups are the guardian's (`chromashim run`, CHROMASHIM_EVERY), not a thread's in here.
+Timed backups are the guardian's, a process beside this one; not a thread's in here.
 """
 
+import os
+import threading
 import uuid
-from contextlib import contextmanager
+from contextlib import ContextDecorator
 from datetime import datetime
 from typing import Any, Optional
 
 import chromashim
+from chromashim import _command
+from chromashim._protect import decorated, say_once
 
 __all__ = ["DatabaseProtectionService", "get_protection_service", "protected_db_operation"]
 
 # Before these a backup is taken without being asked for.
 RISKY = ("collection_delete", "collection_recreate", "database_reset", "bulk_update", "bulk_delete",
          "schema_migration", "migration")
+
+
+class _ProtectedOperation(ContextDecorator):
+    """Gives a dict with operation_id, operation, backup, backup_path, start_time."""
+
+    def __init__(self, name: str, force_backup: bool, directory):
+        self._under = chromashim.protected_operation(name, snapshot=_snapshot(name, force_backup),
+                                                     directory=directory)
+
+    def _recreate_cm(self):
+        again = object.__new__(type(self))
+        again._under = self._under._recreate_cm()
+        return again
+
+    def __call__(self, function):
+        return decorated(self, function)
+
+    def _describe(self, operation: chromashim.Operation) -> dict[str, Any]:
+        return {"operation_id": f"{operation.name}_{uuid.uuid4().hex[:12]}",
+                "operation": operation.name, "backup": operation.snapshot,
+                "backup_path": operation.snapshot, "start_time": datetime.now()}
+
+    def __enter__(self) -> dict[str, Any]:
+        return self._describe(self._under.__enter__())
+
+    def __exit__(self, kind, value, trace) -> bool:
+        return self._under.__exit__(kind, value, trace)
+
+    async def __aenter__(self) -> dict[str, Any]:
+        return self._describe(await self._under.__aenter__())
+
+    async def __aexit__(self, kind, value, trace) -> bool:
+        return await self._under.__aexit__(kind, value, trace)
 
 
 class DatabaseProtectionService:
@@ -25,15 +62,9 @@ class DatabaseProtectionService:
         self.db_path = db_path
         self.backup_interval_hours = backup_interval_hours
 
-    @contextmanager
     def protected_operation(self, operation_name: str, force_backup: bool = False):
-        """Gives a dict with operation_id, operation, backup, backup_path, start_time."""
-        with chromashim.protected_operation(
-                operation_name, snapshot=_snapshot(operation_name, force_backup),
-                directory=self.db_path) as operation:
-            yield {"operation_id": f"{operation_name}_{uuid.uuid4().hex[:12]}",
-                   "operation": operation_name, "backup": operation.snapshot,
-                   "backup_path": operation.snapshot, "start_time": datetime.now()}
+        """For `with` and `async with`, and as a decorator."""
+        return _ProtectedOperation(operation_name, force_backup, self.db_path)
 
     def create_backup(self, description: str = "") -> dict[str, Any]:
         """Takes a snapshot, opened and checked. Its `id`, `state`, `records` and so on."""
@@ -53,9 +84,15 @@ class DatabaseProtectionService:
         return chromashim.restore(backup, self.db_path, output)
 
     def health_check(self) -> dict[str, Any]:
-        """What `chromashim check` finds, whether it is healthy, and the newest verified backup."""
-        found = chromashim.check(self.db_path)
-        verified = [s for s in self.list_backups() if s["state"] == "verified"]
+        """What `chromashim check` finds, whether it is healthy, and the newest verified backup.
+
+        Never raises: where nothing can be found out, `verdict` is "unknown" and `error` says why.
+        """
+        try:
+            found = chromashim.check(self.db_path)
+            verified = [s for s in self.list_backups() if s["state"] == "verified"]
+        except Exception as error:  # whatever it is: this is asked for by monitoring
+            found, verified = {"verdict": "unknown", "findings": [], "error": str(error)}, []
         return {**found, "healthy": found["verdict"] in ("fine", "warning"),
                 "status": {"fine": "healthy"}.get(found["verdict"], found["verdict"]),
                 "protection_active": chromashim.active() > 0,
@@ -63,11 +100,21 @@ class DatabaseProtectionService:
 
     get_health_status = health_check
 
-    def start_protection(self) -> None:
-        """Nothing to start: the library protects from the first open on."""
+    def start_protection(self) -> bool:
+        """Backups by the clock, without the library as well. False: there will be none, which is
+        said on stderr."""
+        every = None
+        if self.backup_interval_hours is not None:
+            every = max(1, round(self.backup_interval_hours * 3_600_000))
+        try:
+            _command.start_guardian(self.db_path, every)
+        except (chromashim.ChromashimError, OSError) as error:
+            say_once(f"guardian {self.db_path}", f"no backups will be made by the clock: {error}")
+            return False
+        return True
 
     def stop_protection(self) -> None:
-        """Nothing to stop."""
+        """Nothing to stop: the guardian ends with the last process that has the directory open."""
 
 
 def _snapshot(name: str, force: bool):
@@ -76,22 +123,30 @@ def _snapshot(name: str, force: bool):
     return any(word in name.lower() for word in RISKY)
 
 
-_service: Optional[DatabaseProtectionService] = None
+_services: dict[str, DatabaseProtectionService] = {}
+_services_lock = threading.Lock()
 
 
 def get_protection_service(db_path=None) -> DatabaseProtectionService:
-    """The one of this process; db_path is taken from the first call."""
-    global _service
-    if _service is None:
-        _service = DatabaseProtectionService(db_path)
-    return _service
+    """The one of this directory; without db_path the first that was asked for."""
+    with _services_lock:
+        if db_path is None and _services:
+            return next(iter(_services.values()))
+        key = os.path.realpath(_command.directory_of(db_path))
+        if key not in _services:
+            _services[key] = DatabaseProtectionService(db_path)
+        return _services[key]
 
 
-def protected_db_operation(operation_name: str, force_backup: bool = False):
-    """Decorator of functions, also async ones."""
+def protected_db_operation(operation_name="", force_backup: bool = False):
+    """Decorator of functions, generators, and async ones of both; with parentheses or without."""
+    if callable(operation_name):
+        return protected_db_operation()(operation_name)
+
     def decorate(function):
+        name = operation_name or getattr(function, "__name__", "operation")
         # Looked up late: the service may be made after the module that decorates is imported.
         return chromashim.protected_operation(
-            operation_name, snapshot=_snapshot(operation_name, force_backup),
+            name, snapshot=_snapshot(name, force_backup),
             directory=lambda: get_protection_service().db_path)(function)
     return decorate

@@ -76,6 +76,23 @@ def directory_of(directory: Optional[os.PathLike]) -> str:
     return name if not name.startswith("-") else f"./{name}"
 
 
+def start_guardian(directory=None, every_ms: Optional[int] = None) -> None:
+    """One that takes snapshots by the clock as long as this process, or any other, has the
+    directory open; nothing where there is one already. ChromashimError: it cannot be started."""
+    name = os.path.abspath(directory_of(directory))
+    if not os.path.isdir(name):
+        raise ChromashimError(f"there is no directory '{name}' yet")
+    settings = {n: v for n, v in os.environ.items() if n != "LD_PRELOAD"}
+    if every_ms is not None:
+        settings["CHROMASHIM_EVERY"] = f"{every_ms}ms"
+    # Of a shell that ends at once: it must not be a child of this process, which waits for its own.
+    done = subprocess.run(["/bin/sh", "-c", '"$@" >/dev/null 2>&1 &', "sh", find(), "guard", name,
+                           f"--follow={os.getpid()}", "--background"], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.DEVNULL, env=settings, check=False, start_new_session=True)
+    if done.returncode:
+        raise ChromashimError(f"the guardian of '{name}' could not be started", done.returncode)
+
+
 def create_snapshot(directory=None, description: str = "", verify: bool = True) -> dict[str, Any]:
     """Takes a snapshot. Its `id`, `state`, `records`, `size` and so on."""
     options = [] if verify else ["--no-verify"]

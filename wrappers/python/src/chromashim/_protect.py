@@ -70,8 +70,54 @@ class Operation:
             self._token = 0
 
 
+def _around_async_generator(operation, function):
+    @functools.wraps(function)
+    async def wrapper(*args, **kwargs):
+        async with operation._recreate_cm():
+            inner = function(*args, **kwargs)
+            try:
+                item = await inner.asend(None)
+                while True:
+                    try:
+                        sent = yield item
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:
+                        item = await inner.athrow(error)
+                    else:
+                        item = await inner.asend(sent)
+            except StopAsyncIteration:
+                return
+            finally:
+                await inner.aclose()
+
+    return wrapper
+
+
+def decorated(operation, function):
+    """`function` with the operation around each call: for a generator, around all of its life."""
+    if inspect.isasyncgenfunction(function):
+        return _around_async_generator(operation, function)
+    if inspect.iscoroutinefunction(function):
+        @functools.wraps(function)
+        async def wrapper(*args, **kwargs):
+            async with operation._recreate_cm():
+                return await function(*args, **kwargs)
+    elif inspect.isgeneratorfunction(function):
+        @functools.wraps(function)
+        def wrapper(*args, **kwargs):
+            with operation._recreate_cm():
+                return (yield from function(*args, **kwargs))
+    else:
+        @functools.wraps(function)
+        def wrapper(*args, **kwargs):
+            with operation._recreate_cm():
+                return function(*args, **kwargs)
+    return wrapper
+
+
 class protected_operation(ContextDecorator):
-    """Context manager and decorator, also of async functions.
+    """Context manager and decorator, also of generators, async functions and async generators.
 
         with protected_operation("rebuild", snapshot=True) as operation: ...
 
@@ -84,6 +130,11 @@ class protected_operation(ContextDecorator):
     ChromashimError instead of going on without. directory is only needed where the library is not loaded; it
     may be a function that gives it.
     """
+
+    def __new__(cls, name="", *args, **kwargs):
+        if callable(name):  # a decorator without parentheses
+            return cls(getattr(name, "__name__", "operation"))(name)
+        return super().__new__(cls)
 
     def __init__(self, name: str, snapshot=False, directory=None, require_snapshot: bool = False):
         self.name = name
@@ -103,15 +154,7 @@ class protected_operation(ContextDecorator):
         return again
 
     def __call__(self, function):
-        if not inspect.iscoroutinefunction(function):
-            return super().__call__(function)
-
-        @functools.wraps(function)
-        async def wrapper(*args, **kwargs):
-            async with self._recreate_cm():
-                return await function(*args, **kwargs)
-
-        return wrapper
+        return decorated(self, function)
 
     def __enter__(self) -> Operation:
         operation = Operation(self.name)
