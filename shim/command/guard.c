@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -154,6 +155,25 @@ int guard_is_running(int storefd)
 	return pid;
 }
 
+/* What stays there without the lock is of a guardian that did not end by itself. */
+static void clear_lock_text(const struct guardian *g)
+{
+	if (ftruncate(g->lockfd, 0) < 0)
+		return;
+}
+
+bool guard_has_died(int storefd)
+{
+	int fd = file_open_at(storefd, LOCK_NAME);
+	struct stat st;
+	bool died =
+	    fd >= 0 && fstat(fd, &st) == 0 && st.st_size > 0 && !is_locked(fd, GUARDIAN_BYTE);
+
+	if (fd >= 0)
+		close(fd);
+	return died;
+}
+
 /*
  * A backend that is restarted at once: the guardian of the one before is still at its last
  * snapshot, or goes on with this backend unless it sees that another one waits.
@@ -209,11 +229,15 @@ static int take_lock(struct guardian *g)
  */
 static bool is_called_back(struct guardian *g)
 {
+	clear_lock_text(g);
 	if (guard_stopping || g->once)
 		return false;
 	set_lock(g->lockfd, GUARDIAN_BYTE, F_UNLCK);
-	return !is_locked(g->lockfd, WAITING_BYTE) && is_open(g) &&
-	       set_lock(g->lockfd, GUARDIAN_BYTE, F_WRLCK) == 0;
+	if (is_locked(g->lockfd, WAITING_BYTE) || !is_open(g) ||
+	    set_lock(g->lockfd, GUARDIAN_BYTE, F_WRLCK) != 0)
+		return false;
+	write_lock_text(g);
+	return true;
 }
 
 /* ---- signals ---- */

@@ -47,6 +47,10 @@ extern volatile sig_atomic_t guard_stopping;
 
 /* The pid of a store's guardian, 0: none, -1: one that does not say. */
 int guard_is_running(int storefd);
+/* The last one did not end by itself. */
+bool guard_has_died(int storefd);
+/* Says in the dead one's metrics that it runs no more; nobody else does. */
+void guardian_report_death(int storefd);
 
 /* ---- as a process of its own (guard_background.c) ---- */
 

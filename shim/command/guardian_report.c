@@ -28,6 +28,7 @@
 #define HOOK_TIME (30 * SECOND)
 #define HOOK_LAST (5 * SECOND) /* at the guardian's end */
 #define METRICS_FILE "metrics.prom"
+#define METRICS_MAX (64u << 10)
 #define STATES 6
 #define CALM (60 * SECOND) /* reports with no news are that far apart */
 
@@ -395,6 +396,27 @@ static void write_metrics(const struct guardian *g, const struct facts *f, bool 
 	metric(out, "writers_refused_total", "counter",
 	       "Processes that another one kept from writing.", g->refused);
 	publish_end(&p, out);
+}
+
+void guardian_report_death(int storefd)
+{
+	static const char up[] = "\nchromashim_up 1\n";
+	int fd = file_open_at(storefd, METRICS_FILE);
+	struct file_publish p;
+	char *data = NULL, *at;
+	size_t size = 0;
+
+	if (fd >= 0 && file_read_all(fd, METRICS_MAX, &data, &size) < 0)
+		data = NULL;
+	if (fd >= 0)
+		close(fd);
+	at = data ? strstr(data, up) : NULL;
+	if (at && file_publish_begin(&p, storefd, METRICS_FILE, 0644) == 0) {
+		at[sizeof(up) - 3] = '0';
+		if (file_write_all(p.fd, data, size) < 0 || file_publish_commit(&p) < 0)
+			file_publish_abort(&p);
+	}
+	free(data);
 }
 
 /* What the disk has free and pins have saved changes all the time: it alone is no news. */

@@ -25,6 +25,7 @@
 #include "core/filesystem.h"
 #include "core/openers.h"
 #include "core/oplog.h"
+#include "core/store_foreign.h"
 
 #define WRITER_LOCK "writer.lock"
 
@@ -97,7 +98,8 @@ static int is_writable(int dirfd, const char *name)
 	return faccessat(dirfd, name, W_OK, AT_EACCESS) < 0 ? -errno : 0;
 }
 
-static int fail_rights(const struct preflight *p, const char *what, int error)
+/* `file` is what cannot be written, from the directory. */
+static int fail_rights(const struct preflight *p, const char *file, const char *what, int error)
 {
 	char room[64], todo[256];
 	struct stat st;
@@ -105,12 +107,32 @@ static int fail_rights(const struct preflight *p, const char *what, int error)
 	if (error == -EROFS)
 		snprintf(todo, sizeof(todo),
 			 "Chroma writes at every start: mount it read-write, or use a copy.");
-	else if (fstat(p->target.dirfd, &st) == 0)
+	else if (fstatat(p->target.dirfd, file, &st, 0) == 0 && st.st_uid == geteuid())
+		snprintf(todo, sizeof(todo), "Its mode is %04o: make it writable with chmod u+w.",
+			 (unsigned)st.st_mode & 07777);
+	else if (fstatat(p->target.dirfd, file, &st, 0) == 0)
 		snprintf(
 		    todo, sizeof(todo),
 		    "It belongs to %s: start this as that user, or give it away with chown -R.",
 		    user_name(st.st_uid, room));
 	return fail(EXIT_FAILED, error, todo, "cannot write to %s'%s'", what, p->run->dir);
+}
+
+/* Root's files in a user's store: the library and the guardian cannot use them. */
+static void judge_store_owner(struct preflight *p)
+{
+	char todo[2 * PATH_MAX + 128], owner[64], user[64];
+	struct store_foreign foreign;
+
+	if (p->target.storefd < 0 || store_find_foreign(p->target.storefd, &foreign) <= 0)
+		return;
+	snprintf(todo, sizeof(todo), "Give them back: chown -R %u:%u '%s'", (unsigned)foreign.owner,
+		 (unsigned)foreign.group, p->target.store);
+	preflight_warn(p, todo,
+		       "'%s/%s' belongs to %s, and the store to %s, who cannot use it (%" PRIu64
+		       " such files)",
+		       p->target.store, foreign.path, user_name(foreign.user, user),
+		       user_name(foreign.owner, owner), foreign.count);
 }
 
 /* Protection alone needs it: the backend could run without. */
@@ -120,6 +142,7 @@ static int store_rights(struct preflight *p)
 
 	if (e == 0 && p->target.storefd >= 0)
 		e = is_writable(p->target.storefd, ".");
+	judge_store_owner(p);
 	if (e == 0)
 		return 0;
 	if (run_is_set_to(p->run, CONFIG_ON_FAILURE, "closed"))
@@ -140,10 +163,10 @@ int preflight_rights(struct preflight *p)
 	int e = is_writable(p->target.dirfd, ".");
 
 	if (e < 0)
-		return fail_rights(p, "", e);
+		return fail_rights(p, ".", "", e);
 	e = is_writable(p->target.dirfd, DATABASE_NAME);
 	if (e < 0 && e != -ENOENT)
-		return fail_rights(p, DATABASE_NAME " in ", e);
+		return fail_rights(p, DATABASE_NAME, DATABASE_NAME " in ", e);
 	if (fstatat(p->target.dirfd, p->is_new ? "." : DATABASE_NAME, &st, AT_SYMLINK_NOFOLLOW) ==
 		0 &&
 	    st.st_uid != geteuid())

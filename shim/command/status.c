@@ -22,6 +22,7 @@
 #include <bsd/string.h>
 
 #include "core/oplog.h"
+#include "core/store_foreign.h"
 
 const char status_usage[] =
     "Usage: chromashim status [OPTION]... [DIR]\n"
@@ -244,7 +245,8 @@ static enum check_code judge(const struct status *s)
 		return CHECK_DAMAGE;
 	if (!s->protected_size && s->unproven_size)
 		return CHECK_UNKNOWN;
-	if (!s->protected_size || s->others_size || s->lost || s->snapshots.is_old)
+	if (!s->protected_size || s->others_size || s->lost || s->snapshots.is_old ||
+	    s->foreign > 0 || s->snapshots.guardian_died)
 		return CHECK_WARNING;
 	return CHECK_FINE;
 }
@@ -300,6 +302,11 @@ static int show(struct status *s, const struct status_options *o)
 	keep_others(s);
 	count_protected(s);
 	status_gather_snapshots(s);
+	if (t->storefd >= 0) {
+		struct store_foreign foreign;
+
+		s->foreign = store_find_foreign(t->storefd, &foreign);
+	}
 	s->verdict = judge(s);
 	if (o->json || !o->check)
 		gather_builds(s);

@@ -45,6 +45,7 @@ struct status_snapshots {
 	uint64_t newest, newest_id; /* of the verified ones */
 	uint64_t every;		    /* between those by the clock */
 	int guardian;		    /* its pid, 0: none */
+	bool guardian_died;	    /* and did not end by itself, while a backend goes on */
 	bool is_old;		    /* the newest verified one, or there is none among them */
 };
 
@@ -57,6 +58,7 @@ struct status {
 	unsigned others_size, hidden;
 	uint64_t segments, packed, bytes, records, in_flight_dead;
 	uint64_t lost, damaged, unreadable, cut;
+	int64_t foreign;		/* files in the store that are not of its owner */
 	bool dropped;			/* the oldest records are gone, since the log has a bound */
 	uint64_t first_time, last_time; /* of records */
 	struct status_snapshots snapshots;

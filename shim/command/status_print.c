@@ -310,6 +310,11 @@ void status_print_text(const struct status *s, bool utc)
 		       " (chromashim log --in-flight)\n",
 		       "", s->in_flight_dead);
 	status_text_snapshots(s);
+	if (s->foreign > 0) {
+		put_label("store", COLOUR_YELLOW);
+		printf("%" PRIi64 " files in it are not its owner's (chromashim check)\n",
+		       s->foreign);
+	}
 }
 
 void status_print_check(const struct status *s)
@@ -331,6 +336,9 @@ void status_print_check(const struct status *s)
 	if (s->damaged || s->unreadable || s->cut)
 		printf(", log damaged: %" PRIu64 " slots, %" PRIu64 " segments", s->damaged,
 		       s->unreadable + s->cut);
+	if (s->foreign > 0)
+		printf(", %" PRIi64 " files in the store are not its owner's (chromashim check)",
+		       s->foreign);
 	status_check_snapshots(s);
 	/* Performance data, as plugins give it after a bar. */
 	printf(" | protected=%u records=%" PRIu64 "c lost=%" PRIu64 "c bytes=%" PRIu64 "B\n",

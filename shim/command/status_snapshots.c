@@ -25,6 +25,9 @@ void status_gather_snapshots(struct status *s)
 	n->every = settings.every;
 	guard_settings_free(&settings);
 	n->guardian = guard_is_running(s->target->storefd);
+	n->guardian_died = s->protected_size && guard_has_died(s->target->storefd);
+	if (n->guardian_died)
+		guardian_report_death(s->target->storefd);
 	if (snapshots_load(&all, SNAPSHOT_LOOK, false, 0) < 0)
 		return;
 	for (i = 0; i < all.count; i++) {
@@ -53,6 +56,8 @@ void status_json_snapshots(struct json *j, const struct status *s)
 		json_uint(j, (uint64_t)n->guardian);
 	else
 		json_null(j);
+	json_key(j, "guardian_died");
+	json_bool(j, n->guardian_died);
 	json_key(j, "snapshots");
 	json_begin(j, '{');
 	json_key(j, "count");
@@ -94,13 +99,17 @@ void status_text_snapshots(const struct status *s)
 	if (n->guardian)
 		printf("pid %d\n", n->guardian);
 	else
-		fputs("none is running: `chromashim guard`\n", stdout);
+		printf("none is running%s: `chromashim guard`\n",
+		       n->guardian_died ? ", the last one was killed" : "");
 }
 
 void status_check_snapshots(const struct status *s)
 {
 	char age[24];
 
+	if (s->snapshots.guardian_died)
+		printf(", the guardian was killed: nothing is copied or verified "
+		       "(chromashim guard)");
 	if (s->snapshots.is_old && s->snapshots.newest)
 		printf(", the newest verified snapshot is %s old",
 		       format_duration(age, sizeof(age), guardian_now() - s->snapshots.newest));

@@ -19,6 +19,7 @@
 #include "core/hnsw.h"
 #include "core/openers.h"
 #include "core/pickle.h"
+#include "core/store_foreign.h"
 
 #define ROOM_WARNING (UINT64_C(64) << 20)
 
@@ -54,6 +55,18 @@ static void check_filesystem(struct diagnosis *d)
 
 /* ---- names, permissions, owners ---- */
 
+/* Whether who owns the other one cannot write it, as far as owner, group and mode tell. */
+static bool is_out_of_reach(const struct stat *st, const struct stat *other)
+{
+	if (other->st_uid == 0)
+		return false;
+	if (st->st_uid == other->st_uid)
+		return !(st->st_mode & S_IWUSR);
+	if (st->st_gid == other->st_gid)
+		return !(st->st_mode & S_IWGRP);
+	return !(st->st_mode & S_IWOTH);
+}
+
 static void check_names(struct diagnosis *d, const struct stat *database)
 {
 	struct stat dir;
@@ -62,22 +75,17 @@ static void check_names(struct diagnosis *d, const struct stat *database)
 		diagnose_report(d, DIAGNOSE_LINKED, database_place, "%lu hard links",
 				(unsigned long)database->st_nlink);
 	/* Only the plain case is judged: groups and ACLs may allow what the owner's bits do not. */
-	if (fstat(d->dirfd, &dir) == 0 && dir.st_uid == database->st_uid && dir.st_uid != 0 &&
+	if (fstat(d->dirfd, &dir) < 0)
+		return;
+	if (dir.st_uid == database->st_uid && dir.st_uid != 0 &&
 	    (!(database->st_mode & S_IWUSR) || !(dir.st_mode & S_IWUSR)))
 		diagnose_report(d, DIAGNOSE_NOT_WRITABLE, database_place, "mode %04o",
 				(unsigned)database->st_mode & 07777);
-}
-
-/* Whether who owns the database cannot write it, as far as owner, group and mode tell. */
-static bool is_out_of_reach(const struct stat *st, const struct stat *database)
-{
-	if (database->st_uid == 0)
-		return false;
-	if (st->st_uid == database->st_uid)
-		return !(st->st_mode & S_IWUSR);
-	if (st->st_gid == database->st_gid)
-		return !(st->st_mode & S_IWGRP);
-	return !(st->st_mode & S_IWOTH);
+	else if (dir.st_uid != database->st_uid && is_out_of_reach(database, &dir))
+		diagnose_report(d, DIAGNOSE_DATABASE_OWNER, database_place,
+				"user %u, mode %04o; the directory is user %u's",
+				(unsigned)database->st_uid, (unsigned)database->st_mode & 07777,
+				(unsigned)dir.st_uid);
 }
 
 void diagnose_ownership(struct diagnosis *d, const struct stat *database, const char *segment)
@@ -113,6 +121,19 @@ void diagnose_ownership(struct diagnosis *d, const struct stat *database, const 
 		close(fd);
 }
 
+/* Found when the store is looked at by its owner, and by root. */
+static void check_store_owner(struct diagnosis *d)
+{
+	struct store_foreign foreign;
+	struct diagnose_place place = {.file = foreign.path};
+
+	if (d->options->storefd > 0 && store_find_foreign(d->options->storefd, &foreign) > 0)
+		diagnose_report(d, DIAGNOSE_STORE_OWNER, place,
+				"user %u; the store is user %u's; %llu such files",
+				(unsigned)foreign.user, (unsigned)foreign.owner,
+				(unsigned long long)foreign.count);
+}
+
 /* ---- who has it open ---- */
 
 static void find_processes(struct diagnosis *d, const struct stat *database)
@@ -138,5 +159,6 @@ void diagnose_surroundings(struct diagnosis *d, const struct stat *database)
 {
 	check_filesystem(d);
 	check_names(d, database);
+	check_store_owner(d);
 	find_processes(d, database);
 }
