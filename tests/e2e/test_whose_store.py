@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: MIT
+"""Whose a store is: root's commands in a user's directory, directories that share a store, and
+backends in other containers."""
+
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+import hosts
+
+NOBODY = pwd.getpwnam("nobody")
+OTHER = {"user": NOBODY.pw_uid, "group": NOBODY.pw_gid, "extra_groups": []}
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be others")
+
+# Adds a row for each line it is told, and answers.
+HOST = """
+import sqlite3, sys
+c = sqlite3.connect(sys.argv[1] + "/chroma.sqlite3", isolation_level=None)
+c.execute("create table if not exists embeddings(id integer primary key, x)")
+print("up", flush=True)
+for line in sys.stdin:
+    c.execute("insert into embeddings(x) values(?)", (line,))
+    print("written", flush=True)
+"""
+# Dies in the midst of a persist.
+TORN = """
+import os, signal, sys
+os.open(sys.argv[1] + "/chroma.sqlite3", os.O_RDWR)
+fd = os.open(sys.argv[1] + "/11111111-2222-3333-4444-555555555555/data_level0.bin", os.O_RDWR)
+os.pwrite(fd, b"N" * 8192, 0)
+os.ftruncate(fd, 100000)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+LEVEL0 = "11111111-2222-3333-4444-555555555555/data_level0.bin"
+
+
+def settings(extra=None):
+    return hosts.environment({"CHROMASHIM_BALLAST": "1M", "CHROMASHIM_GUARD": "off", **(extra or {})})
+
+
+class Backend:
+    def __init__(self, data, words=(), env=None, **how):
+        self.child = subprocess.Popen(
+            [*words, str(hosts.python("venv")), "-c", HOST, str(data)], text=True,
+            env=settings({"LD_PRELOAD": str(hosts.SHIM), **(env or {})}), stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **how)
+        assert self.child.stdout.readline() == "up\n", self.child.stderr.read()
+
+    def write(self, count=1):
+        for _ in range(count):
+            self.child.stdin.write("x\n")
+            self.child.stdin.flush()
+            assert self.child.stdout.readline() == "written\n", self.child.stderr.read()
+
+    def stop(self):
+        _, said = self.child.communicate(timeout=30)
+        assert self.child.returncode == 0, said
+        return said
+
+
+def make(data, **how):
+    """A directory with a segment whose level 0 is all O."""
+    (data / LEVEL0).parent.mkdir(parents=True)
+    (data / LEVEL0).write_bytes(b"O" * 100000)
+    for name, size in ("header.bin", 100), ("length.bin", 400), ("link_lists.bin", 0):
+        (data / LEVEL0).with_name(name).write_bytes(bytes(size))
+    (data / LEVEL0).with_name("index_metadata.pickle").write_bytes(b"x.")
+    if how:
+        for path in [data, *data.rglob("*")]:
+            os.chown(path, how["user"], how["group"])
+    backend = Backend(data, **how)
+    backend.write()
+    backend.stop()
+
+
+@pytest.fixture
+def base():
+    """Not below the tests' own directory, which others may not enter."""
+    path = Path("/dev/shm") / f"chromashim-{os.getpid()}"
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    for file in hosts.SHIM, hosts.COMMAND:
+        shutil.copy(file, path)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def tear(data, **how):
+    env = settings({"LD_PRELOAD": str(hosts.SHIM)})
+    subprocess.run([str(hosts.python("venv")), "-c", TORN, str(data)], env=env, check=False, **how)
+
+
+def foreign(data):
+    return [str(path.relative_to(data)) for path in [data, *data.rglob("*")]
+            if path.lstat().st_uid != NOBODY.pw_uid or path.lstat().st_gid != NOBODY.pw_gid]
+
+
+@root_only
+def test_every_verb_of_roots(base, chromashim):
+    """Nothing of root's is left, and its owner goes on as before."""
+    data = base / "data"
+    make(data, **OTHER)
+    tear(data, **OTHER)
+    out = base / "out"
+    verbs = [["status"], ["check"], ["check", "--repair"], ["snapshot", "create"],
+             ["snapshot", "create", "--no-verify"], ["snapshot", "list"], ["snapshot", "verify"],
+             ["log"], ["log", "--last-crash"], ["log", "--compress"], ["guard", "--once"],
+             ["run", "--no-guard", "--dir"], ["recover", "-y"], ["export", "-o", str(out)],
+             ["snapshot", "prune", "--keep-last", "3"], ["restore", "--to", "latest", "-y"],
+             ["snapshot", "create"]]
+    for verb in verbs:
+        tail = ["--", "true"] if verb[0] == "run" else []
+        done = chromashim(*verb, data, *tail, env=settings(), stdin=subprocess.DEVNULL)
+        assert done.returncode in (0, 1, 2, 3), (verb, done.stderr)
+        assert not foreign(data), (verb, foreign(data))
+    assert out.stat().st_uid == 0  # what was asked for belongs to who asked
+
+    tear(data, **OTHER)
+    backend = Backend(data, **OTHER)
+    backend.write()
+    assert (data / LEVEL0).read_bytes()[:8] == b"OOOOOOOO"
+    assert "UNPROTECTED" not in backend.stop()
+    done = subprocess.run([str(base / "chromashim"), "snapshot", "create", "--no-verify", str(data)],
+                          text=True, env=settings(), capture_output=True, check=False, cwd="/",
+                          **OTHER)
+    assert done.returncode == 0, done.stderr
+
+
+@root_only
+def test_a_backend_of_roots(base):
+    """The library gives away what it makes in a user's store."""
+    data = base / "data"
+    make(data, **OTHER)
+    backend = Backend(data)
+    backend.write(3)
+    backend.stop()
+    tear(data)
+    backend = Backend(data)
+    backend.stop()
+    assert (data / LEVEL0).read_bytes()[:8] == b"OOOOOOOO"
+    assert [name for name in foreign(data) if name.startswith(".chromashim")] == []
+
+
+@root_only
+def test_foreign_files_are_said(base, chromashim):
+    data = base / "data"
+    make(data, **OTHER)
+    lock = data / ".chromashim/undo/rollback.lock"
+    lock.touch()
+    os.chown(lock, 0, 0)
+    done = chromashim("run", "--no-guard", "--check-only", "--dir", data, env=settings())
+    assert "undo/rollback.lock' belongs to root, and the store to nobody" in done.stderr
+    assert f"chown -R {NOBODY.pw_uid}:{NOBODY.pw_gid}" in done.stderr
+    done = chromashim("check", "--json", data)
+    assert "store-owner-mixed" in done.stdout
+    backend = Backend(data, **OTHER)
+    done = chromashim("status", "--check", data)
+    assert done.returncode == 1 and "1 files in the store are not its owner's" in done.stdout
+    os.chown(lock, NOBODY.pw_uid, NOBODY.pw_gid)
+    assert chromashim("status", "--check", data).returncode == 0
+    backend.stop()
+
+
+def snapshots(chromashim, data, env):
+    done = chromashim("snapshot", "list", "--json", data, env=env)
+    return [each["id"] for each in json.loads(done.stdout)["snapshots"]] if done.stdout else []
+
+
+def test_one_store_for_two(tmp_path, chromashim):
+    """Each has its own part of it: undo data, snapshots, log, with the variable and without."""
+    a, b = tmp_path / "a", tmp_path / "b"
+    env = settings({"CHROMASHIM_STORE": "../store"})
+    for data in a, b:
+        (data / LEVEL0).parent.mkdir(parents=True)
+    for data in a, b:
+        backend = Backend(data, env={"CHROMASHIM_STORE": "../store"}, cwd="/")
+        backend.write(2 if data == a else 5)
+        backend.stop()
+        assert {path.name for path in (data / ".chromashim").iterdir()} == {"identity"}
+    assert snapshots(chromashim, b, env) == []
+    for data in a, b:
+        assert chromashim("snapshot", "create", "-q", "--no-verify", data, env=env).returncode == 0
+    assert len(snapshots(chromashim, a, env)) == 1 and len(snapshots(chromashim, b, env)) == 1
+    for how in env, settings():
+        for data, rows in (a, 2), (b, 5):
+            done = chromashim("log", data, "--transactions", env=how)
+            assert done.stdout.count("commit") == rows + 1, done.stderr
+            out = tmp_path / f"out-{data.name}-{how is env}"
+            assert chromashim("restore", "--to", "latest", "-o", out, data, "-q", "-y",
+                              env=how).returncode == 0
+            command = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute(" \
+                      "'select count(*) from embeddings').fetchone())"
+            count = subprocess.run([str(hosts.python("venv")), "-c", command,
+                                    str(out / "chroma.sqlite3")], capture_output=True, text=True,
+                                   check=True)
+            assert int(count.stdout) == rows
+
+
+def test_a_directory_of_something_else(tmp_path, chromashim):
+    """It is not filled and keeps its mode; that there is no protection is said once."""
+    data, other = tmp_path / "data", tmp_path / "other"
+    data.mkdir()
+    other.mkdir()
+    other.chmod(0o755)
+    (other / "file").touch()
+    backend = Backend(data, env={"CHROMASHIM_STORE": str(other)})
+    backend.write()
+    (line,) = backend.stop().splitlines()
+    assert "it is no store" in line and "UNPROTECTED" in line
+    assert os.listdir(other) == ["file"] and other.stat().st_mode & 0o777 == 0o755
+    done = chromashim("snapshot", "create", data, env=settings({"CHROMASHIM_STORE": str(other)}))
+    assert done.returncode == 1 and os.listdir(other) == ["file"]
+
+
+@root_only
+@pytest.mark.parametrize("inside", [False, True])
+def test_another_container(data, chromashim, inside):
+    """Seen from the host, and from a container beside it that sees no process of the other."""
+    enter = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*enter, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no pid namespaces here")
+    backend = Backend(data, words=enter)
+    backend.write()
+    words = enter if inside else []
+
+    def run(*args):
+        return subprocess.run([*words, str(hosts.COMMAND), *args, str(data)], text=True,
+                              capture_output=True, check=False, env=settings(), timeout=60)
+
+    said = run("status").stdout
+    assert "in another container" in said and "UNPROTECTED" not in said
+    assert ", here " not in said if inside else ", here " in said
+    assert run("status", "--check").returncode == 0
+    assert run("log", "--compress").returncode == 0
+    assert "did not end" not in run("check").stdout + run("log", "--last-crash").stdout
+    other = Backend(data, words=enter)  # its pid is the same
+    other.stop()
+    backend.write(4)
+    backend.stop()
+    done = chromashim("log", "--transactions", data)
+    assert done.stdout.count("commit") == 6, done.stdout
+
+
+def test_a_guardian_that_was_killed(data, chromashim):
+    backend = Backend(data)
+    backend.write()
+    guardian = subprocess.Popen([str(hosts.COMMAND), "guard", "--follow", str(backend.child.pid),
+                                 str(data)], env=settings(), stderr=subprocess.DEVNULL)
+    metrics = data / ".chromashim/metrics.prom"
+    for _ in range(100):
+        if metrics.exists() and "\nchromashim_up 1\n" in metrics.read_text():
+            break
+        time.sleep(0.1)
+    assert chromashim("status", "--check", data).returncode == 0
+    guardian.kill()
+    guardian.wait()
+    done = chromashim("status", "--check", data)
+    assert done.returncode == 1 and "the guardian was killed" in done.stdout
+    assert "\nchromashim_up 0\n" in metrics.read_text()
+    assert "the last one was killed" in chromashim("status", data).stdout
+    backend.stop()
+
+
+def test_a_small_log(data, chromashim):
+    backend = Backend(data, env={"CHROMASHIM_LOG_SIZE": "1M"})
+    said = chromashim("status", data).stdout
+    assert "no record of the log since then is lost" in said and "older records" not in said
+    backend.write(600)
+    backend.stop()
+    done = chromashim("log", "--transactions", data)
+    assert 50 < done.stdout.count("commit") < 600
+    assert "older records are gone" in chromashim("status", data).stdout
+    assert json.loads(chromashim("status", "--json", data).stdout)["log"]["older_gone"] is True
+    backend = Backend(data, env={"CHROMASHIM_LOG_SIZE": "100K"})
+    assert "not a size such as 256M, from 1M on" in backend.stop()
