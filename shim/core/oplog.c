@@ -601,6 +601,17 @@ void oplog_writer_fork(struct oplog_writer *w, int dirfd)
 	atomic_flag_clear(&w->making);
 }
 
+void oplog_writer_close(struct oplog_writer *w)
+{
+	oplog_writer_finish(w);
+	atomic_store(&w->current, NULL);
+	atomic_store(&w->next, NULL);
+	w->dirfd = -1;
+	if (w->region) /* who was held up still hits valid memory */
+		SYS6(SYS_mmap, w->region, REGION_SIZE, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
 void oplog_feature(struct oplog_writer *w, uint64_t bits, bool on)
 {
 	struct oplog_segment *s = atomic_load(&w->current);

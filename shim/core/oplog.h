@@ -74,6 +74,9 @@ int oplog_writer_open(struct oplog_writer *w, int dirfd, uint64_t size_limit,
  */
 void oplog_writer_fork(struct oplog_writer *w, int dirfd);
 
+/* The directory is left: what is claimed now is lost, until it is opened again. */
+void oplog_writer_close(struct oplog_writer *w);
+
 /* OPLOG_HAS_ bits, for whoever looks at the header. */
 void oplog_feature(struct oplog_writer *w, uint64_t bits, bool on);
 

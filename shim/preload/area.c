@@ -235,21 +235,15 @@ static bool read_root(struct area *a, int dirfd)
 	return true;
 }
 
-/* Removed, perhaps made anew. */
-static bool is_gone(const struct area *a)
-{
-	struct stat st;
-
-	return a->root_fd > 0 && sys_fstat(a->root_fd, &st) == 0 && st.st_nlink == 0;
-}
-
-/* A place for a new directory; that of one that is gone before a fresh one. */
+/* A place for a new directory; one that was let go before a fresh one. */
 static unsigned free_index(void)
 {
-	unsigned i, used = atomic_load(&areas_used);
+	unsigned i, used;
 
+	areas_tidy();
+	used = atomic_load(&areas_used);
 	for (i = 0; i < used; i++)
-		if (is_gone(&areas[i]))
+		if (!atomic_load(&areas[i].ready) && atomic_load(&areas[i].open) <= 0)
 			return i;
 	return used;
 }
@@ -263,19 +257,15 @@ static struct area *area_make(int dirfd, const struct stat *st)
 
 	if (index >= AREAS || !names_setup()) {
 		if (!atomic_flag_test_and_set(&said))
-			shim_say("more directories than one process can have protected; further "
-				 "ones are UNPROTECTED",
+			shim_say("more directories are open at once than one process can have "
+				 "protected (255); further ones are UNPROTECTED",
 				 NULL);
 		return NULL;
 	}
-	atomic_store(&a->ready, false);
 	a->dev = st->st_dev;
 	a->ino = st->st_ino;
-	hidden_release(&a->root_fd);
-	hidden_release(&a->store_fd);
-	hidden_release(&a->oplog_fd);
-	hidden_release(&a->writer_fd);
-	hidden_release(&a->alive_fd);
+	a->named = false;
+	atomic_store(&a->idle_since, oplog_now());
 	atomic_store(&a->life, 0);
 	atomic_store(&a->writer, 0);
 	atomic_store(&a->ofd_locks, 0);
@@ -292,6 +282,7 @@ static struct area *area_make(int dirfd, const struct stat *st)
 		say_unprotected(a, r);
 	persists_start(index);
 	pins_start(index);
+	atomic_store(&a->ready, true);
 	if (index == atomic_load(&areas_used))
 		atomic_store_explicit(&areas_used, index + 1, memory_order_release);
 	directories_read(index, dirfd);
@@ -299,7 +290,6 @@ static struct area *area_make(int dirfd, const struct stat *st)
 	tell_store(index);
 	persists_started(index);
 	others_report(index);
-	atomic_store(&a->ready, true);
 	return a;
 }
 
@@ -309,7 +299,7 @@ static struct area *area_existing(const struct stat *st)
 
 	for (i = 0; i < used; i++)
 		if (atomic_load(&areas[i].ready) && areas[i].ino == st->st_ino &&
-		    areas[i].dev == st->st_dev && !is_gone(&areas[i]))
+		    areas[i].dev == st->st_dev && !area_is_gone(&areas[i]))
 			return &areas[i];
 	return NULL;
 }
@@ -392,6 +382,7 @@ void areas_fork(void)
 		areas[i].alive_fd = -1;
 		atomic_store(&areas[i].life, 0);
 		atomic_flag_clear(&areas[i].beginning);
+		atomic_store(&areas[i].users, 0);
 		oplog_writer_fork(&areas[i].log, areas[i].oplog_fd);
 	}
 }

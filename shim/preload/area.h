@@ -15,7 +15,7 @@
 #include "core/store.h"
 #include "preload/files.h"
 
-#define AREAS 64 /* directories that one process can have protected */
+#define AREAS 255 /* directories that one process can have protected */
 
 #define SPELLINGS 4
 
@@ -25,7 +25,11 @@ struct area {
 	char spelling[SPELLINGS][PATH_MAX];
 	size_t spelling_length[SPELLINGS];
 	_Atomic size_t spellings;
-	_Atomic bool ready; /* else it is being made */
+	_Atomic bool ready; /* else it is being made, or has been let go */
+	_Atomic int open;   /* descriptors that the host has in it (files.c) */
+	_Atomic int users;  /* changes by path that are under way */
+	_Atomic uint64_t idle_since;
+	bool named; /* by CHROMASHIM_DIR: not let go */
 	dev_t dev;
 	ino_t ino;
 	int root_fd;  /* hidden O_PATH descriptor of the directory */
@@ -63,6 +67,17 @@ struct area *area_claim(int dirfd);
  * the first call, anew in a forked child. 0: the file system has no such locks. */
 uint64_t area_life(struct area *a);
 void area_add_spelling(struct area *a, const char *directory);
+/* ---- being used and let go: area_use.c ---- */
+
+/* Around whatever uses a directory without a descriptor in it. False: it was let go meanwhile. */
+bool area_enter(unsigned area);
+void area_leave(unsigned area);
+/* Under the turn of area_claim(): those that are gone, and the oldest of many that are idle, give
+ * back what they have. */
+void areas_tidy(void);
+bool area_is_gone(const struct area *a); /* its directory was removed */
+void area_descriptors_release(struct area *a);
+
 /* Something was renamed that may be, or be above, a root: roots that moved get their new path. */
 void areas_moved(void);
 

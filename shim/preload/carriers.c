@@ -426,7 +426,7 @@ bool carrier_lock(union slot s, int fd, int cmd, struct flock *lock, int *ret)
 
 void carriers_fork(void)
 {
-	int i;
+	unsigned i, used = atomic_load(&areas_used);
 
 	atomic_store(&making, 0);
 	for (i = 0; i < CARRIERS; i++) {
@@ -437,6 +437,6 @@ void carriers_fork(void)
 		atomic_store(&carriers[i].waits, 0);
 		atomic_store(&carriers[i].state, 0);
 	}
-	for (i = 0; i < AREAS; i++)
+	for (i = 0; i < used; i++)
 		atomic_store(&fences[i], 0);
 }

@@ -14,6 +14,13 @@
 #include "preload/stores.h"
 #include "preload/transactions.h"
 
+static void leave(struct change *c)
+{
+	if (c->entered)
+		area_leave(c->slot.area);
+	c->entered = false;
+}
+
 static bool of_sqlite(union slot s)
 {
 	return s.role >= ROLE_DATABASE && s.role <= ROLE_SHM;
@@ -67,7 +74,7 @@ static bool change_fails(struct change *c)
 	return true;
 }
 
-enum change_verdict change_begin(struct change *c)
+static enum change_verdict begin(struct change *c)
 {
 	int saved = errno, refused;
 
@@ -96,9 +103,23 @@ enum change_verdict change_begin(struct change *c)
 	return change_fails(c) ? CHANGE_ANSWERED : CHANGE_GO;
 }
 
+enum change_verdict change_begin(struct change *c)
+{
+	enum change_verdict verdict;
+
+	if (c->place && slot_protected(c->slot) && !(c->entered = area_enter(c->slot.area))) {
+		c->slot.all = 0; /* another thread has let go of it: it is protected no more */
+		return CHANGE_GO;
+	}
+	verdict = begin(c);
+	if (verdict == CHANGE_ANSWERED)
+		leave(c);
+	return verdict;
+}
+
 bool change_retry(struct change *c)
 {
-	if (errno != ENOSPC && errno != EDQUOT)
+	if (!c->slot.all || (errno != ENOSPC && errno != EDQUOT))
 		return false;
 	if (errno == EDQUOT)
 		room_quota_hit(c->slot.area);
@@ -167,7 +188,7 @@ void change_end(struct change *c, int64_t ret)
 {
 	int saved = errno;
 
-	if (c->slot.role == ROLE_HIDDEN)
+	if (!c->slot.all || c->slot.role == ROLE_HIDDEN)
 		return;
 	fault_point();
 	fix_offset(c, ret);
@@ -177,6 +198,7 @@ void change_end(struct change *c, int64_t ret)
 	errno = saved;
 	persist_end(c, ret);
 	pin_change_end(c);
+	leave(c);
 	/* What was done by name, with no file open: another may write from now on. */
 	if (c->place && (ret < 0 || !change_opens(c)))
 		writer_give_back(c->slot.area);

@@ -29,6 +29,7 @@ struct change {
 	int tries;
 	struct pin_writer *writer;	/* counted in as one; NULL: not */
 	uint64_t pinned, target_pinned; /* the pins that its files are changed for, 0: none */
+	bool entered;			/* the directory, which it has no descriptor in */
 };
 
 enum change_verdict {

@@ -12,6 +12,13 @@
 #include "preload/refuse.h"
 #include "preload/transactions.h"
 
+/* Once it is: what was kept for the host's sake may go with its last descriptor. */
+static void closed(union slot s)
+{
+	carriers_closed(s);
+	writers_closed(s);
+}
+
 int do_close(int fd)
 {
 	union slot s = slot_of(fd);
@@ -33,16 +40,15 @@ int do_close(int fd)
 	slot_clear(fd); /* before: another thread may get the number at once */
 	ret = real.close(fd);
 	record_end(claim, ret);
-	carriers_closed(s);
-	writers_closed(s);
+	closed(s);
 	return ret;
 }
 
-/* What is left to be told once they are closed: one of them, with a carrier if any has one. */
-static union slot forget_range(unsigned first, unsigned last)
+/* Whether there was any. */
+static bool forget_range(unsigned first, unsigned last)
 {
 	unsigned fd, top = (unsigned)atomic_load(&slots_top);
-	union slot told = {0};
+	bool any = false;
 
 	for (fd = first; fd <= last && fd < top; fd++) {
 		union slot s = slot_of((int)fd);
@@ -54,10 +60,16 @@ static union slot forget_range(unsigned first, unsigned last)
 		persist_closing((int)fd, s);
 		record_end(record_begin(s, OP_CLOSE, -1, 0, fd), 0);
 		slot_clear((int)fd);
-		if (s.role == ROLE_DATABASE || s.role == ROLE_SHM || !told.all)
-			told = s;
+		any = true;
 	}
-	return told;
+	return any;
+}
+
+/* Many at once, of whatever. */
+static void all_closed(void)
+{
+	carriers_closed_slow();
+	writers_closed_slow();
 }
 
 static int close_around_own(unsigned first, unsigned last, int flags)
@@ -77,17 +89,16 @@ static int close_around_own(unsigned first, unsigned last, int flags)
 /* In pieces around the shim's own descriptors. */
 int do_close_range(unsigned int first, unsigned int last, int flags)
 {
-	union slot told;
+	bool any;
 	int ret;
 
 	if (!shim_live || first > last || ((unsigned)flags & CLOSE_RANGE_CLOEXEC) ||
 	    shim_borrowed())
 		return real.close_range(first, last, flags);
-	told = forget_range(first, last);
+	any = forget_range(first, last);
 	ret = close_around_own(first, last, flags);
-	carriers_closed(told);
-	if (told.all)
-		writers_closed_slow();
+	if (any)
+		all_closed();
 	return ret;
 }
 
@@ -142,8 +153,7 @@ static int dup_over(int fd, int to, int flags, bool three)
 			record_end(record_begin(old, OP_CLOSE, -1, 0, (unsigned)to), 0);
 		slot_clear(to);
 		duplicated(s, fd, to);
-		carriers_closed(old);
-		writers_closed(old);
+		closed(old);
 	}
 	return ret;
 }

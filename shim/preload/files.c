@@ -26,21 +26,34 @@ static char *arena;
 static _Atomic uint32_t names_used = 1;
 static _Atomic uint64_t arena_used;
 
+/* A directory with descriptors of the host in it is in use. */
+static void count_open(union slot s, int n)
+{
+	if (slot_protected(s) && atomic_fetch_add(&areas[s.area].open, n) + n == 0)
+		atomic_store(&areas[s.area].idle_since, oplog_now());
+}
+
 void slot_set(int fd, union slot s)
 {
 	int top = atomic_load_explicit(&slots_top, memory_order_relaxed);
+	union slot old;
 
 	if ((unsigned)fd >= SLOTS)
 		return;
-	atomic_store_explicit(&slots[fd], s.all, memory_order_release);
+	count_open(s, 1);
+	old.all = atomic_exchange(&slots[fd], s.all);
+	count_open(old, -1);
 	while (fd >= top && !atomic_compare_exchange_weak(&slots_top, &top, fd + 1))
 		;
 }
 
 void slot_clear(int fd)
 {
+	union slot old = {0};
+
 	if ((unsigned)fd < SLOTS)
-		atomic_store_explicit(&slots[fd], 0, memory_order_release);
+		old.all = atomic_exchange(&slots[fd], 0);
+	count_open(old, -1);
 }
 
 /* ---- names ---- */

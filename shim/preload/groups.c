@@ -61,6 +61,7 @@ void group_release(struct group *g)
 		return;
 	atomic_store(&name_get(g->directory)->group, 0);
 	atomic_store(&g->state, GROUP_FREE);
+	atomic_fetch_sub(&persist_stores[g->area].groups, 1);
 }
 
 /* Tells this undo file of this process from any other of that number. */
@@ -118,6 +119,7 @@ static struct group *take_place(unsigned area, uint32_t directory)
 			return NULL;
 		}
 		raise_top(at + 1);
+		atomic_fetch_add(&persist_stores[area].groups, 1);
 		atomic_store(&g->state, GROUP_OPEN);
 		return g;
 	}

@@ -61,17 +61,15 @@ static int open_in_store(const struct place *place, enum oplog_op op, int dirfd,
 	return fd;
 }
 
-int open_place(const struct place *place, void *caller, enum oplog_op op, int dirfd,
-	       const char *path, int flags, mode_t mode)
+static int open_entered(const struct place *place, void *caller, enum oplog_op op, int dirfd,
+			const char *path, int flags, mode_t mode)
 {
-	int fd, saved;
+	int fd =
+	    CHANGED(CHANGE_PATH(op, place, .caller = caller, .flags = flags,
+				.length = takes_mode(flags) ? mode : 0, .arg = (unsigned)flags),
+		    real_open(op, dirfd, path, flags, mode));
+	int saved = errno;
 
-	if (place->slot.role == ROLE_STORE)
-		return open_in_store(place, op, dirfd, path, flags, mode);
-	fd = CHANGED(CHANGE_PATH(op, place, .caller = caller, .flags = flags,
-				 .length = takes_mode(flags) ? mode : 0, .arg = (unsigned)flags),
-		     real_open(op, dirfd, path, flags, mode));
-	saved = errno;
 	if (fd >= 0) {
 		union slot s = opened_slot(place, caller, fd, flags);
 
@@ -86,6 +84,20 @@ int open_place(const struct place *place, void *caller, enum oplog_op op, int di
 		transaction_opened(s, flags);
 	}
 	errno = saved;
+	return fd;
+}
+
+int open_place(const struct place *place, void *caller, enum oplog_op op, int dirfd,
+	       const char *path, int flags, mode_t mode)
+{
+	int fd;
+
+	if (place->slot.role == ROLE_STORE)
+		return open_in_store(place, op, dirfd, path, flags, mode);
+	if (!area_enter(place->slot.area)) /* let go by another thread, in this moment */
+		return real_open(op, dirfd, path, flags, mode);
+	fd = open_entered(place, caller, op, dirfd, path, flags, mode);
+	area_leave(place->slot.area);
 	return fd;
 }
 

@@ -496,8 +496,24 @@ static int open_undo_directory(const struct area *a)
 			  0);
 }
 
-/* Groups of a directory that was removed, and whose place in the table is taken. */
-static void forget_area(unsigned area)
+bool persists_none(unsigned area)
+{
+	_Atomic unsigned *count = &persist_stores[area].groups;
+	unsigned i;
+
+	for (i = 0; atomic_load(count) && i < GROUPS; i++) {
+		struct group *g = &groups[i];
+
+		if (g->state != GROUP_OPEN || g->area != area || group_lock(g->directory) != g)
+			continue;
+		if (g->state == GROUP_OPEN && g->creation && !g->pickle_opened)
+			group_abandon(g);
+		group_unlock(g);
+	}
+	return atomic_load(count) == 0;
+}
+
+void persists_stop(unsigned area)
 {
 	unsigned i;
 
@@ -519,8 +535,6 @@ void persists_start(unsigned area)
 	int r;
 
 	rolled_back.count = 0;
-	if (store->undo_fd > 0)
-		forget_area(area);
 	if (a->store_fd <= 0)
 		return;
 	r = open_undo_directory(a);

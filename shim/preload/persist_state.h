@@ -84,7 +84,8 @@ struct group {
 
 /* What a protected directory needs for its groups. */
 struct persist_store {
-	int undo_fd; /* hidden, of undo/; -1: none, nothing can be saved */
+	int undo_fd;		 /* hidden, of undo/; -1: none, nothing can be saved */
+	_Atomic unsigned groups; /* in use */
 	uint64_t number;
 	uint32_t round; /* the area's place was taken that many times */
 	bool known;	/* with power durability: the names that lead to undo/ are on the disk */

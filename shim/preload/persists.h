@@ -75,5 +75,10 @@ void persists_start(unsigned area);
 /* Its log is there: what was rolled back is recorded. */
 void persists_started(unsigned area);
 void persists_fork(void);
+/* Nothing of the directory is in a persist, or frozen. What was only created, by a host that has no
+ * descriptor there any more, stays as it is. */
+bool persists_none(unsigned area);
+/* It is let go. */
+void persists_stop(unsigned area);
 
 #endif

@@ -617,10 +617,14 @@ bool pins_have(unsigned area, ino_t ino)
 
 /* ---- start and fork ---- */
 
-/* Of the directory that had this number before. */
-static void forget_area(unsigned area)
+void pins_stop(unsigned area)
 {
+	struct pin_writer *w = atomic_exchange(&writers[area], NULL);
+	struct pins *p = &area_pins[area];
 	int i;
+
+	if (!p->state)
+		return;
 
 	for (i = 0; i < ENTRIES; i++)
 		if (entries[i].name && try_lock(&entries[i])) {
@@ -628,6 +632,10 @@ static void forget_area(unsigned area)
 				forget(&entries[i]);
 			unlock(&entries[i]);
 		}
+	if (w && w != &uncounted)
+		__atomic_store_n(&w->who, 0, __ATOMIC_SEQ_CST);
+	hidden_release(&p->dirfd);
+	pins_close(p);
 }
 
 void pins_start(unsigned area)
@@ -636,12 +644,6 @@ void pins_start(unsigned area)
 	struct area *a = &areas[area];
 	int r;
 
-	if (p->state) {
-		forget_area(area);
-		atomic_store(&writers[area], NULL);
-		hidden_release(&p->dirfd);
-		pins_close(p);
-	}
 	*p = (struct pins){.dirfd = -1};
 	if (a->store_fd < 0 || a->failed)
 		return;
@@ -663,10 +665,10 @@ void pins_start(unsigned area)
 
 void pins_fork(void)
 {
-	int i;
+	unsigned i, used = atomic_load(&areas_used);
 
 	for (i = 0; i < ENTRIES; i++)
 		atomic_store(&entries[i].owner, 0);
-	for (i = 0; i < AREAS; i++)
+	for (i = 0; i < used; i++)
 		atomic_store(&writers[i], NULL);
 }

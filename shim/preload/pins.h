@@ -17,6 +17,8 @@ extern struct pins area_pins[AREAS];
 /* A directory comes under protection, after torn persists were rolled back. */
 void pins_start(unsigned area);
 void pins_fork(void);
+/* The directory is let go. */
+void pins_stop(unsigned area);
 
 /* Before a change that is about to be made; its group, if it has one, is registered. */
 void pin_change_slow(struct change *c);

@@ -205,6 +205,8 @@ static bool find_by_root(struct place *place, const char *path)
 		struct area *a = &areas[i];
 		size_t k;
 
+		if (!atomic_load_explicit(&a->ready, memory_order_acquire))
+			continue;
 		for (k = 0; k < a->spellings; k++) {
 			size_t n = a->spelling_length[k];
 
@@ -261,7 +263,7 @@ static bool is_root(const struct stat *st)
 	unsigned i, used = atomic_load(&areas_used);
 
 	for (i = 0; i < used; i++)
-		if (areas[i].ino == st->st_ino && areas[i].dev == st->st_dev)
+		if (areas[i].ready && areas[i].ino == st->st_ino && areas[i].dev == st->st_dev)
 			return true;
 	return false;
 }
@@ -271,7 +273,7 @@ static bool device_has_areas(dev_t dev)
 	unsigned i, used = atomic_load(&areas_used);
 
 	for (i = 0; i < used; i++)
-		if (areas[i].dev == dev)
+		if (areas[i].ready && areas[i].dev == dev)
 			return true;
 	return false;
 }

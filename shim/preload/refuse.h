@@ -12,7 +12,8 @@
 
 /*
  * A process becomes the writer of a directory by its first act of writing, and stays it until it
- * ends: it holds an OFD lock on writer.lock in the store. Returns 0, or -errno for the call.
+ * ends or has closed all that it had open there: it holds an OFD lock on writer.lock in the store.
+ * Returns 0, or -errno for the call.
  */
 int writer_check(const struct change *c);
 bool writer_is_ours(const struct area *a);
@@ -43,6 +44,7 @@ bool room_make(unsigned area);
 bool room_for(unsigned area, uint64_t bytes);
 void room_quota_hit(unsigned area);
 void rooms_fork(void);
+void room_stop(unsigned area); /* the directory is let go */
 
 /* ---- the shim's own failure (refuse.c) ---- */
 

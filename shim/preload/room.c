@@ -29,7 +29,6 @@ enum shortage { ENOUGH, BYTES, INODES, TEMPORARY, QUOTA };
 static struct room {
 	_Atomic uint64_t next_look; /* ns, CLOCK_MONOTONIC */
 	_Atomic int shortage;
-	_Atomic bool warned;
 	_Atomic unsigned passed;  /* transactions let through in spite of it at the start */
 	_Atomic uint64_t passing; /* the number of one that may go on to its end */
 	_Atomic int credit;	  /* transactions that may change the queue, until credit_until */
@@ -170,6 +169,26 @@ static int shortage_of(const struct room *r, const struct statfs *fs, uint64_t n
 	return ENOUGH;
 }
 
+/* Whether it was full when last asked; remembered for each disk, since many directories may be on
+ * one. */
+static bool was_full(dev_t dev, bool full)
+{
+	static struct {
+		_Atomic uint64_t dev; /* + 1 */
+		_Atomic bool full;
+	} disks[8];
+	unsigned i;
+
+	for (i = 0; i < sizeof(disks) / sizeof(disks[0]); i++) {
+		uint64_t none = 0;
+
+		atomic_compare_exchange_strong(&disks[i].dev, &none, (uint64_t)dev + 1);
+		if (!none || none == (uint64_t)dev + 1)
+			return atomic_exchange(&disks[i].full, full);
+	}
+	return true;
+}
+
 static void warn_full(const struct area *a, struct room *r, unsigned area)
 {
 	uint64_t used = r->total ? 100 - r->free * 100 / r->total : 0;
@@ -180,10 +199,10 @@ static void warn_full(const struct area *a, struct room *r, unsigned area)
 
 	if (!full) {
 		if (used + 2 < settings.warn_full)
-			atomic_store(&r->warned, false);
+			was_full(a->dev, false);
 		return;
 	}
-	if (atomic_exchange(&r->warned, true))
+	if (was_full(a->dev, true))
 		return;
 	if (used >= 100)
 		percent[n++] = '1';
@@ -259,10 +278,15 @@ static void look(unsigned area)
 
 void rooms_fork(void)
 {
-	int i;
+	unsigned i, used = atomic_load(&areas_used);
 
-	for (i = 0; i < AREAS; i++)
+	for (i = 0; i < used; i++)
 		atomic_flag_clear(&rooms[i].at_it);
+}
+
+void room_stop(unsigned area)
+{
+	memset(&rooms[area], 0, sizeof(rooms[area]));
 }
 
 void room_quota_hit(unsigned area)

@@ -389,10 +389,10 @@ void sqlite_copy_seen(unsigned area, uint8_t object)
 /* In a forked child, whose log begins anew. */
 void sqlite_copies_fork(void)
 {
-	unsigned place, area;
+	unsigned place, area, used = atomic_load(&areas_used);
 
 	atomic_flag_clear(&changing);
 	for (place = 0; place < SEEN; place++)
-		for (area = 0; area < AREAS; area++)
+		for (area = 0; area < used; area++)
 			atomic_store_explicit(&told[place][area], 0, memory_order_relaxed);
 }

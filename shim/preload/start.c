@@ -27,6 +27,8 @@ static void claim_named(void)
 			fd = sys_openat(AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
 			if (fd >= 0)
 				a = area_claim(fd);
+			if (a)
+				a->named = true;
 			if (a && path[0] == '/')
 				area_add_spelling(a, path);
 			if (fd >= 0)

@@ -430,9 +430,9 @@ void transaction_unlinked(union slot s)
 
 void transactions_fork(void)
 {
-	unsigned area;
+	unsigned area, used = atomic_load(&areas_used);
 
-	for (area = 0; area < AREAS; area++) {
+	for (area = 0; area < used; area++) {
 		struct transaction *t = &transactions[area];
 
 		SET(t->kind, TRANSACTION_NONE);
@@ -445,6 +445,11 @@ void transactions_fork(void)
 		t->number = 0;
 	}
 	sqlite_copies_fork();
+}
+
+void transactions_stop(unsigned area)
+{
+	memset(&transactions[area], 0, sizeof(transactions[area]));
 }
 
 /* ---- questions ---- */

@@ -52,6 +52,8 @@ void transaction_opened(union slot s, int flags);
 void transaction_unlinked(union slot s);
 /* In a forked child: its parent's transaction is none of its own. */
 void transactions_fork(void);
+/* The directory is let go. */
+void transactions_stop(unsigned area);
 
 /* ---- questions ---- */
 

@@ -12,8 +12,10 @@
 #include "core/number.h"
 #include "preload/carriers.h"
 #include "preload/guardian.h"
+#include "preload/persists.h"
 #include "preload/refuse.h"
 #include "preload/shim.h"
+#include "preload/turn.h"
 
 #define LOCK_NAME "writer.lock"
 #define WAL_WRITE_BYTE 120
@@ -174,17 +176,11 @@ static void say_unlocked(const struct area *a)
 
 static int claim(struct area *a)
 {
-	const struct timespec pause = {0, 1000000};
-	uint32_t nobody = 0;
 	bool is_new = false;
 	int tries = 0, r = 0;
 
-	while (!atomic_compare_exchange_strong(&a->writer_claim, &nobody, thread_id())) {
-		if (nobody == thread_id())
-			return 0; /* a signal handler on top of the claim; it is told in time */
-		nobody = 0;
-		SYS2(SYS_nanosleep, &pause, NULL);
-	}
+	if (!turn_take(&a->writer_claim))
+		return 0; /* a signal handler on top of the claim; it is told in time */
 	if (!writer_is_ours(a)) {
 		do
 			r = try_lock(a);
@@ -195,7 +191,7 @@ static int claim(struct area *a)
 			is_new = true;
 		}
 	}
-	atomic_store(&a->writer_claim, 0);
+	turn_give(&a->writer_claim);
 	if (is_new)
 		guardian_start(a);
 	return r;
@@ -218,13 +214,15 @@ static bool is_foreign(struct area *a)
 {
 	int fd, r;
 
-	if (writer_is_ours(a) || a->store_fd < 0)
+	if (writer_is_ours(a) || a->store_fd < 0 || !turn_take(&a->writer_claim))
 		return false;
-	fd = sys_openat(a->store_fd, LOCK_NAME, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
-	if (fd < 0)
-		return false;
-	r = lock_file(fd, F_OFD_GETLK, F_WRLCK);
-	sys_close(fd);
+	fd = writer_is_ours(a)
+		 ? -1
+		 : sys_openat(a->store_fd, LOCK_NAME, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
+	r = fd < 0 ? 0 : lock_file(fd, F_OFD_GETLK, F_WRLCK);
+	if (fd >= 0)
+		sys_close(fd);
+	turn_give(&a->writer_claim);
 	return r == 1;
 }
 
@@ -287,12 +285,19 @@ void writer_give_back(unsigned area)
 		if (a->alive_fd > 0)
 			alive_use(a->alive_fd, 0);
 	}
-	if (!writer_is_ours(a) || is_open(area, false))
+	if (!writer_is_ours(a) || is_open(area, false) || !persists_none(area) ||
+	    turn_take_within(&a->writer_claim, 0) <= 0)
 		return;
-	fence_drop(area);
+	/* Who comes back meanwhile either is seen here, or waits and then claims it anew. */
 	atomic_store(&a->writer, 0);
-	hidden_release(&a->writer_fd);
-	oplog_feature(&a->log, OPLOG_HAS_WRITER, false);
+	if (is_open(area, false) || atomic_load(&a->users) > 0) {
+		atomic_store(&a->writer, shim_pid);
+	} else {
+		fence_drop(area);
+		hidden_release(&a->writer_fd);
+		oplog_feature(&a->log, OPLOG_HAS_WRITER, false);
+	}
+	turn_give(&a->writer_claim);
 }
 
 void writers_closed_slow(void)

@@ -24,6 +24,7 @@
 static struct oplog_record records[64];
 static unsigned records_used, records_read;
 static uint32_t this_thread;
+_Atomic unsigned areas_used = AREA + 1;
 
 uint32_t thread_id(void)
 {

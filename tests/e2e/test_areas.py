@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""Directories that come and go in one process: each is protected, and each is given back."""
+
+from pathlib import Path
+
+import pytest
+
+import torn
+
+
+def hidden(owner) -> list[str]:
+    """What the shim has open in a process, by its numbers out of the host's sight."""
+    return [str(p.readlink()) for p in Path(f"/proc/{owner.pid}/fd").iterdir() if int(p.name) >= 200]
+
+
+def test_a_thousand_one_after_the_other(tmp_path, actors):
+    """As a server has it with a directory for each tenant: all have a log, and little stays open."""
+    owner = actors()
+    owner.do(f"""
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+os.chdir({str(tmp_path)!r})
+for i in range(1000):
+    os.mkdir(str(i))
+    db = sqlite3.connect(f"{{i}}/chroma.sqlite3")
+    db.execute("PRAGMA synchronous = OFF")
+    db.execute("CREATE TABLE t(x)")
+    db.close()
+""", 120)
+    assert not [line for line in owner.lines() if "UNPROTECTED" in line]
+    assert len(owner.lines()) <= 1  # that the disk is nearly full
+    assert all(any((tmp_path / f"{i}/.chromashim/oplog").iterdir()) for i in range(1000))
+    assert len(hidden(owner)) <= 60
+    torn.make(tmp_path / "last")
+    torn.overwrite(owner, tmp_path / "last")
+    owner.kill()
+    assert torn.first(tmp_path / "last") == "NNNN"
+    actors().sqlite(tmp_path / "last").do("db.execute('SELECT * FROM t')")
+    assert torn.first(tmp_path / "last") == "OOOO"
+
+
+def test_closed_is_free_for_others(data, actors):
+    """Who has written and closed all is the writer no more; with a file open it stays it."""
+    owner, other = actors().sqlite(data), actors().sqlite(data)
+    owner.do("db.execute('CREATE TABLE t(x)')")
+    assert "readonly" in other.fails("db.execute('INSERT INTO t VALUES (1)')")
+    for process in (owner, other):
+        process.do("db.close()")
+    for writes, reads in ((other, owner), (owner, other)):
+        writes.sqlite(data).do("db.execute('INSERT INTO t VALUES (1)')")
+        reads.sqlite(data)
+        assert "readonly" in reads.fails("db.execute('INSERT INTO t VALUES (1)')")
+        reads.do("db.close()")
+        writes.do("db.close()")
+
+
+@pytest.mark.parametrize("collections", [0, 1])
+def test_an_index_in_memory_keeps_the_right(data, actors, collections):
+    """Chroma's own files stay open as long as it has an index: nobody writes beside it."""
+    owner = actors().chroma(data)
+    owner.do("c.upsert(**batch(0, 400))" if collections else "pass", 60)
+    other = actors().sqlite(data)
+    assert "readonly" in other.fails("db.execute('CREATE TABLE more(x)')")
+
+
+def test_removed_while_idle_and_made_anew(tmp_path, actors):
+    owner = actors()
+    for n in range(20):
+        data = tmp_path / "same"
+        torn.make(data, torn.SEGMENT)
+        torn.overwrite(owner, data)
+        owner.do("os.close(level0); os.close(database)")
+        owner.do(f"import shutil; shutil.rmtree({str(data)!r}, ignore_errors=True)")
+        assert not (data / "chroma.sqlite3").exists() or n == 0
+        if data.exists():
+            data.rename(tmp_path / f"old-{n}")
+    assert len(hidden(owner)) < 60
