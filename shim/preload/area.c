@@ -190,7 +190,9 @@ static void say_unprotected(const struct area *a, int error)
 		 settings.closed ? "; the database is not opened for writing "
 				   "(CHROMASHIM_ON_FAILURE=closed). "
 				 : "; the backend runs UNPROTECTED and unrecorded. ",
-		 error == -ENOTEMPTY || error == -EINVAL
+		 error == -EMFILE || error == -ENFILE
+		     ? "Allow the process more open files (ulimit -n), and restart."
+		 : error == -ENOTEMPTY || error == -EINVAL
 		     ? "Name a directory of its own as CHROMASHIM_STORE, and restart."
 		     : "Make it writable for this user, or set CHROMASHIM_STORE, and restart.",
 		 NULL);
@@ -235,6 +237,17 @@ static bool read_root(struct area *a, int dirfd)
 	return true;
 }
 
+/* One that was removed, and in which the host has something open still, is not meant by its old
+ * path. */
+static void forget_spelling(const struct area *fresh)
+{
+	unsigned i, used = atomic_load(&areas_used);
+
+	for (i = 0; i < used; i++)
+		if (&areas[i] != fresh && strcmp(areas[i].spelling[0], fresh->spelling[0]) == 0)
+			atomic_store(&areas[i].spellings, 0);
+}
+
 /* A place for a new directory; one that was let go before a fresh one. */
 static unsigned free_index(void)
 {
@@ -273,8 +286,10 @@ static struct area *area_make(int dirfd, const struct stat *st)
 	a->root_fd = a->store_fd = a->oplog_fd = a->writer_fd = a->alive_fd = -1;
 	if (!read_root(a, dirfd))
 		return NULL;
-	hidden_adopt(sys_fcntl(dirfd, F_DUPFD_CLOEXEC, 0), &a->root_fd);
-	r = open_store(a, dirfd);
+	forget_spelling(a);
+	r = hidden_adopt(sys_fcntl(dirfd, F_DUPFD_CLOEXEC, 0), &a->root_fd);
+	if (r >= 0)
+		r = open_store(a, dirfd);
 	if (r >= 0)
 		r = start_log(a);
 	a->failed = r < 0;
