@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Directories that come and go in one process: each is protected, and each is given back."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,15 +64,19 @@ def test_an_index_in_memory_keeps_the_right(data, actors, collections):
     assert "readonly" in other.fails("db.execute('CREATE TABLE more(x)')")
 
 
-def test_removed_while_idle_and_made_anew(tmp_path, actors):
-    owner = actors()
-    for n in range(20):
-        data = tmp_path / "same"
-        torn.make(data, torn.SEGMENT)
+@pytest.mark.parametrize("left_open", [False, True])
+def test_removed_and_made_anew(tmp_path, actors, left_open):
+    """By others, under the same path: the new one is protected, and the old one's things are gone."""
+    owner, data = actors(), tmp_path / "same"
+    for _ in range(12):
+        torn.make(data)
         torn.overwrite(owner, data)
-        owner.do("os.close(level0); os.close(database)")
-        owner.do(f"import shutil; shutil.rmtree({str(data)!r}, ignore_errors=True)")
-        assert not (data / "chroma.sqlite3").exists() or n == 0
-        if data.exists():
-            data.rename(tmp_path / f"old-{n}")
-    assert len(hidden(owner)) < 60
+        owner.do("" if left_open else "os.close(level0); os.close(database)")
+        shutil.rmtree(data)
+    torn.make(data)
+    torn.overwrite(owner, data)
+    assert len(hidden(owner)) < (160 if left_open else 60)
+    owner.kill()
+    assert torn.first(data) == "NNNN"
+    actors().sqlite(data).do("db.execute('SELECT * FROM t')")
+    assert torn.first(data) == "OOOO"
