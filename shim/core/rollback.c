@@ -285,8 +285,9 @@ static int put_foreign_aside(const struct work *w, const char *name)
 
 static bool segment_is_open(struct work *w)
 {
+	/* A segment may be a link to another disk: its content tells whether it is the one. */
 	w->segmentfd = sys_openat(w->rb->rootfd, w->reader.header.segment,
-				  O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+				  O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
 	return w->segmentfd >= 0;
 }
 

@@ -22,6 +22,7 @@
 struct area areas[AREAS];
 _Atomic unsigned areas_used;
 
+#define DATABASE "chroma.sqlite3"
 #define LONG_WAIT UINT64_C(10000000000) /* ns after which it is said that an open waits */
 
 static _Atomic uint32_t claiming; /* the thread that takes a directory under protection */
@@ -220,6 +221,26 @@ static void tell_store(unsigned index)
 	record_put(index, &r, text, sizeof(copy) - 1 + n);
 }
 
+/* SQLite keeps the journal beside what a link leads to, where nobody looks for it. */
+static void tell_link(unsigned index)
+{
+	static const char text[] = "chroma.sqlite3 is a symbolic link: the database is unprotected";
+	struct oplog_record r = {.op = OP_NOTE, .offset = -1};
+	const struct area *a = &areas[index];
+	char target[512];
+	ssize_t n = sys_readlinkat(a->root_fd, DATABASE, target, sizeof(target) - 1);
+
+	if (n <= 0)
+		return;
+	target[n] = '\0';
+	shim_say(a->spelling[0], "/" DATABASE " is a symbolic link to ", target,
+		 ": the database is UNPROTECTED (one writer, log, snapshots), "
+		 "only its indexes are protected. Move the file here, or let "
+		 "the whole directory be the link, and restart.",
+		 NULL);
+	record_put(index, &r, text, sizeof(text) - 1);
+}
+
 /* ---- areas ---- */
 
 static bool read_root(struct area *a, int dirfd)
@@ -304,6 +325,7 @@ static struct area *area_make(int dirfd, const struct stat *st)
 	put_start_record(index);
 	tell_store(index);
 	persists_started(index);
+	tell_link(index);
 	others_report(index);
 	return a;
 }

@@ -94,6 +94,7 @@ char *do_mkdtemp(char *path);
 int do_link(const char *from, const char *to);
 int do_linkat(int fromfd, const char *from, int tofd, const char *to, int flags);
 int do_symlink(const char *target, const char *path);
+ssize_t do_readlink(const char *path, char *buf, size_t size);
 int do_symlinkat(const char *target, int dirfd, const char *path);
 int do_mknod(const char *path, mode_t mode, dev_t dev);
 int do_mknodat(int dirfd, const char *path, mode_t mode, dev_t dev);

@@ -94,8 +94,7 @@ static bool has_suffix(const char *text, size_t length, const char *suffix)
 	return length >= n && memcmp(text + length - n, suffix, n) == 0;
 }
 
-/* Segment directories are named by a UUID: 8-4-4-4-12. */
-static bool is_uuid(const char *text, size_t length)
+bool name_is_uuid(const char *text, size_t length)
 {
 	size_t i;
 
@@ -134,7 +133,7 @@ static uint8_t role_of(const char *text, size_t length)
 			return root_files[i].role;
 	for (i = 0; i < sizeof(segment_files) / sizeof(segment_files[0]); i++)
 		if (has_suffix(text, length, segment_files[i].file) &&
-		    is_uuid(text, length - strlen(segment_files[i].file)))
+		    name_is_uuid(text, length - strlen(segment_files[i].file)))
 			return segment_files[i].role;
 	return ROLE_OTHER;
 }

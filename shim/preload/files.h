@@ -37,6 +37,11 @@ static inline bool role_in_segment(unsigned role)
 	return role >= ROLE_HEADER && role <= ROLE_PICKLE;
 }
 
+static inline bool role_of_chroma(unsigned role)
+{
+	return role >= ROLE_DATABASE && role <= ROLE_PICKLE;
+}
+
 /* What a descriptor means; plain value, copied on dup, inherited by fork. */
 union slot {
 	uint64_t all; /* 0: not ours */
@@ -131,6 +136,10 @@ bool place_find_for_open(struct place *place, int dirfd, const char *path, int f
 /* A name was changed by this process: what led elsewhere may lead here now. */
 void strangers_forget(void);
 
+/* The same for a chroma.sqlite3 that was found to be a symbolic link: SQLite opens what it leads
+ * to. */
+void place_met_link(const char *path);
+
 /* An open descriptor of which only the number is known (inherited, or through a link). */
 bool place_of_descriptor(struct place *place, int fd, bool discover);
 
@@ -140,10 +149,29 @@ bool descriptor_path(int fd, char *out, size_t size);
 /* The role and number for place->relative. */
 void place_settle(struct place *place, unsigned area);
 
-/* A directory was made, or opened; gone ones are overwritten when their inode is used again. */
+/* Joins with single slashes and without "." components. False: too long. */
+bool place_join(char out[PLACE_MAX], const char *directory, const char *rest);
+
+/* The second, and how often names were changed by this process: what is believed for a moment. */
+uint64_t strangers_moment(void);
+
+/* ---- directories by device and inode: directories.c ---- */
+
+/* A directory was made, or opened, or is a link's target; gone ones are found out when they are met
+ * again. */
 void directory_learn(const struct place *place, const struct stat *st);
 void directory_made(const struct place *place, int dirfd, const char *path);
 void directories_read(unsigned area, int dirfd); /* learns the directories in the root */
+/* The name of the directory that `path` leads to, whose stat() is st; 0: not ours, or not known. */
+uint32_t directory_find(int dirfd, const char *path, const struct stat *st);
+/* What was found not to be ours is believed for a second, or each open beside us would look. */
+void directory_stranger(const struct stat *st);
+bool directory_is_stranger(const struct stat *st);
+bool directory_is_root(const struct stat *st);
+bool directory_device(dev_t dev); /* something of ours is on that device */
+
+/* A segment's directory is named by a UUID: 8-4-4-4-12. */
+bool name_is_uuid(const char *text, size_t length);
 
 /* After a rename: what is open, and what is below a renamed directory, gets its new name. */
 void files_renamed(const struct place *from, const struct place *to, bool exchanged);

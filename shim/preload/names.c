@@ -228,7 +228,8 @@ int do_symlink(const char *target, const char *path)
 	strangers_forget();
 	if (LIKELY(!place_find(&place, AT_FDCWD, path, true)))
 		return real.symlink(target, path);
-	return CHANGED(CHANGE_PATH(OP_SYMLINK, &place), real.symlink(target, path));
+	return made(&place, AT_FDCWD, path,
+		    CHANGED(CHANGE_PATH(OP_SYMLINK, &place), real.symlink(target, path)));
 }
 
 int do_symlinkat(const char *target, int dirfd, const char *path)
@@ -239,6 +240,19 @@ int do_symlinkat(const char *target, int dirfd, const char *path)
 	if (LIKELY(!place_find(&place, dirfd, path, true)))
 		return real.symlinkat(target, dirfd, path);
 	return CHANGED(CHANGE_PATH(OP_SYMLINKAT, &place), real.symlinkat(target, dirfd, path));
+}
+
+ssize_t do_readlink(const char *path, char *buf, size_t size)
+{
+	ssize_t ret = real.readlink(path, buf, size);
+
+	if (ret > 0 && !shim_borrowed()) {
+		int saved = errno;
+
+		place_met_link(path);
+		errno = saved;
+	}
+	return ret;
 }
 
 int do_mknod(const char *path, mode_t mode, dev_t dev)

@@ -46,6 +46,8 @@ static const char *error_text(int error)
 		return "input/output error";
 	case EROFS:
 		return "read-only file system";
+	case ELOOP:
+		return "a file of it is a symbolic link";
 	case EACCES:
 	case EPERM:
 		return "permission denied";

@@ -16,18 +16,7 @@
 #include "preload/shim.h"
 #include "preload/stores.h"
 
-#define DIRECTORIES (1u << 17)
 #define DATABASE_NAME "chroma.sqlite3"
-
-/*
- * Inode -> name of the directory; open addressing, entries are never removed, only overwritten.
- * What was found not to be ours is remembered too, or every open beside us would pay for the look.
- */
-#define NOT_OURS UINT32_MAX
-static struct directory {
-	_Atomic uint64_t inode;
-	_Atomic uint32_t name;
-} directories[DIRECTORIES];
 
 /* ---- paths ---- */
 
@@ -43,8 +32,7 @@ static bool has_dotdot(const char *path)
 	return false;
 }
 
-/* Joins with single slashes and without "." components. False: too long. */
-static bool join(char out[PLACE_MAX], const char *directory, const char *rest)
+bool place_join(char out[PLACE_MAX], const char *directory, const char *rest)
 {
 	size_t n = 0;
 
@@ -105,96 +93,6 @@ static bool settled(struct place *place, unsigned area)
 	return place->slot.all != 0;
 }
 
-/* ---- directories by inode ---- */
-
-static struct directory *directory_at(uint64_t inode)
-{
-	uint32_t at = (uint32_t)(inode * UINT64_C(0x9e3779b97f4a7c15) >> 40) % DIRECTORIES;
-	unsigned tries;
-
-	for (tries = 0; tries < 64; tries++, at = (at + 1) % DIRECTORIES) {
-		uint64_t there = atomic_load(&directories[at].inode);
-
-		if (!there && atomic_compare_exchange_strong(&directories[at].inode, &there, inode))
-			return &directories[at];
-		if (there == inode)
-			return &directories[at];
-	}
-	return NULL;
-}
-
-/* The directory's name, NOT_OURS, or 0: not known. */
-static uint32_t directory_find(const struct stat *st)
-{
-	struct directory *d = directory_at(st->st_ino);
-	uint32_t name = d ? atomic_load(&d->name) : 0;
-
-	if (name && name != NOT_OURS && areas[name_get(name)->area].dev != st->st_dev)
-		return 0;
-	return name;
-}
-
-void directory_learn(const struct place *place, const struct stat *st)
-{
-	struct directory *d = place->slot.name ? directory_at(st->st_ino) : NULL;
-
-	if (d)
-		atomic_store(&d->name, place->slot.name);
-}
-
-void directory_made(const struct place *place, int dirfd, const char *path)
-{
-	struct stat st;
-
-	if (sys_fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode))
-		directory_learn(place, &st);
-}
-
-void directories_read(unsigned area, int dirfd)
-{
-	char buf[8192] __attribute__((aligned(8)));
-	ssize_t n, at;
-	int fd = sys_openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-
-	if (fd < 0)
-		return;
-	while ((n = sys_getdents(fd, buf, sizeof(buf))) > 0) {
-		const struct linux_dirent64 *d;
-
-		for (at = 0; at < n; at += d->length) {
-			struct place place;
-			struct stat st;
-
-			d = (const struct linux_dirent64 *)(const void *)(buf + at);
-			if (strcmp(d->name, "..") == 0 ||
-			    sys_fstatat(fd, d->name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
-			    !S_ISDIR(st.st_mode) || !join(place.relative, ".", d->name))
-				continue;
-			if (settled(&place, area))
-				directory_learn(&place, &st);
-		}
-	}
-	sys_close(fd);
-}
-
-void directories_renamed(const struct place *from, const struct place *to, bool exchanged)
-{
-	unsigned i;
-
-	for (i = 0; i < DIRECTORIES; i++) {
-		uint32_t name = atomic_load_explicit(&directories[i].name, memory_order_relaxed);
-		uint32_t new;
-
-		if (!name || name == NOT_OURS)
-			continue;
-		new = name_renamed(name_get(name), from, to);
-		if (!new &&exchanged)
-			new = name_renamed(name_get(name), to, from);
-		if (new)
-			atomic_store(&directories[i].name, new);
-	}
-}
-
 /* ---- finding ---- */
 
 static bool find_by_root(struct place *place, const char *path)
@@ -212,7 +110,8 @@ static bool find_by_root(struct place *place, const char *path)
 
 			if (strncmp(path, a->spelling[k], n) == 0 &&
 			    (path[n] == '/' || path[n] == '\0' || n == 1))
-				return join(place->relative, ".", path + n) && settled(place, i);
+				return place_join(place->relative, ".", path + n) &&
+				       settled(place, i);
 		}
 	}
 	return false;
@@ -242,8 +141,6 @@ static bool learn_directory(int dirfd, const char *directory, struct place *plac
 	if (fd < 0)
 		return false;
 	if (descriptor_path(fd, path, sizeof(path)) && sys_fstat(fd, &st) == 0) {
-		struct directory *d;
-
 		found = find_by_root(place, path);
 		if (!found && store_holds(path)) {
 			store_settle(place, path);
@@ -251,31 +148,11 @@ static bool learn_directory(int dirfd, const char *directory, struct place *plac
 		}
 		if (found)
 			directory_learn(place, &st);
-		else if ((d = directory_at(st.st_ino)) != NULL)
-			atomic_store(&d->name, NOT_OURS);
+		else
+			directory_stranger(&st);
 	}
 	sys_close(fd);
 	return found;
-}
-
-static bool is_root(const struct stat *st)
-{
-	unsigned i, used = atomic_load(&areas_used);
-
-	for (i = 0; i < used; i++)
-		if (areas[i].ready && areas[i].ino == st->st_ino && areas[i].dev == st->st_dev)
-			return true;
-	return false;
-}
-
-static bool device_has_areas(dev_t dev)
-{
-	unsigned i, used = atomic_load(&areas_used);
-
-	for (i = 0; i < used; i++)
-		if (areas[i].ready && areas[i].dev == dev)
-			return true;
-	return false;
 }
 
 /* By the inode of the directory that the last component is in. */
@@ -299,18 +176,21 @@ static bool find_by_parent(struct place *place, int dirfd, const char *path)
 		memcpy(parent, ".", 2);
 	else
 		parent[cut > 1 ? cut - 1 : 1] = '\0';
-	if (sys_fstatat(dirfd, parent, &st, 0) < 0 || !device_has_areas(st.st_dev))
+	if (sys_fstatat(dirfd, parent, &st, 0) < 0)
 		return false;
-	name = directory_find(&st);
-	if (!name && learn_directory(dirfd, parent, place)) {
+	name = directory_find(dirfd, parent, &st);
+	if (!name && directory_device(st.st_dev) && !directory_is_stranger(&st) &&
+	    learn_directory(dirfd, parent, place)) {
 		if (place->slot.role == ROLE_STORE)
 			return true;
 		name = place->slot.name;
 	}
-	if (!name || name == NOT_OURS) /* the root itself, named from the directory above it? */
-		return sys_fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-		       S_ISDIR(st.st_mode) && is_root(&st) && learn_directory(dirfd, path, place);
-	return join(place->relative, name_text(name_get(name)), path + cut) &&
+	if (!name) /* the root itself, named from the directory above it? */
+		return directory_device(st.st_dev) &&
+		       sys_fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		       S_ISDIR(st.st_mode) && directory_is_root(&st) &&
+		       learn_directory(dirfd, path, place);
+	return place_join(place->relative, name_text(name_get(name)), path + cut) &&
 	       settled(place, name_get(name)->area);
 }
 
@@ -335,6 +215,7 @@ bool place_find(struct place *place, int dirfd, const char *path, bool thorough)
 bool place_find_target(struct place *place, int dirfd, const char *path, bool thorough)
 {
 	bool found = place_find(place, dirfd, path, thorough), alone;
+	bool chromas = found && role_of_chroma(place->slot.role);
 	struct stat st;
 	int fd;
 
@@ -353,7 +234,8 @@ bool place_find_target(struct place *place, int dirfd, const char *path, bool th
 		return found; /* it leads nowhere yet */
 	found = place_of_descriptor(place, fd, false);
 	sys_close(fd);
-	return found;
+	/* One of Chroma's files that lies elsewhere is known by the name that it has here. */
+	return found || (chromas && place_find(place, dirfd, path, thorough));
 }
 
 /* ---- strangers: absolute paths that were found not to be ours, believed for a second ---- */
@@ -363,6 +245,14 @@ bool place_find_target(struct place *place, int dirfd, const char *path, bool th
 static _Atomic uint64_t strangers[STRANGERS];
 static _Atomic uint32_t strangers_generation;
 
+uint64_t strangers_moment(void)
+{
+	struct timespec now = {0, 0};
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return (uint64_t)now.tv_sec << 32 | atomic_load(&strangers_generation);
+}
+
 void strangers_forget(void)
 {
 	atomic_fetch_add_explicit(&strangers_generation, 1, memory_order_relaxed);
@@ -371,12 +261,7 @@ void strangers_forget(void)
 /* Of the path, the second, and how often names were changed by this process. */
 static uint64_t stranger_key(const char *path)
 {
-	struct timespec now = {0, 0};
-
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-	return checksum64(path, strlen(path),
-			  (uint64_t)now.tv_sec << 32 | atomic_load(&strangers_generation)) |
-	       1;
+	return checksum64(path, strlen(path), strangers_moment()) | 1;
 }
 
 /* ---- opens ---- */
@@ -415,6 +300,12 @@ static void discover(int dirfd, const char *path, int flags)
 			area_add_spelling(a, directory);
 	}
 	sys_close(fd);
+}
+
+void place_met_link(const char *path)
+{
+	if (shim_live && is_database(path))
+		discover(AT_FDCWD, path, 0);
 }
 
 static bool find_for_open(struct place *place, int dirfd, const char *path, int flags)
@@ -459,7 +350,7 @@ bool place_of_descriptor(struct place *place, int fd, bool discover_too)
 		store_settle(place, path);
 		return true;
 	}
-	if (!discover_too && !device_has_areas(st.st_dev))
+	if (!discover_too && !directory_device(st.st_dev))
 		return false;
 	if (discover_too && is_database(path))
 		discover(AT_FDCWD, path, 0);
