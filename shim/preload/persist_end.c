@@ -503,7 +503,7 @@ bool persists_none(unsigned area)
 	_Atomic unsigned *count = &persist_stores[area].groups;
 	unsigned i;
 
-	for (i = 0; atomic_load(count) && i < GROUPS; i++) {
+	for (i = 0; atomic_load(count) && i < atomic_load(&groups_top); i++) {
 		struct group *g = &groups[i];
 
 		if (g->state != GROUP_OPEN || g->area != area || group_lock(g->directory) != g)
