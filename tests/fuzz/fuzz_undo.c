@@ -45,28 +45,44 @@ static void make_directory(void)
 	atexit(remove_directory);
 }
 
-/* Checks are made right every other time, or hardly anything would get past them. */
-static size_t mend(uint8_t *out, const uint8_t *data, size_t size)
+/* The header of version 2 ended behind the files, with its check and a time. */
+static uint64_t mend_header(uint8_t *out, bool old)
 {
 	struct undo_header h;
-	size_t at = UNDO_HEADER_SIZE;
+	const size_t files_end = offsetof(struct undo_header, life);
 
-	memcpy(out, data, size);
-	if (size < sizeof(h) || !(data[size - 1] & 1))
-		return size;
 	memcpy(&h, out, sizeof(h));
 	h.magic = UNDO_MAGIC;
-	h.version = UNDO_VERSION;
+	h.version = old ? 2 : UNDO_VERSION;
 	h.endian = UNDO_ENDIAN;
-	h.header_size = UNDO_HEADER_SIZE;
+	h.header_size = old ? UNDO_HEADER_SIZE_2 : UNDO_HEADER_SIZE;
 	h.pid = 4000000;
 	h.number = 1;
 	h.ended = 0;
 	strcpy(h.segment, SEGMENT);
 	h.check = checksum64(&h, offsetof(struct undo_header, check), 0);
-	memcpy(out, &h, sizeof(h));
+	memcpy(out, &h, old ? files_end : sizeof(h));
+	if (!old)
+		return h.check;
+	h.check = checksum64(out, files_end, 0);
+	memcpy(out + files_end, &h.check, sizeof(h.check));
+	memset(out + files_end + sizeof(h.check), 0x7f, sizeof(uint64_t));
+	return h.check;
+}
+
+/* Checks are made right every other time, or hardly anything would get past them. */
+static size_t mend(uint8_t *out, const uint8_t *data, size_t size)
+{
+	bool old = size && data[size - 1] & 2;
+	size_t at = old ? UNDO_HEADER_SIZE_2 : UNDO_HEADER_SIZE;
+	uint64_t check;
+
+	memcpy(out, data, size);
+	if (size < UNDO_HEADER_SIZE || !(data[size - 1] & 1))
+		return size;
+	check = mend_header(out, old);
 	while (at + sizeof(struct undo_record) <= size) {
-		uint64_t seed = h.check + at;
+		uint64_t seed = check + at;
 		struct undo_record r;
 
 		memcpy(&r, out + at, sizeof(r));
