@@ -170,6 +170,8 @@ static void note_group(void *context, const struct rollback_outcome *o)
 	snprintf(segment, sizeof(segment), "%.36s", o->name); /* "<segment>-<pid>-<number>" */
 	if (o->result == ROLLBACK_DONE)
 		diagnose_report(d, DIAGNOSE_PERSIST_UNDO, place, "process %u", o->header.pid);
+	else if (o->result == ROLLBACK_FOREIGN)
+		diagnose_report(d, DIAGNOSE_UNDO_FOREIGN, place, "%.128s", o->name);
 	else if (o->result == ROLLBACK_DAMAGED)
 		diagnose_report(d, DIAGNOSE_UNDO_LOST, place, "%.128s", o->name);
 }

@@ -48,14 +48,14 @@ class Directory:
                 (path / segment / name).write_bytes(b"o" * size)
             (path / segment / PICKLE).write_bytes(b"o" * 300 + b".")
 
-    def start(self, script, preload=True, **how):
+    def start(self, script, preload=True, within=(), **how):
         env = hosts.environment({"CHROMASHIM_DIR": str(self.path), "CHROMASHIM_BALLAST": "0",
                                  "CHROMASHIM_DURABILITY": self.durability,
                                  "CHROMASHIM_SINGLE_WRITER": "off"})
         if preload:
             env["LD_PRELOAD"] = self.shim
         return subprocess.Popen(
-            [str(hosts.python("venv").resolve()), "-I", "-S", "-c",
+            [*within, str(hosts.python("venv").resolve()), "-I", "-S", "-c",
              PRELUDE + textwrap.dedent(script), str(self.path)], env=env, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **how)
 

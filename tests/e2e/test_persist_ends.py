@@ -252,3 +252,16 @@ print(db.execute("select count(*) from t").fetchone())
                           "db = sqlite3.connect(data + '/chroma.sqlite3')\n"
                           "db.execute('insert into t values (2)'); db.commit(); print('fine')")
     assert "fine" in out
+
+
+# ---- threads that do not come back
+
+
+def test_cancelled_in_a_read(directory, compiled):
+    """Nothing is locked while the host reads; and the next one sees what is held back."""
+    env = hosts.environment({"LD_PRELOAD": directory.shim, "CHROMASHIM_BALLAST": "0",
+                             "CHROMASHIM_DURABILITY": directory.durability})
+    done = subprocess.run([str(compiled("cancel")), str(directory.path / "chroma.sqlite3"),
+                           str(directory.path / A / "data_level0.bin")], env=env, text=True,
+                          capture_output=True, timeout=60, check=False)
+    assert done.stdout == "100\n", done.stdout + done.stderr

@@ -110,6 +110,23 @@ def test_back_to_old_values_without_the_shim(directory, death):
     assert content(directory.path / A) == there
 
 
+def test_live_in_another_container(directory):
+    """Its pid says nothing there, and may be another's; and the same the other way round."""
+    inside = ("unshare", "--pid", "--fork", "--mount-proc")
+    if subprocess.run([*inside, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("needs a pid namespace")
+    for within, other in ((), inside), (inside, ()):
+        child = directory.start("bins(A, b'n'); fd = pickle(A, b'n'); print(flush=True); input(); "
+                                "os.close(fd)", stdin=subprocess.PIPE, within=within)
+        child.stdout.readline()
+        _, said = directory.start("", within=other).communicate(timeout=60)
+        assert said == ""
+        child.communicate("\n", timeout=30)
+        assert directory.is_new(A)
+        for name, size in FILES.items():
+            (directory.path / A / name).write_bytes(b"o" * size)
+
+
 def test_lock_of_somebody_else(directory):
     """Left by root: whoever owns the directory rolls back all the same."""
     if os.getuid():
