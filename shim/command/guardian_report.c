@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -352,10 +353,27 @@ static void write_status(const struct guardian *g, const struct facts *f, bool r
 	publish_end(&p, out);
 }
 
-static void metric(FILE *out, const char *name, const char *type, const char *help, double value)
+/* directory="…": the files of several directories are collected in one place. */
+static void put_directory(FILE *out, const struct guardian *g)
 {
-	fprintf(out, "# HELP chromashim_%s %s\n# TYPE chromashim_%s %s\nchromashim_%s %.17g\n",
-		name, help, name, type, name, value);
+	char path[PATH_MAX];
+	const char *p;
+
+	if (!realpath(g->s.target.dir, path))
+		snprintf(path, sizeof(path), "%s", g->s.target.dir);
+	fputs("directory=\"", out);
+	for (p = path; *p; p++)
+		fprintf(out, *p == '\n' ? "\\n" : *p == '"' || *p == '\\' ? "\\%c" : "%c", *p);
+	fputc('"', out);
+}
+
+static void metric(FILE *out, const struct guardian *g, const char *name, const char *type,
+		   const char *help, double value)
+{
+	fprintf(out, "# HELP chromashim_%s %s\n# TYPE chromashim_%s %s\nchromashim_%s{", name, help,
+		name, type, name);
+	put_directory(out, g);
+	fprintf(out, "} %.17g\n", value);
 }
 
 static void write_metrics(const struct guardian *g, const struct facts *f, bool running)
@@ -366,34 +384,37 @@ static void write_metrics(const struct guardian *g, const struct facts *f, bool 
 
 	if (!out)
 		return;
-	metric(out, "up", "gauge", "The guardian runs.", running);
-	metric(out, "last_snapshot_timestamp_seconds", "gauge", "Moment of the newest snapshot.",
+	metric(out, g, "up", "gauge", "The guardian runs.", running);
+	metric(out, g, "last_snapshot_timestamp_seconds", "gauge", "Moment of the newest snapshot.",
 	       (double)f->newest / 1e9);
-	metric(out, "last_verified_snapshot_timestamp_seconds", "gauge",
+	metric(out, g, "last_verified_snapshot_timestamp_seconds", "gauge",
 	       "Moment of the newest verified snapshot.", (double)f->verified / 1e9);
-	metric(out, "oldest_restorable_timestamp_seconds", "gauge",
+	metric(out, g, "oldest_restorable_timestamp_seconds", "gauge",
 	       "Moment of the oldest verified snapshot.", (double)f->oldest / 1e9);
 	fputs(
 	    "# HELP chromashim_snapshots Snapshots by state.\n# TYPE chromashim_snapshots gauge\n",
 	    out);
-	for (i = SNAPSHOT_PINNED; i < STATES; i++)
-		fprintf(out, "chromashim_snapshots{state=\"%s\"} %u\n", snapshot_state_name(i),
-			f->states[i]);
-	metric(out, "store_bytes", "gauge", "Bytes of snapshots.", (double)f->chunks);
-	metric(out, "undo_bytes", "gauge", "Bytes saved for what is only pinned.", (double)f->undo);
+	for (i = SNAPSHOT_PINNED; i < STATES; i++) {
+		fputs("chromashim_snapshots{", out);
+		put_directory(out, g);
+		fprintf(out, ",state=\"%s\"} %u\n", snapshot_state_name(i), f->states[i]);
+	}
+	metric(out, g, "store_bytes", "gauge", "Bytes of snapshots.", (double)f->chunks);
+	metric(out, g, "undo_bytes", "gauge", "Bytes saved for what is only pinned.",
+	       (double)f->undo);
 	if (f->room != UINT64_MAX)
-		metric(out, "free_bytes", "gauge", "Bytes free on the store's file system.",
+		metric(out, g, "free_bytes", "gauge", "Bytes free on the store's file system.",
 		       (double)f->room);
 	if (g->settings.prune.max_space)
-		metric(out, "space_limit_bytes", "gauge", "Bytes that snapshots may take.",
+		metric(out, g, "space_limit_bytes", "gauge", "Bytes that snapshots may take.",
 		       (double)g->settings.prune.max_space);
-	metric(out, "snapshots_taken_total", "counter", "Snapshots taken by the guardian.",
+	metric(out, g, "snapshots_taken_total", "counter", "Snapshots taken by the guardian.",
 	       g->taken);
-	metric(out, "snapshots_verified_total", "counter", "Snapshots found good.", g->verified);
-	metric(out, "snapshots_broken_total", "counter", "Snapshots found broken.", g->broken);
-	metric(out, "snapshots_removed_total", "counter", "Snapshots that no rule kept.",
+	metric(out, g, "snapshots_verified_total", "counter", "Snapshots found good.", g->verified);
+	metric(out, g, "snapshots_broken_total", "counter", "Snapshots found broken.", g->broken);
+	metric(out, g, "snapshots_removed_total", "counter", "Snapshots that no rule kept.",
 	       g->removed);
-	metric(out, "writers_refused_total", "counter",
+	metric(out, g, "writers_refused_total", "counter",
 	       "Processes that another one kept from writing.", g->refused);
 	publish_end(&p, out);
 }

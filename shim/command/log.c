@@ -348,7 +348,9 @@ static int show(const struct arguments *a, const struct target *t)
 		r = follow(reader, sink, &a->log.filter);
 	if (r == 0)
 		status = sink->end(sink);
-	if (r < 0 && r != -EPIPE)
+	if (r == -ENOSPC)
+		status = EXIT_NO_SPACE; /* the sink has said which */
+	else if (r < 0 && r != -EPIPE)
 		status = fail(exit_code_of(r), r,
 			      "Choose fewer records with --since, or free some memory.",
 			      "cannot go on with the op log in '%s'", t->store);

@@ -27,9 +27,25 @@ static bool is_sqlite(const struct oplog_entry *e)
 	return e->op >= OP_SQL_COPY && e->op <= OP_SQL_LOAD;
 }
 
+/* The answer that who asks expects as often as success: "make sure that it is there, or gone". */
+static bool is_ordinary(const struct oplog_entry *e)
+{
+	switch (e->op) {
+	case OP_MKDIR:
+		return e->result == -EEXIST;
+	case OP_UNLINK:
+	case OP_RMDIR:
+		return e->result == -ENOENT;
+	case OP_REMOVEXATTR:
+		return e->result == -ENODATA;
+	default:
+		return false;
+	}
+}
+
 bool log_has_failed(const struct oplog_entry *e)
 {
-	if (e->in_flight)
+	if (e->in_flight || is_ordinary(e))
 		return false;
 	if (e->op >= OP_REFUSE_WRITER && e->op <= OP_REFUSE_DESTROYER)
 		return true;

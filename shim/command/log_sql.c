@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <sqlite3.h>
 
@@ -25,6 +26,7 @@ struct sql_sink {
 	sqlite3_stmt *insert;
 	const char *query;
 	bool json;
+	bool failed; /* and said so */
 };
 
 /* The query works on the log, and on nothing else of this machine. */
@@ -79,6 +81,33 @@ static void bind_number(sqlite3_stmt *s, int n, bool there, int64_t value)
 		sqlite3_bind_null(s, n);
 }
 
+/* Where SQLite has its temporary files: sqlite3_os_init() and unixTempFileDir(). */
+static const char *temporary_directory(void)
+{
+	const char *const places[] = {getenv("SQLITE_TMPDIR"), getenv("TMPDIR"), "/var/tmp",
+				      "/usr/tmp", "/tmp"};
+	size_t i;
+
+	for (i = 0; i < sizeof(places) / sizeof(places[0]); i++)
+		if (places[i] && *places[i] && access(places[i], W_OK | X_OK) == 0)
+			return places[i];
+	return ".";
+}
+
+/* The table has outgrown memory, and its file cannot grow. Returns what ends the reading. */
+static int fail_temporary(struct sql_sink *q)
+{
+	if (!q->failed)
+		fail(
+		    EXIT_NO_SPACE, 0,
+		    "Name a directory with room: SQLITE_TMPDIR=/path; or choose fewer records with "
+		    "--since.",
+		    "--sql: there is no room for temporary files in '%s': %s",
+		    temporary_directory(), sqlite3_errmsg(q->db));
+	q->failed = true;
+	return -ENOSPC;
+}
+
 static int sql_entry(struct log_sink *sink, const struct oplog_entry *e)
 {
 	struct sql_sink *q = (struct sql_sink *)sink;
@@ -108,7 +137,9 @@ static int sql_entry(struct log_sink *sink, const struct oplog_entry *e)
 	r = sqlite3_step(s);
 	sqlite3_reset(s);
 	free(details);
-	return r == SQLITE_DONE ? 0 : -ENOMEM;
+	if (r == SQLITE_DONE)
+		return 0;
+	return r == SQLITE_NOMEM ? -ENOMEM : fail_temporary(q);
 }
 
 static void json_value(struct json *j, sqlite3_stmt *s, int column)
@@ -166,6 +197,13 @@ static int fail_query(const struct sql_sink *q)
 	    "--sql: %s", sqlite3_errmsg(q->db));
 }
 
+static bool is_out_of_room(const struct sql_sink *q)
+{
+	int code = sqlite3_errcode(q->db) & 0xff;
+
+	return code == SQLITE_FULL || code == SQLITE_IOERR || code == SQLITE_CANTOPEN;
+}
+
 static int sql_end(struct log_sink *sink)
 {
 	struct sql_sink *q = (struct sql_sink *)sink;
@@ -183,7 +221,12 @@ static int sql_end(struct log_sink *sink)
 			print_row(q, s);
 		sqlite3_finalize(s);
 	}
-	return r == SQLITE_DONE || terminal_is_gone() ? 0 : fail_query(q);
+	if (r == SQLITE_DONE || terminal_is_gone())
+		return 0;
+	if (!is_out_of_room(q))
+		return fail_query(q);
+	fail_temporary(q);
+	return EXIT_NO_SPACE;
 }
 
 static void sql_free(struct log_sink *sink)

@@ -58,7 +58,9 @@ static void print_overview(FILE *out)
 	fputs("Usage: chromashim COMMAND [OPTION]... [DIR]\n"
 	      "\n"
 	      "Looks after a Chroma directory that is protected by libchromashim.so. DIR is\n"
-	      "CHROMASHIM_DIR or ./chroma_data if not given.\n"
+	      "CHROMASHIM_DIR or ./chroma_data if not given, else the only directory here that has "
+	      "a\n"
+	      "chroma.sqlite3.\n"
 	      "\n",
 	      out);
 	for (i = 0; i < COMMANDS; i++)

@@ -262,6 +262,39 @@ static int repair(struct preflight *p)
 	return 0;
 }
 
+/* Whether there is a snapshot that `restore --to latest` would take. */
+static bool has_restorable(struct preflight *p)
+{
+	struct snapshots s;
+	bool found;
+
+	if (snapshots_open(&s, p->run->dir, SNAPSHOT_LOOK, false))
+		return false;
+	found = snapshots_find(&s, "latest") >= 0;
+	snapshots_close(&s);
+	return found;
+}
+
+/* With --check-only: what a start would do, as far as that can be told without doing it. */
+static int foretell(struct preflight *p)
+{
+	if (run_is_set_to(p->run, CONFIG_ON_DAMAGE, "restore")) {
+		if (!has_restorable(p))
+			return refuse(p, ", and there is no snapshot to restore");
+		run_say(p->run, "a start would restore the newest snapshot of '%s' first",
+			p->run->dir);
+	} else if (!is_kept(p)) {
+		run_say(p->run,
+			"a start would heal '%s' on a copy first%s; `chromashim recover -n` tells "
+			"how",
+			p->run->dir,
+			p->is_fatal ? ", and not take place if that does not help" : "");
+	} else if (p->is_fatal) {
+		return refuse(p, ", and a start would make it worse");
+	}
+	return 0;
+}
+
 int preflight_damage(struct preflight *p)
 {
 	int status;
@@ -269,8 +302,10 @@ int preflight_damage(struct preflight *p)
 	diagnose(p);
 	if (!p->damages)
 		return 0;
-	if (p->run->check_only || run_is_set_to(p->run, CONFIG_ON_DAMAGE, "refuse"))
+	if (run_is_set_to(p->run, CONFIG_ON_DAMAGE, "refuse"))
 		return refuse(p, "");
+	if (p->run->check_only && p->alone)
+		return foretell(p);
 	if (!p->alone)
 		return p->is_fatal ? refuse(p, ", and another process has it open") : 0;
 	if (!run_is_set_to(p->run, CONFIG_ON_DAMAGE, "restore"))

@@ -159,15 +159,23 @@ static int fail_stage(struct recovering *x, const struct recover_result *result,
 	return fail_recover(x, r, what[stage]);
 }
 
+/* Before the work that the question is about. */
+static int begin(void *context)
+{
+	struct recovering *x = context;
+
+	x->refused = snapshots_confirm(&x->flags,
+				       "Heal '%s' on a copy, and exchange them when that is done?",
+				       x->s.target.dir);
+	return x->refused;
+}
+
 static int agree(void *context)
 {
 	struct recovering *x = context;
 
-	x->refused =
-	    snapshots_confirm(&x->flags, "Exchange '%s' for the healed copy?", x->s.target.dir);
-	/* Healing takes its time, and so may an answer. */
-	if (x->refused == 0)
-		x->refused = snapshots_refuse_if_open(&x->s.target, stop_it);
+	/* Healing takes its time. */
+	x->refused = snapshots_refuse_if_open(&x->s.target, stop_it);
 	/* Pinned snapshots rest on the files that are exchanged. */
 	if (x->refused == 0)
 		x->refused = snapshots_settle_all(&x->s, &x->flags);
@@ -187,6 +195,7 @@ static int heal(struct recovering *x, int outfd, struct recover_result *result)
 			.undelete = x->undelete.which ? &x->undelete.options : NULL,
 			.said = say_step,
 			.context = x},
+	    .begin = begin,
 	    .agree = agree,
 	    .context = x,
 	};

@@ -7,6 +7,7 @@
  * One in another container has another pid here, or is not to be seen at all; then the lock has to
  * do.
  */
+#include "command/guard_settings.h"
 #include "command/status.h"
 
 #include <errno.h>
@@ -17,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 
 #include <bsd/string.h>
@@ -239,14 +241,32 @@ static void count_protected(struct status *s)
 	}
 }
 
+/* As the backend warns, which does so at its next write: here at any time. */
+static void look_at_disk(struct status *s)
+{
+	struct guard_settings settings;
+	struct statvfs space;
+	unsigned percent = 0;
+	uint64_t used;
+
+	if (fstatvfs(s->target->dirfd, &space) < 0 || !space.f_blocks)
+		return;
+	guard_settings_read(&settings, s->target->storefd);
+	config_read_percent(config_get(&settings.config, CONFIG_WARN_FULL), &percent);
+	guard_settings_free(&settings);
+	used = space.f_blocks - space.f_bfree;
+	s->disk_used = (unsigned)(used * 100 / (used + space.f_bavail ? used + space.f_bavail : 1));
+	s->disk_full = percent && s->disk_used >= percent;
+}
+
 static enum check_code judge(const struct status *s)
 {
 	if (s->damaged || s->unreadable || s->cut)
 		return CHECK_DAMAGE;
 	if (!s->protected_size && s->unproven_size)
 		return CHECK_UNKNOWN;
-	if (!s->protected_size || s->others_size || s->lost || s->snapshots.is_old ||
-	    s->foreign > 0 || s->snapshots.guardian_died)
+	if (s->disk_full || !s->protected_size || s->others_size || s->lost ||
+	    s->snapshots.is_old || s->foreign > 0 || s->snapshots.guardian_died)
 		return CHECK_WARNING;
 	return CHECK_FINE;
 }
@@ -307,6 +327,7 @@ static int show(struct status *s, const struct status_options *o)
 
 		s->foreign = store_find_foreign(t->storefd, &foreign);
 	}
+	look_at_disk(s);
 	s->verdict = judge(s);
 	if (o->json || !o->check)
 		gather_builds(s);

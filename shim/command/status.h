@@ -62,6 +62,8 @@ struct status {
 	bool dropped;			/* the oldest records are gone, since the log has a bound */
 	uint64_t first_time, last_time; /* of records */
 	struct status_snapshots snapshots;
+	unsigned disk_used; /* percent of the data directory's file system */
+	bool disk_full;	    /* CHROMASHIM_WARN_FULL or more */
 	enum check_code verdict;
 };
 

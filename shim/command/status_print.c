@@ -339,6 +339,8 @@ void status_print_check(const struct status *s)
 	if (s->foreign > 0)
 		printf(", %" PRIi64 " files in the store are not its owner's (chromashim check)",
 		       s->foreign);
+	if (s->disk_full)
+		printf(", the disk is %u %% full", s->disk_used);
 	status_check_snapshots(s);
 	/* Performance data, as plugins give it after a bar. */
 	printf(" | protected=%u records=%" PRIu64 "c lost=%" PRIu64 "c bytes=%" PRIu64 "B\n",

@@ -4,6 +4,7 @@
  */
 #include "command/command.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -19,6 +20,8 @@
 #include "core/config.h"
 #include "core/fileio.h"
 #include "core/owner.h"
+
+#define DEFAULT_DIRECTORY "./chroma_data"
 
 static void say(int error, const char *format, va_list ap)
 {
@@ -74,7 +77,50 @@ int fail_usage(const char *verb)
 	return EXIT_USAGE;
 }
 
-static void choose_directory(struct target *t, const char *dir)
+/* Whether it has Chroma's database. */
+static int is_data_directory(const struct dirent *d)
+{
+	char path[sizeof(d->d_name) + sizeof(DATABASE_NAME) + 1];
+	struct stat st;
+
+	if (d->d_name[0] == '.')
+		return 0;
+	snprintf(path, sizeof(path), "%s/" DATABASE_NAME, d->d_name);
+	return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+/* What is here, when nothing is named and there is no default: one is taken, and named. */
+static int find_here(struct target *t)
+{
+	struct dirent **found = NULL;
+	int i, n;
+
+	if (access(DEFAULT_DIRECTORY, F_OK) == 0)
+		return 0;
+	if (access(DATABASE_NAME, F_OK) == 0) {
+		strlcpy(t->dir, ".", sizeof(t->dir));
+		warn("the data directory here is taken: '.'");
+		return 0;
+	}
+	n = scandir(".", &found, is_data_directory, alphasort);
+	if (n > 1)
+		fail(EXIT_USAGE, 0, "Give one of them as DIR, or set CHROMASHIM_DIR.",
+		     "which data directory? There are %d here:", n);
+	for (i = 0; i < n; i++) {
+		if (n > 1)
+			fprintf(stderr, "    ./%s\n", found[i]->d_name);
+		else
+			snprintf(t->dir, sizeof(t->dir), "./%s", found[i]->d_name);
+		free(found[i]);
+	}
+	free(found);
+	if (n == 1)
+		warn("the data directory that is here is taken: '%s'", t->dir);
+	return n > 1 ? EXIT_USAGE : 0;
+}
+
+/* 0, or the exit status after saying why. */
+static int choose_directory(struct target *t, const char *dir)
 {
 	const char *given = getenv("CHROMASHIM_DIR");
 	size_t n;
@@ -85,12 +131,15 @@ static void choose_directory(struct target *t, const char *dir)
 			n = sizeof(t->dir) - 1;
 		memcpy(t->dir, given, n);
 		t->dir[n] = '\0';
-		return;
+		return 0;
 	}
-	strlcpy(t->dir, dir ? dir : "./chroma_data", sizeof(t->dir));
+	strlcpy(t->dir, dir ? dir : DEFAULT_DIRECTORY, sizeof(t->dir));
+	if (!dir)
+		return find_here(t);
 	n = strlen(t->dir);
 	while (n > 1 && t->dir[n - 1] == '/')
 		t->dir[--n] = '\0';
+	return 0;
 }
 
 static bool looks_like_chroma(int dirfd)
@@ -189,11 +238,13 @@ static int open_store(struct target *t, bool need_store)
 
 int target_open_directory(struct target *t, const char *dir)
 {
-	int error;
+	int error, status;
 
 	memset(t, 0, sizeof(*t));
-	t->storefd = -1;
-	choose_directory(t, dir);
+	t->storefd = t->dirfd = -1;
+	status = choose_directory(t, dir);
+	if (status)
+		return status;
 	t->dirfd = open(t->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (t->dirfd < 0) {
 		error = -errno;

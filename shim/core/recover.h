@@ -124,6 +124,9 @@ struct recover_job {
 	int outfd;		/* an empty directory for the healed copy; -1: in place */
 	const char *quarantine; /* in place: a name for what was there, as a time */
 	struct recover_options options;
+	/* In place, before anything is copied, if there is something to heal: likewise. May be
+	 * NULL. */
+	int (*begin)(void *context);
 	/* In place, when the copy is healed: other than 0 leaves all as it was (-ECANCELED). */
 	int (*agree)(void *context);
 	/* Before each file of the copy and each step of the exchange; may be NULL. For tests. */

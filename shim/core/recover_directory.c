@@ -120,6 +120,8 @@ int recover_directory(const struct recover_job *job, struct recover_result *out)
 	if (r == 0 && (is_for_us || j.has_unknown)) {
 		out->stage = RECOVER_READING;
 		r = recover_account_open(&out->account);
+		if (r == 0 && job->outfd < 0 && job->begin && job->begin(job->context))
+			r = -ECANCELED;
 		if (r == 0 && job->outfd < 0)
 			r = heal_in_place(job, out, &j, state);
 		else if (r == 0)

@@ -205,7 +205,12 @@ def test_follows_and_tells(tmp_path, data, shim, guardians, chromashim):
         state = Path("/proc") / slow.read_text().strip() / "stat"
         assert not state.exists() or ") Z " in state.read_text(), "what the hook had started"
     metrics = (data / ".chromashim" / "metrics.prom").read_text()
-    assert "chromashim_up 0\n" in metrics and 'chromashim_snapshots{state="verified"}' in metrics
+    # Collected together with those of other directories, each series says whose it is.
+    of = f'directory="{data}"'
+    series = [line for line in metrics.splitlines() if not line.startswith("#")]
+    assert all(f"{{{of}" in line for line in series)
+    assert f"chromashim_up{{{of}}} 0" in series
+    assert any(line.startswith(f'chromashim_snapshots{{{of},state="verified"}}') for line in series)
 
 
 def test_refused_writers_are_told(tmp_path, data, shim, actors, guardians):
@@ -222,7 +227,8 @@ def test_refused_writers_are_told(tmp_path, data, shim, actors, guardians):
     assert f"process {tool.pid} (" in event["message"] and "python" in event["message"]
     metrics = data / ".chromashim" / "metrics.prom"
     deadline = time.monotonic() + 30
-    while "chromashim_writers_refused_total 1\n" not in metrics.read_text():
+    refused = f'chromashim_writers_refused_total{{directory="{data}"}} 1\n'
+    while refused not in metrics.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert len(events.told("writer.refused")) == 1

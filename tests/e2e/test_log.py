@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Reviewing the log as its user does: every option of `chromashim log`, and `chromashim status`."""
 
+import sys
+import contextlib
 import json
 import os
 import re
@@ -227,3 +229,39 @@ def test_the_store_is_private(recorded):
     for f in store.rglob("*"):
         assert f.stat().st_mode & 0o077 == 0, f
     assert os.stat(store).st_uid == os.stat(recorded).st_uid
+
+
+def test_sql_without_room_for_temporary_files(data, shim, chromashim, small_disk):
+    """The tool for the incident says what it needs, and where."""
+    subprocess.run([sys.executable, "-c", """if True:
+        import sqlite3, sys
+        c = sqlite3.connect(sys.argv[1] + "/chroma.sqlite3", isolation_level=None)
+        c.execute("create table t(x)")
+        for i in range(1500):
+            c.execute("insert into t values(?)", (i,))""", data],
+                   env=hosts.environment({"LD_PRELOAD": shim}), check=True)
+    with open(small_disk / "filler", "wb", buffering=0) as filler:
+        with contextlib.suppress(OSError):
+            while filler.write(bytes(4096)):
+                pass
+    done = chromashim("log", "--sql", "select count(*) from log", data,
+                      env=hosts.environment({"SQLITE_TMPDIR": str(small_disk)}))
+    assert done.returncode in (0, 13), done.stderr
+    if done.returncode:
+        assert f"no room for temporary files in '{small_disk}'" in done.stderr
+        assert "SQLITE_TMPDIR" in done.stderr
+
+
+def test_failed_is_what_went_wrong(data, shim, chromashim):
+    """To make sure that a directory is there is no failure when it is."""
+    subprocess.run([sys.executable, "-c", """if True:
+        import os, sqlite3, sys
+        sqlite3.connect(sys.argv[1] + "/chroma.sqlite3").execute("create table t(x)")
+        os.makedirs(sys.argv[1], exist_ok=True)
+        for call in (lambda: os.unlink(sys.argv[1] + "/nothing"), lambda: os.rmdir(sys.argv[1])):
+            try:
+                call()
+            except OSError:
+                pass""", data], env=hosts.environment({"LD_PRELOAD": shim}), check=True)
+    failed = [json.loads(line) for line in chromashim("log", "--failed", "--json", data).stdout.splitlines()]
+    assert [r["op"] for r in failed if "op" in r] == ["rmdir"], failed

@@ -207,7 +207,7 @@ def test_room_ends_anywhere(data, chromashim, strace):
 
 
 class Asking:
-    """A recover that is at its question: Exchange?"""
+    """A recover that is at its question: heal it?"""
 
     def __init__(self, data: Path) -> None:
         self.leader, follower = pty.openpty()

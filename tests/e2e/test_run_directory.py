@@ -238,7 +238,12 @@ def test_damage_is_healed_on_a_copy(run, data):
         database.execute("UPDATE max_seq_id SET seq_id = 99999999999999")
         database.commit()
     before = digest(data)
-    assert run("--check-only", "--dir", data).returncode == 1 and digest(data) == before
+    # What only looks foretells what a start does, by the same settings.
+    done = run("--check-only", "--dir", data)
+    assert done.returncode == 3 and "would heal" in done.stderr and digest(data) == before
+    assert run("--check-only", "--on-damage=refuse", "--dir", data).returncode == 1
+    done = run("--check-only", "--on-damage=restore", "--dir", data)
+    assert done.returncode == 1 and "no snapshot to restore" in done.stderr
     assert run("--on-damage=refuse", "--dir", data, "--", "true").returncode == 1
     done = run("--dir", data, "--", *load("venv", data, 5))
     assert done.returncode == 0 and done.stdout == "1.5.9 35\n", done.stderr

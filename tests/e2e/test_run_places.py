@@ -3,6 +3,7 @@
 nothing can be preloaded. What is off is said."""
 
 import os
+import sqlite3
 import pwd
 import shutil
 import struct
@@ -190,3 +191,35 @@ def test_a_library_that_the_loader_cannot_name(run, tmp_path, folder):  # noqa: 
     done = run("--", "echo", "on", cwd=tmp_path,
                env={"CHROMASHIM_LIBRARY": str(tmp_path / "none.so")})
     assert done.stdout == "on\n" and "libchromashim.so is not there" in done.stderr
+
+
+# ---- verbs without a directory ----
+
+def test_what_is_here_is_found(chromashim, tmp_path):
+    """One is taken and named, of several none: each verb in the same way."""
+    def ask(*verb):
+        return chromashim(*verb, cwd=tmp_path, env=hosts.environment())
+
+    def make(name):
+        (tmp_path / name).mkdir()
+        sqlite3.connect(tmp_path / name / "chroma.sqlite3").execute("create table t(x)").connection.close()
+
+    (tmp_path / "other").mkdir()
+    done = ask("check")
+    assert done.returncode != 0 and "'./chroma_data'" in done.stderr
+    make("my_db")
+    for verb in (["check"], ["snapshot", "create", "--no-verify"], ["snapshot", "list"], ["export"]):
+        assert "the data directory that is here is taken: './my_db'" in ask(*verb).stderr, verb
+    make("chroma")
+    done = ask("status")
+    assert done.returncode == 2 and "./chroma\n" in done.stderr and "./my_db\n" in done.stderr
+    make("chroma_data")
+    assert "taken" not in ask("check").stderr
+
+
+def test_full_disk_is_told_when_asked(chromashim, small_disk):
+    sqlite3.connect(small_disk / "chroma.sqlite3").execute("create table t(x)").connection.close()
+    assert "full" not in chromashim("status", "--check", small_disk).stdout
+    (small_disk / "filler").write_bytes(bytes(21 << 20))
+    done = chromashim("status", "--check", small_disk)
+    assert done.returncode != 0 and "the disk is" in done.stdout and "full" in done.stdout
