@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "command/guardian.h"
+#include "command/run.h"
 #include "command/terminal.h"
 #include "core/alive.h"
 #include "core/background.h"
@@ -361,6 +362,8 @@ static int guard(struct guardian *g, const char *dir)
 	if (status == 0)
 		status = take_lock(g);
 	guard_settings_read(&g->settings, g->s.target.storefd);
+	if (status == 0 && g->while_open)
+		memory_keep(g->s.target.dir);
 	if (status == 0) {
 		catch_signals();
 		do {

@@ -57,6 +57,14 @@ int backend_find(char *const *command, struct backend *out);
  * status. */
 int run_preload(struct run *r);
 
+/* ---- run_memory.c ---- */
+
+/* The directory that this command has used here; false: none is known. What it uses this time is
+ * noted by the guardian that its library starts. */
+bool memory_recall(char *const *command, char out[PATH_MAX]);
+/* By that guardian. */
+void memory_keep(const char *dir);
+
 /* ---- run_preload.c ---- */
 
 /* Puts r->library in front of LD_PRELOAD, in the place of any other version of it. -errno. */

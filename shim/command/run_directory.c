@@ -172,7 +172,10 @@ int run_choose_directory(struct run *r)
 	size_t n;
 
 	if (!in_settings(r, &named) && !in_arguments(r, &named) && !in_environment(&named)) {
-		take(&named, GUESS, NULL);
+		if (memory_recall(r->command, r->dir))
+			r->dir_from = "what this command has used before";
+		else
+			take(&named, GUESS, NULL);
 	}
 	n = strlen(r->dir);
 	while (n > 1 && r->dir[n - 1] == '/')

@@ -162,10 +162,16 @@ def test_it_stays_for_the_last(code, tmp_path, chromashim):
 
 
 def test_run_without_a_name(code, tmp_path):
-    """`run` knows of no directory; the program makes two."""
-    child = code(tmp_path / "one", hosts.COMMAND, "run", "--", plain=True)
+    """`run` knows of no directory, until the program was started once."""
+    env = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    child = code(tmp_path / "one", hosts.COMMAND, "run", "--", plain=True, env=env)
     assert len(guardians(tmp_path / "one")) == 1
-    child.communicate("", timeout=20)
+    assert "no data directory is named" in child.communicate("", timeout=20)[1]
+    # The next start of the same command knows it, and looks at it before.
+    wait_until(lambda: not guardians(tmp_path / "one"))
+    child = code(tmp_path / "one", hosts.COMMAND, "run", "--", plain=True, env=env)
+    told = child.communicate("", timeout=20)[1]
+    assert "no data directory" not in told and f"{tmp_path / 'one'}: " in told
 
 
 def test_restarts_at_once(start, data):
