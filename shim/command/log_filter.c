@@ -27,15 +27,12 @@ static bool is_sqlite(const struct oplog_entry *e)
 	return e->op >= OP_SQL_COPY && e->op <= OP_SQL_LOAD;
 }
 
-/* The answer that who asks expects as often as success: "make sure that it is there, or gone". */
+/* The answer that who asks expects as often as success: "make sure that it is there". */
 static bool is_ordinary(const struct oplog_entry *e)
 {
 	switch (e->op) {
 	case OP_MKDIR:
 		return e->result == -EEXIST;
-	case OP_UNLINK:
-	case OP_RMDIR:
-		return e->result == -ENOENT;
 	case OP_REMOVEXATTR:
 		return e->result == -ENODATA;
 	default:
