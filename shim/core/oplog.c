@@ -635,6 +635,22 @@ void oplog_refused(struct oplog_writer *w)
 		__atomic_store_n(&s->header->refused, w->identity.refused, __ATOMIC_RELAXED);
 }
 
+bool oplog_writer_patch(struct oplog_writer *w, void *address)
+{
+	uintptr_t at = (uintptr_t)address, region = (uintptr_t)w->region;
+	void *page;
+
+	if (!region || at < region || at >= region + REGION_SIZE)
+		return false;
+	at -= at % OPLOG_HEADER_SIZE;
+	page = (void *)SYS6(SYS_mmap, at, OPLOG_HEADER_SIZE, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	if (sys_map_failed(page))
+		return false;
+	atomic_store(&w->current, NULL);
+	return true;
+}
+
 void oplog_writer_finish(struct oplog_writer *w)
 {
 	struct oplog_segment *s = atomic_load(&w->current);

@@ -83,6 +83,12 @@ void oplog_feature(struct oplog_writer *w, uint64_t bits, bool on);
 /* It was refused as a writer; the first time counts. */
 void oplog_refused(struct oplog_writer *w);
 
+/*
+ * In a handler of SIGBUS: if the address is in this log's maps, memory is put there, the segment is
+ * left, and the next record begins another one. True if so. What was in the file is lost.
+ */
+bool oplog_writer_patch(struct oplog_writer *w, void *address);
+
 /* A process that is about to leave: marks the current segment finished. */
 void oplog_writer_finish(struct oplog_writer *w);
 

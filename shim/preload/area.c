@@ -11,6 +11,7 @@
 #include "core/alive.h"
 #include "core/store_aside.h"
 #include "preload/faults.h"
+#include "preload/guard_maps.h"
 #include "preload/persists.h"
 #include "preload/pins.h"
 #include "preload/others.h"
@@ -313,6 +314,8 @@ static struct area *area_make(int dirfd, const struct stat *st)
 		r = open_store(a, dirfd);
 	if (r >= 0)
 		r = start_log(a);
+	if (r >= 0)
+		guard_maps();
 	a->failed = r < 0;
 	if (r < 0)
 		say_unprotected(a, r);
