@@ -87,7 +87,7 @@ static void json_finding(struct check *c, const struct diagnose_finding *f)
 {
 	const struct diagnose_kind *kind = &diagnose_kinds[f->code];
 	struct json *j = &c->json;
-	char *helps = fill_in(kind->helps, c->target->dir);
+	char *helps = fill_in(f->helps, c->target->dir);
 
 	json_begin(j, '{');
 	put_member(j, "code", kind->code);
@@ -128,8 +128,8 @@ static void text_finding(struct check *c, const struct diagnose_finding *f)
 	if (c->explained[f->code])
 		return;
 	c->explained[f->code] = true;
-	helps = fill_in(kind->helps, c->target->dir);
-	printf("  %s\n  -> %s\n", kind->means, helps ? helps : kind->helps);
+	helps = fill_in(f->helps, c->target->dir);
+	printf("  %s\n  -> %s\n", kind->means, helps ? helps : f->helps);
 	free(helps);
 }
 

@@ -44,6 +44,7 @@ static bool is_told_elsewhere(enum diagnose_code code)
 static bool is_made_worse(enum diagnose_code code)
 {
 	switch (code) {
+	case DIAGNOSE_EMPTIED:
 	case DIAGNOSE_DATABASE_MISSING:
 	case DIAGNOSE_DATABASE_FOREIGN:
 	case DIAGNOSE_DATABASE_LOST:
@@ -225,12 +226,20 @@ static void recover(struct preflight *p)
 
 static int refuse(struct preflight *p, const char *why)
 {
-	char todo[PATH_MAX + 200], dir[PATH_MAX];
+	char todo[PATH_MAX + 256], dir[PATH_MAX];
 
-	snprintf(todo, sizeof(todo),
-		 "`chromashim check %s` tells what helps; `--on-damage=restore` takes the newest "
-		 "snapshot, --no-preflight starts all the same.",
-		 format_quoted(dir, sizeof(dir), p->run->dir));
+	format_quoted(dir, sizeof(dir), p->run->dir);
+	if (p->summary.newest_snapshot)
+		snprintf(todo, sizeof(todo),
+			 "`chromashim restore %s --to latest` goes back to the newest snapshot "
+			 "(--on-damage=restore does so at a start); `chromashim check` tells what "
+			 "else helps, --no-preflight starts all the same.",
+			 dir);
+	else
+		snprintf(todo, sizeof(todo),
+			 "`chromashim check %s` tells what helps; --no-preflight starts all the "
+			 "same.",
+			 dir);
 	return fail(EXIT_FAILED, 0, todo, "not started: '%s' is damaged%s", p->run->dir, why);
 }
 

@@ -5,10 +5,14 @@
 #include "command/recover.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
+#include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "command/elsewhere.h"
 #include "command/rollbacks.h"
@@ -29,8 +33,9 @@ const char recover_usage[] =
     "                    can be read of a malformed database, into a new one), indexes (of\n"
     "                    the database, and the full-text index), migration (half of one of\n"
     "                    Chroma < 1.0), segments (collections without their rows), marks\n"
-    "                    (max_seq_id), hnsw (a vector index: its vectors go back to Chroma's\n"
-    "                    queue), bare (records without a vector: from snapshots of the store)\n"
+    "                    (max_seq_id), records (whose rows are lost: from the index, and from\n"
+    "                    snapshots of the store), hnsw (a vector index: its vectors go back to\n"
+    "                    Chroma's queue), bare (records without a vector: from snapshots)\n"
     "      --set-aside   records that still have no vector go to lost.sqlite3 in quarantine/, "
     "with\n"
     "                    documents and metadata: Chroma cannot read a collection's vectors while\n"
@@ -54,6 +59,8 @@ const char recover_usage[] =
     "damage is left that check names; else all is as it was: 1 it could not be healed, 11 another\n"
     "chromashim is at work or somebody has changed it meanwhile, 13 no room, 14 a process has it\n"
     "open.\n";
+
+#define WAIT_MS 2000 /* for who changes the snapshots just now */
 
 static const char stop_it[] = "Stop Chroma first.";
 
@@ -225,6 +232,36 @@ static int heal_elsewhere(struct recovering *x, struct recover_result *result)
 	return closed ? closed : status;
 }
 
+static const struct manifest *find_newest(const struct recovering *x)
+{
+	const struct manifest *newest = NULL;
+	size_t i;
+
+	for (i = 0; i < x->s.count; i++) {
+		uint32_t state = x->s.list[i].header.state;
+
+		if (state == SNAPSHOT_VERIFIED || state == SNAPSHOT_COMPLETE)
+			newest = &x->s.list[i];
+	}
+	return newest;
+}
+
+/* Where something is gone for good, there may be a state that has it. */
+static void name_snapshot(const struct recovering *x)
+{
+	const struct manifest *newest = find_newest(x);
+	char time[32], dir[PATH_MAX];
+
+	if (!newest)
+		return;
+	format_quoted(dir, sizeof(dir), x->s.target.dir);
+	warn("snapshot %" PRIu64 " (%s, %" PRIu64
+	     " records) may have it: `chromashim restore %s --to "
+	     "%" PRIu64 "` goes back to it, `chromashim export --snapshot %" PRIu64 " %s` reads it",
+	     newest->header.id, format_time(time, sizeof(time), newest->header.time, false),
+	     manifest_records(newest), dir, newest->header.id, newest->header.id, dir);
+}
+
 /* The exit status. */
 static int tell(struct recovering *x, struct recover_result *result)
 {
@@ -247,9 +284,22 @@ static int tell(struct recovering *x, struct recover_result *result)
 	if (result->damage[1])
 		warn("'%s' still has damage; `chromashim check` tells which",
 		     x->out ? x->out : x->s.target.dir);
+	if (lost || result->damage[1])
+		name_snapshot(x);
 	return !result->healed		   ? EXIT_FAILED
 	       : lost || result->damage[1] ? EXIT_WARNINGS
 					   : EXIT_DONE;
+}
+
+/* Nothing is left to be healed: the whole state is elsewhere. */
+static int refuse_emptied(struct recovering *x)
+{
+	char todo[PATH_MAX + 64], dir[PATH_MAX];
+
+	snprintf(todo, sizeof(todo),
+		 "chromashim restore %s --to latest brings back the newest snapshot.",
+		 format_quoted(dir, sizeof(dir), x->s.target.dir));
+	return fail(EXIT_FAILED, 0, todo, "there is no chroma.sqlite3 in '%s'", x->s.target.dir);
 }
 
 int recovering_run(struct recovering *x)
@@ -261,6 +311,9 @@ int recovering_run(struct recovering *x)
 
 	if (status)
 		return status;
+	if (faccessat(x->s.target.dirfd, DATABASE_NAME, F_OK, AT_SYMLINK_NOFOLLOW) < 0 &&
+	    find_newest(x))
+		return refuse_emptied(x);
 	x->telling.dir = x->s.target.dir;
 	if (recover_telling_begin(&x->telling) < 0)
 		return fail_recover(x, -ENOMEM, "nothing can be told");
@@ -309,10 +362,16 @@ static unsigned step_of(const char *name)
 
 static int open_all(struct recovering *x, const char *dir, bool in_place)
 {
+	int status;
+
 	if (in_place)
 		return snapshots_open(&x->s, dir, SNAPSHOT_CHANGE, true);
 	x->s.store.lockfd = x->s.pins.dirfd = -1;
-	return target_open(&x->s.target, dir, false);
+	status = target_open(&x->s.target, dir, false);
+	/* Where to does not change what comes from where; it goes without as well. */
+	if (status == 0 && x->out)
+		snapshots_load(&x->s, SNAPSHOT_KEEP, false, WAIT_MS);
+	return status;
 }
 
 int command_recover(int argc, char **argv)
@@ -369,6 +428,8 @@ int command_recover(int argc, char **argv)
 	if (status == 0 && !undelete_only_lists(&x.undelete, &x.flags))
 		status = x.flags.dry ? plan(&x) : recovering_run(&x);
 	undelete_free(&x.undelete);
+	if (!in_place && x.s.store.lockfd >= 0)
+		snapshots_unload(&x.s);
 	if (!in_place)
 		target_close(&x.s.target);
 	else

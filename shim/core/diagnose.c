@@ -19,6 +19,13 @@ const struct diagnose_kind diagnose_kinds[DIAGNOSE_CODES] = {
 #undef KIND
 };
 
+static const char *const helps_back[DIAGNOSE_CODES] = {
+#define KIND(name, code, severity, means, helps)
+#define WITH_SNAPSHOT(name, helps) [DIAGNOSE_##name] = helps,
+#include "core/diagnose_kinds.def"
+#undef KIND
+};
+
 const char *const diagnose_severity_names[DIAGNOSE_SEVERITIES] = {
     [DIAGNOSE_NOTE] = "note",
     [DIAGNOSE_WARNING] = "warning",
@@ -45,7 +52,11 @@ static void hold_back(struct diagnosis *d, enum diagnose_code code, struct diagn
 void diagnose_report(struct diagnosis *d, enum diagnose_code code, struct diagnose_place place,
 		     const char *format, ...)
 {
-	struct diagnose_finding finding = {code, place.collection, place.segment, place.file, NULL};
+	struct diagnose_finding finding = {.code = code,
+					   .collection = place.collection,
+					   .segment = place.segment,
+					   .file = place.file,
+					   .helps = diagnose_kinds[code].helps};
 	char detail[512];
 	va_list ap;
 
@@ -57,6 +68,8 @@ void diagnose_report(struct diagnosis *d, enum diagnose_code code, struct diagno
 		return;
 	}
 	finding.detail = detail[0] ? detail : NULL;
+	if (d->summary->newest_snapshot && helps_back[code])
+		finding.helps = helps_back[code];
 	d->summary->findings[diagnose_kinds[code].severity]++;
 	d->options->report(d->options->context, &finding);
 }

@@ -50,6 +50,7 @@ struct diagnose_finding {
 	const char *segment;	/* directory */
 	const char *file;
 	const char *detail; /* numbers, SQLite's words, ids */
+	const char *helps;  /* as things are here; "DIR" as in the kind's */
 };
 
 struct diagnose_options {

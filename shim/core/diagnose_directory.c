@@ -162,6 +162,20 @@ int diagnose_leftover(int dirfd, const char *segment, const char **damage_out)
 	return r;
 }
 
+static void judge_without_database(struct diagnosis *d)
+{
+	uint64_t segments = each_segment(d, NULL);
+
+	if (!diagnose_history(d, NULL))
+		return;
+	diagnose_report(d,
+			segments		      ? DIAGNOSE_DATABASE_MISSING
+			: d->summary->newest_snapshot ? DIAGNOSE_EMPTIED
+						      : DIAGNOSE_NOT_CHROMA,
+			(struct diagnose_place){0}, "%llu segment directories",
+			(unsigned long long)segments);
+}
+
 int diagnose_directory(const char *path, int dirfd, const struct diagnose_options *options,
 		       struct diagnose_summary *out)
 {
@@ -173,11 +187,7 @@ int diagnose_directory(const char *path, int dirfd, const struct diagnose_option
 	if (fstatat(dirfd, DATABASE_FILE, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		error = errno;
 	if (error == ENOENT) {
-		uint64_t segments = each_segment(&d, NULL);
-
-		diagnose_report(&d, segments ? DIAGNOSE_DATABASE_MISSING : DIAGNOSE_NOT_CHROMA,
-				(struct diagnose_place){0}, "%llu segment directories",
-				(unsigned long long)segments);
+		judge_without_database(&d);
 		return 0;
 	}
 	if (error || !S_ISREG(st.st_mode)) {

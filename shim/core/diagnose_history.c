@@ -194,28 +194,33 @@ static bool is_restorable(const struct manifest *m)
 	return m->header.state == SNAPSHOT_COMPLETE || m->header.state == SNAPSHOT_VERIFIED;
 }
 
-static void judge_snapshots(struct diagnosis *d, const struct manifest *list, size_t count,
-			    const struct stat *database)
+static void note_snapshots(struct diagnosis *d, const struct manifest *list, size_t count)
 {
-	struct diagnose_place none = {0};
-	uint64_t changed = (uint64_t)database->st_mtim.tv_sec * NS;
-	uint64_t newest = 0;
-	char time[32];
+	struct diagnose_summary *s = d->summary;
 	size_t i;
 
 	for (i = 0; i < count; i++)
-		if (is_restorable(&list[i]) && list[i].header.time > newest)
-			newest = list[i].header.time;
-	d->summary->snapshots = count;
-	d->summary->newest_snapshot = newest;
+		if (is_restorable(&list[i]) && list[i].header.time > s->newest_snapshot)
+			s->newest_snapshot = list[i].header.time;
+	s->snapshots = count;
+}
+
+static void judge_snapshots(struct diagnosis *d, const struct stat *database)
+{
+	struct diagnose_place none = {0};
+	uint64_t changed = (uint64_t)database->st_mtim.tv_sec * NS;
+	uint64_t newest = d->summary->newest_snapshot, count = d->summary->snapshots;
+	char time[32];
+
 	if (!newest)
 		diagnose_report(d, count ? DIAGNOSE_SNAPSHOT_BROKEN : DIAGNOSE_SNAPSHOT_NONE, none,
-				count ? "%zu snapshots" : "%.0zu", count);
+				count ? "%llu snapshots" : "%.0llu", (unsigned long long)count);
 	else if (changed > newest && changed - newest > SNAPSHOT_OLD_NS)
 		diagnose_report(d, DIAGNOSE_SNAPSHOT_OLD, none, "taken at %s",
 				format_utc(time, sizeof(time), newest));
 }
 
+/* database is NULL where there is none. */
 static void check_snapshots(struct diagnosis *d, const struct stat *database)
 {
 	struct snapshot_store store;
@@ -227,8 +232,10 @@ static void check_snapshots(struct diagnosis *d, const struct stat *database)
 		r = snapshot_list(&store, &list, &count);
 		snapshot_store_close(&store);
 	}
-	if (r == 0 || r == -ENOENT)
-		judge_snapshots(d, list, count, database);
+	if (r == 0)
+		note_snapshots(d, list, count);
+	if (database && (r == 0 || r == -ENOENT))
+		judge_snapshots(d, database);
 	snapshot_list_free(list, count);
 }
 
@@ -241,7 +248,8 @@ bool diagnose_history(struct diagnosis *d, const struct stat *database)
 		return false;
 	}
 	check_last_death(d);
-	check_undo(d);
+	if (database)
+		check_undo(d);
 	check_snapshots(d, database);
 	return true;
 }

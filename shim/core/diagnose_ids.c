@@ -386,7 +386,7 @@ static bool in_tail(const struct ids *ids, uint64_t hash)
 }
 
 static int compare_records(struct diagnosis *d, const struct chroma_collection *c, struct ids *ids,
-			   uint64_t *bare_out, char *examples, size_t room)
+			   uint64_t *records_out, uint64_t *bare_out, char *examples, size_t room)
 {
 	sqlite3_stmt *rows = NULL;
 	int r = database_prepare(d->db, &rows,
@@ -400,6 +400,7 @@ static int compare_records(struct diagnosis *d, const struct chroma_collection *
 		struct entry key = {.hash = hash_id(ids, id ? id : "", size)}, *found;
 
 		r = 0;
+		(*records_out)++;
 		found = ids->count ? bsearch(&key, ids->entries, ids->count, sizeof(key), by_hash)
 				   : NULL;
 		if (found)
@@ -449,7 +450,7 @@ static bool queue_reaches_marks(struct diagnosis *d, const struct chroma_collect
 static void check_records(struct diagnosis *d, struct diagnose_place place,
 			  const struct chroma_collection *c, uint64_t mark, struct ids *ids)
 {
-	uint64_t after = mark, bare = 0, gone = 0;
+	uint64_t after = mark, records = 0, bare = 0, gone = 0;
 	char examples[256] = "";
 	size_t i;
 
@@ -460,7 +461,7 @@ static void check_records(struct diagnosis *d, struct diagnose_place place,
 	if (ids->entries)
 		qsort(ids->entries, ids->count, sizeof(*ids->entries), by_hash);
 	if (read_tail(d, c, after, ids) < 0 ||
-	    compare_records(d, c, ids, &bare, examples, sizeof(examples)) < 0 ||
+	    compare_records(d, c, ids, &records, &bare, examples, sizeof(examples)) < 0 ||
 	    find_half_deleted(d, c, mark, &bare, examples, sizeof(examples)) < 0)
 		return; /* the structural check has said why */
 	for (i = 0; i < ids->count; i++)
@@ -472,8 +473,13 @@ static void check_records(struct diagnosis *d, struct diagnose_place place,
 	if (bare && gone && queue_reaches_marks(d, c))
 		diagnose_report(d, DIAGNOSE_MOMENTS, place, "%llu records, %llu vectors",
 				(unsigned long long)bare, (unsigned long long)gone);
+	/* Without a mark nothing of the collection has ever been committed. */
 	if (gone)
-		diagnose_report(d, DIAGNOSE_VECTORS_BARE, place, "%llu", (unsigned long long)gone);
+		diagnose_report(d,
+				records == 0 && c->metadata_mark.type != SQLITE_NULL
+				    ? DIAGNOSE_RECORDS_GONE
+				    : DIAGNOSE_VECTORS_BARE,
+				place, "%llu", (unsigned long long)gone);
 }
 
 void diagnose_ids(struct diagnosis *d, const struct chroma_collection *c,

@@ -49,8 +49,8 @@ void diagnose_advance(struct diagnosis *d, uint64_t bytes);
 /* diagnose_around.c: disk, permissions, owners, names, processes. */
 void diagnose_surroundings(struct diagnosis *d, const struct stat *database);
 void diagnose_ownership(struct diagnosis *d, const struct stat *database, const char *segment);
-/* diagnose_history.c: what the store tells. False: the files are being exchanged, look no further.
- */
+/* diagnose_history.c: what the store tells; database is NULL if there is none. False: the files are
+ * being exchanged, look no further. */
 bool diagnose_history(struct diagnosis *d, const struct stat *database);
 /* diagnose_sqlite.c: from the file's own bytes. False: SQLite cannot open it now. */
 bool diagnose_database_file(struct diagnosis *d, const struct stat *st);

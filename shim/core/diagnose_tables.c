@@ -10,6 +10,7 @@
 #include "core/diagnose_internal.h"
 #include "core/fulltext.h"
 #include "core/installation.h"
+#include "core/snapshot_store.h"
 
 static const struct diagnose_place database_place = {.file = DATABASE_FILE};
 #define FTS FULLTEXT_TABLE
@@ -257,11 +258,40 @@ static void check_tables(struct diagnosis *d)
 	check_foreign(d);
 }
 
+/* A snapshot that these migrations cover, the newest; "": there is none. */
+static void find_fitting(struct diagnosis *d, const unsigned *counts, char *out, size_t room)
+{
+	struct snapshot_store store;
+	struct manifest *list = NULL;
+	size_t count = 0, i;
+	unsigned k;
+
+	out[0] = '\0';
+	if (d->options->storefd <= 0 || !d->summary->newest_snapshot ||
+	    snapshot_store_open(&store, d->options->storefd, SNAPSHOT_LOOK, 0) < 0)
+		return;
+	if (snapshot_list(&store, &list, &count) < 0)
+		count = 0;
+	for (i = 0; i < count; i++) {
+		const struct snapshot_header *h = &list[i].header;
+		bool fits = h->state == SNAPSHOT_VERIFIED || h->state == SNAPSHOT_COMPLETE;
+
+		for (k = 0; k < MIGRATION_DIRS; k++)
+			fits = fits && h->migrations[k] && h->migrations[k] <= counts[k];
+		if (fits)
+			snprintf(out, room, "; it could open snapshot %llu (restore --to %llu)",
+				 (unsigned long long)h->id, (unsigned long long)h->id);
+	}
+	snapshot_list_free(list, count);
+	snapshot_store_close(&store);
+}
+
 /* What the Chroma that shall open it will do. */
 static void check_backend(struct diagnosis *d)
 {
 	struct diagnose_summary *s = d->summary;
 	struct installation i;
+	char back[80];
 	int r = installation_find(d->options->backend, &i);
 
 	if (r < 0) {
@@ -274,16 +304,18 @@ static void check_backend(struct diagnosis *d)
 	strcpy(s->backend_release, i.release);
 	if (s->backend_verdict == MIGRATION_OPENS)
 		return;
+	find_fitting(d, i.counts, back, sizeof(back));
 	diagnose_report(
 	    d,
 	    s->backend_verdict == MIGRATION_MIGRATES  ? DIAGNOSE_BACKEND_MIGRATES
 	    : s->backend_verdict == MIGRATION_RUNS_ON ? DIAGNOSE_BACKEND_BEHIND
 						      : DIAGNOSE_BACKEND_OLDER,
-	    database_place, "Chroma %s has migrations %u / %u / %u, the database %u / %u / %u",
+	    database_place, "Chroma %s has migrations %u / %u / %u, the database %u / %u / %u%s",
 	    i.release[0] ? i.release : "there", i.counts[MIGRATION_QUEUE],
 	    i.counts[MIGRATION_METADB], i.counts[MIGRATION_SYSDB],
 	    s->migrations.counts[MIGRATION_QUEUE], s->migrations.counts[MIGRATION_METADB],
-	    s->migrations.counts[MIGRATION_SYSDB]);
+	    s->migrations.counts[MIGRATION_SYSDB],
+	    s->backend_verdict == MIGRATION_MIGRATES ? "" : back);
 }
 
 static bool check_migrations(struct diagnosis *d)

@@ -228,7 +228,7 @@ static int export_unseen(struct exporting *g)
 				 "LEFT JOIN temp.element t ON t.label = l.label ORDER BY l.label");
 
 	while (r == 0 && (r = database_step(rows)) == 1) {
-		struct export_record record = {.collection = g->c};
+		struct export_record record = {.collection = g->c, .only_index = true};
 		uint64_t label = (uint64_t)sqlite3_column_int64(rows, 3);
 
 		r = 0;
@@ -282,6 +282,8 @@ static int export_all_rows(struct exporting *g)
 {
 	int64_t last = -1;
 	int r = export_rows(g, records_sql, 0, &last);
+	/* Not so with a persist of Chroma < 1.0 whose transaction was never committed. */
+	bool lost_all = last < 0 && g->c->metadata_mark.type != SQLITE_NULL;
 
 	if (is_damage(r)) {
 		note_damage(g, DATABASE_FILE, r);
@@ -296,7 +298,9 @@ static int export_all_rows(struct exporting *g)
 	if (r == 0 && (!g->c->metadata_segment[0] || !g->c->vector_segment[0]))
 		note_damage(g, "its rows in table segments", -ENOENT);
 	/* What is damaged in one collection leaves the others. */
-	if (r == 0 && (g->is_damaged || g->x->is_salvaged) && g->x->options->vectors)
+	if (r == 0 &&
+	    (g->is_damaged || g->x->is_salvaged || g->x->options->only_index || lost_all) &&
+	    g->x->options->vectors)
 		r = export_unseen(g);
 	return r;
 }

@@ -44,6 +44,7 @@ struct export_record {
 	size_t id_size;
 	const float *vector; /* NULL: lost, or not asked for */
 	uint64_t dimension;
+	bool only_index;   /* has no row in the database */
 	bool from_applied; /* the index has lost it; a row that was applied is still in the queue */
 	const struct export_value *document, *uri; /* strings, or NULL */
 	const struct export_value *values;	   /* document and uri are not among them */
@@ -59,6 +60,7 @@ struct export_collection {
 struct export_options {
 	const char *collection; /* a name or id; NULL: all */
 	bool vectors;
+	bool only_index; /* also what has no row; without it, only where rows are lost */
 	bool pages; /* a malformed database is read by its pages, as recover does (recover.h) */
 	/* A result other than 0 ends the export and is returned. Before a collection's records;
 	 * may be NULL. */

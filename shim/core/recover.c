@@ -9,11 +9,12 @@
 #include "core/recover_internal.h"
 
 const char *const recover_step_names[RECOVER_STEPS] = {
-    "journal", "pages", "indexes", "migration", "segments", "marks", "hnsw", "bare", "undelete"};
+    "journal", "pages",	  "indexes", "migration", "segments",
+    "marks",   "records", "hnsw",    "bare",	  "undelete"};
 
 static int (*const steps[RECOVER_STEPS])(struct recovery *) = {
-    recover_journal, recover_pages, recover_indexes, recover_migration, recover_segments,
-    recover_marks,   recover_hnsw,  recover_bare,    recover_undelete};
+    recover_journal, recover_pages,   recover_indexes, recover_migration, recover_segments,
+    recover_marks,   recover_records, recover_hnsw,    recover_bare,	  recover_undelete};
 
 int recover_step_of(enum diagnose_code code)
 {
@@ -57,6 +58,8 @@ int recover_step_of(enum diagnose_code code)
 	case DIAGNOSE_GRAPH:
 	case DIAGNOSE_MOMENTS:
 		return RECOVER_HNSW;
+	case DIAGNOSE_RECORDS_GONE:
+		return RECOVER_RECORDS;
 	case DIAGNOSE_RECORDS_BARE:
 		return RECOVER_BARE;
 	default:
@@ -103,6 +106,8 @@ static bool is_due(const struct recovery *r, int step)
 {
 	if (step == RECOVER_UNDELETE)
 		return r->options->undelete != NULL;
+	if (step == RECOVER_RECORDS && r->lost_pages)
+		return true;
 	return step == RECOVER_JOURNAL || r->judgement->steps & 1u << step;
 }
 

@@ -28,11 +28,12 @@ enum recover_step {
 	RECOVER_MIGRATION, /* half a migration of Chroma < 1.0: taken back, to be done again */
 	RECOVER_SEGMENTS,  /* collections without rows in `segments`: found again, or made */
 	RECOVER_MARKS,	   /* max_seq_id: poisoned, beyond the queue, of an older Chroma's type */
+	RECOVER_RECORDS,   /* without their rows: from the index and from snapshots */
 	RECOVER_HNSW,	   /* a vector index: its vectors go back to Chroma's queue */
 	RECOVER_BARE,	   /* records without a vector: from snapshots, or set aside */
 	RECOVER_UNDELETE,  /* deleted collections, of which the directory is left */
 };
-#define RECOVER_STEPS 9
+#define RECOVER_STEPS 10
 #define RECOVER_ALL ((1u << RECOVER_STEPS) - 1)
 
 extern const char *const recover_step_names[RECOVER_STEPS];
@@ -109,6 +110,12 @@ int recover_account_take(struct recover_account *a, int dirfd, const struct reco
 /* Of a record, however it could be read before, something was lost. account.db is open. */
 int recover_account_note(struct recover_account *a, const char *collection_id, const char *id,
 			 size_t id_size);
+/* It was there, with its vector, whatever could be read of it. */
+int recover_account_insert(struct recover_account *a, const char *collection_id, const char *id,
+			   size_t id_size);
+/* What was noted of it came back. */
+int recover_account_forget(struct recover_account *a, const char *collection_id, const char *id,
+			   size_t id_size);
 typedef int recover_collection_fn(void *context, const struct recover_collection *collection);
 int recover_account_each(struct recover_account *a, recover_collection_fn *each, void *context);
 /* what: "record", "vector" (lost it), "changed" or "bare" (had none before). */
@@ -159,8 +166,9 @@ struct recover_result {
 
 /*
  * 0: done, or there was nothing that these steps heal. Else the directory is as it was, and *out
- * says where it ended: -ECANCELED by agree(); -ESTALE: somebody has changed the directory
- * meanwhile; -EUCLEAN: the copy came out no better; or another -errno. *out is to be freed.
+ * says where it ended: -ECANCELED by agree(); -ESTALE: somebody has changed the
+ * directory meanwhile; -EUCLEAN: the copy came out no better; or another -errno. *out is to be
+ * freed.
  */
 int recover_directory(const struct recover_job *job, struct recover_result *out);
 void recover_result_free(struct recover_result *result);

@@ -60,18 +60,21 @@ void recover_account_close(struct recover_account *a)
 static int adopt_segment(struct recover_account *a, const struct chroma_collection *c)
 {
 	static const char *const sql[] = {
+	    "UPDATE record AS r SET vector = (SELECT vector FROM record s WHERE s.phase = 0 AND "
+	    "s.collection = ?2 AND s.id = r.id) WHERE phase = 0 AND collection = ?1 AND vector IS "
+	    "NULL",
 	    "UPDATE OR IGNORE record SET collection = ?1, content = NULL, norm = NULL WHERE "
 	    "collection = ?2 AND phase = 0",
 	    "DELETE FROM collection WHERE id = ?2"};
 	unsigned i;
 	int r = 0;
 
-	for (i = 0; r == 0 && i < 2 && a->phase && c->vector_segment[0]; i++) {
+	for (i = 0; r == 0 && i < 3 && a->phase && c->vector_segment[0]; i++) {
 		sqlite3_stmt *change = NULL;
 
 		r = database_prepare(a->db, &change, sql[i]);
 		if (r == 0) {
-			if (i == 0)
+			if (i < 2)
 				sqlite3_bind_text(change, 1, c->id, -1, SQLITE_STATIC);
 			sqlite3_bind_text(change, 2, c->vector_segment, -1, SQLITE_STATIC);
 			r = database_step(change);
@@ -206,8 +209,13 @@ static void note_trouble(void *context, const char *collection, const char *what
 
 int recover_account_take(struct recover_account *a, int dirfd, const struct recover_judgement *j)
 {
-	struct export_options options = {
-	    .vectors = true, .begin = begin, .record = take, .trouble = note_trouble, .context = a};
+	struct export_options options = {.vectors = true,
+					 .only_index =
+					     !a->phase && j->steps & 1u << RECOVER_RECORDS,
+					 .begin = begin,
+					 .record = take,
+					 .trouble = note_trouble,
+					 .context = a};
 	struct export_summary summary;
 	char path[48];
 	int r;
@@ -238,15 +246,11 @@ int recover_account_take(struct recover_account *a, int dirfd, const struct reco
 	return r;
 }
 
-/* No content is like it. */
-int recover_account_note(struct recover_account *a, const char *collection_id, const char *id,
-			 size_t id_size)
+static int run_for_record(struct recover_account *a, const char *sql, const char *collection_id,
+			  const char *id, size_t id_size)
 {
 	sqlite3_stmt *put = NULL;
-	int r =
-	    database_prepare(a->db, &put,
-			     "INSERT INTO record(collection, id, phase, content) VALUES (?, ?, 0, "
-			     "'harmed') ON CONFLICT DO UPDATE SET content = 'harmed'");
+	int r = database_prepare(a->db, &put, sql);
 
 	if (r == 0) {
 		sqlite3_bind_text(put, 1, collection_id, -1, SQLITE_STATIC);
@@ -255,6 +259,35 @@ int recover_account_note(struct recover_account *a, const char *collection_id, c
 	}
 	sqlite3_finalize(put);
 	return r;
+}
+
+/* No content is like it. */
+int recover_account_note(struct recover_account *a, const char *collection_id, const char *id,
+			 size_t id_size)
+{
+	return run_for_record(
+	    a,
+	    "INSERT INTO record(collection, id, phase, content) VALUES (?1, ?2, 0, 'harmed') ON "
+	    "CONFLICT DO UPDATE SET content = 'harmed'",
+	    collection_id, id, id_size);
+}
+
+int recover_account_insert(struct recover_account *a, const char *collection_id, const char *id,
+			   size_t id_size)
+{
+	return run_for_record(a,
+			      "INSERT INTO record(collection, id, phase, vector) VALUES (?1, ?2, "
+			      "0, 0) ON CONFLICT DO UPDATE SET content = NULL",
+			      collection_id, id, id_size);
+}
+
+int recover_account_forget(struct recover_account *a, const char *collection_id, const char *id,
+			   size_t id_size)
+{
+	return run_for_record(a,
+			      "UPDATE record SET content = NULL WHERE phase = 0 AND collection = "
+			      "?1 AND id = ?2",
+			      collection_id, id, id_size);
 }
 
 /* ---- telling ---- */

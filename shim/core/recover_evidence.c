@@ -405,6 +405,7 @@ int salvage_weigh(struct salvage *s)
 		error = suspect_vectors(s);
 	if (error == 0)
 		error = count_doubtful(s, w);
+	s->lost_records = w[0].lacks && !w[0].is_whole;
 	return error < 0 ? error
 			 : tell_account(s, s->r->options->account, !w[0].lacks || w[0].is_whole);
 }

@@ -60,8 +60,10 @@ struct recovery {
 	char path[48]; /* the same, for SQLite */
 	const struct recover_options *options;
 	const struct recover_judgement *judgement;
-	sqlite3 *db;  /* for writing; NULL: not open */
-	bool is_rust; /* of Chroma >= 1.0 */
+	sqlite3 *db;	 /* for writing; NULL: not open */
+	bool is_rust;	 /* of Chroma >= 1.0 */
+	bool lost_pages; /* of the database: they could not be read */
+	bool lost_rows;	 /* of records, and nothing there tells which */
 	uint64_t healed;
 };
 
@@ -74,7 +76,7 @@ int recover_sql(struct recovery *r, const char *sql);
 int recover_change(struct recovery *r, const char *sql, const char *const *texts);
 #define RECOVER_CHANGE(r, sql, ...) recover_change(r, sql, (const char *const[]){__VA_ARGS__, NULL})
 
-/* recover_snapshots.c: those that can be restored, the newest first. One that cannot be read is
+/* recover_shared.c: snapshots that can be restored, the newest first. One that cannot be read is
  * passed over; a result above 0 ends it. */
 typedef int recover_snapshot_fn(void *context, const struct manifest *m);
 int recover_each_snapshot(struct recovery *r, recover_snapshot_fn *each, void *context);
@@ -84,6 +86,17 @@ int recover_find_end(struct recovery *r, int64_t *out);
 /* As Chroma puts it into its queue. *out is the caller's to free. */
 int recover_format_metadata(const struct export_record *record, char **out, size_t *size_out);
 
+/* Collections that are wanted, without their database and tenant: to change the database meanwhile.
+ * *out is to be freed, also after an error. */
+struct recover_list {
+	struct chroma_collection *list;
+	size_t count;
+};
+typedef bool recover_wanted_fn(const struct recovery *r, const struct chroma_collection *c);
+int recover_list_collections(struct recovery *r, recover_wanted_fn *wanted,
+			     struct recover_list *out);
+void recover_list_free(struct recover_list *list);
+
 /* Each heals what was found, and says so. 0, also if there was nothing, or -errno. */
 int recover_journal(struct recovery *r);
 int recover_read_release(struct recovery *r); /* r->is_rust */
@@ -92,6 +105,7 @@ int recover_indexes(struct recovery *r);
 int recover_migration(struct recovery *r); /* recover_migration.c */
 int recover_segments(struct recovery *r);  /* recover_segments.c */
 int recover_marks(struct recovery *r);
+int recover_records(struct recovery *r); /* recover_records.c */
 int recover_hnsw(struct recovery *r);
 int recover_bare(struct recovery *r);	  /* recover_bare.c */
 int recover_undelete(struct recovery *r); /* recover_undelete.c */

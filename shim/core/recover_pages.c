@@ -403,6 +403,8 @@ int recover_pages(struct recovery *r)
 	if (error < 0)
 		return error;
 	r->healed++;
+	r->lost_pages = true;
+	r->lost_rows = s.lost_records;
 	say_pages(r, &s);
 	return 0;
 }

@@ -33,6 +33,7 @@ struct salvage {
 	sqlite3 *to;	   /* the new database; the lists are in its temp schema */
 	bool has_freelist; /* all of it */
 	bool has_schema;   /* all of it */
+	bool lost_records; /* and nothing tells which */
 	uint64_t gaps;	   /* rows of temp.gap */
 	uint64_t rows, tables, damaged, unreadable, doubtful, deleted, restored;
 };

@@ -20,28 +20,15 @@
 
 struct lacking {
 	struct recovery *r;
-	struct chroma_collection *list; /* database and tenant are not kept */
-	size_t count;
 	/* the best so far */
 	char found[CHROMA_ID_SIZE];
 	int64_t shared;
 };
 
-static int keep_collection(void *context, const struct chroma_collection *c)
+static bool lacks_row(const struct recovery *r, const struct chroma_collection *c)
 {
-	struct lacking *l = context;
-	struct chroma_collection *more;
-
-	if (c->vector_segment[0] && c->metadata_segment[0])
-		return 0;
-	more = reallocarray(l->list, l->count + 1, sizeof(*more));
-	if (!more)
-		return -ENOMEM;
-	l->list = more;
-	l->list[l->count] = *c;
-	l->list[l->count].database = l->list[l->count].tenant = NULL;
-	l->list[l->count].name = strdup(c->name);
-	return l->list[l->count++].name ? 0 : -ENOMEM;
+	(void)r;
+	return !c->vector_segment[0] || !c->metadata_segment[0];
 }
 
 /* ---- ids ---- */
@@ -262,19 +249,18 @@ static int heal_collection(struct lacking *l, struct chroma_collection *c)
 int recover_segments(struct recovery *r)
 {
 	struct lacking l = {.r = r};
-	int error = chroma_each_collection(r->db, keep_collection, &l);
+	struct recover_list list;
+	int error = recover_list_collections(r, lacks_row, &list);
 	size_t i;
 
 	if (error == 0)
 		error = recover_sql(r, "BEGIN IMMEDIATE");
-	for (i = 0; i < l.count && error == 0; i++)
-		error = heal_collection(&l, &l.list[i]);
+	for (i = 0; i < list.count && error == 0; i++)
+		error = heal_collection(&l, &list.list[i]);
 	if (error == 0)
 		error = recover_sql(r, "COMMIT");
 	else
 		recover_sql(r, "ROLLBACK");
-	for (i = 0; i < l.count; i++)
-		free((char *)(uintptr_t)l.list[i].name);
-	free(l.list);
+	recover_list_free(&list);
 	return error;
 }

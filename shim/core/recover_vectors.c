@@ -20,34 +20,20 @@
 
 struct broken {
 	struct recovery *r;
-	struct chroma_collection *list; /* database and tenant are not kept */
-	size_t count;
 	sqlite3_stmt *put;
 	uint64_t given, bare;
 };
 
 /* ---- which are broken ---- */
 
-static const char *code_of(const struct broken *b, const struct chroma_collection *c)
+static const char *code_of(const struct recovery *r, const struct chroma_collection *c)
 {
-	return recover_finding_of(b->r->judgement, RECOVER_HNSW, c->vector_segment);
+	return recover_finding_of(r->judgement, RECOVER_HNSW, c->vector_segment);
 }
 
-static int keep_collection(void *context, const struct chroma_collection *c)
+static bool is_broken(const struct recovery *r, const struct chroma_collection *c)
 {
-	struct broken *b = context;
-	struct chroma_collection *more;
-
-	if (!code_of(b, c))
-		return 0;
-	more = reallocarray(b->list, b->count + 1, sizeof(*more));
-	if (!more)
-		return -ENOMEM;
-	b->list = more;
-	b->list[b->count] = *c;
-	b->list[b->count].database = b->list[b->count].tenant = NULL;
-	b->list[b->count].name = strdup(c->name);
-	return b->list[b->count++].name ? 0 : -ENOMEM;
+	return code_of(r, c) != NULL;
 }
 
 /* ---- the vectors ---- */
@@ -248,20 +234,19 @@ static int heal_collection(struct broken *b, const struct chroma_collection *c)
 	recover_say(r, RECOVER_HNSW, c->name,
 		    "vector index %.36s (%s): %" PRIu64
 		    " vectors were given back to the queue, from which Chroma builds it again%s",
-		    c->vector_segment, code_of(b, c), b->given, b->bare ? "; some are lost" : "");
+		    c->vector_segment, code_of(r, c), b->given, b->bare ? "; some are lost" : "");
 	return 0;
 }
 
 int recover_hnsw(struct recovery *r)
 {
 	struct broken b = {.r = r};
-	int error = chroma_each_collection(r->db, keep_collection, &b);
+	struct recover_list list;
+	int error = recover_list_collections(r, is_broken, &list);
 	size_t i;
 
-	for (i = 0; i < b.count && error == 0; i++)
-		error = heal_collection(&b, &b.list[i]);
-	for (i = 0; i < b.count; i++)
-		free((char *)(uintptr_t)b.list[i].name);
-	free(b.list);
+	for (i = 0; i < list.count && error == 0; i++)
+		error = heal_collection(&b, &list.list[i]);
+	recover_list_free(&list);
 	return error;
 }

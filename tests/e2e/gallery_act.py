@@ -134,6 +134,32 @@ def pairs_later(client: Any, _target: str) -> None:
             print("maybe space-l2", start, start + 50, 1, flush=True)
 
 
+def texts(i: int, number: int) -> dict[str, Any]:
+    return {"ids": str(i), "embeddings": version(i, number), "documents": f"text {i} of {number}" * 9,
+            "metadatas": {"number": number, "n": i}}
+
+
+def texts_write(client: Any, first: int, last: int, number: int) -> None:
+    collection = client.get_or_create_collection(
+        "texts", metadata={"hnsw:sync_threshold": 200, "hnsw:batch_size": 50})
+    for start in range(first, last, 100):
+        rows = [texts(i, number) for i in range(start, start + 100)]
+        collection.upsert(**{key: [row[key] for row in rows] for key in rows[0]})
+
+
+def texts_base(client: Any, _target: str) -> None:
+    texts_write(client, 0, 1600, 1)
+
+
+def texts_after(client: Any, _target: str) -> None:
+    """After the snapshot: some deleted, some changed, some new; all of it in the index."""
+    collection = client.get_collection("texts")
+    collection.delete(ids=[str(i) for i in range(0, 50)])
+    texts_write(client, 100, 300, 2)
+    texts_write(client, 1600, 1800, 2)
+    texts_write(client, 300, 500, 1)
+
+
 def read(client: Any, _target: str) -> None:
     """Every collection, with its vectors."""
     for listed in client.list_collections():
@@ -144,7 +170,7 @@ def read(client: Any, _target: str) -> None:
 
 VERBS = {one.__name__: one for one in (
     add, upsert_others, reset, delete, connect, read, ask, other_dimension, deleted, other_settings,
-    pairs_base, pairs_adds, pairs_upserts, pairs_mixed, pairs_later)} | {"validate": connect}
+    texts_base, texts_after, pairs_base, pairs_adds, pairs_upserts, pairs_mixed, pairs_later)} | {"validate": connect}
 
 
 def act(target: str, verb: str) -> None:

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The snapshots that a recovery can ask, and what else its steps share.
+ * What the steps of a recovery share: the snapshots they can ask, the collections they work on.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -96,4 +96,50 @@ int recover_change(struct recovery *r, const char *sql, const char *const *texts
 		error = database_step(s);
 	sqlite3_finalize(s);
 	return error < 0 ? error : 0;
+}
+
+/* ---- collections, while the database is changed ---- */
+
+struct keeping {
+	const struct recovery *r;
+	recover_wanted_fn *wanted;
+	struct recover_list *list;
+};
+
+static int keep_collection(void *context, const struct chroma_collection *c)
+{
+	struct keeping *k = context;
+	struct recover_list *l = k->list;
+	struct chroma_collection *more;
+
+	if (!k->wanted(k->r, c))
+		return 0;
+	more = reallocarray(l->list, l->count + 1, sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	l->list = more;
+	more += l->count;
+	*more = *c;
+	more->database = more->tenant = NULL;
+	more->name = strdup(c->name);
+	l->count += more->name != NULL;
+	return more->name ? 0 : -ENOMEM;
+}
+
+int recover_list_collections(struct recovery *r, recover_wanted_fn *wanted,
+			     struct recover_list *out)
+{
+	struct keeping k = {.r = r, .wanted = wanted, .list = out};
+
+	*out = (struct recover_list){.count = 0};
+	return chroma_each_collection(r->db, keep_collection, &k);
+}
+
+void recover_list_free(struct recover_list *l)
+{
+	size_t i;
+
+	for (i = 0; i < l->count; i++)
+		free((char *)(uintptr_t)l->list[i].name);
+	free(l->list);
 }

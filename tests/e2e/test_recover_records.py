@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""Rows that the database has lost: what the index and snapshots still tell of them comes back, and
+what was deleted stays so."""
+
+import json
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Optional
+
+import pytest
+
+import gallery
+import hosts
+from gallery import same_vector
+from test_recover_gallery import recover
+
+HOST = hosts.BY_NAME["python"]
+DELETED, CHANGED, NEW = range(0, 50), range(100, 300), range(1600, 1800)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, chromashim):
+    HOST.require()
+    data = tmp_path_factory.mktemp("texts") / "data"
+    for verb in "texts_base", "snapshot", "texts_after":
+        if verb == "snapshot":
+            done = chromashim("snapshot", "create", data)
+            assert done.returncode == 0, done.stderr
+        else:
+            acted = gallery.act(HOST, data, verb)
+            assert acted.status == 0, acted.text
+    yield data
+    gallery.stop_actors()
+
+
+@pytest.fixture(scope="module")
+def asker(tmp_path_factory):
+    one = gallery.Asker(HOST, tmp_path_factory.mktemp("ask"))
+    yield one
+    one.stop()
+
+
+def cut(data: Path) -> None:
+    size = (data / "chroma.sqlite3").stat().st_size
+    os.truncate(data / "chroma.sqlite3", size // 4096 // 4 * 4096)
+
+
+def lose_rows(data: Path) -> None:
+    with sqlite3.connect(data / "chroma.sqlite3") as db:
+        db.execute("DELETE FROM embeddings")
+    db.close()
+
+
+def documents_lost(data: Path) -> None:
+    gallery.page_lost("embedding_metadata")(data)
+
+
+def compare(asker, data: Path, named: Optional[set[str]]) -> None:
+    """Every vector is the newest; texts at least those of the snapshot, all but those named."""
+    answer = asker.ask(data)
+    assert "error" not in answer, answer["error"]
+    assert not answer["missed"]
+    found = answer["records"]["texts"]
+    assert set(found) == {str(i) for i in range(1800) if i not in DELETED}
+    for i, record in found.items():
+        number = 2 if int(i) in CHANGED or int(i) in NEW else 1
+        vector = [float(i), float(number), 1.0, float(int(i) * number % 17)]
+        assert same_vector("", vector, record["embedding"]), i
+        if named is None or int(i) in NEW:
+            continue
+        assert record["document"] in {f"text {i} of {n}" * 9 for n in (1, number)}, i
+        assert i in named or record["metadata"]["n"] == int(i)
+
+
+@pytest.mark.parametrize("damage", [cut, lose_rows, documents_lost])
+def test_with_a_snapshot(damage, base, asker, chromashim, tmp_path):
+    data = Path(shutil.copytree(base, tmp_path / "data"))
+    damage(data)
+    done = chromashim("recover", "-y", "--json", data)
+    assert done.returncode in (0, 3), done.stderr
+    [account] = json.loads(done.stdout)["collections"]
+    assert account["before"]["records"] == 1750 and account["lost_records"] == 0
+    assert account["before"]["with_vector"] == 1750
+    if damage is cut:  # what no snapshot has is told
+        assert {int(one["id"]) for one in account["lost"]} >= {*NEW}
+    if done.returncode == 3:
+        assert "restore" in done.stderr and "--to 1" in done.stderr
+    compare(asker, data, {one["id"] for one in account["lost"]})
+
+
+@pytest.mark.parametrize("damage", [cut, lose_rows])
+def test_from_the_index_alone(damage, base, asker, chromashim, tmp_path):
+    data = Path(shutil.copytree(base, tmp_path / "data"))
+    shutil.rmtree(data / ".chromashim")
+    damage(data)
+    exported = chromashim("export", data)
+    assert len(exported.stdout.splitlines()) == 1750
+    account = recover(chromashim, data, status=3)["collections"][0]
+    assert account["before"]["records"] == 1750 and account["lost_records"] == 0
+    assert len(account["lost"]) > 1000  # their documents
+    compare(asker, data, None)
+
+
+def test_elsewhere(base, chromashim, tmp_path):
+    """What a copy needs comes from the snapshots of DIR, which stays as it is."""
+    data, out = Path(shutil.copytree(base, tmp_path / "data")), tmp_path / "out"
+    cut(data)
+    before = (data / "chroma.sqlite3").read_bytes()
+    done = chromashim("recover", "-y", "--json", "-o", out, data)
+    assert done.returncode in (0, 3), done.stderr
+    assert before == (data / "chroma.sqlite3").read_bytes()
+    lines = [json.loads(line) for line in chromashim("export", out).stdout.splitlines()]
+    assert len(lines) == 1750
+    assert sum(line["document"] is not None for line in lines) >= 1550
+
+
+@pytest.mark.parametrize("rest", [False, True], ids=["emptied", "database gone"])
+def test_emptied(rest, base, chromashim, tmp_path):
+    data = Path(shutil.copytree(base, tmp_path / "data"))
+    for entry in list(data.iterdir()):
+        if entry.name == "chroma.sqlite3":
+            entry.unlink()
+        elif not rest and entry.name != ".chromashim":
+            shutil.rmtree(entry)
+    checked = chromashim("check", data)
+    assert checked.returncode == 2 and "restore" in checked.stdout, checked.stdout
+    recovered = chromashim("recover", "-y", data)
+    assert recovered.returncode == 1 and "restore" in recovered.stderr, recovered.stderr
+    ran = chromashim("run", "--no-guard", "--dir", data, "--set", f"CHROMASHIM_LIBRARY={hosts.SHIM}",
+                     "--", "echo", "started")
+    assert ran.returncode == 1 and not ran.stdout, ran.stdout
+    assert "--to latest" in ran.stderr, ran.stderr
+    assert not (data / "chroma.sqlite3").exists()
