@@ -18,7 +18,10 @@ const char explain_usage[] = "Usage: chromashim explain [OPTION]... TEXT...\n"
 			     "\n"
 			     "Tells what an error of Chroma's means and what to do about it. TEXT "
 			     "is the message, or a part\n"
-			     "of a log that contains it; - reads it from stdin.\n"
+			     "of a log that contains it; - reads it from stdin. Of several causes "
+			     "the first of the\n"
+			     "log comes first. Lines that were broken, and prefixes of collectors, "
+			     "do not matter.\n"
 			     "\n"
 			     "      --json   one JSON object\n"
 			     "\n"
@@ -62,41 +65,59 @@ static char *read_stdin(void)
 	return text;
 }
 
-static void put_json(const struct explain_text *found)
+#define TOLD_MAX 8
+
+static void put_members(struct json *j, const struct explain_text *found)
+{
+	json_key(j, "text");
+	json_string(j, found ? found->pattern : NULL);
+	json_key(j, "means");
+	json_string(j, found ? found->means : NULL);
+	json_key(j, "helps");
+	json_string(j, found ? found->helps : NULL);
+	json_key(j, "codes");
+	json_string(j, found && found->codes[0] ? found->codes : NULL);
+}
+
+static void put_json(const struct explain_text *const *found, size_t count)
 {
 	struct json j = {.out = stdout};
+	size_t i;
 
 	json_begin(&j, '{');
 	json_key(&j, "schema_version");
 	json_uint(&j, SCHEMA_VERSION);
-	json_key(&j, "text");
-	json_string(&j, found ? found->pattern : NULL);
-	json_key(&j, "means");
-	json_string(&j, found ? found->means : NULL);
-	json_key(&j, "helps");
-	json_string(&j, found ? found->helps : NULL);
-	json_key(&j, "codes");
-	json_string(&j, found && found->codes[0] ? found->codes : NULL);
+	put_members(&j, count ? found[0] : NULL);
+	json_key(&j, "then");
+	json_begin(&j, '[');
+	for (i = 1; i < count; i++) {
+		json_begin(&j, '{');
+		put_members(&j, found[i]);
+		json_end(&j, '}');
+	}
+	json_end(&j, ']');
 	json_end(&j, '}');
 	json_newline(&j);
 }
 
 static int explain(const char *text, bool is_json)
 {
-	const struct explain_text *found = explain_find(text);
+	const struct explain_text *found[TOLD_MAX];
+	size_t count = explain_find(text, found, TOLD_MAX), i;
 
 	if (is_json)
-		put_json(found);
-	if (!found)
+		put_json(found, count);
+	if (!count)
 		return is_json ? EXIT_NOT_FOUND
 			       : fail(EXIT_NOT_FOUND, 0,
 				      "`chromashim check DIR` judges the directory itself.",
 				      "this text is not known");
-	if (is_json)
-		return EXIT_DONE;
-	printf("\"%s\"\n  %s\n  -> %s\n", found->pattern, found->means, found->helps);
-	if (found->codes[0])
-		printf("  `chromashim check DIR` confirms it by: %s\n", found->codes);
+	for (i = 0; i < count && !is_json; i++) {
+		printf("\"%s\"\n  %s\n  -> %s\n", found[i]->pattern, found[i]->means,
+		       found[i]->helps);
+		if (found[i]->codes[0])
+			printf("  `chromashim check DIR` confirms it by: %s\n", found[i]->codes);
+	}
 	return EXIT_DONE;
 }
 

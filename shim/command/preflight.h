@@ -21,6 +21,7 @@ struct preflight {
 	struct diagnose_summary summary;
 	unsigned damages;
 	bool is_fatal; /* what a start would make worse */
+	bool is_copy;  /* that went wrong: what is lost here is elsewhere */
 	char first_damage[900];
 };
 

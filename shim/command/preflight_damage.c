@@ -83,6 +83,8 @@ static void note_finding(void *context, const struct diagnose_finding *f)
 	if (severity == DIAGNOSE_NOTE || is_told_elsewhere(f->code))
 		return;
 	if (severity == DIAGNOSE_DAMAGE) {
+		p->is_copy |= diagnose_is_bad_copy(f->code) || f->code == DIAGNOSE_EMPTIED ||
+			      f->code == DIAGNOSE_SEGMENTS_ABSENT;
 		p->is_fatal |= is_made_worse(f->code);
 		if (p->damages++ == 0)
 			memcpy(p->first_damage, line, sizeof(line));
@@ -103,7 +105,7 @@ static int diagnose(struct preflight *p)
 	if (p->run->backend.installation[0])
 		options.backend = p->run->backend.installation;
 	p->damages = 0;
-	p->is_fatal = false;
+	p->is_fatal = p->is_copy = false;
 	r = diagnose_directory(p->run->dir, p->target.dirfd, &options, &p->summary);
 	if (r < 0)
 		preflight_warn(p, NULL, "'%s' could not be looked at: %s", p->run->dir,
@@ -253,6 +255,9 @@ static int repair(struct preflight *p)
 	uint64_t id;
 	int status;
 
+	if (p->is_copy)
+		return refuse(p, ", by a copy that went wrong, and nothing is healed that is whole "
+				 "elsewhere");
 	if (!kept)
 		recover(p);
 	if (!p->damages)

@@ -32,7 +32,9 @@ const char recover_usage[] =
     "      --only STEP   this step alone: journal (a transaction that was cut off), pages (what\n"
     "                    can be read of a malformed database, into a new one), indexes (of\n"
     "                    the database, and the full-text index), migration (half of one of\n"
-    "                    Chroma < 1.0), segments (collections without their rows), marks\n"
+    "                    Chroma < 1.0), queue (metadata that is no JSON, as NaN: null),\n"
+    "                    parameters (hnsw:* settings that Chroma 0.5.4 to 0.6.3 refuses),\n"
+    "                    segments (collections without their rows or directory), marks\n"
     "                    (max_seq_id), records (whose rows are lost: from the index, and from\n"
     "                    snapshots of the store), hnsw (a vector index: its vectors go back to\n"
     "                    Chroma's queue), bare (records without a vector: from snapshots)\n"
@@ -40,6 +42,9 @@ const char recover_usage[] =
     "with\n"
     "                    documents and metadata: Chroma cannot read a collection's vectors while\n"
     "                    it holds one\n"
+    "      --rebuild COLLECTION\n"
+    "                    make its vector index again though it is whole: its vectors go back to\n"
+    "                    Chroma's queue (elements that searches never find, many deleted ones)\n"
     "      --undelete    list deleted collections whose directory is left, and what is in it\n"
     "      --undelete=SEGMENT\n"
     "                    bring one of them back, or \"all\": as a snapshot still has it, else ids\n"
@@ -146,6 +151,15 @@ static int fail_stage(struct recovering *x, const struct recover_result *result,
 		set_error(x, "not exchanged", 0);
 		return x->refused;
 	}
+	if (r == -EMEDIUMTYPE) {
+		set_error(x, "a copy that went wrong", 0);
+		return fail(EXIT_FAILED, 0,
+			    "It is as it was. `chromashim check` tells what happened to "
+			    "it; copy it again. --only STEP heals all the same.",
+			    "cannot recover '%s': it is no damaged directory, but a copy that went "
+			    "wrong; the whole thing is where it came from",
+			    x->s.target.dir);
+	}
 	if (r == -EUCLEAN)
 		return fail_recover(x, 0, "the copy is not better than what is there");
 	if (stage == RECOVER_EXCHANGING && restore_is_pending(x->s.target.storefd)) {
@@ -199,6 +213,7 @@ static int heal(struct recovering *x, int outfd, struct recover_result *result)
 	    .options = {.steps = x->steps,
 			.snapshots = x->s.store.lockfd >= 0 ? &x->s.store : NULL,
 			.set_aside = x->set_aside,
+			.rebuild = x->rebuild,
 			.undelete = x->undelete.which ? &x->undelete.options : NULL,
 			.said = say_step,
 			.context = x},
@@ -376,7 +391,7 @@ static int open_all(struct recovering *x, const char *dir, bool in_place)
 
 int command_recover(int argc, char **argv)
 {
-	enum { ONLY = 256, ASIDE, JSON, UNDELETE, NAME, SPACE }; /* undelete_take() */
+	enum { ONLY = 256, ASIDE, JSON, UNDELETE, NAME, SPACE, REBUILD }; /* undelete_take() */
 	static const struct option options[] = {{"dry-run", no_argument, NULL, 'n'},
 						{"set-aside", no_argument, NULL, ASIDE},
 						{"yes", no_argument, NULL, 'y'},
@@ -387,6 +402,7 @@ int command_recover(int argc, char **argv)
 						{"undelete", optional_argument, NULL, UNDELETE},
 						{"name", required_argument, NULL, NAME},
 						{"space", required_argument, NULL, SPACE},
+						{"rebuild", required_argument, NULL, REBUILD},
 						{NULL, 0, NULL, 0}};
 	struct recovering x = {.undelete.options.space = -1};
 	int option, status;
@@ -403,6 +419,7 @@ int command_recover(int argc, char **argv)
 			return fail_usage("recover");
 		x.steps |= option == ONLY ? step_of(optarg) : 0;
 		x.out = option == 'o' ? optarg : x.out;
+		x.rebuild = option == REBUILD ? optarg : x.rebuild;
 		x.set_aside = x.set_aside || option == ASIDE;
 		x.flags.dry = x.flags.dry || option == 'n';
 		x.flags.yes = x.flags.yes || option == 'y';
@@ -416,6 +433,7 @@ int command_recover(int argc, char **argv)
 	if (!undelete_is_sound(&x.undelete))
 		return fail_usage("recover");
 	x.steps |= x.undelete.which ? 1u << RECOVER_UNDELETE : 0;
+	x.steps |= x.rebuild ? 1u << RECOVER_HNSW : 0;
 	x.steps = x.steps ? x.steps : RECOVER_ALL;
 	x.telling = (struct recover_telling){
 	    .out = stdout, .is_json = x.flags.json, .quiet = x.flags.quiet};

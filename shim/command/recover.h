@@ -42,6 +42,7 @@ struct recovering {
 	const char *out; /* NULL: in place */
 	unsigned steps;
 	bool set_aside;
+	const char *rebuild; /* NULL: none */
 	struct undelete undelete;
 	struct recover_telling telling;
 	char quarantine[48];

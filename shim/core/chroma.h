@@ -71,6 +71,16 @@ int chroma_index_settings(sqlite3 *db, const struct chroma_collection *c, sqlite
 	"embeddings_queue WHERE topic = ?3 AND seq_id > ?4 GROUP BY id) q JOIN embeddings e ON " \
 	"e.segment_id = ?1 AND e.embedding_id = q.id WHERE q.operation = 3 AND q.last <= ?5"
 
+/* An expression: whether row m of collection_metadata, with an hnsw:* key, is one that Chroma 0.5.4
+ * to 0.6.3 takes. */
+#define CHROMA_PARAMETER_FITS                                                                   \
+	"CASE m.key WHEN 'hnsw:space' THEN coalesce(m.str_value IN ('l2', 'cosine', 'ip'), 0) " \
+	"WHEN 'hnsw:construction_ef' THEN m.int_value NOTNULL WHEN 'hnsw:search_ef' THEN "      \
+	"m.int_value NOTNULL WHEN 'hnsw:M' THEN m.int_value NOTNULL WHEN 'hnsw:num_threads' "   \
+	"THEN m.int_value NOTNULL WHEN 'hnsw:resize_factor' THEN coalesce(m.int_value, "        \
+	"m.float_value) NOTNULL WHEN 'hnsw:batch_size' THEN coalesce(m.int_value > 2, 0) WHEN " \
+	"'hnsw:sync_threshold' THEN coalesce(m.int_value > 2, 0) ELSE 0 END"
+
 /* A mark's value as it was before it was poisoned; others as they are. */
 uint64_t chroma_mark_restore(uint64_t value);
 

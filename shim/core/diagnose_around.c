@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,6 +89,59 @@ static void check_names(struct diagnosis *d, const struct stat *database)
 				(unsigned)dir.st_uid);
 }
 
+/* ---- who asks ---- */
+
+static const char *user_name(uid_t uid, char room[64])
+{
+	const struct passwd *user = getpwuid(uid);
+
+	if (user)
+		snprintf(room, 64, "%.63s", user->pw_name);
+	else
+		snprintf(room, 64, "user %u", (unsigned)uid);
+	return room;
+}
+
+/* As the file system answers, with groups and ACLs. True: said. */
+static bool check_access(struct diagnosis *d, int dirfd, const char *name,
+			 struct diagnose_place place)
+{
+	char owner[64], asker[64];
+	struct stat st;
+
+	if (faccessat(dirfd, name, W_OK, AT_EACCESS) == 0 || errno != EACCES ||
+	    fstatat(dirfd, name, &st, 0) < 0)
+		return false;
+	diagnose_report(d, DIAGNOSE_NOT_MINE, place, "%s%sit belongs to %s, mode %04o; you are %s",
+			place.segment || place.file ? "" : name,
+			place.segment || place.file ? "" : ": ", user_name(st.st_uid, owner),
+			(unsigned)st.st_mode & 07777, user_name(geteuid(), asker));
+	return true;
+}
+
+/* Root may write all, and may not be whom Chroma runs as: that is told by the owners. */
+static void check_asker(struct diagnosis *d)
+{
+	struct diagnose_place none = {0};
+
+	if (geteuid() == 0)
+		return;
+	if (!check_access(d, d->dirfd, ".", none))
+		check_access(d, d->dirfd, DATABASE_FILE, database_place);
+	if (d->options->storefd > 0)
+		check_access(d, d->options->storefd, ".",
+			     (struct diagnose_place){.file = "the store"});
+}
+
+static void check_asker_of_segment(struct diagnosis *d, int fd, const char *segment,
+				   const char *file)
+{
+	if (geteuid() != 0 && !d->odd_access)
+		d->odd_access =
+		    check_access(d, fd, file ? file : ".",
+				 (struct diagnose_place){.segment = segment, .file = file});
+}
+
 void diagnose_ownership(struct diagnosis *d, const struct stat *database, const char *segment)
 {
 	static const char *const files[] = {
@@ -102,6 +156,7 @@ void diagnose_ownership(struct diagnosis *d, const struct stat *database, const 
 
 		if (fstatat(fd, files[i], &st, AT_SYMLINK_NOFOLLOW) < 0)
 			continue;
+		check_asker_of_segment(d, fd, segment, place.file);
 		if (!d->odd_owner && is_out_of_reach(&st, database)) {
 			d->odd_owner = true;
 			diagnose_report(d, DIAGNOSE_OWNER, place,
@@ -160,5 +215,6 @@ void diagnose_surroundings(struct diagnosis *d, const struct stat *database)
 	check_filesystem(d);
 	check_names(d, database);
 	check_store_owner(d);
+	check_asker(d);
 	find_processes(d, database);
 }

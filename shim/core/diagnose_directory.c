@@ -112,6 +112,9 @@ static void check_database(struct diagnosis *d, const struct stat *st)
 	if (r < 0 && r != -ENOENT && d->db && !d->summary->findings[DIAGNOSE_DAMAGE])
 		diagnose_report(d, DIAGNOSE_UNREADABLE, database_place, "%s",
 				r == -ENOMEM ? strerror(ENOMEM) : sqlite3_errmsg(d->db));
+	if (d->persisted && d->absent == d->persisted)
+		diagnose_report(d, DIAGNOSE_SEGMENTS_ABSENT, (struct diagnose_place){0},
+				"%llu collections", (unsigned long long)d->absent);
 	if (d->db)
 		each_segment(d, report_leftover);
 	sqlite3_close(d->db);
@@ -166,7 +169,7 @@ static void judge_without_database(struct diagnosis *d)
 {
 	uint64_t segments = each_segment(d, NULL);
 
-	if (!diagnose_history(d, NULL))
+	if (!diagnose_history(d, NULL) || diagnose_names(d))
 		return;
 	diagnose_report(d,
 			segments		      ? DIAGNOSE_DATABASE_MISSING
@@ -202,7 +205,7 @@ int diagnose_directory(const char *path, int dirfd, const struct diagnose_option
 	d.database = st;
 	d.segments = each_segment(&d, add_segment);
 	diagnose_surroundings(&d, &st);
-	if (diagnose_history(&d, &st))
+	if (diagnose_history(&d, &st) && !diagnose_database_copy(&d))
 		check_database(&d, &st);
 	free(d.pending);
 	return 0;

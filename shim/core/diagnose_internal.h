@@ -27,10 +27,12 @@ struct diagnosis {
 	struct diagnose_summary *summary;
 	sqlite3 *db; /* NULL: could not be opened */
 	struct stat database;
-	uint64_t segments;	   /* directories that look like one */
-	bool odd_owner, odd_links; /* said already */
-	bool lacks_segment;	   /* a collection does not know which directory is its */
-	uint64_t done;		   /* bytes, for the progress */
+	uint64_t segments;		       /* directories that look like one */
+	bool odd_owner, odd_links, odd_access; /* said already */
+	uint64_t persisted, absent; /* collections that have been; of these without a directory */
+	bool backend_is_rust;	    /* which shall open it: Chroma >= 1.0 */
+	bool lacks_segment;	    /* a collection does not know which directory is its */
+	uint64_t done;		    /* bytes, for the progress */
 	/* Findings of a segment wait until its files turn out to have kept still. */
 	bool holds_back;
 	unsigned pending_count;
@@ -45,6 +47,13 @@ struct diagnose_place {
 void diagnose_report(struct diagnosis *d, enum diagnose_code code, struct diagnose_place place,
 		     const char *detail, ...) __attribute__((format(printf, 4, 5)));
 void diagnose_advance(struct diagnosis *d, uint64_t bytes);
+
+/* diagnose_copies.c: copies that went wrong. True: it was one, and was reported. */
+bool diagnose_database_copy(struct diagnosis *d);
+bool diagnose_is_copied_wrong(struct diagnosis *d, struct diagnose_place place,
+			      const struct file_source *source, bool may_be_text, bool odd_size);
+/* Without a database: by what other names say. */
+bool diagnose_names(struct diagnosis *d);
 
 /* diagnose_around.c: disk, permissions, owners, names, processes. */
 void diagnose_surroundings(struct diagnosis *d, const struct stat *database);
@@ -61,6 +70,10 @@ bool diagnose_tables(struct diagnosis *d);
 void diagnose_queue(struct diagnosis *d, const struct chroma_collection *c);
 /* diagnose_segment.c: the files of a collection's VECTOR segment against the database. */
 void diagnose_segment(struct diagnosis *d, const struct chroma_collection *c);
+
+/* diagnose_graph.c: whether searches find the elements; the files are whole. */
+void diagnose_graph(struct diagnosis *d, struct diagnose_place place, const struct hnsw_header *h,
+		    const struct file_source *level0, const struct file_source *links);
 
 /* diagnose_ids.c: ids and labels of a segment, between pickle, index, records and queue. */
 struct diagnose_files {

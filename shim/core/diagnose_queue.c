@@ -8,6 +8,7 @@
 
 #include "core/database.h"
 #include "core/diagnose_internal.h"
+#include "core/queue_json.h"
 
 static void check_mark(struct diagnosis *d, const struct chroma_collection *c,
 		       const struct chroma_mark *mark, const char *segment, uint64_t queue_end)
@@ -52,14 +53,49 @@ static const char damaged_sql[] =
     "(?3 > 0 AND length(vector) <> 4 * ?3) END OR CASE WHEN metadata IS NULL THEN 0 "
     "WHEN json_valid(metadata) THEN json_type(metadata) <> 'object' OR "
     "coalesce(json_type(metadata, '$.\"chroma:document\"'), 'null') NOT IN ('text', 'null') "
-    "ELSE ?5 OR trim(metadata) NOT GLOB '{*}' END)";
+    "ELSE ?5 OR trim(metadata) NOT GLOB '{*}' END OR (?5 AND mended_json(metadata) NOTNULL))";
+
+/* What Chroma >= 1.0 will not be able to read. */
+static void foretell_rows(struct diagnosis *d, const struct chroma_collection *c, uint64_t after)
+{
+	struct diagnose_place place = {.collection = c->name, .segment = c->vector_segment};
+	int64_t rows = count_rows(d, c, after, "mended_json(metadata) NOTNULL");
+
+	if (rows > 0)
+		diagnose_report(d, DIAGNOSE_QUEUE_JSON, place, "%lld rows", (long long)rows);
+}
+
+static void check_parameters(struct diagnosis *d, const struct chroma_collection *c)
+{
+	static const char asked[] =
+	    "SELECT group_concat(m.key, ', ') FROM collection_metadata m WHERE m.collection_id = ? "
+	    "AND m.key GLOB 'hnsw:*' AND NOT " CHROMA_PARAMETER_FITS;
+	sqlite3_stmt *row = NULL;
+	int64_t settings = 0;
+
+	if (database_has_column(d->db, "collections", "config_json_str") == 1)
+		database_number(d->db,
+				"SELECT config_json_str NOTNULL FROM collections WHERE id = ?",
+				c->id, &settings);
+	if (settings || database_prepare(d->db, &row, asked) < 0)
+		return;
+	sqlite3_bind_text(row, 1, c->id, -1, SQLITE_STATIC);
+	if (database_step(row) == 1 && sqlite3_column_type(row, 0) != SQLITE_NULL)
+		diagnose_report(d, DIAGNOSE_PARAMETER,
+				(struct diagnose_place){.collection = c->name}, "%.200s",
+				(const char *)sqlite3_column_text(row, 0));
+	sqlite3_finalize(row);
+}
 
 static void check_rows(struct diagnosis *d, const struct chroma_collection *c, uint64_t after)
 {
 	struct diagnose_place place = {.collection = c->name, .segment = c->vector_segment};
 	bool is_rust = d->summary->migrations.counts[MIGRATION_METADB] >= 5;
 	sqlite3_stmt *row = NULL;
-	int r = database_prepare(d->db, &row, damaged_sql);
+	int r = queue_json_register(d->db);
+
+	if (r == 0)
+		r = database_prepare(d->db, &row, damaged_sql);
 
 	if (r == 0) {
 		sqlite3_bind_text(row, 1, c->topic, -1, SQLITE_STATIC);
@@ -74,6 +110,10 @@ static void check_rows(struct diagnosis *d, const struct chroma_collection *c, u
 				(long long)sqlite3_column_int64(row, 0),
 				(long long)sqlite3_column_int64(row, 1));
 	sqlite3_finalize(row);
+	if (!is_rust && d->backend_is_rust)
+		foretell_rows(d, c, after);
+	if (!is_rust && !d->backend_is_rust)
+		check_parameters(d, c);
 }
 
 void diagnose_queue(struct diagnosis *d, const struct chroma_collection *c)

@@ -158,6 +158,8 @@ static void check_index(struct diagnosis *d, const struct segment *s, const stru
 	check_size(d, s, LEVEL0, DIAGNOSE_LEVEL0_SHORT, h->count, h->stride);
 	check_size(d, s, LENGTH, DIAGNOSE_LENGTH_SHORT, h->count, sizeof(float));
 	check_links(d, s, h);
+	if (d->options->full && !d->pending_count)
+		diagnose_graph(d, place_of(s, LEVEL0), h, &s->source[LEVEL0], &s->source[LINKS]);
 	if (s->c->dimension > 0 && (uint64_t)s->c->dimension != hnsw_dimension(h))
 		diagnose_report(d, DIAGNOSE_DIMENSION, place_of(s, HEADER),
 				"%llu in the index, %lld in the collection",
@@ -198,11 +200,28 @@ static void judge_without_pickle(struct diagnosis *d, const struct segment *s,
 	diagnose_ids(d, s->c, &none);
 }
 
+/* A header has 100 bytes. Of the others only vectors never look like text. */
+static bool is_copied_wrong(struct diagnosis *d, const struct segment *s)
+{
+	bool odd = s->fd[HEADER] >= 0 && s->source[HEADER].size != HNSW_HEADER_SIZE;
+	int i;
+
+	for (i = 0; i < FILES; i++)
+		if (s->fd[i] >= 0 &&
+		    diagnose_is_copied_wrong(d, place_of(s, (enum file)i), &s->source[i],
+					     i == LEVEL0 || odd, odd && i != HEADER))
+			return true;
+	return false;
+}
+
 static void judge_files(struct diagnosis *d, const struct segment *s)
 {
 	struct diagnose_files files;
 	struct hnsw_header h = {0};
 	bool has_index;
+
+	if (is_copied_wrong(d, s))
+		return;
 
 	if (s->fd[PICKLE] == -ENOENT && s->c->vector_mark.type == SQLITE_NULL) {
 		/* Never persisted: whatever the four files hold, it is made anew from the queue. */
@@ -235,7 +254,14 @@ static void judge_missing(struct diagnosis *d, const struct chroma_collection *c
 {
 	struct diagnose_place place = {.collection = c->name, .segment = c->vector_segment};
 	struct diagnose_files none = {0};
+	char alias[CHROMA_ID_SIZE + 192];
 
+	if (error == -ENOENT && c->vector_mark.type != SQLITE_NULL &&
+	    diagnose_find_alias(d->dirfd, c->vector_segment, alias, sizeof(alias))) {
+		d->lacks_segment = true;
+		diagnose_report(d, DIAGNOSE_SEGMENT_RENAMED, place, "%s", alias);
+		return;
+	}
 	if (error != -ENOENT)
 		diagnose_report(d, DIAGNOSE_UNREADABLE, place, "%s", strerror(-error));
 	else if (c->vector_mark.type != SQLITE_NULL)
@@ -269,6 +295,7 @@ static void flush_pending(struct diagnosis *d)
 					       p->segment[0] ? p->segment : NULL,
 					       p->file[0] ? p->file : NULL};
 
+		d->absent += p->code == DIAGNOSE_SEGMENT_MISSING;
 		diagnose_report(d, p->code, place, "%s", p->detail);
 	}
 	d->pending_count = 0;
@@ -311,6 +338,7 @@ void diagnose_segment(struct diagnosis *d, const struct chroma_collection *c)
 
 	if (!chroma_is_uuid(c->vector_segment))
 		return;
+	d->persisted += c->vector_mark.type != SQLITE_NULL;
 	for (tries = 1; !judge_once(d, c, tries == TRIES); tries++)
 		usleep(PAUSE_US);
 	flush_pending(d);

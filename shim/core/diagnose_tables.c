@@ -300,6 +300,7 @@ static void check_backend(struct diagnosis *d)
 		return;
 	}
 	s->has_verdict = true;
+	d->backend_is_rust = i.counts[MIGRATION_METADB] >= MIGRATION_METADB_OF_RUST;
 	s->backend_verdict = installation_judge(&i, s->migrations.counts);
 	strcpy(s->backend_release, i.release);
 	if (s->backend_verdict == MIGRATION_OPENS)

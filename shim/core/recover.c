@@ -9,12 +9,13 @@
 #include "core/recover_internal.h"
 
 const char *const recover_step_names[RECOVER_STEPS] = {
-    "journal", "pages",	  "indexes", "migration", "segments",
-    "marks",   "records", "hnsw",    "bare",	  "undelete"};
+    "journal",	"pages", "indexes", "migration", "queue", "parameters",
+    "segments", "marks", "records", "hnsw",	 "bare",  "undelete"};
 
 static int (*const steps[RECOVER_STEPS])(struct recovery *) = {
-    recover_journal, recover_pages,   recover_indexes, recover_migration, recover_segments,
-    recover_marks,   recover_records, recover_hnsw,    recover_bare,	  recover_undelete};
+    recover_journal, recover_pages,	 recover_indexes,  recover_migration,
+    recover_queue,   recover_parameters, recover_segments, recover_marks,
+    recover_records, recover_hnsw,	 recover_bare,	   recover_undelete};
 
 int recover_step_of(enum diagnose_code code)
 {
@@ -33,7 +34,10 @@ int recover_step_of(enum diagnose_code code)
 		return RECOVER_INDEXES;
 	case DIAGNOSE_MIGRATION_CUT:
 		return RECOVER_MIGRATION;
+	case DIAGNOSE_QUEUE_DAMAGED:
+		return RECOVER_QUEUE;
 	case DIAGNOSE_SEGMENT_ROW:
+	case DIAGNOSE_SEGMENT_RENAMED:
 		return RECOVER_SEGMENTS;
 	case DIAGNOSE_MARK_POISONED:
 	case DIAGNOSE_MARK_BLOB:
@@ -106,6 +110,10 @@ static bool is_due(const struct recovery *r, int step)
 {
 	if (step == RECOVER_UNDELETE)
 		return r->options->undelete != NULL;
+	if (r->options->steps != RECOVER_ALL && 1u << step & RECOVER_ON_REQUEST)
+		return true;
+	if (step == RECOVER_HNSW && r->options->rebuild)
+		return true;
 	if (step == RECOVER_RECORDS && r->lost_pages)
 		return true;
 	return step == RECOVER_JOURNAL || r->judgement->steps & 1u << step;

@@ -25,16 +25,20 @@ enum recover_step {
 	RECOVER_PAGES,	 /* a malformed database: what can be read of it is copied into a new one */
 	RECOVER_INDEXES, /* SQLite's and the full-text index, built again; stray metadata taken out
 			  */
-	RECOVER_MIGRATION, /* half a migration of Chroma < 1.0: taken back, to be done again */
-	RECOVER_SEGMENTS,  /* collections without rows in `segments`: found again, or made */
-	RECOVER_MARKS,	   /* max_seq_id: poisoned, beyond the queue, of an older Chroma's type */
-	RECOVER_RECORDS,   /* without their rows: from the index and from snapshots */
-	RECOVER_HNSW,	   /* a vector index: its vectors go back to Chroma's queue */
-	RECOVER_BARE,	   /* records without a vector: from snapshots, or set aside */
-	RECOVER_UNDELETE,  /* deleted collections, of which the directory is left */
+	RECOVER_MIGRATION,  /* half a migration of Chroma < 1.0: taken back, to be done again */
+	RECOVER_QUEUE,	    /* metadata in the queue that is no JSON */
+	RECOVER_PARAMETERS, /* settings that Chroma 0.5.4 to 0.6.3 refuses */
+	RECOVER_SEGMENTS,   /* collections without rows in `segments`: found again, or made */
+	RECOVER_MARKS,	    /* max_seq_id: poisoned, beyond the queue, of an older Chroma's type */
+	RECOVER_RECORDS,    /* without their rows: from the index and from snapshots */
+	RECOVER_HNSW,	    /* a vector index: its vectors go back to Chroma's queue */
+	RECOVER_BARE,	    /* records without a vector: from snapshots, or set aside */
+	RECOVER_UNDELETE,   /* deleted collections, of which the directory is left */
 };
-#define RECOVER_STEPS 10
+#define RECOVER_STEPS 12
 #define RECOVER_ALL ((1u << RECOVER_STEPS) - 1)
+/* Done on request as well: the release that wrote them gets on with them. */
+#define RECOVER_ON_REQUEST (1u << RECOVER_QUEUE | 1u << RECOVER_PARAMETERS)
 
 extern const char *const recover_step_names[RECOVER_STEPS];
 
@@ -67,7 +71,8 @@ struct recover_options {
 	/* Asked for vectors that are lost; open, at least for SNAPSHOT_KEEP. NULL: none. */
 	struct snapshot_store *snapshots;
 	const struct recover_undelete_options *undelete; /* NULL: none */
-	bool set_aside; /* what has no vector in the end goes to RECOVER_LOST_FILE beside */
+	const char *rebuild; /* a collection whose index is made again though it is whole */
+	bool set_aside;	     /* what has no vector in the end goes to RECOVER_LOST_FILE beside */
 	/* Something was healed, or could not be; whole sentences. collection may be NULL; NULL:
 	 * nobody is told. */
 	void (*said)(void *context, enum recover_step step, const char *collection,
@@ -166,9 +171,10 @@ struct recover_result {
 
 /*
  * 0: done, or there was nothing that these steps heal. Else the directory is as it was, and *out
- * says where it ended: -ECANCELED by agree(); -ESTALE: somebody has changed the
- * directory meanwhile; -EUCLEAN: the copy came out no better; or another -errno. *out is to be
- * freed.
+ * says where it ended: -ECANCELED by begin() or agree(); -ESTALE: somebody has changed the
+ * directory meanwhile; -EUCLEAN: the copy came out no better;
+ * -EMEDIUMTYPE: it is a copy that went wrong, and nothing to be healed; or another -errno. *out is
+ * to be freed.
  */
 int recover_directory(const struct recover_job *job, struct recover_result *out);
 void recover_result_free(struct recover_result *result);

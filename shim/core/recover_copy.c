@@ -178,6 +178,42 @@ int recover_copy(int from, int to, void (*step)(void *context), void *context)
 	return walk_into(&w, from, NULL);
 }
 
+static int copy_renamed(int from, int to, const char *name, const char *segment)
+{
+	struct walk w = {.to = to};
+	int fd = file_open_directory_at(from, name), r = fd < 0 ? fd : 0;
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	const struct dirent *entry;
+	struct stat st;
+
+	if (!dir) {
+		if (fd >= 0)
+			close(fd);
+		return r < 0 ? r : -ENOMEM;
+	}
+	while (r == 0 && (entry = readdir(dir)))
+		if (fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		    S_ISREG(st.st_mode))
+			r = copy(&w, fd, segment, entry->d_name);
+	if (r == 0)
+		r = give_attributes(fd, to, segment);
+	closedir(dir);
+	return r;
+}
+
+int recover_copy_renamed(int from, int to, const struct recover_judgement *j)
+{
+	char name[CHROMA_ID_SIZE + 192];
+	size_t i;
+	int r = 0;
+
+	for (i = 0; i < j->count && r == 0; i++)
+		if (j->list[i].code == DIAGNOSE_SEGMENT_RENAMED &&
+		    diagnose_find_alias(from, j->list[i].segment, name, sizeof(name)))
+			r = copy_renamed(from, to, name, j->list[i].segment);
+	return r;
+}
+
 /* ---- syncing ---- */
 
 static int sync_one(struct walk *w, int dirfd, const char *segment, const char *name)

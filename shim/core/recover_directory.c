@@ -21,6 +21,8 @@ static int heal_copy(const struct recover_job *job, struct recover_result *out,
 	r = recover_room(job->datafd, fd, &out->room);
 	if (r == 0)
 		r = recover_copy(job->datafd, fd, job->step, job->context);
+	if (r == 0)
+		r = recover_copy_renamed(job->datafd, fd, j);
 	if (r < 0)
 		return r;
 	out->stage = RECOVER_READING;
@@ -116,7 +118,11 @@ int recover_directory(const struct recover_job *job, struct recover_result *out)
 	*out = (struct recover_result){.stage = RECOVER_JUDGING};
 	r = recover_judge(job->datafd, &j);
 	out->damage[0] = out->damage[1] = j.damage;
-	is_for_us = j.steps & job->options.steps || job->options.undelete || job->outfd >= 0;
+	is_for_us = j.steps & job->options.steps || job->options.undelete || job->options.rebuild ||
+		    job->outfd >= 0 ||
+		    (job->options.steps != RECOVER_ALL && job->options.steps & RECOVER_ON_REQUEST);
+	if (r == 0 && j.is_bad_copy && job->options.steps == RECOVER_ALL)
+		r = -EMEDIUMTYPE;
 	if (r == 0 && (is_for_us || j.has_unknown)) {
 		out->stage = RECOVER_READING;
 		r = recover_account_open(&out->account);

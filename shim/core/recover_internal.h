@@ -21,6 +21,7 @@ struct recover_judgement {
 	unsigned steps; /* 1 << step of those that heal something of it */
 	uint64_t damage;
 	bool has_unknown; /* something could not be judged */
+	bool is_bad_copy; /* diagnose.h */
 	bool is_stale;	  /* something was healed since */
 	int error;
 };
@@ -43,6 +44,8 @@ uint64_t recover_state(int dirfd);
 /* Those files into a directory that is empty, as clones where the file system can. Not synced.
  * step: as in recover_job. */
 int recover_copy(int from, int to, void (*step)(void *context), void *context);
+/* Directories of segments that have been given another name, under their own. */
+int recover_copy_renamed(int from, int to, const struct recover_judgement *j);
 /* All of a directory, and what was set aside. */
 int recover_sync(int dirfd);
 
@@ -102,8 +105,10 @@ int recover_journal(struct recovery *r);
 int recover_read_release(struct recovery *r); /* r->is_rust */
 int recover_pages(struct recovery *r);	      /* recover_pages.c */
 int recover_indexes(struct recovery *r);
-int recover_migration(struct recovery *r); /* recover_migration.c */
-int recover_segments(struct recovery *r);  /* recover_segments.c */
+int recover_queue(struct recovery *r);	    /* recover_settings.c */
+int recover_parameters(struct recovery *r); /* recover_settings.c */
+int recover_migration(struct recovery *r);  /* recover_migration.c */
+int recover_segments(struct recovery *r);   /* recover_segments.c */
 int recover_marks(struct recovery *r);
 int recover_records(struct recovery *r); /* recover_records.c */
 int recover_hnsw(struct recovery *r);

@@ -15,6 +15,7 @@ static void note(void *context, const struct diagnose_finding *f)
 	int step = recover_step_of(f->code);
 	struct recover_finding *more;
 
+	j->is_bad_copy |= diagnose_is_bad_copy(f->code);
 	if (step < 0 && diagnose_kinds[f->code].severity != DIAGNOSE_DAMAGE)
 		return;
 	j->steps |= step < 0 ? 0 : 1u << step;

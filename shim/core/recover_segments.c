@@ -246,12 +246,30 @@ static int heal_collection(struct lacking *l, struct chroma_collection *c)
 	return error;
 }
 
+/* They have been copied under their own names. */
+static void tell_renamed(struct recovery *r)
+{
+	size_t i;
+
+	for (i = 0; i < r->judgement->count; i++) {
+		const struct recover_finding *f = &r->judgement->list[i];
+
+		if (f->code != DIAGNOSE_SEGMENT_RENAMED)
+			continue;
+		r->healed++;
+		recover_say(r, RECOVER_SEGMENTS, NULL,
+			    "the directory of vectors %.36s has its own name again", f->segment);
+	}
+}
+
 int recover_segments(struct recovery *r)
 {
 	struct lacking l = {.r = r};
 	struct recover_list list;
 	int error = recover_list_collections(r, lacks_row, &list);
 	size_t i;
+
+	tell_renamed(r);
 
 	if (error == 0)
 		error = recover_sql(r, "BEGIN IMMEDIATE");

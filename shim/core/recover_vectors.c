@@ -33,7 +33,10 @@ static const char *code_of(const struct recovery *r, const struct chroma_collect
 
 static bool is_broken(const struct recovery *r, const struct chroma_collection *c)
 {
-	return code_of(r, c) != NULL;
+	const char *rebuild = r->options->rebuild;
+
+	return code_of(r, c) || (rebuild && c->vector_segment[0] &&
+				 (strcmp(rebuild, c->name) == 0 || strcmp(rebuild, c->id) == 0));
 }
 
 /* ---- the vectors ---- */
@@ -234,7 +237,8 @@ static int heal_collection(struct broken *b, const struct chroma_collection *c)
 	recover_say(r, RECOVER_HNSW, c->name,
 		    "vector index %.36s (%s): %" PRIu64
 		    " vectors were given back to the queue, from which Chroma builds it again%s",
-		    c->vector_segment, code_of(r, c), b->given, b->bare ? "; some are lost" : "");
+		    c->vector_segment, code_of(r, c) ? code_of(r, c) : "as asked for", b->given,
+		    b->bare ? "; some are lost" : "");
 	return 0;
 }
 

@@ -188,3 +188,26 @@ def test_contradicting_pickle(lines, chromashim, tmp_path):
     [hit] = [c for c in account["collections"] if c["name"] == "space-l2"]
     assert {one["id"] for one in hit["lost"]} == {"space-l2-150", "space-l2-151"}
     compare(line, account, data)
+
+
+def lose_links(data: Path) -> None:
+    """No element knows a neighbour any more: all files are whole, and searches find next to nothing."""
+    path = gallery.segment(data, "space-l2") / "data_level0.bin"
+    size, content = 4 + 4 * 32 + 4 * 16 + 8, bytearray(path.read_bytes())
+    for at in range(0, len(content) - size + 1, size):
+        content[at:at + 2] = b"\0\0"
+    path.write_bytes(content)
+
+
+def test_rebuild(lines, chromashim, tmp_path):
+    """An index that is whole and finds nothing."""
+    line = lines("python")
+    data = Path(shutil.copytree(line.data, tmp_path / "data"))
+    lose_links(data)
+    done = chromashim("check", "--full", data)
+    assert done.returncode == 1 and "graph-unreachable" in done.stdout, done.stdout
+    account = recover(chromashim, data, "--rebuild", "space-l2")
+    assert {s["step"] for s in account["steps"]} == {"hnsw"}
+    done = chromashim("check", "--full", data)
+    assert done.returncode == 0, done.stdout
+    compare(line, account, data)

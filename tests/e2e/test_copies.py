@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: MIT
+"""Copies that went wrong: check says what happened, nothing is healed away, and what a name has hidden
+comes back. And what one release writes and another refuses."""
+
+import json
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+import hosts
+from gallery import check, segment, sql
+from test_recover_gallery import compare, lines, recover  # noqa: F401
+
+NAME = "space-l2"
+
+
+def pointer(path: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:" + "7" * 64 +
+                    f"\nsize {path.stat().st_size}\n")
+
+
+def segment_not_downloaded(data: Path) -> None:
+    for path in segment(data, NAME).iterdir():
+        pointer(path)
+
+
+def nothing_downloaded(data: Path) -> None:
+    for path in [*data.glob("*/*"), data / "chroma.sqlite3"]:
+        pointer(path)
+
+
+def as_text(data: Path) -> None:
+    for path in [*data.glob("*-*/*"), data / "chroma.sqlite3"]:
+        path.write_bytes(re.sub(rb"(?<!\r)\n", b"\r\n", path.read_bytes()))
+
+
+def as_utf8(data: Path) -> None:
+    path = data / "chroma.sqlite3"
+    path.write_text(path.read_bytes().decode(errors="replace"))
+
+
+def in_capitals(data: Path) -> None:
+    (data / "chroma.sqlite3").rename(data / "CHROMA.SQLITE3")
+
+
+def half_downloaded(data: Path) -> None:
+    (data / "chroma.sqlite3").rename(data / "chroma.sqlite3.part")
+
+
+def database_alone(data: Path) -> None:
+    for path in data.glob("*-*-*"):
+        shutil.rmtree(path)
+
+
+COPIES: dict[str, tuple[Callable[[Path], None], str, str]] = {  # the finding, and a word of it
+    "a segment not downloaded": (segment_not_downloaded, "not-downloaded", "git lfs pull"),
+    "nothing downloaded": (nothing_downloaded, "not-downloaded", "git lfs pull"),
+    "line ends converted": (as_text, "copied-as-text", "binary"),
+    "taken for UTF-8": (as_utf8, "copied-as-text", "binary"),
+    "name in capitals": (in_capitals, "database-renamed", "CHROMA.SQLITE3"),
+    "half downloaded": (half_downloaded, "database-renamed", "chroma.sqlite3.part"),
+    "the database alone": (database_alone, "segments-left-behind", "whole directory"),
+}
+
+
+def state(data: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(data)): p.read_bytes() for p in data.rglob("*")
+            if p.is_file() and ".chromashim" not in p.parts}
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_copy_went_wrong(name, lines, chromashim, tmp_path):  # noqa: F811
+    spoil, finding, word = COPIES[name]
+    data = Path(shutil.copytree(lines("python").data, tmp_path / "data"))
+    spoil(data)
+    before = state(data)
+    done = chromashim("check", data)
+    assert done.returncode == 2 and finding in done.stdout and word in done.stdout, done.stdout
+    assert finding in check(chromashim, data)
+    ran = chromashim("run", "--no-guard", "--dir", data, "--set", f"CHROMASHIM_LIBRARY={hosts.SHIM}",
+                     "--", "echo", "started")
+    assert ran.returncode == 1 and not ran.stdout, ran.stdout
+    if finding in ("not-downloaded", "copied-as-text"):
+        assert chromashim("recover", "-y", data).returncode == 1
+    assert state(data) == before
+
+
+def test_one_too_deep_and_older(lines, chromashim, tmp_path):  # noqa: F811
+    shutil.copytree(lines("python").data, tmp_path / "deep" / "chroma_db")
+    done = chromashim("check", tmp_path / "deep")
+    assert done.returncode == 3 and "directory-below: chroma_db" in done.stdout
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "chroma-embeddings.parquet").write_bytes(b"PAR1")
+    done = chromashim("check", tmp_path / "old")
+    assert done.returncode == 3 and "format-0.3" in done.stdout
+
+
+@pytest.mark.parametrize("rename", [str.upper, "{}.drift-20260101".format, "{}.bak".format,
+                                    "copy of {}".format], ids=["capitals", "drift", "bak", "copy"])
+def test_segment_renamed(rename, lines, chromashim, tmp_path):  # noqa: F811
+    line = lines("python")
+    data = Path(shutil.copytree(line.data, tmp_path / "data"))
+    path = segment(data, NAME)
+    path.rename(data / rename(path.name))
+    assert "segment-renamed" in check(chromashim, data)
+    account = recover(chromashim, data)
+    assert check(chromashim, data) == set()
+    compare(line, account, data)
+
+
+# ---- what one release writes and another refuses
+
+QUEUED = """
+import chromadb, sys
+k = chromadb.PersistentClient(sys.argv[1]).get_or_create_collection("queued")
+k.add(ids=[str(i) for i in range(60)], embeddings=[[float(i), 1.0] for i in range(60)],
+      metadatas=[{"score": {7: float("nan"), 8: float("inf"), 9: -float("inf")}.get(i, float(i)),
+                  "text": "half \\ud83d" if i == 10 else "whole"} for i in range(60)])
+"""
+
+
+def test_not_json(chromashim, tmp_path):
+    """Foretold for the newer Chroma, no word for the one that wrote it; mended before or after."""
+    for name in "python-0.6", "python":
+        hosts.BY_NAME[name].require()
+    data = tmp_path / "data"
+    made = subprocess.run([hosts.python("venv-0.6"), "-c", QUEUED.replace(
+        '"half \\ud83d" if i == 10 else ', ""), data], env=hosts.environment(), check=False,
+        capture_output=True, text=True, timeout=60)
+    assert made.returncode == 0, made.stderr
+    with sqlite3.connect(data / "chroma.sqlite3") as db:  # as Python's json writes it
+        db.execute("UPDATE embeddings_queue SET metadata = replace(metadata, 'whole', 'half \\ud83d') "
+                   "WHERE id = '10'")
+    db.close()
+    assert chromashim("check", data).returncode == 0
+    done = chromashim("check", "--backend", hosts.BUILD / "venv", data)
+    assert done.returncode == 1 and "queue-not-json" in done.stdout, done.stdout
+    done = chromashim("recover", "-y", "--only", "queue", data)
+    assert done.returncode == 0 and "4 rows" in done.stdout, done.stdout
+    read = ("import chromadb, sys, json\nk = chromadb.PersistentClient(sys.argv[1]).get_collection('queued')"
+            "\nprint(json.dumps(k.get(include=['embeddings', 'metadatas'])['metadatas']))")
+    done = subprocess.run([hosts.python("venv"), "-c", read, data], env=hosts.environment(), check=False,
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    metadatas = json.loads(done.stdout)
+    assert len(metadatas) == 60 and sum("score" in m for m in metadatas) >= 57
+
+
+def test_parameters(lines, chromashim, tmp_path):  # noqa: F811
+    line = lines("python-0.6")
+    data = Path(shutil.copytree(line.data, tmp_path / "data"))
+    sql("UPDATE collections SET config_json_str = NULL; INSERT INTO collection_metadata(collection_id, "
+        "key, int_value) SELECT id, 'hnsw:ef', 64 FROM collections WHERE name = 'space-l2'; UPDATE "
+        "collection_metadata SET str_value = 'Cosine' WHERE key = 'hnsw:space' AND str_value = "
+        "'cosine'; UPDATE collection_metadata SET str_value = '50', int_value = NULL WHERE key = "
+        "'hnsw:batch_size'")(data)
+    assert "HNSW parameter" in line.ask(Path(shutil.copytree(data, tmp_path / "asked")))["error"]
+    done = chromashim("check", data)
+    assert done.returncode == 1 and "hnsw:ef" in done.stdout and "hnsw:space" in done.stdout
+    account = recover(chromashim, data, "--only", "parameters")
+    assert chromashim("check", data).returncode == 0
+    compare(line, account, data)
+
+
+# ---- who asks
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+def test_not_writable_for_who_asks(lines, tmp_path):  # noqa: F811
+    data = Path(shutil.copytree(lines("python").data, tmp_path / "data"))
+    for path in [tmp_path, *tmp_path.parents]:
+        if path.stat().st_uid == 0 and path.stat().st_mode & 0o5 != 0o5 and path != Path("/"):
+            path.chmod(path.stat().st_mode | 0o5)
+
+    def ask() -> subprocess.CompletedProcess:
+        return subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
+                               hosts.COMMAND, "check", data], capture_output=True, text=True, check=False)
+
+    done = ask()
+    assert done.returncode == 1 and "not-writable-for-you" in done.stdout, done.stdout + done.stderr
+    for path in [data, *data.rglob("*")]:
+        os.chown(path, 65534, 65534)
+    assert ask().returncode == 0
+    os.chown(data / "chroma.sqlite3", 0, 0)
+    done = ask()
+    assert done.returncode == 1 and "chroma.sqlite3: it belongs to root" in done.stdout, done.stdout
