@@ -211,7 +211,8 @@ static int open_store(struct target *t, bool need_store)
 	if (error == -ENOENT && !looks_like_chroma(t->dirfd))
 		return fail(EXIT_NOT_FOUND, 0,
 			    "Give the directory that Chroma was started with (`chroma run --path`, "
-			    "PersistentClient(path=…)).",
+			    "PersistentClient(path=…)); `chromashim check` tells whether it is "
+			    "below this one, or has another name.",
 			    "'%s' is no Chroma directory: it has no %s", t->dir, DATABASE_NAME);
 	if (error == 0 || (error == -ENOENT && !need_store))
 		return 0;

@@ -70,6 +70,9 @@ void diagnose_report(struct diagnosis *d, enum diagnose_code code, struct diagno
 	finding.detail = detail[0] ? detail : NULL;
 	if (d->summary->newest_snapshot && helps_back[code])
 		finding.helps = helps_back[code];
+	/* One finding makes another untrue. */
+	if (code == DIAGNOSE_QUEUE_UNAPPLIED && d->summary->findings[DIAGNOSE_DAMAGE])
+		finding.helps = "It does so when the damage is healed.";
 	d->summary->findings[diagnose_kinds[code].severity]++;
 	d->options->report(d->options->context, &finding);
 }

@@ -255,6 +255,9 @@ static void check_tables(struct diagnosis *d)
 		    database_has_table(d->db, tables[i].name) == 0)
 			diagnose_report(d, DIAGNOSE_TABLE_MISSING, database_place, "%s",
 					tables[i].name);
+	if (counts[MIGRATION_METADB] >= 3 && database_has_table(d->db, FTS) == 1 &&
+	    !fulltext_works(d->db))
+		diagnose_report(d, DIAGNOSE_FTS_MALFORMED, database_place, "a part of it lacks");
 	check_foreign(d);
 }
 

@@ -10,7 +10,20 @@
 #include <unistd.h>
 
 #include "core/database.h"
+#include "core/diagnose.h"
 #include "core/export_internal.h"
+
+/* By its own name, or by one that it has been given. */
+static int open_segment(struct exporter *x, const char *segment)
+{
+	char name[CHROMA_ID_SIZE + 192];
+	int fd = file_open_directory_at(x->dirfd, segment);
+
+	if (fd == -ENOENT && chroma_is_uuid(segment) &&
+	    diagnose_find_alias(x->dirfd, segment, name, sizeof(name)))
+		fd = file_open_directory_at(x->dirfd, name);
+	return fd;
+}
 
 int export_file_open(struct exporter *x, const char *segment, const char *name,
 		     struct export_file *out)
@@ -25,7 +38,7 @@ int export_file_open(struct exporter *x, const char *segment, const char *name,
 		out->is_open = r == 0;
 		return r;
 	}
-	dirfd = file_open_directory_at(x->dirfd, segment);
+	dirfd = open_segment(x, segment);
 	if (dirfd < 0)
 		return dirfd;
 	out->fd = file_open_at(dirfd, name);
@@ -69,7 +82,7 @@ int export_find_segment(struct exporter *x, const char *segment)
 		return -ENOENT;
 	if (x->manifest)
 		return has_segment(x->manifest, segment) ? 0 : -ENOENT;
-	fd = file_open_directory_at(x->dirfd, segment);
+	fd = open_segment(x, segment);
 	if (fd >= 0)
 		close(fd);
 	return fd < 0 ? fd : 0;

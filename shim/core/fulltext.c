@@ -93,6 +93,44 @@ static int make_anew(sqlite3 *db, const char *sql)
 	return r == 0 ? run(db, "COMMIT") : r;
 }
 
+/* As Chroma's migration does; whatever is left of one goes before. */
+int fulltext_make(sqlite3 *db)
+{
+	static const char *const parts[] = {"data", "idx", "content", "docsize", "config"};
+	char sql[128];
+	unsigned i;
+	int r;
+
+	sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 0, NULL);
+	r = run(db, "PRAGMA writable_schema = ON; DELETE FROM sqlite_master WHERE name = "
+		    "'" FULLTEXT_TABLE "'; PRAGMA writable_schema = RESET");
+	sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+	if (r == 0)
+		r = run(db, "BEGIN");
+
+	for (i = 0; r == 0 && i < sizeof(parts) / sizeof(parts[0]); i++) {
+		sqlite3_snprintf(sizeof(sql), sql, "DROP TABLE IF EXISTS " FULLTEXT_TABLE "_%s",
+				 parts[i]);
+		r = run(db, sql);
+	}
+	if (r == 0)
+		r = database_create(db, "CREATE VIRTUAL TABLE " FULLTEXT_TABLE
+					" USING fts5(string_value, tokenize='trigram')");
+	if (r == 0)
+		r = fulltext_fill(db);
+	return r == 0 ? run(db, "COMMIT") : r;
+}
+
+bool fulltext_works(sqlite3 *db)
+{
+	int64_t ignored;
+
+	return database_number(db, "SELECT count(*) FROM " FULLTEXT_TABLE " WHERE rowid = 0", NULL,
+			       &ignored) != -ENOENT &&
+	       database_number(db, "SELECT count(*) FROM " FULLTEXT_TABLE "_docsize", NULL,
+			       &ignored) != -ENOENT;
+}
+
 int fulltext_refill(sqlite3 *db)
 {
 	sqlite3_stmt *row = NULL;

@@ -6,6 +6,7 @@
 #define CORE_FULLTEXT_H
 
 #include <sqlite3.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #define FULLTEXT_TABLE "embedding_fulltext_search" /* since 0.4.6 */
@@ -19,6 +20,10 @@ int fulltext_missing(sqlite3 *db, int64_t *documents_out, int64_t *terms_out);
 
 /* Every document into an index that is empty. 0 without one. */
 int fulltext_fill(sqlite3 *db);
+/* Makes it where there is none, or but a part of one. After an error as below. */
+int fulltext_make(sqlite3 *db);
+/* False: a part of it lacks, and every use of it fails. */
+bool fulltext_works(sqlite3 *db);
 /* Makes the index anew, from the documents. After an error a transaction is to be rolled back. */
 int fulltext_refill(sqlite3 *db);
 

@@ -100,12 +100,40 @@ static int check_fts(struct recovery *r)
 	return error == 0 && (documents || terms) ? -EBADMSG : error;
 }
 
+/* Since 0.4.6. */
+static bool lacks_fts(struct recovery *r)
+{
+	struct migration_state migrations;
+
+	return migrations_read(r->db, &migrations) == 0 &&
+	       migrations.counts[MIGRATION_METADB] >= 3 && !fulltext_works(r->db);
+}
+
+static int make_fts(struct recovery *r)
+{
+	int error = fulltext_make(r->db);
+
+	if (error < 0) {
+		recover_say(r, RECOVER_INDEXES, NULL,
+			    "the full-text index cannot be made again: %s", sqlite3_errmsg(r->db));
+		recover_sql(r, "ROLLBACK");
+		return error == -ENOMEM || error == -ENOSPC ? error : 0;
+	}
+	r->healed++;
+	recover_say(r, RECOVER_INDEXES, NULL,
+		    "the full-text index was gone, or but a part of it was left: it was made again "
+		    "from the documents");
+	return 0;
+}
+
 /* From its own copy of the documents, or from the documents themselves. */
 static int rebuild_fts(struct recovery *r)
 {
 	const char *from = "its own copy of the documents";
 	int error;
 
+	if (lacks_fts(r))
+		return make_fts(r);
 	if (database_has_table(r->db, FULLTEXT_TABLE) != 1)
 		return 0;
 	error = check_fts(r);

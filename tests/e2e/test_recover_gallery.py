@@ -63,7 +63,7 @@ GALLERY = {
     "lengths cut": ("python", cut("length.bin", 100, "space-l2"), "length-short", "hnsw", 0),
     "full-text index": ("node", sql(
         "UPDATE embedding_fulltext_search_data SET block = zeroblob(40) WHERE id > 100"),
-        "fts-malformed", "indexes", 0),
+        "fts-malformed", "pages", 0),
     "no VECTOR row": ("python", sql("DELETE FROM segments WHERE scope = 'VECTOR'"),
                       "segment-row-missing", "segments", 0),
     "no METADATA row": ("python", sql("DELETE FROM segments WHERE scope = 'METADATA'"),
@@ -74,6 +74,14 @@ GALLERY = {
                            "segment-row-missing", "segments", 0),
     "no METADATA row, 0.6": ("python-0.6", sql("DELETE FROM segments WHERE scope = 'METADATA'"),
                              "segment-row-missing", "segments", 0),
+    "full-text table gone": ("python", sql(
+        "PRAGMA writable_schema = ON; DELETE FROM sqlite_master WHERE name = "
+        "'embedding_fulltext_search'"), "table-missing", "indexes", 0),
+    "full-text table gone, 0.6": ("python-0.6", sql("DROP TABLE embedding_fulltext_search"),
+                                  "table-missing", "indexes", 0),
+    "full-text table half made": ("python", sql(
+        "PRAGMA writable_schema = ON; DELETE FROM sqlite_master WHERE name = "
+        "'embedding_fulltext_search_docsize'"), "fts-malformed", "pages", 0),
     "migration 9": ("python-0.6", sql(
         "ALTER TABLE segments RENAME TO segments_temp; DELETE FROM migrations WHERE dir = 'sysdb' "
         "AND version = 9"), "migration-interrupted", "migration", 0),
