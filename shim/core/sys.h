@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
@@ -93,9 +94,23 @@ static inline ssize_t sys_pread(int fd, void *buf, size_t n, off_t offset)
 	return SYS4(SYS_pread64, fd, buf, n, offset);
 }
 
+/*
+ * A file of ours must not raise SIGXFSZ in a process whose limit (ulimit -f, LimitFSIZE=) was set
+ * for its own: what would go beyond it is an error.
+ */
+static inline int sys_within_limit(off_t end)
+{
+	struct rlimit limit = {RLIM_INFINITY, RLIM_INFINITY};
+
+	SYS4(SYS_prlimit64, 0, RLIMIT_FSIZE, NULL, &limit);
+	return limit.rlim_cur == RLIM_INFINITY || (uint64_t)end <= limit.rlim_cur ? 0 : -EFBIG;
+}
+
 static inline ssize_t sys_pwrite(int fd, const void *buf, size_t n, off_t offset)
 {
 	SYS_MAY_FAIL();
+	if (sys_within_limit(offset + (off_t)n) < 0)
+		return -EFBIG;
 	return SYS4(SYS_pwrite64, fd, buf, n, offset);
 }
 
@@ -152,12 +167,16 @@ static inline int sys_openat(int dirfd, const char *path, int flags, mode_t mode
 static inline int sys_ftruncate(int fd, off_t size)
 {
 	SYS_MAY_FAIL();
+	if (size && sys_within_limit(size) < 0)
+		return -EFBIG;
 	return (int)SYS2(SYS_ftruncate, fd, size);
 }
 
 static inline int sys_fallocate(int fd, int mode, off_t offset, off_t size)
 {
 	SYS_MAY_FAIL();
+	if (sys_within_limit(offset + size) < 0)
+		return -EFBIG;
 	return (int)SYS4(SYS_fallocate, fd, mode, offset, size);
 }
 

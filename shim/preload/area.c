@@ -5,7 +5,10 @@
 #include "preload/area.h"
 
 #include <errno.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
 #include <string.h>
+#include <sys/vfs.h>
 #include <time.h>
 
 #include "core/alive.h"
@@ -81,6 +84,22 @@ static void find_below(struct area *a)
 	}
 }
 
+/*
+ * What is written through a map must not need a new block at each store: on a full btrfs that is
+ * SIGBUS. What is made in a directory, also a directory, has its attribute.
+ */
+static void no_copy_on_write(int fd)
+{
+	struct statfs fs;
+	int flags = 0;
+
+	if (SYS2(SYS_fstatfs, fd, &fs) == 0 && fs.f_type == BTRFS_SUPER_MAGIC &&
+	    SYS3(SYS_ioctl, fd, FS_IOC_GETFLAGS, &flags) == 0 && !(flags & FS_NOCOW_FL)) {
+		flags |= FS_NOCOW_FL;
+		SYS3(SYS_ioctl, fd, FS_IOC_SETFLAGS, &flags);
+	}
+}
+
 static int open_store(struct area *a, int dirfd)
 {
 	struct stat st;
@@ -96,6 +115,7 @@ static int open_store(struct area *a, int dirfd)
 	if (r < 0)
 		return r;
 	find_below(a);
+	no_copy_on_write(a->store_fd);
 	sys_mkdirat(a->store_fd, OPLOG_DIR, 0700);
 	fd = sys_openat(a->store_fd, OPLOG_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
 	if (fd < 0)

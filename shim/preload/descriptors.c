@@ -148,6 +148,8 @@ static int dup_over(int fd, int to, int flags, bool three)
 	if (ours && fd != to)
 		persist_closing(to, old);
 	ret = three ? real.dup3(fd, to, flags) : real.dup2(fd, to);
+	if (ret == 2 && !shim_borrowed())
+		shim_stderr_is_now();
 	if (ret >= 0 && ours && fd != to) {
 		if (slot_protected(old))
 			record_end(record_begin(old, OP_CLOSE, -1, 0, (unsigned)to), 0);

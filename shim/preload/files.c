@@ -147,14 +147,30 @@ static bool same_name(uint32_t number, unsigned area, unsigned kind, uint32_t ha
 	       memcmp(name_text(n), text, length) == 0;
 }
 
+/* Chroma's own files and segments have names of their own, however many others there are. */
+static bool is_needed(unsigned kind, const char *text, size_t length)
+{
+	return kind == OPLOG_NAME_FILE &&
+	       (role_of(text, length) != ROLE_OTHER || name_is_uuid(text, length));
+}
+
+static bool are_half_used(void)
+{
+	return atomic_load(&names_used) >= NAMES / 2 || atomic_load(&arena_used) >= ARENA / 2;
+}
+
 static uint32_t name_add(unsigned area, unsigned kind, uint32_t hash, const char *text,
 			 size_t length)
 {
 	static atomic_flag said = ATOMIC_FLAG_INIT;
-	uint32_t number = atomic_fetch_add(&names_used, 1);
-	uint64_t at = atomic_fetch_add(&arena_used, length + 1);
+	uint32_t number;
 	struct name *n;
+	uint64_t at;
 
+	if (!is_needed(kind, text, length) && are_half_used())
+		return 0;
+	number = atomic_fetch_add(&names_used, 1);
+	at = atomic_fetch_add(&arena_used, length + 1);
 	if (number >= NAMES || at + length + 1 > ARENA) {
 		atomic_store(&names_used, NAMES);
 		if (!atomic_flag_test_and_set(&said))

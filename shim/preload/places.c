@@ -199,7 +199,7 @@ bool place_find(struct place *place, int dirfd, const char *path, bool thorough)
 	bool known = atomic_load_explicit(&areas_used, memory_order_acquire);
 
 	place->slot.all = 0;
-	if (!shim_live || !path || !*path)
+	if (!shim_live || !place_is_readable(path) || !*path)
 		return false;
 	if (store_find(place, dirfd, path, thorough && (!known || settings.store)))
 		return true;
@@ -219,7 +219,7 @@ bool place_find_target(struct place *place, int dirfd, const char *path, bool th
 	struct stat st;
 	int fd;
 
-	if ((!found && !thorough) || !shim_live || !path)
+	if ((!found && !thorough) || !shim_live || !place_is_readable(path))
 		return found;
 	alone = !found && !atomic_load(&areas_used);
 	if (alone && store_is_strange(dirfd, path))
@@ -321,7 +321,7 @@ bool place_find_for_open(struct place *place, int dirfd, const char *path, int f
 	uint64_t key;
 
 	place->slot.all = 0;
-	if (!shim_live || !path)
+	if (!shim_live || !place_is_readable(path))
 		return false;
 	if (is_database(path))
 		discover(dirfd, path, flags);

@@ -21,6 +21,28 @@ static struct {
 	int *owner;
 } hidden[HIDDEN];
 
+/* What standard error was when the process began, or what the host has put there since. */
+static _Atomic uint64_t stderr_dev, stderr_ino; /* ino 0: it was closed */
+
+void shim_stderr_is_now(void)
+{
+	struct stat st;
+	bool open = sys_fstat(2, &st) == 0;
+
+	atomic_store(&stderr_dev, open ? (uint64_t)st.st_dev : 0);
+	atomic_store(&stderr_ino, open ? (uint64_t)st.st_ino : 0);
+}
+
+/* With standard error closed, the next file to be opened has its number: a socket, the database. */
+static bool is_stderr(void)
+{
+	struct stat st;
+
+	return !slot_protected(slot_of(2)) && sys_fstat(2, &st) == 0 &&
+	       (uint64_t)st.st_ino == atomic_load(&stderr_ino) &&
+	       (uint64_t)st.st_dev == atomic_load(&stderr_dev);
+}
+
 void shim_say(const char *part, ...)
 {
 	static const char prefix[] = "chromashim: ";
@@ -40,7 +62,8 @@ void shim_say(const char *part, ...)
 	}
 	va_end(parts);
 	line[n++] = '\n';
-	sys_write(2, line, n);
+	if (is_stderr())
+		sys_write(2, line, n);
 }
 
 /* High, so that hosts that count on low numbers are not met; not so high that the kernel's table

@@ -28,6 +28,10 @@ static inline bool shim_borrowed(void)
 /* One line to stderr, "chromashim: " in front. Raw write, no stdio; parts end with NULL. */
 void shim_say(const char *part, ...) __attribute__((sentinel));
 
+/* At the start, and when the host puts something at descriptor 2 by dup2() or freopen(): where the
+ * lines go. */
+void shim_stderr_is_now(void);
+
 /* Own descriptors: moved up high, close-on-exec, marked ROLE_HIDDEN. */
 int hidden_adopt(int fd, int *owner); /* returns the new number, or -errno; fd is closed */
 void hidden_release(int *owner);

@@ -96,6 +96,7 @@ __attribute__((constructor)) static void start(void)
 	int saved = errno;
 
 	real_bind();
+	shim_stderr_is_now();
 	settings_read();
 	if (!settings.off && !__register_atfork) {
 		settings.off = true;
