@@ -6,8 +6,11 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define BUSY_TIMEOUT_MS 5000 /* a transaction of Chroma's rarely takes longer */
 
@@ -81,12 +84,31 @@ void database_configure(sqlite3 *db)
 	sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
 }
 
+bool database_is_plain(const char *dir)
+{
+	static const char *const suffixes[] = {"", "-journal", "-wal", "-shm"};
+	char path[PATH_MAX];
+	struct stat st;
+	unsigned i;
+
+	for (i = 0; i < 4; i++) {
+		int n = snprintf(path, sizeof(path), "%s/" DATABASE_FILE "%s", dir, suffixes[i]);
+
+		if (n < (int)sizeof(path) && stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+			return false;
+	}
+	return true;
+}
+
 int database_open(const char *dir, sqlite3 **out)
 {
-	char *uri = make_uri(dir);
+	char *uri;
 	int code;
 
 	*out = NULL;
+	if (!database_is_plain(dir))
+		return -ENOTSUP;
+	uri = make_uri(dir);
 	if (!uri)
 		return -ENOMEM;
 	code = sqlite3_open_v2(uri, out, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, NULL);

@@ -18,6 +18,10 @@
 
 #define DATABASE_FILE "chroma.sqlite3"
 
+/* Neither it nor what SQLite keeps beside it is something other than a file: SQLite would wait for
+ * a FIFO for ever. */
+bool database_is_plain(const char *dir);
+
 /*
  * Opens <dir>/chroma.sqlite3 read-only (mode=ro, taking part in SQLite's locking). *out is the
  * caller's to close with sqlite3_close(), also after an error unless it is NULL. Nothing is read

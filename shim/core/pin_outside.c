@@ -77,6 +77,8 @@ static int lock_database(const struct pin_outside_options *o, bool wal, sqlite3 
 	int r;
 
 	*db = NULL;
+	if (!database_is_plain(o->path))
+		return -ENOTSUP;
 	if (!wal) {
 		r = database_open(o->path, db);
 		if (r == 0)

@@ -183,8 +183,8 @@ static int open_entry(struct entry *e, unsigned area, uint32_t name, uint64_t ep
 		r = check_seen(&e->file, area);
 	/* SQLite's files have locks, which the closing of another descriptor may take away. */
 	if (r >= 0 && role_in_segment(n->role) && e->file.header->size > 0) {
-		r = sys_openat(areas[area].root_fd, name_text(n), O_RDONLY | O_CLOEXEC | O_NOFOLLOW,
-			       0);
+		r = sys_openat(areas[area].root_fd, name_text(n),
+			       O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
 		if (r >= 0)
 			r = hidden_adopt(r, &e->source);
 		else if (r == -ENOENT)

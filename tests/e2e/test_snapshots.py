@@ -389,3 +389,37 @@ def test_a_copy_is_as_private_as_what_it_is_of(tmp_path, data, chromashim, there
         os.umask(mask)
     assert done.returncode == 0, done.stderr
     assert out.stat().st_mode & 0o7777 == 0o700
+
+
+ODD = ["chroma.sqlite3-journal", "chroma.sqlite3-wal", "*-*-*-*-*/data_level0.bin",
+       ".chromashim/snapshots/next", ".chromashim/snapshots/lock", ".chromashim/pins/state",
+       ".chromashim/snapshots/00000001.manifest", ".chromashim/snapshots/chunks",
+       ".chromashim/pins/00000001-files", ".chromashim/guard.lock"]
+
+
+@pytest.fixture(name="plain", scope="module")
+def plain_directory(tmp_path_factory):
+    """Of real Chroma, with a segment and a snapshot."""
+    data = tmp_path_factory.mktemp("plain") / "chroma_data"
+    make(hosts.BY_NAME["python"], data, 3)
+    (data / "0a1b2c3d-0000-4000-8000-00000000abcd").mkdir()
+    (data / "0a1b2c3d-0000-4000-8000-00000000abcd" / "data_level0.bin").write_bytes(b"x")
+    subprocess.run([hosts.COMMAND, "snapshot", "create", data], env=hosts.environment({}),
+                   check=False, capture_output=True)
+    return data
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_fifo_hangs_nobody(tmp_path, plain, chromashim, name):
+    data = tmp_path / "chroma_data"
+    shutil.copytree(plain, data)
+    path = next(data.glob(name), data / name)
+    path.parent.mkdir(exist_ok=True)
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    for verb in (["snapshot", "create"], ["guard", "--once"], ["check"], ["snapshot", "list"],
+                 ["restore", "--to=1", "-o", tmp_path / "out", "-y"]):
+        done = chromashim(*verb, data, timeout=20)
+        assert done.returncode >= 0 and "Sanitizer" not in done.stderr, done
