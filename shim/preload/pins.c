@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * Saving for pins: which change destroys what, and the pre-image files that are open.
+ * Saving for pins: the pre-image files that are open, and who is writing.
  */
-#include "preload/pins.h"
+#include "preload/pins_internal.h"
 
-#include <linux/falloc.h>
 #include <string.h>
 
 #include "preload/faults.h"
@@ -13,7 +12,6 @@
 #include "preload/shim.h"
 
 #define ENTRIES 16 /* with up to two hidden descriptors each, which persists need as well */
-#define COPY_MAX (UINT64_C(256) << 20) /* of a file that cannot be linked */
 #define SPINS 1000
 
 struct pins area_pins[AREAS];
@@ -257,10 +255,8 @@ static int save_range(struct entry *e, unsigned area, int hostfd, uint64_t offse
 	return r;
 }
 
-/* What is about to be destroyed in [offset, offset + length); hostfd -1: none, or not readable. The
- * file counts as being changed until leave_file(), if *pinned is not 0 then. */
-static int save(unsigned area, uint32_t name, int hostfd, uint64_t offset, uint64_t length,
-		uint64_t *pinned)
+int pin_save_range(unsigned area, uint32_t name, int hostfd, uint64_t offset, uint64_t length,
+		   uint64_t *pinned)
 {
 	uint64_t epoch = pins_epoch(&area_pins[area]);
 	struct entry *e;
@@ -307,7 +303,7 @@ static void give_back(struct pin_file *file, struct entry *entry)
 		pin_file_close(file);
 }
 
-static void leave_file(unsigned area, uint32_t name, uint64_t pinned)
+void pin_range_saved(unsigned area, uint32_t name, uint64_t pinned)
 {
 	struct pin_file own, *file;
 	struct entry *entry = NULL;
@@ -318,15 +314,14 @@ static void leave_file(unsigned area, uint32_t name, uint64_t pinned)
 	give_back(file, entry);
 }
 
-/* A change that began before the newest pin, and was no part of what that saves. A segment's files
- * have their persist, which the pin has. */
-static void note_late(unsigned area, uint32_t name, uint64_t epoch)
+void pin_note_late(unsigned area, uint32_t name, uint64_t epoch)
 {
 	struct pin_file own, *file;
 	struct entry *entry = NULL;
 	uint64_t pinned = 0;
 
-	if (!role_in_segment(name_get(name)->role) && save(area, name, -1, 0, 0, &pinned) < 0)
+	if (!role_in_segment(name_get(name)->role) &&
+	    pin_save_range(area, name, -1, 0, 0, &pinned) < 0)
 		return;
 	if (borrow(area, name, epoch, &own, &file, &entry) < 0)
 		return;
@@ -370,7 +365,7 @@ void pin_leave(unsigned area, struct pin_writer *writer)
 	__atomic_fetch_sub(&writer->writes, 1, __ATOMIC_SEQ_CST);
 }
 
-static void conclude(unsigned area, int r)
+void pin_conclude(unsigned area, int r)
 {
 	struct pins *p = &area_pins[area];
 	uint64_t limit = __atomic_load_n(&p->state->limit, __ATOMIC_RELAXED);
@@ -386,7 +381,7 @@ uint64_t pin_save_slow(unsigned area, uint32_t name, uint64_t offset, uint64_t l
 	uint64_t pinned = 0;
 	int saved = errno;
 
-	conclude(area, save(area, name, -1, offset, length, &pinned));
+	pin_conclude(area, pin_save_range(area, name, -1, offset, length, &pinned));
 	errno = saved;
 	return pinned;
 }
@@ -395,7 +390,7 @@ void pin_saved_slow(unsigned area, uint32_t name, uint64_t pinned)
 {
 	int saved = errno;
 
-	leave_file(area, name, pinned);
+	pin_range_saved(area, name, pinned);
 	errno = saved;
 }
 
@@ -404,193 +399,6 @@ void pin_unprotected(unsigned area, int change)
 	if (area_pins[area].state)
 		__atomic_fetch_add(&writer_of(area)->unprotected, (uint64_t)change,
 				   __ATOMIC_SEQ_CST);
-}
-
-/* ---- what a change means ---- */
-
-static bool is_pinned(union slot s)
-{
-	return s.role == ROLE_DATABASE || s.role == ROLE_WAL || role_in_segment(s.role);
-}
-
-static int save_write(struct change *c)
-{
-	bool appends = c->slot.writable & SLOT_APPEND;
-	uint64_t length = c->length, offset = c->offset < 0 ? 0 : (uint64_t)c->offset;
-
-	if (c->op == OP_FALLOCATE)
-		length = c->arg & ~(uint64_t)FALLOC_FL_KEEP_SIZE ? UINT64_MAX : 0;
-	else if (appends && (c->op == OP_WRITE || c->op == OP_WRITEV))
-		length = 0; /* behind the end */
-	else if (c->offset < 0 || ((c->op == OP_CLONE_RANGE || c->op == OP_IOCTL) && !length))
-		length = UINT64_MAX;
-	return save(c->slot.area, c->slot.name, c->fd, offset, length, &c->pinned);
-}
-
-static int save_open(struct change *c)
-{
-	struct stat st;
-
-	if (c->flags & O_TRUNC)
-		return save(c->slot.area, c->slot.name, -1, 0, UINT64_MAX, &c->pinned);
-	if ((c->flags & O_CREAT) && c->place &&
-	    sys_fstatat(areas[c->slot.area].root_fd, c->place->relative, &st, 0) == -ENOENT)
-		return save(c->slot.area, c->slot.name, -1, 0, 0, &c->pinned);
-	return 0;
-}
-
-/* The file goes, or gets another name: it is kept by a link of our own. */
-static int save_whole(unsigned area, uint32_t name, uint64_t *pinned)
-{
-	struct pins *p = &area_pins[area];
-	uint64_t epoch = pins_epoch(p);
-	const char *path = name_text(name_get(name));
-	struct stat st;
-	int r = save(area, name, -1, 0, 0, pinned);
-
-	if (r < 0 || !epoch || sys_fstatat(areas[area].root_fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return r;
-	r = pin_file_keep(p, epoch, areas[area].root_fd, path);
-	if (r < 0 && r != -ENOENT && (uint64_t)st.st_size <= COPY_MAX &&
-	    role_in_segment(name_get(name)->role))
-		r = save(area, name, -1, 0, UINT64_MAX, pinned);
-	return r == -ENOENT ? 0 : r;
-}
-
-/* A directory gets another name: so do all in it that may be a segment's. */
-static int save_directory(unsigned area, const char *relative)
-{
-	char path[PLACE_MAX];
-	size_t n = strlen(relative);
-	unsigned i;
-	int r = 0;
-
-	if (n + sizeof("/index_metadata.pickle") > sizeof(path))
-		return 0;
-	memcpy(path, relative, n);
-	path[n] = '/';
-	for (i = 0; i < UNDO_FILES && r == 0; i++) {
-		uint64_t pinned = 0;
-		uint32_t name;
-		struct stat st;
-
-		strcpy(path + n + 1, undo_file_names[i]);
-		if (sys_fstatat(areas[area].root_fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
-			continue;
-		name = name_intern(area, path, strlen(path));
-		r = save_whole(area, name, &pinned);
-		if (pinned)
-			leave_file(area, name, pinned);
-	}
-	return r;
-}
-
-static int save_rename(struct change *c)
-{
-	struct stat st;
-	int r = 0;
-
-	if (c->place &&
-	    sys_fstatat(areas[c->slot.area].root_fd, c->place->relative, &st,
-			AT_SYMLINK_NOFOLLOW) == 0 &&
-	    S_ISDIR(st.st_mode))
-		return save_directory(c->slot.area, c->place->relative);
-	if (is_pinned(c->slot))
-		r = save_whole(c->slot.area, c->slot.name, &c->pinned);
-	if (r == 0 && c->target && is_pinned(c->target->slot) &&
-	    c->target->slot.name != c->slot.name)
-		r = save_whole(c->target->slot.area, c->target->slot.name, &c->target_pinned);
-	return r;
-}
-
-static bool removes(const struct change *c)
-{
-	return c->op == OP_UNLINK || c->op == OP_UNLINKAT;
-}
-
-static int save_change(struct change *c)
-{
-	if (change_writes(c))
-		return save_write(c);
-	switch (c->op) {
-	case OP_FTRUNCATE:
-	case OP_TRUNCATE:
-		return save(c->slot.area, c->slot.name, c->fd, c->length, UINT64_MAX, &c->pinned);
-	case OP_OPEN:
-	case OP_OPENAT:
-	case OP_CREAT:
-		return save_open(c);
-	case OP_UNLINK:
-	case OP_UNLINKAT:
-		return c->flags & AT_REMOVEDIR ? 0
-					       : save_whole(c->slot.area, c->slot.name, &c->pinned);
-	default:
-		return 0;
-	}
-}
-
-bool pin_alters(const struct change *c)
-{
-	if (!is_pinned(c->slot))
-		return false;
-	switch (c->op) {
-	case OP_OPEN:
-	case OP_OPENAT:
-	case OP_CREAT:
-		return c->flags & (O_CREAT | O_TRUNC);
-	case OP_FTRUNCATE:
-	case OP_TRUNCATE:
-		return true;
-	default:
-		return change_writes(c);
-	}
-}
-
-/* Not a byte of it, but its change time. */
-static bool touches(const struct change *c)
-{
-	switch (c->op) {
-	case OP_CHMOD:
-	case OP_CHOWN:
-	case OP_UTIME:
-	case OP_SETXATTR:
-	case OP_REMOVEXATTR:
-	case OP_LINK:
-	case OP_LINKAT:
-		return is_pinned(c->slot);
-	default:
-		return false;
-	}
-}
-
-void pin_change_slow(struct change *c)
-{
-	unsigned area = c->slot.area;
-	int saved = errno;
-
-	if (change_renames(c))
-		conclude(area, save_rename(c));
-	else if (pin_alters(c) || (is_pinned(c->slot) && removes(c)))
-		conclude(area, save_change(c));
-	else if (touches(c))
-		conclude(area, save(area, c->slot.name, -1, 0, 0, &c->pinned));
-	errno = saved;
-}
-
-void pin_change_end(struct change *c)
-{
-	unsigned area = c->slot.area;
-	uint64_t epoch = pins_epoch(&area_pins[area]);
-	int saved = errno;
-
-	if (c->pinned)
-		leave_file(area, c->slot.name, c->pinned);
-	if (c->target_pinned)
-		leave_file(c->target->slot.area, c->target->slot.name, c->target_pinned);
-	if (c->writer && epoch && epoch != c->pinned)
-		note_late(area, c->slot.name, epoch);
-	pin_leave(area, c->writer);
-	errno = saved;
 }
 
 /* ---- links ---- */
