@@ -13,6 +13,7 @@
 
 #define SECOND INT64_C(1000000000)
 #define TRIES 4
+#define LISTED 15 /* entries that are written together */
 #define SEGMENT_NAME 36
 
 #define LOAD(field) __atomic_load_n(&(field), __ATOMIC_SEQ_CST)
@@ -79,29 +80,34 @@ struct listing {
 	const struct pins *p;
 	int rootfd, fd;
 	uint64_t id, count;
+	unsigned waiting; /* the last of them, not written yet */
+	struct pin_list_entry entries[LISTED];
 };
+
+static int put_waiting(struct listing *l)
+{
+	uint64_t at = sizeof(struct pin_list_header) +
+		      (l->count - l->waiting) * sizeof(struct pin_list_entry);
+	size_t n = l->waiting * sizeof(struct pin_list_entry);
+
+	l->waiting = 0;
+	return n ? sys_pwrite_all(l->fd, l->entries, n, at) : 0;
+}
 
 static int put_entry(struct listing *l, const char *path)
 {
-	struct pin_list_entry e = {.size = 0};
+	struct pin_list_entry *e = &l->entries[l->waiting];
 	struct pin_identity i;
 	int r = pin_identify(l->rootfd, path, &i);
 
-	if (r == -ENOENT || r == -ENOTDIR)
-		return 0;
 	if (r < 0)
-		return r;
-	memcpy(e.path, path, strnlen(path, sizeof(e.path) - 1));
-	e.size = i.size;
-	e.dev = i.dev;
-	e.ino = i.ino;
-	e.birth = i.birth;
-	e.changed = i.changed;
-	e.check = checksum64(&e, offsetof(struct pin_list_entry, check), l->id + l->count);
-	r = sys_pwrite_all(l->fd, &e, sizeof(e),
-			   sizeof(struct pin_list_header) + l->count * sizeof(e));
+		return r == -ENOENT || r == -ENOTDIR ? 0 : r;
+	*e = (struct pin_list_entry){
+	    .size = i.size, .dev = i.dev, .ino = i.ino, .birth = i.birth, .changed = i.changed};
+	memcpy(e->path, path, strnlen(path, sizeof(e->path) - 1));
+	e->check = checksum64(e, offsetof(struct pin_list_entry, check), l->id + l->count);
 	l->count++;
-	return r;
+	return ++l->waiting == LISTED ? put_waiting(l) : 0;
 }
 
 /* A UUID, as far as segments go. */
@@ -138,6 +144,8 @@ static int put_all(struct listing *l)
 		r = put_entry(l, "chroma.sqlite3-wal");
 	if (r == 0)
 		r = pin_each_name(l->rootfd, put_segment, l);
+	if (r >= 0)
+		r = put_waiting(l);
 	h.count = l->count;
 	h.check = checksum64(&h, offsetof(struct pin_list_header, check), 0);
 	return r < 0 ? r : sys_pwrite_all(l->fd, &h, sizeof(h), 0);
