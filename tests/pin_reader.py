@@ -21,7 +21,7 @@ SLOT = struct.Struct("<IiQQIIQQQQ32s192s192s")
 FILE = struct.Struct("<QIIQqQQqqqIIQQ128sQ")
 SEGMENT = ["header.bin", "data_level0.bin", "length.bin", "link_lists.bin",
            "index_metadata.pickle"]
-UNDO_NUMBER, UNDO_SEGMENT, UNDO_SIZES, UNDO_RECORDS = 48, 80, 120, 256
+UNDO_NUMBER, UNDO_SEGMENT, UNDO_SIZES, UNDO_RECORDS = 48, 80, 120, 512
 UNDO_RECORD = struct.Struct("<IHBBQII")
 STATES = {0: "free", 1: "taking", 2: "held", 3: "broken"}
 

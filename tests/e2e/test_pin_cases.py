@@ -308,12 +308,12 @@ def test_a_full_disk_breaks_the_pin_and_not_the_write(script, data, tmp_path):
     size = os.statvfs(filler.parent).f_bavail * 4096 - 65536
     subprocess.run(["dd", "if=/dev/zero", f"of={{filler}}", f"bs={{size}}", "count=1"], check=True,
                    env={{**os.environ, "CHROMASHIM": "off"}}, stderr=subprocess.DEVNULL)"""),
-                      CHROMASHIM_STORE=str(store), CHROMASHIM_DIR=str(data), CHROMASHIM_BALLAST="0",
+                      CHROMASHIM_STORE=str(store / "own"), CHROMASHIM_DIR=str(data), CHROMASHIM_BALLAST="0",
                       CHROMASHIM_LOG_SIZE="1M")
         assert done.stderr.count("pinned is broken") == 1
-        pin, = pin_reader.pins(store).values()
+        pin, = pin_reader.pins(store / "own").values()
         assert pin["state"] == "broken" and pin["error"] == 28
-        assert not list(store.glob("pins/*.pre"))
+        assert not list(store.glob("own/pins/*.pre"))
     finally:
         subprocess.run(["umount", store], check=True)
 
