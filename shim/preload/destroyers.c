@@ -5,6 +5,8 @@
  */
 #include <string.h>
 
+#include "preload/graphs.h"
+#include "preload/persists.h"
 #include "preload/refuse.h"
 #include "preload/shim.h"
 #include "preload/transactions.h"
@@ -170,6 +172,49 @@ static bool changes_bytes(const struct change *c)
 	}
 }
 
+/*
+ * Before 1.0 a persist is part of a SQLite transaction, and its error is not heard: the records
+ * would be acknowledged, and be in no index. So that transaction is not let into the database,
+ * while that is clean: at its first page, in the thread that it belongs to. Nor are later ones of
+ * that connection, since its client has lost its way and persists no more.
+ */
+static _Atomic uint64_t void_transactions[AREAS];
+
+static bool is_void(const struct change *c)
+{
+	uint64_t number =
+	    atomic_load_explicit(&void_transactions[c->slot.area], memory_order_relaxed);
+	bool known = c->slot.writable & SLOT_VOID;
+	union slot s = c->slot;
+
+	if (__builtin_expect(number == 0, 1) || !c->iov || s.role != ROLE_DATABASE ||
+	    (!known && transaction_number(s.area) != number) ||
+	    transaction_thread(s.area) != thread_id() ||
+	    !transaction_database_starts(s, c->length, c->offset))
+		return false;
+	s.writable |= SLOT_VOID;
+	slot_set(c->fd, s);
+	return true;
+}
+
+/* A second graph on files that another one of this process has written. */
+static int refuse_old(const struct change *c)
+{
+	const struct area *a = area_of(c->slot);
+
+	if (transaction_thread(c->slot.area) == thread_id())
+		atomic_store(&void_transactions[c->slot.area], transaction_number(c->slot.area));
+	refuse_say(c, OP_REFUSE_WRITER, -EBUSY,
+		   (const char *const[]){
+		       a->spelling[0], "/", name_text(name_get(c->slot.name)),
+		       ": writing refused: another client in this process has written this "
+		       "collection since this one loaded it, and would be overwritten. Use one "
+		       "client for a directory: close this one and go on with the other, or "
+		       "restart. Reading is fine, and other collections go on.",
+		       NULL});
+	return -EBUSY;
+}
+
 static int check_segment(const struct change *c)
 {
 	const struct area *a = area_of(c->slot);
@@ -178,6 +223,8 @@ static int check_segment(const struct change *c)
 
 	if (is_frozen(directory) && changes_bytes(c))
 		return -EPERM;
+	if (graph_is_old(c))
+		return refuse_old(c);
 	if (c->slot.role == ROLE_PICKLE)
 		return 0;
 	if (loses_vectors(c)) {
@@ -191,14 +238,16 @@ static int check_segment(const struct change *c)
 			       a->spelling[0], NULL});
 		return -EPERM;
 	}
-	if (runs_away(c)) {
+	if (graph_outgrows(c) || runs_away(c)) {
 		freeze(directory);
+		persist_fail(c->slot, EFBIG);
 		refuse_say(c, OP_REFUSE_DESTROYER, -EFBIG,
 			   (const char *const[]){
 			       a->spelling[0], "/", name,
-			       ": a write far beyond its end refused: the index in memory is "
-			       "damaged. Nothing was lost; stop the backend and run: chromashim "
-			       "check ",
+			       ": a write far beyond its end refused: it would be larger than its "
+			       "index can be; the index in memory is damaged. Nothing was lost: "
+			       "its records wait in the queue, other collections go on. Stop the "
+			       "backend and run: chromashim check ",
 			       a->spelling[0], NULL});
 		return -EFBIG;
 	}
@@ -282,6 +331,8 @@ int destroyer_check(const struct change *c)
 {
 	if (role_in_segment(c->slot.role))
 		return check_segment(c);
+	if (is_void(c))
+		return -EBUSY;
 	if (is_database_file(c->slot.role) && takes_away(c))
 		return check_database(c, c->slot);
 	if (c->target && is_database_file(c->target->slot.role) && takes_away(c))

@@ -49,13 +49,15 @@ union slot {
 		uint32_t name; /* number of the name, see names below */
 		uint8_t area;  /* index of the protected directory */
 		uint8_t role;
-		uint8_t object;	  /* index of the library that opened it, 0 unknown */
+		uint8_t object;	  /* index of the library that opened it; of an index's file: its
+				     graph; 0 unknown */
 		uint8_t writable; /* SLOT_ flags */
 	};
 };
 
 #define SLOT_WRITABLE 1u
 #define SLOT_APPEND 2u
+#define SLOT_VOID 4u /* a database's: of a client whose graph is old, destroyers.c */
 
 #define SLOTS (1 << 20)
 extern _Atomic uint64_t slots[SLOTS];
@@ -93,6 +95,8 @@ struct name {
 	_Atomic uint32_t group;	 /* of a segment's directory: its persist group + 1 (persists.c) */
 	_Atomic uint64_t parked; /* the same: its undo file, while it needs no group (groups.c) */
 	_Atomic uint32_t pin;	 /* of a file: its pre-image file that is open, + 1 (pins.c) */
+	/* Of a segment's directory, as hnswlib announced it, 0: not known (graphs.c) */
+	_Atomic uint32_t graphs, elements, stride, list;
 };
 
 /* 0: no room any more (counted, and said once). */

@@ -7,6 +7,7 @@
 
 #include "preload/call.h"
 #include "preload/carriers.h"
+#include "preload/graphs.h"
 #include "preload/refuse.h"
 #include "preload/transactions.h"
 
@@ -31,6 +32,8 @@ static union slot opened_slot(const struct place *place, void *caller, int fd, i
 		s.writable |= SLOT_APPEND;
 	if (s.role >= ROLE_DATABASE && s.role <= ROLE_SHM)
 		s.object = object_of(caller);
+	if (role_in_segment(s.role) && s.role != ROLE_PICKLE && (s.writable & SLOT_WRITABLE))
+		s.object = graph_opened(s, flags);
 	return s;
 }
 

@@ -295,6 +295,17 @@ void persist_change_end(struct change *c, int64_t ret)
 	errno = saved;
 }
 
+void persist_fail(union slot s, int error)
+{
+	struct group *g = group_lock(name_get(s.name)->directory);
+
+	if (!g)
+		return;
+	if (g->state == GROUP_OPEN || g->state == GROUP_TENTATIVE)
+		group_fail(g, error);
+	group_unlock(g);
+}
+
 /* ---- renames ---- */
 
 /* Everything of a directory that changes its name: its groups know it by the old one. */

@@ -22,6 +22,8 @@
  */
 enum change_verdict persist_change_begin(struct change *c);
 void persist_change_end(struct change *c, int64_t ret);
+/* A write that is refused for what it would do: the persist that it is part of is undone. */
+void persist_fail(union slot s, int error);
 /* Renames of directories, and renames onto a segment's file. */
 void persist_rename_begin(struct change *c);
 void persist_rename_end(struct change *c, int64_t ret);
