@@ -7,6 +7,8 @@
 #ifndef PRELOAD_CHANGE_H
 #define PRELOAD_CHANGE_H
 
+#include <fcntl.h>
+
 #include "preload/record.h"
 
 struct change {
@@ -61,6 +63,13 @@ static inline bool change_writes(const struct change *c)
 static inline bool change_opens(const struct change *c)
 {
 	return c->op == OP_OPEN || c->op == OP_OPENAT || c->op == OP_CREAT;
+}
+
+static inline bool change_truncates(const struct change *c)
+{
+	if (change_opens(c))
+		return (c->flags & O_TRUNC) && (c->flags & O_ACCMODE) != O_RDONLY;
+	return (c->op == OP_TRUNCATE || c->op == OP_FTRUNCATE) && c->length == 0;
 }
 
 static inline bool change_renames(const struct change *c)

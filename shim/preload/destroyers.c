@@ -93,7 +93,7 @@ static bool read_header(const struct change *c, struct header *h)
 	return version == 1;
 }
 
-static bool pickle_is_missing(const struct change *c)
+bool segment_pickle_is_missing(const struct change *c)
 {
 	char path[PLACE_MAX];
 	struct stat st;
@@ -104,18 +104,12 @@ static bool pickle_is_missing(const struct change *c)
 
 /* ---- truncation of an index whose pickle is lost ---- */
 
-static bool truncates(const struct change *c)
-{
-	if (c->op == OP_OPEN || c->op == OP_OPENAT || c->op == OP_CREAT)
-		return (c->flags & O_TRUNC) && (c->flags & O_ACCMODE) != O_RDONLY;
-	return (c->op == OP_TRUNCATE || c->op == OP_FTRUNCATE) && c->length == 0;
-}
-
 static bool loses_vectors(const struct change *c)
 {
 	struct header h;
 
-	return truncates(c) && pickle_is_missing(c) && read_header(c, &h) && h.count > 0;
+	return change_truncates(c) && segment_pickle_is_missing(c) && read_header(c, &h) &&
+	       h.count > 0;
 }
 
 /* ---- writes far beyond the end ---- */
@@ -254,88 +248,13 @@ static int check_segment(const struct change *c)
 	return 0;
 }
 
-/* ---- the database taken away under SQLite ---- */
-
-/* Some SQLite of this process has the database open; `by`, if not 0, is one that does. */
-static bool in_use(unsigned area, uint8_t by, bool *by_sqlite)
-{
-	int fd, top = atomic_load(&slots_top);
-	bool used = false;
-
-	*by_sqlite = false;
-	for (fd = 0; fd < top; fd++) {
-		union slot s = slot_of(fd);
-
-		if (s.role != ROLE_DATABASE || s.area != area || !transaction_library(s.object))
-			continue;
-		used = true;
-		*by_sqlite |= by && s.object == by;
-	}
-	return used;
-}
-
-bool destroyer_database_in_use(unsigned area)
-{
-	bool ignored;
-
-	return in_use(area, 0, &ignored);
-}
-
-static bool takes_away(const struct change *c)
-{
-	switch (c->op) {
-	case OP_UNLINK:
-	case OP_UNLINKAT:
-	case OP_RENAME:
-	case OP_RENAMEAT:
-	case OP_RENAMEAT2:
-	case OP_TRUNCATE:
-		return true;
-	case OP_OPEN:
-	case OP_OPENAT:
-	case OP_CREAT:
-		return truncates(c);
-	case OP_FTRUNCATE:
-		return !transaction_library(c->slot.object);
-	default:
-		return false;
-	}
-}
-
-static bool is_database_file(unsigned role)
-{
-	return role == ROLE_DATABASE || role == ROLE_JOURNAL || role == ROLE_WAL;
-}
-
-static int check_database(const struct change *c, union slot s)
-{
-	const struct area *a = area_of(s);
-	uint8_t by = c->caller ? object_of(c->caller) : c->slot.object;
-	bool by_sqlite;
-
-	if (!in_use(s.area, by, &by_sqlite))
-		return 0;
-	if (s.role != ROLE_DATABASE && by_sqlite)
-		return 0;
-	refuse_say(c, OP_REFUSE_DESTROYER, -EBUSY,
-		   (const char *const[]){
-		       a->spelling[0], "/", name_text(name_get(s.name)),
-		       ": removing, replacing or emptying it refused while SQLite has it open "
-		       "in this process: what is written afterwards would be lost. Close the "
-		       "client first. To go back to an earlier state: chromashim restore ",
-		       a->spelling[0], NULL});
-	return -EBUSY;
-}
-
 int destroyer_check(const struct change *c)
 {
+	int r = c->iov ? 0 : removal_check(c);
+
+	if (r < 0)
+		return r;
 	if (role_in_segment(c->slot.role))
 		return check_segment(c);
-	if (is_void(c))
-		return -EBUSY;
-	if (is_database_file(c->slot.role) && takes_away(c))
-		return check_database(c, c->slot);
-	if (c->target && is_database_file(c->target->slot.role) && takes_away(c))
-		return check_database(c, c->target->slot);
-	return 0;
+	return is_void(c) ? -EBUSY : 0;
 }

@@ -111,6 +111,11 @@ bool name_is_uuid(const char *text, size_t length)
 	return true;
 }
 
+bool name_is_segment(const struct name *n)
+{
+	return n->kind == OPLOG_NAME_FILE && name_is_uuid(name_text(n), n->length);
+}
+
 static uint8_t role_of(const char *text, size_t length)
 {
 	static const struct {

@@ -109,6 +109,9 @@ const char *name_text(const struct name *n);
 /* Reserves their room; false: out of address space. Called under the lock of area_claim(). */
 bool names_setup(void);
 
+/* The directory of a segment, by its name. */
+bool name_is_segment(const struct name *n);
+
 /* ---- places: what a path means (places.c) ---- */
 
 /*
@@ -130,6 +133,9 @@ struct place {
  * through a symbolic link); costs a few hundred ns for every path that is not ours.
  */
 bool place_find(struct place *place, int dirfd, const char *path, bool thorough);
+
+/* A directory about to be renamed: if it has a store, it is taken under protection. */
+bool place_discover_root(int dirfd, const char *path);
 
 /* As place_find(), for calls that follow a symbolic link in the last component. */
 bool place_find_target(struct place *place, int dirfd, const char *path, bool thorough);

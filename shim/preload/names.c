@@ -40,6 +40,8 @@ static int rename_any(void *caller, enum oplog_op op, int fromfd, const char *fr
 	int ret;
 
 	strangers_forget();
+	if (!from_ours && place_discover_root(fromfd, from))
+		from_ours = place_find(&source, fromfd, from, true);
 	if (LIKELY(!from_ours && !to_ours)) {
 		ret = real_rename(op, fromfd, from, tofd, to, flags);
 		if (ret == 0 && atomic_load(&areas_used)) {

@@ -194,6 +194,80 @@ static bool find_by_parent(struct place *place, int dirfd, const char *path)
 	       settled(place, name_get(name)->area);
 }
 
+/*
+ * Names that only Chroma's files have: how far above is their data directory? 0: none of them. A
+ * process that has opened no database (rm, tar, a shell) learns by them whose files it changes.
+ */
+static unsigned levels_above(const char *name, size_t n)
+{
+	static const char *const in_segment[] = {"header.bin", "data_level0.bin", "length.bin",
+						 "link_lists.bin", "index_metadata.pickle"};
+	size_t i, k = sizeof(DATABASE_NAME) - 1;
+
+	if (n < 10 || n > 36)
+		return 0;
+	if (n == 36 ? name[8] == '-' && name[23] == '-'
+		    : n >= k && memcmp(name, DATABASE_NAME, k) == 0)
+		return 1;
+	for (i = 0; i < sizeof(in_segment) / sizeof(in_segment[0]); i++)
+		if (strlen(in_segment[i]) == n && memcmp(name, in_segment[i], n) == 0)
+			return 2;
+	return 0;
+}
+
+/* The directory that has a store is taken under protection. */
+static bool claim_with_store(int dirfd, const char *directory)
+{
+	struct area *a = NULL;
+	struct stat st;
+	int fd;
+
+	if (shim_borrowed())
+		return false;
+	fd = sys_openat(dirfd, directory, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+	if (fd < 0)
+		return false;
+	if (sys_fstatat(fd, STORE_NAME, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode))
+		a = area_claim(fd);
+	sys_close(fd);
+	return a != NULL;
+}
+
+static bool discover_by_name(int dirfd, const char *path)
+{
+	char directory[PLACE_MAX];
+	size_t end = strlen(path), cut;
+	unsigned levels;
+
+	while (end > 1 && path[end - 1] == '/')
+		end--;
+	for (cut = end; cut > 0 && path[cut - 1] != '/'; cut--)
+		;
+	levels = levels_above(path + cut, end - cut);
+	if (__builtin_expect(!levels, 1) || cut + 4 > sizeof(directory))
+		return false;
+	if (cut == 0)
+		memcpy(directory + cut++, ".", 1);
+	else
+		memcpy(directory, path, cut);
+	memcpy(directory + cut, levels == 2 ? "/.." : "", levels == 2 ? 4 : 1);
+	return claim_with_store(dirfd, directory);
+}
+
+bool place_discover_root(int dirfd, const char *path)
+{
+	char store[PLACE_MAX];
+	size_t n = path ? strlen(path) : 0;
+	struct stat st;
+
+	if (!shim_live || !n || n + sizeof("/" STORE_NAME) > sizeof(store))
+		return false;
+	memcpy(store, path, n);
+	memcpy(store + n, "/" STORE_NAME, sizeof("/" STORE_NAME));
+	return sys_fstatat(dirfd, store, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode) &&
+	       claim_with_store(dirfd, path);
+}
+
 bool place_find(struct place *place, int dirfd, const char *path, bool thorough)
 {
 	bool known = atomic_load_explicit(&areas_used, memory_order_acquire);
@@ -203,12 +277,15 @@ bool place_find(struct place *place, int dirfd, const char *path, bool thorough)
 		return false;
 	if (store_find(place, dirfd, path, thorough && (!known || settings.store)))
 		return true;
-	if (!known)
+	if (!known && !(thorough && discover_by_name(dirfd, path)))
 		return false;
 	if (path[0] == '/' && !thorough && !has_dotdot(path) && !find_by_root(place, path))
 		return false;
 	place->slot.all = 0;
-	return find_by_parent(place, dirfd, path);
+	if (find_by_parent(place, dirfd, path))
+		return true;
+	return known && thorough && discover_by_name(dirfd, path) &&
+	       find_by_parent(place, dirfd, path);
 }
 
 /* As the kernel does for calls that follow a symbolic link in the last component. */

@@ -54,6 +54,9 @@ int failure_check(const struct change *c);
 /* ---- known destroyers (destroyers.c) ---- */
 
 int destroyer_check(const struct change *c);
+bool segment_pickle_is_missing(const struct change *c);
+/* Of it: what is in use is taken away (removals.c). */
+int removal_check(const struct change *c);
 /* Some SQLite of this process has the database open. */
 bool destroyer_database_in_use(unsigned area);
 

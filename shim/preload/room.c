@@ -461,8 +461,7 @@ static bool may_pass(struct room *r, const struct change *c, enum beginning what
 	if (what == TRANSACTION)
 		return left >= enough_for_one(r) || has_just_started(r, left);
 	if (what == PAGE)
-		passes = atomic_load(&r->passing) == number || !is_queue(c->iov) ||
-			 take_credit(r) || has_just_started(r, left);
+		passes = atomic_load(&r->passing) == number || !is_queue(c->iov) || take_credit(r);
 	if (passes)
 		atomic_store(&r->passing, number);
 	return passes;

@@ -355,8 +355,19 @@ static bool is_opening(enum oplog_op op)
 	return op == OP_OPEN || op == OP_OPENAT || op == OP_CREAT;
 }
 
+/* Chroma's own, or something that takes them away; and not a neighbour's file. */
+static bool concerns_chroma(const struct change *c, union slot s)
+{
+	const struct name *n = name_get(s.name);
+
+	return (s.role != ROLE_OTHER && s.role != ROLE_DIRECTORY) || name_is_segment(n) ||
+	       (change_renames(c) && strcmp(name_text(n), ".") == 0);
+}
+
 static enum intent intent_of(const struct change *c)
 {
+	if (!concerns_chroma(c, c->slot) && !(c->target && concerns_chroma(c, c->target->slot)))
+		return READS;
 	switch (c->op) {
 	case OP_OPEN:
 	case OP_OPENAT:
