@@ -50,6 +50,7 @@ struct area {
 	_Atomic int writer;	       /* shim_pid when this process is the writer */
 	_Atomic uint32_t writer_claim; /* the thread that is about to become it */
 	int writer_fd;		       /* hidden, holds the OFD lock */
+	bool forked;		       /* from the writer */
 	_Atomic bool in_use;	       /* said to others: the database is open here */
 };
 

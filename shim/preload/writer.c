@@ -318,6 +318,7 @@ void writers_fork(void)
 		atomic_store(&areas[i].writer, 0);
 		atomic_store(&areas[i].writer_claim, 0);
 		atomic_store(&areas[i].in_use, false);
+		areas[i].forked = areas[i].writer_fd > 0;
 		hidden_release(&areas[i].writer_fd);
 	}
 }
@@ -406,8 +407,10 @@ static int refuse(const struct change *c, enum intent intent)
 		h.pid, " (", h.command, ") is writing this directory since ", h.since,
 		", and only one process may. ",
 		falls_back ? "To write" : "Reading is fine; to write",
-		", stop that process, or send the writes to it (client/server), or let "
-		"this one wait (CHROMASHIM_SINGLE_WRITER=wait).",
+		a->forked ? ", make the client after the fork: this process was forked from one "
+			    "that has written."
+			  : ", stop that process, or send the writes to it (client/server), or "
+			    "let this one wait (CHROMASHIM_SINGLE_WRITER=wait).",
 		NULL});
 	return error;
 }

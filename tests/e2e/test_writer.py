@@ -328,6 +328,7 @@ if not child:
 result = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 """)
     assert status == 7 and holders(parent.errors()) == {parent.pid}
+    assert "make the client after the fork" in parent.errors()
     # What `status` calls the writer.
     writers = {h["pid"] for h in oplog_reader.headers(data) if h["features"] & WRITER}
     assert writers == {parent.pid} < {h["pid"] for h in oplog_reader.headers(data)}
