@@ -421,7 +421,7 @@ static void write_metrics(const struct guardian *g, const struct facts *f, bool 
 
 void guardian_report_death(int storefd)
 {
-	static const char up[] = "\nchromashim_up 1\n";
+	static const char up[] = "\nchromashim_up";
 	int fd = file_open_at(storefd, METRICS_FILE);
 	struct file_publish p;
 	char *data = NULL, *at;
@@ -432,8 +432,9 @@ void guardian_report_death(int storefd)
 	if (fd >= 0)
 		close(fd);
 	at = data ? strstr(data, up) : NULL;
-	if (at && file_publish_begin(&p, storefd, METRICS_FILE, 0644) == 0) {
-		at[sizeof(up) - 3] = '0';
+	at = at ? strchr(at + 1, '\n') : NULL; /* behind its label and its value */
+	if (at && at[-1] == '1' && file_publish_begin(&p, storefd, METRICS_FILE, 0644) == 0) {
+		at[-1] = '0';
 		if (file_write_all(p.fd, data, size) < 0 || file_publish_commit(&p) < 0)
 			file_publish_abort(&p);
 	}

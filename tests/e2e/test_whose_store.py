@@ -246,6 +246,11 @@ def test_another_container(data, chromashim, inside):
     assert done.stdout.count("commit") == 6, done.stdout
 
 
+def up(metrics):
+    return "".join(line for line in metrics.read_text().splitlines(True)
+                   if line.startswith("chromashim_up"))
+
+
 def test_a_guardian_that_was_killed(data, chromashim):
     backend = Backend(data)
     backend.write()
@@ -253,7 +258,7 @@ def test_a_guardian_that_was_killed(data, chromashim):
                                  str(data)], env=settings(), stderr=subprocess.DEVNULL)
     metrics = data / ".chromashim/metrics.prom"
     for _ in range(100):
-        if metrics.exists() and "\nchromashim_up 1\n" in metrics.read_text():
+        if metrics.exists() and "} 1\n" in up(metrics):
             break
         time.sleep(0.1)
     assert chromashim("status", "--check", data).returncode == 0
@@ -261,7 +266,7 @@ def test_a_guardian_that_was_killed(data, chromashim):
     guardian.wait()
     done = chromashim("status", "--check", data)
     assert done.returncode == 1 and "the guardian was killed" in done.stdout
-    assert "\nchromashim_up 0\n" in metrics.read_text()
+    assert "} 0\n" in up(metrics)
     assert "the last one was killed" in chromashim("status", data).stdout
     backend.stop()
 
