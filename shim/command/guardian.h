@@ -12,6 +12,7 @@
 
 #define GUARD_HOOKS 8
 #define STATUS_FILE "status.json"
+#define GUARD_SCHEDULE "schedule" /* the reason of what is taken by the clock */
 
 struct guard_hook {
 	pid_t pid; /* 0: free */

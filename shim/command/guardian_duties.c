@@ -25,8 +25,8 @@
 #include "core/undo.h"
 
 #define SECOND UINT64_C(1000000000)
-#define PIECE (2 * SECOND)	 /* of copying, between which others may have the store */
-#define LOOK_EVERY (60 * SECOND) /* others take snapshots too */
+#define PIECE (2 * SECOND) /* of copying, between which others may have the store */
+#define LOOK_EVERY (60 * SECOND)
 #define COMPRESS_EVERY (600 * SECOND)
 #define REPORT_EVERY (15 * SECOND)
 #define ROOM_EVERY (10 * SECOND)
@@ -112,7 +112,9 @@ static void copied(struct guardian *g, const struct manifest *m)
 	if (m->header.state == 0) {
 		guardian_say(g, "snapshot %" PRIu64 " held nothing yet, and is dropped",
 			     m->header.id);
-		wait_for_tables(g);
+		/* What Chroma's own steps pinned tells nothing about the next one. */
+		if (!strcmp(m->reason, GUARD_SCHEDULE))
+			wait_for_tables(g);
 		return;
 	}
 	g->empties = 0;
@@ -292,13 +294,20 @@ static bool look_after_snapshots(struct guardian *g)
 		return true;
 	g->look = false;
 	if (guardian_is_due(g, guardian_now())) {
-		guardian_take(g, "schedule");
+		guardian_take(g, GUARD_SCHEDULE);
 		return true;
 	}
 	if (verify_one(g))
 		return true;
 	prune(g);
 	return false;
+}
+
+/* Others take snapshots too; and what was put off is due. */
+static bool is_time_to_look(const struct guardian *g, uint64_t now)
+{
+	return g->look || now > g->looked + LOOK_EVERY ||
+	       (g->looked < g->retry_at && now > g->retry_at);
 }
 
 bool guardian_duties(struct guardian *g)
@@ -310,8 +319,7 @@ bool guardian_duties(struct guardian *g)
 	told = tell_refused(g);
 	if (is_time(&g->room_at, ROOM_EVERY))
 		look_at_room(g);
-	if ((pins || g->look || now > g->looked + LOOK_EVERY) &&
-	    (!g->store_error || now > g->retry_at)) {
+	if ((pins || is_time_to_look(g, now)) && (!g->store_error || now > g->retry_at)) {
 		/* At the end there is no next time. */
 		r = snapshots_load(&g->s, SNAPSHOT_CHANGE, true,
 				   g->gone || g->once ? END_WAIT_MS : 0);
