@@ -218,9 +218,11 @@ static void recover(struct preflight *p)
 		return; /* as it was */
 	if (status == EXIT_WARNINGS)
 		warn("'%s' was healed, with the losses above", p->run->dir);
-	p->warnings = 0;
+	p->warnings = status == EXIT_WARNINGS;
 	diagnose(p);
-	if (!p->damages)
+	if (!p->damages && status == EXIT_WARNINGS)
+		warn("'%s' is usable again, without what is lost", p->run->dir);
+	else if (!p->damages)
 		run_say(p->run, "'%s' is whole again", p->run->dir);
 }
 

@@ -133,3 +133,14 @@ def test_emptied(rest, base, chromashim, tmp_path):
     assert ran.returncode == 1 and not ran.stdout, ran.stdout
     assert "--to latest" in ran.stderr, ran.stderr
     assert not (data / "chroma.sqlite3").exists()
+
+
+def test_run_says_what_is_lost(base, chromashim, tmp_path):
+    """And never that it is whole again."""
+    data = Path(shutil.copytree(base, tmp_path / "data"))
+    cut(data)
+    ran = chromashim("run", "--no-guard", "--dir", data, "--set", f"CHROMASHIM_LIBRARY={hosts.SHIM}",
+                     "--", "echo", "started")
+    assert ran.returncode == 0 and "started" in ran.stdout, ran.stderr
+    assert "--to 1" in ran.stderr and "without what is lost" in ran.stderr, ran.stderr
+    assert "whole again" not in ran.stderr
