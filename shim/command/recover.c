@@ -291,6 +291,10 @@ static int tell(struct recovering *x, struct recover_result *result)
 	if (r < 0)
 		return fail(exit_code_of(r), r, "What was done stands.",
 			    "the account of '%s' cannot be read to its end", x->s.target.dir);
+	if (!result->healed && x->rebuild)
+		return fail(EXIT_NOT_FOUND, 0, "`chromashim export` tells the names of all.",
+			    "there is no collection '%s' in '%s', or it has no index", x->rebuild,
+			    x->s.target.dir);
 	if (!result->healed && !result->damage[0]) {
 		if (talks)
 			fprintf(x->telling.out, "nothing to heal in '%s'\n", x->s.target.dir);

@@ -216,6 +216,7 @@ def test_rebuild(lines, chromashim, tmp_path):
     assert done.returncode == 1 and "graph-unreachable" in done.stdout, done.stdout
     account = recover(chromashim, data, "--rebuild", "space-l2")
     assert {s["step"] for s in account["steps"]} == {"hnsw"}
+    assert chromashim("recover", "-y", "--rebuild", "nobody", data).returncode == 12
     done = chromashim("check", "--full", data)
     assert done.returncode == 0, done.stdout
     compare(line, account, data)
