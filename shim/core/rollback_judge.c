@@ -24,8 +24,10 @@ struct view {
 	uint64_t *known; /* a bit for each grain that is as announced */
 	size_t known_size;
 	bool emptied, unknown, imaged, cut;
+	bool copy;	    /* made by somebody, on a machine that has not stopped */
 	uint64_t least;	    /* length that it was cut to */
-	bool fits, differs; /* what was written into it after it had been emptied */
+	bool fits, differs; /* what was written into it since it was emptied last */
+	bool fitted;	    /* the same before that: it may not have come to it */
 	uint64_t window_at, window_length;
 	unsigned char window[WINDOW];
 };
@@ -102,6 +104,7 @@ static int open_view(struct judge *j, unsigned file)
 	struct stat st;
 
 	v->start = start > 0 ? (uint64_t)start : 0;
+	v->copy = rollback_same_boot(&j->w->reader.header) && !is_original(j->w);
 	v->fd = sys_openat(j->w->segmentfd, undo_file_names[file],
 			   O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
 	if (v->fd < 0)
@@ -199,7 +202,11 @@ static void note_unknown(struct view *v, const struct undo_record *record, const
 
 static void note_length(struct view *v, uint64_t length)
 {
-	v->emptied |= length == 0;
+	if (length == 0) {
+		v->fitted |= v->fits && !v->differs;
+		v->fits = v->differs = false;
+		v->emptied = true;
+	}
 	v->least = v->cut && v->least < length ? v->least : length;
 	v->cut = true;
 }
@@ -211,9 +218,12 @@ static int note_written(struct view *v, const struct undo_record *record, const 
 	ssize_t n;
 
 	memcpy(&written, data, sizeof(written));
-	if (v->fd < 0 || !written.length || written.length > WINDOW ||
-	    record->offset + written.length > v->size)
+	if (v->fd < 0 || !written.length || written.length > WINDOW || record->offset >= v->size)
 		return 0;
+	if (record->offset + written.length > v->size) {
+		v->differs |= v->copy; /* a death leaves each whole, or nothing of it */
+		return 0;
+	}
 	v->window_length = 0;
 	n = sys_pread_all(v->fd, v->window, written.length, record->offset);
 	if (n < 0)
@@ -294,6 +304,13 @@ static int judge_image(struct view *v, const struct undo_record *record, const v
 	return 0;
 }
 
+/* Whoever deletes a segment under the shim has ended its group before. */
+static bool is_missing(const struct judge *j, unsigned file)
+{
+	return j->files[file].fd < 0 && j->w->reader.header.files[file].size >= 0 &&
+	       !j->w->moved[file];
+}
+
 /* After a power cut how far it got is not known for certain: the header is not synced for it. */
 static bool length_is_right(const struct judge *j, unsigned file)
 {
@@ -334,9 +351,12 @@ static int judge_pickle(const struct judge *j)
 		return r < 0 ? r : 0;
 	if (!v->emptied)
 		return FOREIGN;
-	if (j->w->reader.header.undoing || rollback_power_cut(j->w) || v->size == 0)
+	if (j->w->reader.header.undoing || v->size == 0)
 		return 0;
-	return v->fits && !v->differs && length_is_right(j, UNDO_PICKLE) ? 0 : FOREIGN;
+	if (rollback_power_cut(j->w))
+		return v->copy && v->differs && !v->fitted ? FOREIGN : 0;
+	return (v->fitted || (v->fits && !v->differs)) && length_is_right(j, UNDO_PICKLE) ? 0
+											  : FOREIGN;
 }
 
 static int judge_files(struct judge *j)
@@ -347,8 +367,9 @@ static int judge_files(struct judge *j)
 	if (r == 0)
 		r = for_all(j, judge_image);
 	for (i = 0; i < UNDO_FILES && r == 0; i++)
-		if (j->files[i].fd >= 0 && !j->files[i].emptied &&
-		    j->w->reader.header.files[i].size >= 0 && !length_is_right(j, i))
+		if (is_missing(j, i) ||
+		    (j->files[i].fd >= 0 && !j->files[i].emptied &&
+		     j->w->reader.header.files[i].size >= 0 && !length_is_right(j, i)))
 			r = FOREIGN;
 	return r == 0 ? judge_pickle(j) : r;
 }

@@ -102,7 +102,18 @@ int announce_length(struct group *g, unsigned file, uint64_t length)
 	int r = group_equip(g);
 
 	g->undo_synced = false;
+	/* Of the grain in which it ends some bytes stay, and any length may follow. */
+	if (r == 0 && length % UNDO_GRAIN)
+		r = announce_unknown(g, file, length / UNDO_GRAIN * UNDO_GRAIN, UNDO_GRAIN);
 	return r < 0 ? r : undo_put(&g->undo, UNDO_LENGTH, file, length);
+}
+
+int announce_end(struct group *g, unsigned file, const struct change *c)
+{
+	struct stat st;
+	int r = sys_fstat(c->fd, &st);
+
+	return r < 0 ? r : announce_unknown(g, file, (uint64_t)st.st_size, c->length);
 }
 
 void announce_reach(struct group *g, const struct change *c)

@@ -39,6 +39,7 @@ struct group_file {
 	bool foreign;	    /* what the host has open under this name is another file */
 	bool moved;	    /* the old inode is aside */
 	bool emptied;	    /* its old content counts no more: what is written to it is new */
+	bool cut;	    /* it was shorter than at the group's start: its size is not known */
 	bool held_disorder; /* what is held back of it does not go from start to end */
 	uint32_t held_last; /* 1 + the number of its last piece; 0: nothing is held back */
 	uint64_t held_end;  /* of that piece */
@@ -179,6 +180,8 @@ int announce_write(struct group *g, unsigned file, const struct change *c);
 /* What the kernel brings, or a map. */
 int announce_unknown(struct group *g, unsigned file, uint64_t offset, uint64_t length);
 int announce_length(struct group *g, unsigned file, uint64_t length);
+/* A write to a file that was cut: at its end, wherever that is, or behind it with a gap. */
+int announce_end(struct group *g, unsigned file, const struct change *c);
 /* How far a write goes. */
 void announce_reach(struct group *g, const struct change *c);
 /* A write to a file that had been emptied. */

@@ -77,7 +77,8 @@ static enum change_verdict go_on(struct group *g, struct change *c, int r)
 static bool may_hold(const struct group *g, const struct change *c, int64_t size)
 {
 	return g->power && !g->pickle_opened && c->slot.role != ROLE_PICKLE && brings_bytes(c) &&
-	       c->op != OP_PWRITEV && (c->slot.writable & SLOT_WRITABLE) && c->length &&
+	       !g->files[file_index(c->slot)].cut && c->op != OP_PWRITEV &&
+	       (c->slot.writable & SLOT_WRITABLE) && c->length &&
 	       c->length <= (uint64_t)(size - c->offset);
 }
 
@@ -105,6 +106,13 @@ static enum change_verdict write_begin(struct group *g, struct change *c)
 	int r;
 
 	announce_reach(g, c);
+	if (g->files[file].cut && !g->files[file].emptied) {
+		r = announce_end(g, file, c);
+		if (r == 0)
+			r = held_release(g);
+		if (r < 0 || g->state != GROUP_OPEN)
+			return go_on(g, c, r);
+	}
 	if (c->op == OP_FALLOCATE) {
 		if (!(c->arg & ~(uint64_t)FALLOC_FL_KEEP_SIZE))
 			return CHANGE_GO;
@@ -145,8 +153,10 @@ static enum change_verdict cut_begin(struct group *g, struct change *c)
 		r = announce_length(g, file, c->length);
 	if (r == 0)
 		r = held_release(g);
-	if (r == 0 && c->length == 0 && g->state == GROUP_OPEN)
-		g->files[file].emptied = true;
+	if (r == 0 && g->state == GROUP_OPEN) {
+		g->files[file].cut |= (int64_t)c->length < g->header.files[file].size;
+		g->files[file].emptied |= c->length == 0;
+	}
 	return go_on(g, c, r);
 }
 

@@ -397,13 +397,11 @@ int preimage_aside(struct group *g, unsigned file, bool replace)
 	struct stat st;
 	int r;
 
-	if (f->moved)
-		return 0;
 	r = group_equip(g);
 	if (r == 0)
 		r = replace ? announce_length(g, file, 0)
 			    : announce_unknown(g, file, 0, UINT64_MAX);
-	if (r < 0 || size <= 0)
+	if (r < 0 || size <= 0 || f->moved)
 		return r;
 	r = group_open_file(g, file, -1);
 	if (r == 0)

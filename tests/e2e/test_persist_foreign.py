@@ -226,3 +226,72 @@ if not os.fork():
 assert os.wait()[1] == 0
 """)
     assert "frozen" not in directory.next_start()
+
+
+# ---- states on the way to which a persist may come: none of them is somebody else's
+
+ANEW = """
+bins(A, b"n"); fd = pickle(A, b"n")
+pickle(A, b"m"); die()
+"""
+# Chroma 0.4 to 0.6 persists more than once in a transaction.
+ANEW_IN_TRANSACTION = """
+import sqlite3
+db = sqlite3.connect(data + "/chroma.sqlite3", isolation_level=None)
+db.execute("create table t (x)")
+db.execute("begin immediate"); db.execute("insert into t values (1)")
+bins(A, b"n"); os.close(pickle(A, b"n"))
+bins(A, b"m"); fd = pickle(A, b"m")
+if closed:
+    os.close(fd)
+die()
+"""
+
+
+@pytest.mark.parametrize("script", [ANEW, "closed = 0\n" + ANEW_IN_TRANSACTION,
+                                    "closed = 1\n" + ANEW_IN_TRANSACTION],
+                         ids=["open", "transaction", "closed"])
+def test_pickle_begun_anew(directory, script):
+    """Each time it has another content."""
+    directory.killed(script)
+    assert "it was undone" in directory.next_start()
+    assert directory.is_old(A)
+
+
+CUTS = {
+    "in a grain": "os.ftruncate(fd, 1000)",
+    "in one that was written": "os.pwrite(fd, b'n' * 500, 800); os.ftruncate(fd, 1000)",
+    "and lengthened": "os.ftruncate(fd, 1000); os.ftruncate(fd, 2000)",
+    "a gap": "os.ftruncate(fd, 1000); os.pwrite(fd, b'n', 3000)",
+    "a gap in what was written": "os.ftruncate(fd, 960); os.pwrite(fd, b'n' * 50, 960); "
+                                 "os.pwrite(fd, b'n' * 500, 3000)",
+    "appended": "os.ftruncate(fd, 1000); os.write(os.open(name, os.O_WRONLY | os.O_APPEND), "
+                "b'n' * 300)",
+}
+
+
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+def test_cut(directory, cut):
+    directory.killed(f"""
+name = f"{{data}}/{{A}}/data_level0.bin"
+fd = os.open(name, os.O_RDWR)
+{cut}
+die()
+""")
+    assert "it was undone" in directory.next_start()
+    assert directory.is_old(A)
+
+
+def test_size_after_a_cut(directory):
+    """What is written behind the end is not held back: others see the size, and append."""
+    directory.run("""
+name = f"{data}/{A}/data_level0.bin"
+fd = os.open(name, os.O_RDWR)
+os.ftruncate(fd, 1000)
+os.pwrite(fd, b"n" * 500, 1000)
+assert os.fstat(fd).st_size == 1500
+os.write(os.open(name, os.O_WRONLY | os.O_APPEND), b"m" * 500)
+os.close(pickle(A, b"n"))
+""")
+    assert (directory.path / A / "data_level0.bin").read_bytes() == \
+        b"o" * 1000 + b"n" * 500 + b"m" * 500

@@ -100,16 +100,17 @@ static void test_directory_gone(void **state)
 	assert_false(in_undo(f, ".4.moved"));
 }
 
-/* A deletion that was cut short: nothing to put the blocks into. */
+/* Somebody else took it away, and may bring it back: the rest is left as it is. */
 static void test_file_gone(void **state)
 {
 	struct fixture *f = *state;
 
 	persist(f);
-	unlinkat(f->segmentfd, undo_file_names[1], 0);
+	unlinkat(f->segmentfd, undo_file_names[3], 0);
 	roll_back(f);
-	assert_int_equal(f->last.result, ROLLBACK_GONE);
+	assert_int_equal(f->last.result, ROLLBACK_FOREIGN);
 	assert_false(in_undo(f, UNDO_SUFFIX));
+	assert_true(in_undo(f, UNDO_SUFFIX ".foreign"));
 }
 
 /* ---- whose process lives ---- */
