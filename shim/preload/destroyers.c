@@ -217,7 +217,7 @@ static int check_segment(const struct change *c)
 
 	if (is_frozen(directory) && changes_bytes(c))
 		return -EPERM;
-	if (graph_is_old(c))
+	if (graph_is_old(c) && settings.single_writer != SINGLE_WRITER_OFF)
 		return refuse_old(c);
 	if (c->slot.role == ROLE_PICKLE)
 		return 0;

@@ -294,6 +294,9 @@ void writer_give_back(unsigned area)
 		atomic_store(&a->writer, shim_pid);
 	} else {
 		fence_drop(area);
+		/* A child that is about to exec has a copy, which closing would leave locked. */
+		if (a->writer_fd > 0)
+			lock_file(a->writer_fd, F_OFD_SETLK, F_UNLCK);
 		hidden_release(&a->writer_fd);
 		oplog_feature(&a->log, OPLOG_HAS_WRITER, false);
 	}
