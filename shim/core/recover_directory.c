@@ -91,6 +91,9 @@ static int heal_in_place(const struct recover_job *job, struct recover_result *o
 	if (r == 0 && out->healed)
 		r = recover_sync(fd);
 	close(fd);
+	/* What was copied is then not what was judged. */
+	if (r < 0 && r != -ENOSPC && r != -ENOMEM && recover_state(job->datafd) != state)
+		r = -ESTALE;
 	if (r == 0 && out->healed)
 		r = exchange(job, out, state);
 	if (!out->exchanged)
