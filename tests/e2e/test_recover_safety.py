@@ -344,12 +344,12 @@ def test_what_is_pinned(line, chromashim, tmp_path, actors):
     """A pin rests on the files that go to quarantine: it is copied before."""
     data = Path(shutil.copytree(line.data, tmp_path / "data"))
     segment = gallery.segment(data).name
+    gallery.cut("link_lists.bin", 100)(data)  # before: a pin is broken by what others write
     backend = actors().sqlite(data)
     backend.do("db.execute('CREATE TABLE more(x)')")
     backend.kill()
     [pinned] = listed(chromashim, data)
     assert pinned["state"] == "pinned"
-    gallery.cut("link_lists.bin", 100)(data)
     assert chromashim("recover", "-y", data).returncode == 0
     [kept] = listed(chromashim, data)
     assert kept["id"] == pinned["id"] and kept["state"] == "complete"
