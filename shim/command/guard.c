@@ -49,6 +49,8 @@ const char guard_usage[] =
     "                    after a last snapshot\n"
     "      --while-open  the same, without a process to begin with\n"
     "      --background  with its log in the store, and nothing of who started it\n"
+    "      --library=FILE  say which process of those that are followed has the directory open\n"
+    "                    without this library\n"
     "  -q, --quiet       say only what goes wrong\n"
     "\n"
     "Settings, from the environment or chromashim.conf in the store:\n"
@@ -323,6 +325,7 @@ static void run(struct guardian *g)
 	for (;;) {
 		bool more = guardian_duties(g);
 
+		guardian_look_at_launch(g);
 		guardian_reap(g);
 		if (guard_stopping)
 			break;
@@ -355,6 +358,7 @@ static int guard(struct guardian *g, const char *dir)
 	if (r < 0)
 		status = fail(exit_code_of(r), r, "Run this as the owner of the data directory.",
 			      "cannot make the store '%s'", g->s.target.store);
+	guardian_prepare_launch(g);
 	if (status == 0 && g->background)
 		guard_go_to_background(g->s.target.storefd);
 	if (status == 0)
@@ -380,11 +384,12 @@ static int guard(struct guardian *g, const char *dir)
 
 int command_guard(int argc, char **argv)
 {
-	enum { ONCE = 256, FOLLOW, WHILE_OPEN, BACKGROUND };
+	enum { ONCE = 256, FOLLOW, WHILE_OPEN, BACKGROUND, LIBRARY };
 	static const struct option options[] = {{"once", no_argument, NULL, ONCE},
 						{"follow", required_argument, NULL, FOLLOW},
 						{"while-open", no_argument, NULL, WHILE_OPEN},
 						{"background", no_argument, NULL, BACKGROUND},
+						{"library", required_argument, NULL, LIBRARY},
 						{"quiet", no_argument, NULL, 'q'},
 						{NULL, 0, NULL, 0}};
 	struct guardian g = {.pidfd = -1};
@@ -410,6 +415,9 @@ int command_guard(int argc, char **argv)
 			break;
 		case BACKGROUND:
 			g.background = true;
+			break;
+		case LIBRARY:
+			g.library = optarg;
 			break;
 		case 'q':
 			g.quiet = true;

@@ -11,6 +11,7 @@
 #include "command/guard_settings.h"
 
 #define GUARD_HOOKS 8
+#define GUARD_TOLD 16
 #define STATUS_FILE "status.json"
 #define GUARD_SCHEDULE "schedule" /* the reason of what is taken by the clock */
 
@@ -42,6 +43,12 @@ struct guardian {
 	unsigned copied, verified, broken, taken, removed, refused; /* since the start */
 	uint64_t started;					    /* ns, CLOCK_REALTIME */
 	struct guard_hook hooks[GUARD_HOOKS];
+	const char *library;	  /* what `run` preloaded, NULL: it is not looked for */
+	struct stat library_file; /* as it was then */
+	struct stat terminal;	  /* the standard error of `run` */
+	uint64_t launch_at, launch_pause;
+	uint32_t told[GUARD_TOLD]; /* pids that have the directory open without it */
+	unsigned told_next;
 };
 
 extern volatile sig_atomic_t guard_stopping;
@@ -59,6 +66,13 @@ void guardian_report_death(int storefd);
 void guard_shed_host(void);
 /* Then stdout and stderr are the log in the store. */
 void guard_go_to_background(int storefd);
+
+/* ---- is the library there (guardian_launch.c) ---- */
+
+/* At the start, while stderr is that of `run`. */
+void guardian_prepare_launch(struct guardian *g);
+/* From time to time: says each process once that has the directory open without it. */
+void guardian_look_at_launch(struct guardian *g);
 
 /* ---- duties (guardian_duties.c): true: there is more to be done at once ---- */
 

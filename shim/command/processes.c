@@ -4,6 +4,8 @@
  */
 #include "command/processes.h"
 
+#include "command/run.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -67,6 +69,80 @@ bool process_is_chroma(uint32_t pid)
 	free(line);
 	if (maps)
 		fclose(maps);
+	return found;
+}
+
+uint32_t process_parent(uint32_t pid)
+{
+	char path[64], text[512], *at;
+	uint32_t parent = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%" PRIu32 "/stat", pid);
+	f = fopen(path, "re");
+	if (!f)
+		return 0;
+	/* A name may have brackets and spaces in it. */
+	at = fgets(text, sizeof(text), f) ? strrchr(text, ')') : NULL;
+	if (at && sscanf(at + 1, " %*c %" SCNu32, &parent) != 1)
+		parent = 0;
+	fclose(f);
+	return parent;
+}
+
+/* A line of maps: this very file, another one that was or is at its path, another version. */
+static bool is_library(char *line, const char *path, const struct stat *file)
+{
+	char *at = strchr(line, '/'), *name;
+	uint64_t inode;
+
+	if (!at || sscanf(line, "%*s %*s %*s %*s %" SCNu64, &inode) != 1)
+		return false;
+	at[strcspn(at, "\n")] = '\0';
+	name = strrchr(at, '/') + 1;
+	if (!strncmp(at, path, strlen(path)))
+		return true;
+	if (inode == file->st_ino && strchr(path, '/') &&
+	    !strncmp(name, strrchr(path, '/') + 1, strlen(strrchr(path, '/') + 1)))
+		return true;
+	return strstr(name, "chromashim") && preload_is_version(at);
+}
+
+int process_has_library(uint32_t pid, const char *path, const struct stat *file)
+{
+	char maps_path[64], *line = NULL;
+	size_t room = 0;
+	int found = 0;
+	FILE *maps;
+
+	snprintf(maps_path, sizeof(maps_path), "/proc/%" PRIu32 "/maps", pid);
+	maps = fopen(maps_path, "re");
+	if (!maps)
+		return -errno;
+	while (!found && getline(&line, &room, maps) > 0)
+		found = is_library(line, path, file);
+	if (!found && ferror(maps))
+		found = -EIO;
+	free(line);
+	fclose(maps);
+	return found;
+}
+
+int process_names_library(uint32_t pid, const char *path)
+{
+	char environment[64], *one = NULL;
+	size_t room = 0;
+	int found = 0;
+	FILE *f;
+
+	snprintf(environment, sizeof(environment), "/proc/%" PRIu32 "/environ", pid);
+	f = fopen(environment, "re");
+	if (!f)
+		return -errno;
+	while (!found && getdelim(&one, &room, '\0', f) > 0)
+		found = !strncmp(one, "LD_PRELOAD=", strlen("LD_PRELOAD=")) && strstr(one, path);
+	free(one);
+	fclose(f);
 	return found;
 }
 

@@ -16,6 +16,15 @@ int process_maps_file(uint32_t pid, uint64_t device, uint64_t inode, const char 
 /* Does it have one of Chroma's native libraries loaded? */
 bool process_is_chroma(uint32_t pid);
 
+/* The pid of its parent, 0: there is none, or no such process. */
+uint32_t process_parent(uint32_t pid);
+
+/* Does it have this library loaded, be it an older file at its path or another version of it? 1, 0
+ * or -errno. */
+int process_has_library(uint32_t pid, const char *path, const struct stat *file);
+/* Does LD_PRELOAD name it where the process began? 1, 0 or -errno. */
+int process_names_library(uint32_t pid, const char *path);
+
 /* "2024-05-23 13:25:27 96c92aba…" and "3.46.0" ("" if unknown), as compiled into a file. */
 struct sqlite_build {
 	char source_id[20 + 64 + 1];

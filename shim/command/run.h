@@ -53,6 +53,8 @@ int run_choose_directory(struct run *r);
 
 /* Looks at command[0] and what it leads to. 0, -ENOENT or -EACCES: it cannot be started. */
 int backend_find(char *const *command, struct backend *out);
+/* Whether anything can be preloaded into b->interpreter: b->trouble. */
+void backend_judge(struct backend *b);
 /* Finds libchromashim.so and puts it in front of LD_PRELOAD; says why it cannot. 0 or an exit
  * status. */
 int run_preload(struct run *r);
@@ -69,6 +71,9 @@ void memory_keep(const char *dir);
 
 /* Puts r->library in front of LD_PRELOAD, in the place of any other version of it. -errno. */
 int preload_set(const struct run *r);
+
+/* Whether the file is a version of this library, whatever it is called. */
+bool preload_is_version(const char *path);
 
 /* ---- preflight.c ---- */
 

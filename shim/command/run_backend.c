@@ -194,7 +194,7 @@ static bool gains_rights(const char *path, const char **how)
 	return getuid() != 0 && getxattr(path, "security.capability", value, sizeof(value)) > 0;
 }
 
-static void judge_program(struct backend *b)
+void backend_judge(struct backend *b)
 {
 	char head[HEAD], own[HEAD], loader[256];
 	size_t n = read_head(b->interpreter, head);
@@ -336,7 +336,7 @@ int backend_find(char *const *command, struct backend *out)
 		strlcpy(out->interpreter, out->program, sizeof(out->interpreter));
 	for (i = 0; i < SCRIPTS && follow_script(out->interpreter); i++)
 		;
-	judge_program(out);
+	backend_judge(out);
 	find_chroma(command, out);
 	return 0;
 }

@@ -15,12 +15,15 @@
 static void become_guardian(const struct run *r, pid_t backend)
 {
 	char pid[16], self[] = "/proc/self/exe", name[] = "chromashim", verb[] = "guard",
-		      follow[] = "--follow", background[] = "--background";
-	char dir[PATH_MAX];
-	char *argv[] = {name, verb, dir, follow, pid, background, NULL};
+		      follow[] = "--follow", background[] = "--background", option[] = "--library";
+	char dir[PATH_MAX], library[PATH_MAX];
+	char *argv[] = {name, verb, dir, follow, pid, background, option, library, NULL};
 
 	snprintf(pid, sizeof(pid), "%d", (int)backend);
 	snprintf(dir, sizeof(dir), "%s", r->dir);
+	snprintf(library, sizeof(library), "%s", r->library);
+	if (!*library)
+		argv[6] = NULL; /* said already */
 	owner_pause();
 	execv(self, argv);
 	_exit(EXIT_FAILED);

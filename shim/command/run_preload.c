@@ -36,8 +36,7 @@ static bool expand(const char *entry, const char *lib, char out[PATH_MAX])
 	       PATH_MAX;
 }
 
-/* Whether the file is a version of this library, whatever it is called. */
-static bool holds_mark(const char *path)
+bool preload_is_version(const char *path)
 {
 	int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	struct stat st;
@@ -82,7 +81,7 @@ static enum entry judge(const char *entry, const char *library)
 			continue;
 		if (st.st_dev == ours.st_dev && st.st_ino == ours.st_ino)
 			return ENTRY_OURS;
-		return holds_mark(path) ? ENTRY_ANOTHER : ENTRY_FOREIGN;
+		return preload_is_version(path) ? ENTRY_ANOTHER : ENTRY_FOREIGN;
 	}
 	return strncmp(name ? name + 1 : entry, "libchromashim", strlen("libchromashim")) == 0
 		   ? ENTRY_GONE

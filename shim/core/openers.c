@@ -137,7 +137,19 @@ static bool is_file(const struct candidate *c)
 	       st.st_dev == c->file->st_dev && st.st_ino == c->file->st_ino;
 }
 
-/* 1, 0 or -errno. */
+static bool is_for_writing(const struct candidate *c)
+{
+	char file[64], text[1024], *at;
+
+	snprintf(file, sizeof(file), "fdinfo/%.32s", c->number);
+	read_first(c->pid, file, text, sizeof(text));
+	at = strstr(text, "flags:");
+	return at && (strtol(at + strlen("flags:"), NULL, 8) & O_ACCMODE) != O_RDONLY;
+}
+
+enum { OPEN = 1, OPEN_TO_WRITE };
+
+/* One of these, 0 or -errno. */
 static int has_open(const char *pid, const struct stat *file, const char *name)
 {
 	struct candidate c = {.pid = pid, .file = file, .name = name};
@@ -151,9 +163,10 @@ static int has_open(const char *pid, const struct stat *file, const char *name)
 	if (!dir)
 		return -errno;
 	c.fds = dirfd(dir);
-	while (!found && (d = readdir(dir))) {
+	while (found != OPEN_TO_WRITE && (d = readdir(dir))) {
 		c.number = d->d_name;
-		found = isdigit((unsigned char)*d->d_name) && is_file(&c);
+		if (isdigit((unsigned char)*d->d_name) && is_file(&c))
+			found = is_for_writing(&c) ? OPEN_TO_WRITE : OPEN;
 	}
 	closedir(dir);
 	return found;
@@ -166,7 +179,7 @@ static int compare_openers(const void *a, const void *b)
 	return x->pid < y->pid ? -1 : x->pid > y->pid;
 }
 
-static int add_opener(struct process_opener **list, unsigned n, const char *pid)
+static int add_opener(struct process_opener **list, unsigned n, const char *pid, bool writes)
 {
 	struct process_opener *bigger = realloc(*list, (n + 1) * sizeof(**list));
 
@@ -175,6 +188,7 @@ static int add_opener(struct process_opener **list, unsigned n, const char *pid)
 	*list = bigger;
 	memset(&bigger[n], 0, sizeof(bigger[n]));
 	bigger[n].pid = (uint32_t)strtoul(pid, NULL, 10);
+	bigger[n].writes = writes;
 	read_first(pid, "comm", bigger[n].name, sizeof(bigger[n].name));
 	read_first(pid, "cmdline", bigger[n].command, sizeof(bigger[n].command));
 	return 0;
@@ -201,7 +215,7 @@ int process_find_openers(const struct stat *file, const char *name,
 		found = has_open(d->d_name, file, name);
 		*hidden_out += found == -EACCES || found == -EPERM;
 		if (found > 0)
-			r = add_opener(list_out, n, d->d_name);
+			r = add_opener(list_out, n, d->d_name, found == OPEN_TO_WRITE);
 		n += found > 0 && r == 0;
 	}
 	closedir(proc);

@@ -5,11 +5,13 @@
 #ifndef CORE_OPENERS_H
 #define CORE_OPENERS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
 
 struct process_opener {
 	uint32_t pid;
+	bool writes;	   /* it is open for writing */
 	char name[64];	   /* comm */
 	char command[256]; /* command line, cut */
 };

@@ -191,7 +191,7 @@ def test_follows_and_tells(tmp_path, data, shim, guardians, chromashim):
     load.child.wait()
     assert guardian.child.wait(30) == 0
     said = guardian.said()
-    assert "the process that was followed has ended" in said
+    assert "nobody has the directory open any more" in said
     newest = listed(chromashim, data)[-1]
     died = "died in the middle" in said
     assert died or (newest["reason"], newest["state"]) == ("stop", "verified"), (newest, said)

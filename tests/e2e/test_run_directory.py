@@ -155,8 +155,9 @@ def test_any_writer_under_the_shim_is_in_the_way(run, data):
     """Also one that is no Chroma, and has only a segment's file open."""
     make("venv", data)
     writer = subprocess.Popen(["/usr/bin/python3", "-I", "-S", "-c", "import os, sys\n"
-                               "os.chdir(sys.argv[1])\nf = open('note', 'w')\nf.write('x')\n"
-                               "f.flush()\nprint('up', flush=True)\nsys.stdin.read()", data],
+                               "import glob\nname, = glob.glob(sys.argv[1] + '/*/length.bin')\n"
+                               "f = open(name, 'r+b')\nf.write(f.read(1))\nf.flush()\n"
+                               "print('up', flush=True)\nsys.stdin.read()", data],
                               env=hosts.environment({"LD_PRELOAD": str(hosts.SHIM),
                                                      "CHROMASHIM_DIR": str(data)}),
                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
