@@ -20,6 +20,7 @@
 #include "core/config.h"
 #include "core/fileio.h"
 #include "core/owner.h"
+#include "core/store_aside.h"
 
 #define DEFAULT_DIRECTORY "./chroma_data"
 
@@ -237,6 +238,27 @@ static int open_store(struct target *t, bool need_store)
 	    "cannot open the store '%s'", t->store);
 }
 
+/* A program has removed the directory; its store is beside it, and goes back into it. */
+static void take_back(struct target *t)
+{
+	char path[PATH_MAX], name[STORE_ASIDE_MAX];
+	char *slash = strrchr(t->dir, '/');
+	struct stat st;
+
+	if (!store_aside_name(name, t->dir, 1) ||
+	    snprintf(path, sizeof(path), "%.*s%s", slash ? (int)(slash - t->dir + 1) : 0, t->dir,
+		     name) >= (int)sizeof(path) ||
+	    lstat(path, &st) < 0 || !S_ISDIR(st.st_mode) || mkdir(t->dir, 0700) < 0)
+		return;
+	t->dirfd = open(t->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (t->dirfd < 0)
+		return;
+	if (fchown(t->dirfd, st.st_uid, st.st_gid) == 0 && store_aside_take(t->dirfd, t->dir) == 0)
+		warn("'%s' was removed; its snapshots and its log were kept beside it, and are in "
+		     "it again",
+		     t->dir);
+}
+
 int target_open_directory(struct target *t, const char *dir)
 {
 	int error, status;
@@ -247,8 +269,10 @@ int target_open_directory(struct target *t, const char *dir)
 	if (status)
 		return status;
 	t->dirfd = open(t->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	error = -errno;
+	if (t->dirfd < 0 && error == -ENOENT)
+		take_back(t);
 	if (t->dirfd < 0) {
-		error = -errno;
 		return fail(error == -ENOENT || error == -ENOTDIR ? EXIT_NOT_FOUND : EXIT_FAILED,
 			    error,
 			    error == -EACCES

@@ -115,6 +115,11 @@ static bool is_usable(struct area *a, int fd)
 	return known > 0;
 }
 
+bool carriers_usable(unsigned area, int fd)
+{
+	return is_usable(&areas[area], fd);
+}
+
 /* ---- carriers ---- */
 
 static struct carrier *find(const struct stat *st, uint8_t object)

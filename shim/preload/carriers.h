@@ -13,6 +13,9 @@
 
 #include "preload/files.h"
 
+/* Whether locks that last can be had for a file of the area that fd is open on; found out once. */
+bool carriers_usable(unsigned area, int fd);
+
 /* A database or its -shm was opened: makes its carrier. */
 void carrier_make(union slot s, int fd);
 

@@ -122,10 +122,12 @@ static bool is_shared(unsigned area)
 	       __atomic_fetch_add(&h->sharers, 1, __ATOMIC_SEQ_CST) < SHARERS;
 }
 
+static bool removing[AREAS];  /* pinned for what is removed, and nothing was written since */
 static uint64_t risky[AREAS]; /* the transaction under way, or the last one: one writer at a time */
 
 void pins_transaction_committed(unsigned area, uint64_t number)
 {
+	removing[area] = false;
 	if (area_pins[area].state && risky[area] != number && LOAD(area_pins[area].state->shared))
 		STORE(area_pins[area].state->shared, 0);
 }
@@ -185,19 +187,34 @@ static void wal_trigger(const struct change *c)
 	done[area] = t->number;
 }
 
-/* Elements are about to go, with their file or without. */
-static bool destroys_segment(const struct change *c)
+/* Elements, or the database, are about to go, with their file or without. */
+static bool destroys(const struct change *c)
 {
 	struct stat st;
 	bool cuts = ((c->op == OP_FTRUNCATE || c->op == OP_TRUNCATE) && c->length == 0) ||
 		    ((c->op == OP_OPEN || c->op == OP_OPENAT || c->op == OP_CREAT) &&
 		     (c->flags & O_TRUNC) && c->slot.role != ROLE_PICKLE);
 
-	if (c->op != OP_UNLINK && c->op != OP_UNLINKAT && !cuts)
+	if (c->op != OP_UNLINK && c->op != OP_UNLINKAT && !cuts &&
+	    !(change_renames(c) && c->slot.role == ROLE_DATABASE))
 		return false;
 	return sys_fstatat(areas[c->slot.area].root_fd, name_text(name_get(c->slot.name)), &st,
 			   AT_SYMLINK_NOFOLLOW) == 0 &&
 	       st.st_size > 0;
+}
+
+/* A directory that is removed file by file is pinned before the first one. */
+static void removal_trigger(const struct change *c)
+{
+	unsigned area = c->slot.area;
+
+	if (removing[area] || !destroys(c) || is_shared(area))
+		return;
+	removing[area] =
+	    pin_take_waiting(area, "bulk",
+			     c->slot.role == ROLE_DATABASE ? "before the database is removed"
+							   : "before a segment is removed",
+			     0, true) > 0;
 }
 
 void pin_trigger(const struct change *c)
@@ -206,12 +223,14 @@ void pin_trigger(const struct change *c)
 
 	if (!settings.snapshots || !area_pins[c->slot.area].state)
 		return;
-	if (c->slot.role == ROLE_DATABASE)
+	if (c->slot.role == ROLE_DATABASE && c->iov)
 		database_trigger(c);
+	else if (c->slot.role == ROLE_DATABASE)
+		removal_trigger(c);
 	else if (c->slot.role == ROLE_WAL)
 		wal_trigger(c);
-	else if (role_in_segment(c->slot.role) && destroys_segment(c) && !is_shared(c->slot.area))
-		pin_take_waiting(c->slot.area, "bulk", "before a segment is removed", 0, true);
+	else if (role_in_segment(c->slot.role))
+		removal_trigger(c);
 	errno = saved;
 }
 
@@ -223,11 +242,15 @@ static int lock_database(unsigned area, int *fd_out)
 	struct flock lock = {.l_whence = SEEK_SET};
 	int fd, r;
 
-	if (atomic_load(&areas[area].ofd_locks) <= 0)
+	if (atomic_load(&areas[area].ofd_locks) < 0)
 		return -ENOTSUP;
 	fd = sys_openat(areas[area].root_fd, DATABASE, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
 	if (fd < 0)
 		return fd;
+	if (!carriers_usable(area, fd)) {
+		sys_close(fd);
+		return -ENOTSUP;
+	}
 	lock.l_type = F_RDLCK;
 	lock.l_start = 0x40000000; /* PENDING: a writer that waits goes first */
 	lock.l_len = 1;

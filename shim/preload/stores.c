@@ -258,7 +258,8 @@ bool store_steps_aside(int dirfd, const char *path)
 		sys_close(fd);
 	if (r == 0 && own && store_aside_name(name, directory, 1))
 		shim_say(directory, ": removed; its snapshots and its log are kept beside it, in ",
-			 name, ". To have it back: chromashim restore ", directory, NULL);
+			 name, ". To have it back: chromashim restore --to latest ", directory,
+			 NULL);
 	errno = saved;
 	return r == 0;
 }

@@ -173,6 +173,7 @@ def test_files_that_are_removed_or_replaced(script, data):
         path = segment()
         persist(path)
         protect("one")
+        db.close()  # what is in use is not taken away
         os.replace(path / "length.bin", data / "elsewhere")
         (path / "length.bin").write_bytes(b"new")
         (data / "other").write_bytes(b"from elsewhere")
