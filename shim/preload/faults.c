@@ -34,22 +34,30 @@ static const char *read_number(const char *p, uint64_t *out)
 	return *p == ':' ? p + 1 : p;
 }
 
+static enum what what_of(const char *name, enum what otherwise)
+{
+	unsigned i;
+
+	for (i = 0; i < WHATS; i++)
+		if (strcmp(name, names[i]) == 0)
+			return i;
+	return otherwise;
+}
+
 static void read_error(const char *p)
 {
 	uint64_t number;
-	unsigned i;
 
 	p = read_number(read_number(p, &wanted), &number);
 	error_wanted = (int)number;
 	kind = ERROR;
-	for (i = 0; i < WHATS; i++)
-		if (strcmp(p, names[i]) == 0)
-			what_wanted = i;
+	what_wanted = what_of(p, SEGMENTS);
 }
 
 static void read_signal(const char *p, int number)
 {
-	read_number(p, &wanted);
+	p = read_number(p, &wanted);
+	what_wanted = what_of(p, WHATS);
 	signal_wanted = number;
 	kind = SIGNAL;
 }
@@ -78,7 +86,8 @@ void fault_point(void)
 {
 	if (kind == UNREAD)
 		read_environment();
-	if (kind != NONE && atomic_fetch_add(&points, 1) + 1 >= wanted && kind == SIGNAL)
+	if (kind != NONE && atomic_fetch_add(&points, 1) + 1 >= wanted && kind == SIGNAL &&
+	    what_wanted == WHATS)
 		sys_kill(sys_getpid(), signal_wanted);
 }
 
@@ -86,12 +95,16 @@ static int fault_of(enum what what, unsigned role)
 {
 	if (kind == UNREAD)
 		read_environment();
-	if (kind != COUNT && (kind != ERROR || what != what_wanted))
+	if (kind != COUNT && ((kind != ERROR && kind != SIGNAL) || what != what_wanted))
 		return 0;
 	if (lasts && atomic_load(&failing) == role)
 		return error_wanted;
-	if (atomic_fetch_add(&calls[what], 1) + 1 != wanted || kind != ERROR)
+	if (atomic_fetch_add(&calls[what], 1) + 1 != wanted || kind == COUNT)
 		return 0;
+	if (kind == SIGNAL) {
+		sys_kill(sys_getpid(), signal_wanted);
+		return 0;
+	}
 	atomic_store(&failing, role);
 	return error_wanted;
 }

@@ -6,6 +6,9 @@
  * CHROMASHIM_FAULT=kill:K    SIGKILL at the K-th point: before, around and after every change, and
  *			      at the steps of a persist's own work
  *		    stop:K    SIGSTOP there, and at each one after it
+ *		    kill:K:segments, stop:K:segments
+ *			      before the K-th write, truncation or creation of a segment, whatever
+ *			      else is done; also :sqlite and :own, as below
  *		    error:K:E the K-th write, truncation or creation of a segment fails with errno
  *			      E, and so do all after it that are made to the same file
  *		    error:K:E:sqlite
