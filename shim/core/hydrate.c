@@ -319,6 +319,12 @@ static int hydrate_held(struct hydration *h, struct pins *pins, struct pin_slot 
 		h->trouble->file[0] = '\0';
 		return set_broken(h);
 	}
+	if (r == 0 && !pins_are_current(pins)) {
+		snprintf(h->trouble->detail, sizeof(h->trouble->detail),
+			 "pins/state in the store was lost while it was copied");
+		h->trouble->file[0] = '\0';
+		return set_broken(h);
+	}
 	return is_worth_nothing(r) ? set_broken(h) : r;
 }
 

@@ -14,6 +14,7 @@
 #include "core/number.h"
 #include "core/oplog.h"
 #include "core/pin_internal.h"
+#include "core/shared_map.h"
 #include "core/sys.h"
 
 #define STATE_FILE "state"
@@ -114,8 +115,8 @@ static int map_state(struct pins *p, int fd)
 		return -EBADMSG;
 	if ((uint64_t)st.st_size < STATE_SIZE)
 		return -ENODATA;
-	map = sys_mmap(STATE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (sys_map_failed(map))
+	map = shared_map(STATE_SIZE, PROT_READ | PROT_WRITE, fd);
+	if (!map)
 		return -ENOMEM;
 	p->state = map;
 	p->slots = (struct pin_slot *)(void *)((char *)map + PIN_BLOCK);
@@ -143,7 +144,7 @@ static int judge_state(const struct pin_header *h)
 static void unmap_state(struct pins *p)
 {
 	if (p->state)
-		sys_munmap(p->state, STATE_SIZE);
+		shared_unmap(p->state, STATE_SIZE);
 	p->state = NULL;
 	p->slots = NULL;
 	p->writers = NULL;
@@ -182,6 +183,17 @@ bool pins_are_current(struct pins *p)
 	    st.st_ino != p->ino || p->state->instance != p->instance || generation < p->generation)
 		return false;
 	p->generation = generation;
+	return true;
+}
+
+bool pins_state_lost(const struct pins *p)
+{
+	struct stat st;
+
+	if (!p->state || p->state->magic == PIN_MAGIC)
+		return false;
+	if (sys_fstatat(p->dirfd, STATE_FILE, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino == p->ino)
+		sys_unlinkat(p->dirfd, STATE_FILE, 0);
 	return true;
 }
 

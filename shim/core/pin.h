@@ -41,6 +41,9 @@ int pins_open(struct pins *p, int storefd, bool make);
 void pins_close(struct pins *p);
 /* Whether what is mapped is still what stands in the store, and no copy of a moment before. */
 bool pins_are_current(struct pins *p);
+/* Whether SIGBUS has taken the map. The file goes then: others must not count on this process to
+ * see what they write there. In a handler, too. */
+bool pins_state_lost(const struct pins *p);
 
 static inline uint64_t pins_epoch(const struct pins *p)
 {
@@ -144,6 +147,8 @@ void pin_file_close(struct pin_file *f);
  * once. Ignored if `from` is another inode than the header's. */
 int pin_file_save(struct pin_file *f, const struct pins *p, int from, uint64_t offset,
 		  uint64_t length);
+/* SIGBUS has taken its map: what is kept there, nobody will read. */
+bool pin_file_is_lost(const struct pin_file *f);
 /* Around a change, after its pin_file_save(): what the file is then is what was seen last. */
 void pin_file_enter(struct pin_file *f);
 void pin_file_leave(struct pin_file *f, int rootfd);

@@ -8,6 +8,7 @@
 
 #include "core/checksum.h"
 #include "core/pin_internal.h"
+#include "core/shared_map.h"
 #include "core/sys.h"
 
 #define SIZE_MAX_PINNED (INT64_C(1) << 40) /* as SNAPSHOT_SIZE_MAX */
@@ -66,8 +67,8 @@ static int map_file(struct pin_file *f, uint64_t id, int prot)
 		r = pin_file_judge(&h, (uint64_t)st.st_size, id);
 	if (r < 0)
 		return r;
-	map = sys_mmap((size_t)h.image, prot, MAP_SHARED, f->fd, 0);
-	if (sys_map_failed(map))
+	map = shared_map((size_t)h.image, prot, f->fd);
+	if (!map)
 		return -ENOMEM;
 	f->header = map;
 	f->life = (struct pin_file_life *)(void *)((char *)map + PIN_LIFE_AT);
@@ -209,7 +210,7 @@ int pin_file_open(struct pin_file *f, const struct pins *p, uint64_t id, int roo
 void pin_file_close(struct pin_file *f)
 {
 	if (f->header)
-		sys_munmap((void *)(uintptr_t)f->header, f->mapped);
+		shared_unmap((void *)(uintptr_t)f->header, f->mapped);
 	if (f->fd >= 0)
 		sys_close(f->fd);
 	*f = (struct pin_file){.fd = -1};
@@ -286,6 +287,11 @@ static bool is_pinned_inode(const struct pin_file *f, int fd)
 
 	return sys_fstat(fd, &st) == 0 && st.st_ino == f->header->ino &&
 	       st.st_dev == f->header->dev;
+}
+
+bool pin_file_is_lost(const struct pin_file *f)
+{
+	return __atomic_load_n(&f->header->magic, __ATOMIC_RELAXED) != PIN_FILE_MAGIC;
 }
 
 int pin_file_save(struct pin_file *f, const struct pins *p, int from, uint64_t offset,

@@ -116,7 +116,7 @@ int announce_end(struct group *g, unsigned file, const struct change *c)
 	return r < 0 ? r : announce_unknown(g, file, (uint64_t)st.st_size, c->length);
 }
 
-void announce_reach(struct group *g, const struct change *c)
+int announce_reach(struct group *g, const struct change *c)
 {
 	uint64_t *reach = &g->page->reach[file_index(c->slot)], end = INT64_MAX;
 	bool whole = !c->length && !brings_bytes(c); /* of a file that is cloned */
@@ -127,6 +127,7 @@ void announce_reach(struct group *g, const struct change *c)
 		 c->length < INT64_MAX - (uint64_t)c->offset)
 		end = (uint64_t)c->offset + c->length;
 	*reach = *reach > end ? *reach : end;
+	return group_page_lost(g) ? -EIO : 0;
 }
 
 /* ---- writes to what was emptied ---- */

@@ -8,6 +8,8 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "core/shared_map.h"
+#include "preload/guard_maps.h"
 #include "preload/persist_state.h"
 #include "preload/settings.h"
 #include "preload/shim.h"
@@ -52,7 +54,7 @@ void group_release(struct group *g)
 		hidden_release(&g->files[i].fd);
 	hidden_release(&g->undo.fd);
 	if (g->page)
-		sys_munmap(g->page, UNDO_HEADER_SIZE);
+		shared_unmap(g->page, UNDO_HEADER_SIZE);
 	if (g->memory)
 		sys_munmap(g->memory, g->memory_size);
 	g->page = NULL;
@@ -215,11 +217,13 @@ static bool look_at_files(struct group *g)
 
 static int map_page(struct group *g, int fd)
 {
-	g->page = sys_mmap(UNDO_HEADER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (!sys_map_failed(g->page))
-		return 0;
-	g->page = NULL;
-	return -ENOMEM;
+	g->page = shared_map(UNDO_HEADER_SIZE, PROT_READ | PROT_WRITE, fd);
+	return g->page ? 0 : -ENOMEM;
+}
+
+bool group_page_lost(const struct group *g)
+{
+	return __atomic_load_n(&g->page->check, __ATOMIC_RELAXED) != g->header.check;
 }
 
 static int begin_undo(struct group *g)
@@ -310,6 +314,7 @@ struct group *group_begin(unsigned area, uint32_t directory)
 
 	if (!g)
 		return no_place(directory);
+	guard_maps(); /* after SIGBUS of the host's own it is its handler that stands */
 	g->power = settings.power;
 	g->since = oplog_now();
 	r = resume(g);

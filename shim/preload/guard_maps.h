@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * A log that is emptied under the backend must not end it: a store into a map of a file that was
- * shortened (`: > file`, copytruncate), or that a full btrfs has no room for, is SIGBUS.
+ * A file of the store that is emptied under the backend must not end it: a store into a map of a
+ * file that was shortened (`: > file`, copytruncate), or whose disk has no room for the copy of a
+ * block (btrfs, reflinks), is SIGBUS.
  */
 #ifndef PRELOAD_GUARD_MAPS_H
 #define PRELOAD_GUARD_MAPS_H
 
-/* Once a log is mapped: from now on SIGBUS in it loses records, and no more. Where the host has a
- * handler of its own for the signal, or sets one later, it is the host's. */
+/* Once a file is mapped: from now on SIGBUS in such a map loses what the map was for, and no more.
+ * Any other SIGBUS comes to what the host had there, as if for the first time; a handler that the
+ * host sets later stands alone. */
 void guard_maps(void);
 
 #endif

@@ -74,6 +74,8 @@ void group_reopen(struct group *g)
 {
 	set_state(g, GROUP_OPEN);
 	g->page->complete = 0;
+	if (group_page_lost(g))
+		group_unprotect(g, -EIO);
 }
 
 /* ---- failure ---- */
@@ -316,6 +318,8 @@ static bool waits(struct group *g, int *error)
 	if (!in_transaction(g) || !g->expected)
 		return false;
 	g->page->complete = 1;
+	if (group_page_lost(g)) /* the next start would undo what Chroma has been told */
+		return false;
 	if (g->power)
 		*error = sys_fdatasync(g->undo.fd);
 	g->thread = thread_id();

@@ -127,6 +127,8 @@ void group_release(struct group *g); /* gives up all it has; it is free then */
  * place.
  */
 void group_park(struct group *g);
+/* It was cut, or SIGBUS has taken it: what is put there does not reach the undo file. */
+bool group_page_lost(const struct group *g);
 bool group_is_parked(unsigned area, uint32_t directory);
 uint64_t clock_now(clockid_t clock); /* ns */
 
@@ -182,8 +184,8 @@ int announce_unknown(struct group *g, unsigned file, uint64_t offset, uint64_t l
 int announce_length(struct group *g, unsigned file, uint64_t length);
 /* A write to a file that was cut: at its end, wherever that is, or behind it with a gap. */
 int announce_end(struct group *g, unsigned file, const struct change *c);
-/* How far a write goes. */
-void announce_reach(struct group *g, const struct change *c);
+/* How far a write goes. -EIO: that cannot be said any more. */
+int announce_reach(struct group *g, const struct change *c);
 /* A write to a file that had been emptied. */
 int announce_written(struct group *g, unsigned file, const struct change *c);
 /* Into the undo file's buffer. */

@@ -105,7 +105,9 @@ static enum change_verdict write_begin(struct group *g, struct change *c)
 	uint64_t length = c->length;
 	int r;
 
-	announce_reach(g, c);
+	r = announce_reach(g, c);
+	if (r < 0)
+		return go_on(g, c, r);
 	if (g->files[file].cut && !g->files[file].emptied) {
 		r = announce_end(g, file, c);
 		if (r == 0)
@@ -148,7 +150,8 @@ static enum change_verdict cut_begin(struct group *g, struct change *c)
 	unsigned file = file_index(c->slot);
 	int r = preimage_save(g, file, c->fd, c->length, UINT64_MAX, NULL);
 
-	announce_reach(g, c);
+	if (r == 0)
+		r = announce_reach(g, c);
 	if (r == 0)
 		r = announce_length(g, file, c->length);
 	if (r == 0)
@@ -220,10 +223,10 @@ static enum change_verdict begin(struct group *g, struct change *c, enum meaning
 	}
 	if (g->state == GROUP_FROZEN)
 		return answer(c, -1, g->error);
-	if (g->state == GROUP_UNPROTECTED)
-		return CHANGE_GO;
 	if (g->state == GROUP_TENTATIVE)
 		group_reopen(g);
+	if (g->state == GROUP_UNPROTECTED)
+		return CHANGE_GO;
 	if (meaning == OPENS)
 		return open_begin(g, c);
 	g->changed = true;

@@ -273,6 +273,8 @@ int pin_save_range(unsigned area, uint32_t name, int hostfd, uint64_t offset, ui
 		pin_file_enter(&e->file);
 		*pinned = epoch;
 	}
+	if (r == 0 && pin_file_is_lost(&e->file))
+		r = -EIO;
 	unlock(e);
 	fault_point();
 	return r;

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MIT
 """What the environment of a process must not make the shim do to it."""
 
+import os
 import subprocess
 
 import pytest
 
+import actor
 import hosts
 import torn
+from disks import MIB, disks, loop_mounts, run as command  # noqa: F401
 
 
 def run(shim, code, *words):
@@ -99,3 +102,111 @@ for bad in (1, 0xfff, -1, 1 << 63):
 """
     done = run(shim, code)
     assert done.returncode == 0, done.stderr
+
+
+HANDLERS = {
+    "default": "",
+    "faulthandler": "import faulthandler; faulthandler.enable()",
+    "ignored": "import signal; signal.signal(signal.SIGBUS, signal.SIG_IGN)",
+}
+
+
+def segment_file(data, name):
+    return next(data.glob(f"*-*-*-*-*/{name}"))
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize("size", [0, 100, 4096])
+def test_undo_file_is_cut(data, actors, handler, size):
+    """In the midst of a persist: it goes on, and that it has no protection is said once."""
+    torn.make(data)
+    owner = actors()
+    owner.do(HANDLERS[handler])
+    owner.sqlite(data).do('db.execute("SELECT * FROM t")')
+    level0 = segment_file(data, "data_level0.bin")
+    owner.do(f"f = os.open({str(level0)!r}, os.O_RDWR); os.pwrite(f, b'N' * 4096, 0)")
+    undo, = (data / ".chromashim/undo").glob("*.undo")
+    os.truncate(undo, size)
+    owner.do("for n in range(30): os.pwrite(f, b'M' * 4096, 4096 * n)")
+    said = owner.errors()
+    assert size == 4096 or said.count("UNPROTECTED") == 1, said
+    assert level0.read_bytes()[:4096 * 20] == b"M" * 4096 * 20
+    owner.do("os.close(f); db.execute('CREATE TABLE further(x)'); db.close()")
+
+
+@pytest.mark.parametrize("which", ["state", "*.pre"])
+def test_files_of_pins_are_cut(data, actors, chromashim, which):
+    """While one is held: it is broken and said, nothing wrong is called a snapshot."""
+    torn.make(data)
+    owner = actors().sqlite(data)
+    owner.do('db.execute("SELECT * FROM t")')
+    level0 = segment_file(data, "data_level0.bin")
+    owner.do('db.execute("CREATE TABLE one(x)"); db.execute("DROP TABLE one")')
+    write = "f = os.open(%r, os.O_RDWR); os.pwrite(f, b'N' * 4096, %d); os.close(f)"
+    owner.do(write % (str(level0), 0))
+    files = list((data / ".chromashim/pins").glob(which))
+    assert files
+    for path in files:
+        os.truncate(path, 0)
+    for at in 0, 8192, 16384:
+        owner.do(write % (str(level0), at))
+    owner.do('db.execute("CREATE TABLE two(x)"); db.close()')
+    said = owner.errors()
+    assert said.count("in the store was cut while it was in use") == 1, said
+    assert "is broken" in said or "no snapshot can be pinned" in said, said
+    shown = chromashim("snapshot", "list", data, "--json")
+    assert '"verified"' not in shown.stdout, shown.stdout
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_bus_error_of_the_host(data, actors, handler, tmp_path):
+    """It ends the host as without the library, and its own handler has it."""
+    torn.make(data)
+    owner = actors()
+    owner.do(HANDLERS[handler])
+    owner.sqlite(data).do('db.execute("SELECT * FROM t")')
+    (tmp_path / "own").write_bytes(b"x" * 8192)
+    with pytest.raises(actor.Failed, match="ended with -7"):
+        owner.do(f"""
+import mmap
+f = os.open({str(tmp_path / 'own')!r}, os.O_RDWR)
+m = mmap.mmap(f, 8192)
+os.ftruncate(f, 0)
+m[5000] = 1
+""")
+    assert ("Fatal Python error" in owner.errors()) == (handler == "faulthandler")
+
+
+def test_standard_error_nobody_reads(data, shim, compiled):
+    """A program in C, which SIGPIPE would end; the line is lost."""
+    program = compiled("sqlite", "-lsqlite3")
+    (data / ".chromashim").mkdir(parents=True)
+    (data / ".chromashim/oplog").write_text("in the way")
+    done = subprocess.run(["bash", "-c", "\"$@\" 2> >(exec 2>&-; exec 0<&-; exec sleep 0); "
+                           "exit $?", "-", "bash", "-c", "sleep 0.3; exec \"$@\"", "-", program,
+                           data / "chroma.sqlite3", "CREATE TABLE t(x)"], check=False, timeout=60,
+                          env=hosts.environment({"LD_PRELOAD": shim}), capture_output=True)
+    assert done.returncode == 0, done
+
+
+def test_store_copied_by_reflink_on_a_full_disk(actors, disks):  # noqa: F811
+    """Each store into a map needs a block then: SIGBUS in log, pins and undo file alike."""
+    disk = disks(320 * MIB, "xfs")
+    torn.make(disk.data)
+    owner = actors(env={"CHROMASHIM_BALLAST": "0"}).sqlite(disk.data)
+    owner.do('db.execute("CREATE TABLE one(x)"); db.execute("DROP TABLE one")')
+    level0 = segment_file(disk.data, "data_level0.bin")
+    owner.do(f"f = os.open({str(level0)!r}, os.O_RDWR); os.pwrite(f, b'N' * 4096, 0)")
+    command("sync", "-f", disk.data)
+    command("cp", "-a", "--reflink=always", disk.data / ".chromashim", disk.root / "copy")
+    with disk.filler.open("wb", 0) as f:
+        for size in MIB, 4096:
+            try:
+                while f.write(bytes(size)):
+                    pass
+            except OSError:
+                pass
+    owner.do("for n in range(20): os.pwrite(f, b'M' * 4096, 4096 * n)")
+    owner.do("for n in range(3000): os.pread(f, 1, 0)")
+    assert "(SIGBUS)" in owner.errors(), owner.errors()
+    owner.clean_up()
