@@ -18,11 +18,13 @@
 #include "command/terminal.h"
 #include "core/fileio.h"
 #include "core/hydrate.h"
+#include "core/migrations.h"
 #include "core/oplog.h"
 #include "core/oplog_read.h"
 #include "core/pin_outside.h"
 #include "core/sqlite_journal.h"
 #include "core/undo.h"
+#include "core/written_by.h"
 
 #define SECOND UINT64_C(1000000000)
 #define PIECE (2 * SECOND) /* of copying, between which others may have the store */
@@ -101,6 +103,7 @@ static void wait_for_tables(struct guardian *g)
 
 static void copied(struct guardian *g, const struct manifest *m)
 {
+	const struct migration_era *era;
 	char size[24];
 
 	if (m->header.state == SNAPSHOT_BROKEN) {
@@ -119,6 +122,9 @@ static void copied(struct guardian *g, const struct manifest *m)
 	}
 	g->empties = 0;
 	g->copied++;
+	era = migrations_find_era(m->header.migrations);
+	if (era)
+		written_by_note(g->s.target.dirfd, g->s.target.storefd, era->first, era->last);
 	guardian_say(g, "snapshot %" PRIu64 " (%s) is copied: %" PRIu64 " records, %s",
 		     m->header.id, m->reason, manifest_records(m),
 		     format_bytes(size, sizeof(size), manifest_total_size(m)));

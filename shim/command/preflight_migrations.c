@@ -13,6 +13,7 @@
 #include "command/snapshots.h"
 #include "command/terminal.h"
 #include "core/installation.h"
+#include "core/written_by.h"
 
 static const char *release_of(const struct diagnose_summary *s)
 {
@@ -109,7 +110,11 @@ int preflight_migrations(struct preflight *p)
 {
 	const struct diagnose_summary *s = &p->summary;
 
-	if (!s->has_verdict || !s->migrations.has_table)
+	if (!s->migrations.has_table)
+		return 0;
+	if (s->era && p->target.storefd >= 0 && !p->run->check_only)
+		written_by_note(p->target.dirfd, p->target.storefd, s->era->first, s->era->last);
+	if (!s->has_verdict)
 		return 0;
 	switch (s->backend_verdict) {
 	case MIGRATION_PANICS:

@@ -78,7 +78,7 @@ static int open_entered(const struct place *place, void *caller, enum oplog_op o
 
 		slot_set(fd, s);
 		carrier_make(s, fd);
-		writer_opened(s);
+		writer_opened(s, fd);
 		if (s.role == ROLE_WAL && (s.writable & SLOT_WRITABLE)) {
 			atomic_store(&areas[s.area].wal_mode, true);
 			oplog_feature(&areas[s.area].log, OPLOG_WAL_MODE, true);

@@ -22,7 +22,7 @@ void writer_look(struct area *a);
 void writers_fork(void);
 
 /* A file was opened: others are told that the database is in use here. */
-void writer_opened(union slot s);
+void writer_opened(union slot s, int fd);
 /* Where none of Chroma's files is open for writing any more, another process may write. */
 void writer_give_back(unsigned area);
 void writers_closed_slow(void);

@@ -12,6 +12,7 @@
 #include "core/number.h"
 #include "preload/carriers.h"
 #include "preload/guardian.h"
+#include "preload/older.h"
 #include "preload/persists.h"
 #include "preload/refuse.h"
 #include "preload/shim.h"
@@ -267,12 +268,15 @@ static bool is_open(unsigned area, bool database_only)
 	return false;
 }
 
-void writer_opened(union slot s)
+void writer_opened(union slot s, int fd)
 {
 	struct area *a = area_of(s);
 
-	if (s.role == ROLE_DATABASE && (s.writable & SLOT_WRITABLE) && a->store_fd > 0 &&
-	    !atomic_exchange(&a->in_use, true) && area_life(a) && alive_use(a->alive_fd, 1) < 0)
+	if (s.role != ROLE_DATABASE || !(s.writable & SLOT_WRITABLE) || a->store_fd <= 0 ||
+	    atomic_exchange(&a->in_use, true))
+		return;
+	older_report(a, fd);
+	if (area_life(a) && alive_use(a->alive_fd, 1) < 0)
 		atomic_store(&a->in_use, false);
 }
 
