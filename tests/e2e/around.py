@@ -558,4 +558,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    import around  # as the acts know it
+
+    sys.exit(around.main())
