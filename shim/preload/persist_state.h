@@ -35,7 +35,8 @@ struct held {
 };
 
 struct group_file {
-	int fd;		    /* hidden, read and write; -1: not open */
+	int fd;		    /* hidden, read and (mostly) write; -1: not open */
+	bool readonly;	    /* hidden, read only: it may not be opened for writing any more */
 	bool foreign;	    /* what the host has open under this name is another file */
 	bool moved;	    /* the old inode is aside */
 	bool emptied;	    /* its old content counts no more: what is written to it is new */

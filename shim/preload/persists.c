@@ -130,8 +130,10 @@ static enum change_verdict write_begin(struct group *g, struct change *c)
 		r = preimage_save(g, file, c->fd, (uint64_t)c->offset, length, c);
 		if (r == 0)
 			r = announce_write(g, file, c);
-		if (r == 0 && !g->files[file].foreign)
+		if (r == 0 && !g->files[file].foreign && !g->files[file].readonly)
 			return hold(g, c, file);
+		if (r == 0)
+			r = held_release(g);
 		return go_on(g, c, r);
 	}
 	r = preimage_save(g, file, c->fd, (uint64_t)c->offset, length, brings_bytes(c) ? c : NULL);

@@ -87,6 +87,9 @@ int group_open_file(struct group *g, unsigned file, int hostfd)
 	if (f->fd >= 0)
 		return 0;
 	fd = group_open_in(g, file, O_RDWR);
+	f->readonly = fd == -EACCES || fd == -EPERM;
+	if (f->readonly) /* made immutable, or given to somebody else: saving needs no more */
+		fd = group_open_in(g, file, O_RDONLY);
 	if (fd < 0)
 		return fd;
 	if (hostfd >= 0 && sys_fstat(fd, &ours) == 0 && sys_fstat(hostfd, &theirs) == 0 &&

@@ -113,6 +113,20 @@ static void put(struct content *c, size_t at, const void *bytes, size_t n)
 		c->size = (int64_t)(at + n);
 }
 
+/* One graph at a time: who wrote through another descriptor goes on with new ones. */
+static void open_again(unsigned segment)
+{
+	unsigned k;
+
+	close(open(path_of(segment, 0), O_RDWR)); /* whoever opens it once more is a new one */
+	for (k = 0; k < PICKLE; k++) {
+		if (fds[segment][k] >= 0)
+			close(fds[segment][k]);
+		fds[segment][k] = open(path_of(segment, k), O_RDWR | O_CLOEXEC);
+		must(fds[segment][k] >= 0, "open");
+	}
+}
+
 static void change(unsigned segment, unsigned file)
 {
 	struct content *c = &model->segments[segment].now[file];
@@ -156,6 +170,7 @@ static void change(unsigned segment, unsigned file)
 		fseek(f, (long)at, SEEK_SET);
 		done = (ssize_t)fwrite(bytes, 1, n, f);
 		fclose(f);
+		open_again(segment);
 		break;
 	default: /* at its end, whatever its position */
 		fd = open(path_of(segment, file), O_WRONLY | O_APPEND | O_CLOEXEC);
@@ -164,6 +179,7 @@ static void change(unsigned segment, unsigned file)
 		at = (size_t)c->size;
 		done = write(fd, bytes, n);
 		close(fd);
+		open_again(segment);
 		break;
 	}
 	must(done == (ssize_t)n, "write");
@@ -204,8 +220,8 @@ static void empty(unsigned segment, unsigned file)
 	int fd = open(path_of(segment, file), O_RDWR | O_TRUNC | O_CLOEXEC);
 
 	must(fd >= 0, "open");
-	close(fds[segment][file]);
-	fds[segment][file] = fd;
+	close(fd);
+	open_again(segment);
 	model->segments[segment].now[file].size = 0;
 }
 
@@ -276,22 +292,11 @@ static void step(void)
 		change(segment, file);
 }
 
-static void open_all(void)
-{
-	unsigned i, k;
-
-	for (i = 0; i < SEGMENTS; i++) {
-		for (k = 0; k < PICKLE; k++) {
-			fds[i][k] = open(path_of(i, k), O_RDWR | O_CLOEXEC);
-			must(fds[i][k] >= 0, "open");
-		}
-		fds[i][PICKLE] = -1;
-	}
-}
-
 static void run(long steps)
 {
-	open_all();
+	memset(fds, -1, sizeof(fds));
+	open_again(0);
+	open_again(1);
 	while (steps--)
 		step();
 	kill(getpid(), SIGKILL);

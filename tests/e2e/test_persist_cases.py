@@ -394,3 +394,78 @@ die()
 """)
     directory.next_start()
     assert path.read_bytes() == ((directory.path / "now").read_bytes() if committed else old)
+
+
+# ---- files that may not be written
+
+GIVEN_AWAY = """
+fds = {name: os.open(f"{data}/{A}/{name}", os.O_RDWR) for name in FILES}
+os.chown(f"{data}/{A}/NAME", 0, 0)
+os.chmod(f"{data}/{A}/NAME", 0o644)
+os.seteuid(65534)
+for fd in fds.values():
+    os.pwrite(fd, b"n" * 50, 20)
+try:
+    pickle(A, b"n")
+except PermissionError:
+    pass
+die()
+"""
+
+
+@pytest.mark.parametrize("name", [PICKLE, "data_level0.bin"])
+def test_given_away(directory, name):
+    """A file that root's backup put back, say: it can be saved, though not opened for writing."""
+    if os.getuid():
+        pytest.skip("needs root")
+    for path in [directory.path, *directory.path.rglob("*")]:
+        os.chown(path, 65534, 65534)
+    for path in directory.path.parents[:-2]:
+        os.chmod(path, os.stat(path).st_mode | 0o111)
+    assert "UNPROTECTED" not in directory.killed(GIVEN_AWAY.replace("NAME", name))
+    directory.next_start()
+    assert directory.is_old(A)
+
+
+@pytest.mark.parametrize("name", [PICKLE, "data_level0.bin", "."])
+@pytest.mark.parametrize("crashed", [True, False])
+def test_immutable(directory, name, crashed):
+    """What cannot be put back now is put back later; what need not be is no obstacle."""
+    path = directory.path / A / name
+    if crashed:
+        directory.killed("bins(A, b'n'); pickle(A, b'n'); die()")
+    if subprocess.run(["chattr", "+i", path], check=False, capture_output=True).returncode:
+        pytest.skip("no immutable files here")
+    try:
+        if crashed:
+            directory.next_start()
+        else:
+            directory.killed("""
+                try:
+                    bins(A, b"n"); pickle(A, b"n")
+                except PermissionError:
+                    pass
+                die()
+            """)
+            directory.next_start()
+            assert name == "." or directory.is_old(A)
+    finally:
+        subprocess.run(["chattr", "-i", path], check=True)
+    directory.next_start()
+    assert directory.is_old(A)
+    assert directory.undo() == []
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_labelled(directory, committed):
+    """With SELinux every file has an attribute, and keeps it."""
+    for name in [*FILES, PICKLE]:
+        try:
+            os.setxattr(directory.path / A / name, "security.selinux", b"system_u:object_r:x:s0\0")
+        except OSError:
+            pytest.skip("no such attributes here")
+    directory.killed(f"bins(A, b'n'); fd = pickle(A, b'n'); {committed} and os.close(fd); die()")
+    assert committed == ("undone" not in directory.next_start())
+    assert directory.is_new(A) if committed else directory.is_old(A)
+    for name in [*FILES, PICKLE]:
+        assert os.getxattr(directory.path / A / name, "security.selinux")[:8] == b"system_u"

@@ -32,7 +32,8 @@ class Segments:
     def run(self, *args, fault="", preload=True):
         env = hosts.environment({"CHROMASHIM_DIR": str(self.data), "CHROMASHIM_BALLAST": "0",
                                  "CHROMASHIM_DURABILITY": self.durability,
-                                 "CHROMASHIM_GUARD": "off", "CHROMASHIM_FAULT": fault})
+                                 "CHROMASHIM_GUARD": "off", "CHROMASHIM_FAULT": fault,
+                                 "CHROMASHIM_SINGLE_WRITER": "off"})
         if preload:
             env["LD_PRELOAD"] = str(FAULTS)
         return subprocess.run([str(self.program), str(self.data), str(self.model),
@@ -61,7 +62,7 @@ class Segments:
             done = self.run("check")
             said += done.stderr
         assert done.returncode == 0, f"seed {self.seed}: {done}"
-        left = [p.name for p in (self.data / ".chromashim" / "undo").iterdir()
+        left = [p.name for p in self.data.glob(".chromashim/undo/*")
                 if p.suffix in (".undo", ".moved", ".fresh")]
         assert left == [], f"seed {self.seed}"
         return [line for line in done.stdout.splitlines() if line[0] != " "], said
