@@ -127,14 +127,20 @@ static int put_record(void *context, const struct export_record *r)
 	return l->error;
 }
 
+static const char *reason_of(int error)
+{
+	return error == -ELOOP ? "it is a symbolic link, which is not followed or leads nowhere"
+			       : strerror(-error);
+}
+
 static void put_trouble(void *context, const char *collection, const char *what, int error)
 {
 	(void)context;
 	if (collection)
 		warn("collection '%s': cannot read all of %s: %s", collection, what,
-		     strerror(-error));
+		     reason_of(error));
 	else
-		warn("cannot read %s: %s", what, strerror(-error));
+		warn("cannot read %s: %s", what, reason_of(error));
 }
 
 static void put_mended(void *context, const char *collection, const char *sentence)
@@ -150,6 +156,10 @@ static int finish(const struct lines *l, const struct export_options *options,
 		return EXIT_DONE;
 	if (l->error)
 		return output_fail(l->error, l->output);
+	if (r == -ELOOP)
+		return fail(EXIT_FAILED, 0, "Export the directory that it leads to.",
+			    "the database of '%s' is a symbolic link, which is not followed",
+			    l->dir);
 	if (r < 0)
 		return fail(exit_code_of(r), r, "`chromashim check` tells what is wrong with it.",
 			    "cannot export '%s'", l->dir);

@@ -160,6 +160,15 @@ static int fail_stage(struct recovering *x, const struct recover_result *result,
 			    "wrong; the whole thing is where it came from",
 			    x->s.target.dir);
 	}
+	if (r == -ELOOP && stage == RECOVER_COPYING) {
+		set_error(x, "a segment is a symbolic link", 0);
+		return fail(EXIT_FAILED, 0,
+			    "It is as it was. Put the directory that the link leads to in its "
+			    "place, and run this again.",
+			    "cannot recover '%s': a segment's directory in it is a symbolic link, "
+			    "which is not replaced",
+			    x->s.target.dir);
+	}
 	if (r == -EUCLEAN)
 		return fail_recover(x, 0, "the copy is not better than what is there");
 	if (stage == RECOVER_EXCHANGING && restore_is_pending(x->s.target.storefd)) {

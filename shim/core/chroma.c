@@ -30,7 +30,7 @@ bool chroma_is_uuid(const char *name)
 
 bool chroma_is_segment(int dirfd, const char *name)
 {
-	int fd = chroma_is_uuid(name) ? file_open_directory_at(dirfd, name) : -1;
+	int fd = chroma_is_uuid(name) ? file_follow_directory_at(dirfd, name) : -1;
 	bool found = fd >= 0 && faccessat(fd, HNSW_HEADER_FILE, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 
 	if (fd >= 0)

@@ -147,7 +147,7 @@ void diagnose_ownership(struct diagnosis *d, const struct stat *database, const 
 	static const char *const files[] = {
 	    ".",	HNSW_HEADER_FILE, HNSW_LEVEL0_FILE, HNSW_LENGTH_FILE, HNSW_LINKS_FILE,
 	    PICKLE_FILE};
-	int fd = file_open_directory_at(d->dirfd, segment);
+	int fd = file_follow_directory_at(d->dirfd, segment);
 	struct stat st;
 	unsigned i;
 

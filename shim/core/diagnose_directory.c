@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +23,7 @@ static const struct diagnose_place database_place = {.file = DATABASE_FILE};
 static uint64_t size_of_segment(int dirfd, const char *name)
 {
 	static const char *const files[] = {HNSW_LEVEL0_FILE, HNSW_LINKS_FILE};
-	int fd = file_open_directory_at(dirfd, name);
+	int fd = file_follow_directory_at(dirfd, name);
 	uint64_t size = 0;
 	struct stat st;
 	unsigned i;
@@ -165,6 +166,18 @@ int diagnose_leftover(int dirfd, const char *segment, const char **damage_out)
 	return r;
 }
 
+void diagnose_link(struct diagnosis *d, struct diagnose_place place, const char *name)
+{
+	char target[PATH_MAX] = "";
+	struct stat st;
+
+	if (readlinkat(d->dirfd, name, target, sizeof(target) - 1) < 0)
+		strcpy(target, "?");
+	diagnose_report(
+	    d, DIAGNOSE_LINK, place, "it leads to %s%s", target,
+	    fstatat(d->dirfd, name, &st, 0) < 0 ? ", where nothing is; is that disk mounted?" : "");
+}
+
 static void judge_without_database(struct diagnosis *d)
 {
 	uint64_t segments = each_segment(d, NULL);
@@ -191,6 +204,10 @@ int diagnose_directory(const char *path, int dirfd, const struct diagnose_option
 		error = errno;
 	if (error == ENOENT) {
 		judge_without_database(&d);
+		return 0;
+	}
+	if (!error && S_ISLNK(st.st_mode)) {
+		diagnose_link(&d, database_place, DATABASE_FILE);
 		return 0;
 	}
 	if (error || !S_ISREG(st.st_mode)) {

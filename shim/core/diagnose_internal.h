@@ -54,6 +54,8 @@ bool diagnose_is_copied_wrong(struct diagnosis *d, struct diagnose_place place,
 			      const struct file_source *source, bool may_be_text, bool odd_size);
 /* Without a database: by what other names say. */
 bool diagnose_names(struct diagnosis *d);
+/* What is not there, since a symbolic link stands in its place. */
+void diagnose_link(struct diagnosis *d, struct diagnose_place place, const char *name);
 
 /* diagnose_around.c: disk, permissions, owners, names, processes. */
 void diagnose_surroundings(struct diagnosis *d, const struct stat *database);

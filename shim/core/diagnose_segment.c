@@ -262,7 +262,9 @@ static void judge_missing(struct diagnosis *d, const struct chroma_collection *c
 		diagnose_report(d, DIAGNOSE_SEGMENT_RENAMED, place, "%s", alias);
 		return;
 	}
-	if (error != -ENOENT)
+	if (error == -ELOOP)
+		diagnose_link(d, place, c->vector_segment);
+	else if (error != -ENOENT)
 		diagnose_report(d, DIAGNOSE_UNREADABLE, place, "%s", strerror(-error));
 	else if (c->vector_mark.type != SQLITE_NULL)
 		diagnose_report(d, DIAGNOSE_SEGMENT_MISSING, place, "%s", "");
@@ -309,7 +311,7 @@ static bool judge_once(struct diagnosis *d, const struct chroma_collection *c, b
 
 	d->holds_back = true;
 	d->pending_count = 0;
-	s.dirfd = file_open_directory_at(d->dirfd, c->vector_segment);
+	s.dirfd = file_follow_directory_at(d->dirfd, c->vector_segment);
 	if (s.dirfd < 0) {
 		judge_missing(d, c, s.dirfd);
 		return d->pending_count == 0 || !d->summary->processes || is_last;

@@ -17,7 +17,7 @@
 static int open_segment(struct exporter *x, const char *segment)
 {
 	char name[CHROMA_ID_SIZE + 192];
-	int fd = file_open_directory_at(x->dirfd, segment);
+	int fd = file_follow_directory_at(x->dirfd, segment);
 
 	if (fd == -ENOENT && chroma_is_uuid(segment) &&
 	    diagnose_find_alias(x->dirfd, segment, name, sizeof(name)))

@@ -54,6 +54,21 @@ int file_open_directory_at(int dirfd, const char *name)
 	return fd < 0 ? -errno : fd;
 }
 
+int file_follow_directory_at(int dirfd, const char *name)
+{
+	struct stat st;
+	int fd;
+
+	if (!is_plain_name(name))
+		return -EINVAL;
+	fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0)
+		return fd;
+	if (errno == ENOENT && fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		return -ELOOP;
+	return -errno;
+}
+
 ssize_t file_read_at(int fd, void *buf, size_t n, uint64_t offset)
 {
 	size_t done = 0;

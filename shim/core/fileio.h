@@ -25,6 +25,10 @@ int file_open_at(int dirfd, const char *name);
 /* The same for a directory; -ENOTDIR if it is something else. */
 int file_open_directory_at(int dirfd, const char *name);
 
+/* A segment's directory, which may be a symbolic link to one on another disk, for reading; -ELOOP
+ * if the link leads nowhere. */
+int file_follow_directory_at(int dirfd, const char *name);
+
 /* Reads n bytes at offset, or up to the end of the file. Returns how many, or -errno. */
 ssize_t file_read_at(int fd, void *buf, size_t n, uint64_t offset);
 

@@ -122,7 +122,7 @@ static void read_pickle(struct leftover *l, int dirfd)
 
 static int judge(struct leftovers *x, struct leftover *l)
 {
-	int dirfd = file_open_directory_at(x->dirfd, l->segment), r;
+	int dirfd = file_follow_directory_at(x->dirfd, l->segment), r;
 
 	if (dirfd < 0)
 		return dirfd;

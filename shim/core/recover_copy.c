@@ -28,6 +28,13 @@ struct walk {
 	void *context;
 };
 
+static bool is_link(int dirfd, const char *name)
+{
+	struct stat st;
+
+	return fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode);
+}
+
 static int walk_into(struct walk *w, int root, const char *segment)
 {
 	int fd = segment ? file_open_directory_at(root, segment)
@@ -39,6 +46,8 @@ static int walk_into(struct walk *w, int root, const char *segment)
 	if (!dir) {
 		if (fd >= 0)
 			close(fd);
+		if (fd == -ENOTDIR && is_link(root, segment))
+			return -ELOOP;
 		return fd >= 0 ? -ENOMEM : segment ? fd : -errno;
 	}
 	while (r == 0 && (entry = readdir(dir))) {

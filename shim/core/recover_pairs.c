@@ -31,7 +31,7 @@ static int read_pairs(struct recovery *r, const char *segment)
 	struct pickle_index index;
 	struct file_source source;
 	sqlite3_stmt *put = NULL;
-	int dirfd = file_open_directory_at(r->dirfd, segment);
+	int dirfd = file_follow_directory_at(r->dirfd, segment);
 	int fd = dirfd < 0 ? dirfd : file_open_at(dirfd, PICKLE_FILE);
 	int error = fd < 0 ? fd : file_source_open(&source, fd);
 

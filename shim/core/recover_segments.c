@@ -50,7 +50,7 @@ static int put_id(void *context, enum pickle_map map, const char *id, size_t siz
 /* The ids of a pickle, as far as it can be read, into temp.TABLE. */
 static int read_pickle(struct recovery *r, const char *segment, const char *table)
 {
-	int dirfd = file_open_directory_at(r->dirfd, segment);
+	int dirfd = file_follow_directory_at(r->dirfd, segment);
 	int fd = dirfd < 0 ? dirfd : file_open_at(dirfd, PICKLE_FILE);
 	struct pickle_index index;
 	struct file_source source;

@@ -14,7 +14,7 @@ import pytest
 
 import hosts
 from gallery import same_vector, segment
-from test_formats import copy, exported, made  # noqa: F401
+from test_formats import check, copy, exported, made  # noqa: F401
 
 BIG = Path(hosts.ROOT) / "tests/bench/big_directory.py"
 
@@ -260,3 +260,35 @@ def test_changed_before_the_first_persist(data, chromashim):
                    env=hosts.environment(), timeout=60)
     told = exported(chromashim, data)["new"]
     assert {i: r["embedding"][0] for i, r in told.items()} == {"made": 1, "changed": 3, "old": 4}
+
+
+def test_linked_segment(copy, chromashim, tmp_path):
+    """Healthy and whole wherever it lies; a link that leads nowhere is called that; no copy takes
+    its place."""
+    before = chromashim("export", copy)
+    where = segment(copy)
+    shutil.move(where, tmp_path / "elsewhere")
+    where.symlink_to(tmp_path / "elsewhere")
+    result = check(chromashim, copy)
+    assert result["verdict"] == "fine", result["findings"]
+    after = chromashim("export", copy)
+    assert (after.returncode, after.stderr, after.stdout) == (0, "", before.stdout)
+    done = chromashim("recover", "-o", tmp_path / "healed", copy)
+    assert done.returncode == 1 and "symbolic link" in done.stderr, done.stderr
+    assert not (tmp_path / "healed").exists()
+    shutil.move(tmp_path / "elsewhere", tmp_path / "further")
+    finding = next(f for f in check(chromashim, copy)["findings"] if f["segment"] == where.name)
+    assert finding["code"] == "symbolic-link" and "is that disk mounted" in finding["detail"]
+    assert "leads nowhere" in chromashim("export", copy).stderr
+    chromashim("recover", "-y", copy)
+    assert where.is_symlink()
+
+
+def test_linked_database(copy, chromashim, tmp_path):
+    database = copy / "chroma.sqlite3"
+    shutil.move(database, tmp_path / "base")
+    database.symlink_to(tmp_path / "base")
+    finding, = check(chromashim, copy)["findings"]
+    assert finding["code"] == "symbolic-link" and str(tmp_path / "base") in finding["detail"]
+    assert "symbolic link" in chromashim("export", copy).stderr
+    assert database.is_symlink()
