@@ -20,6 +20,7 @@
 #include "command/terminal.h"
 #include "core/fileio.h"
 #include "core/oplog.h"
+#include "core/pickle.h"
 
 #define LAST_SECONDS 10
 #define SHOWN 20 /* records */
@@ -172,6 +173,32 @@ static int note_record(struct crash *c, const struct oplog_entry *e)
 		break;
 	}
 	return 0;
+}
+
+/*
+ * Chroma 0.x makes an index's files long before it first persists. Without a pickle there has been
+ * no persist, or one that nothing depends on: the records are in the queue.
+ */
+static void drop_creations(struct crash *c)
+{
+	char pickle[sizeof(c->persists[0].name) + 32];
+	unsigned i, kept = 0;
+
+	for (i = 0; i < c->persist_count; i++) {
+		snprintf(pickle, sizeof(pickle), "%s/" PICKLE_FILE, c->persists[i].name);
+		if (faccessat(c->target->dirfd, pickle, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+			c->persists[kept++] = c->persists[i];
+	}
+	c->persist_count = kept;
+}
+
+/* What c->dead was at when it ended. 0 or -errno. */
+static int read_last_of(struct crash *c)
+{
+	int r = each_record(c, note_record);
+
+	drop_creations(c);
+	return r;
 }
 
 /* ---- what ended it ---- */
@@ -328,6 +355,8 @@ static void print_open(const struct crash *c)
 		       c->persists[i].number, c->persists[i].name,
 		       waiting.undone ? "the next start under the shim undoes it"
 				      : "it was undone since: its records are in Chroma's queue");
+	if (!c->dead->exited && !c->transaction_count && !c->persist_count && !c->in_flight)
+		printf("  nothing was cut off: it was at no write, transaction or persist\n");
 	if (c->in_flight)
 		printf("  %u call%s under way\n", c->in_flight,
 		       c->in_flight == 1 ? " was" : "s were");
@@ -409,7 +438,7 @@ static int tell_clean_end(struct crash *c, struct crash_process *p)
 	int r;
 
 	c->dead = p;
-	r = each_record(c, note_record);
+	r = read_last_of(c);
 	printf("the last backend (pid %" PRIu32 ") %s at %s\n", p->header.pid,
 	       ending(p, how, sizeof(how)),
 	       format_time(when, sizeof(when), p->last, c->options->utc));
@@ -439,7 +468,7 @@ static int tell(struct crash *c)
 	if (newest->exited && !c->options->json)
 		printf("\nthe last that did not end by itself:\n");
 	c->dead = c->dead ? c->dead : newest;
-	r = each_record(c, note_record);
+	r = read_last_of(c);
 	if (r < 0)
 		return r;
 	if (is_this_boot(&c->dead->header))

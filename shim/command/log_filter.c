@@ -33,6 +33,8 @@ static bool is_ordinary(const struct oplog_entry *e)
 	switch (e->op) {
 	case OP_MKDIR:
 		return e->result == -EEXIST;
+	case OP_LOCK: /* another has it; it is asked for again */
+		return e->result == -EAGAIN || e->result == -EACCES;
 	case OP_REMOVEXATTR:
 		return e->result == -ENODATA;
 	default:

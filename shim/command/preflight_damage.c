@@ -77,8 +77,11 @@ static void note_finding(void *context, const struct diagnose_finding *f)
 	describe(f, line, sizeof(line));
 	if (f->code == DIAGNOSE_DIED)
 		run_say(p->run,
-			"the last backend did not end by itself; `chromashim log --last-crash %s` "
-			"tells what it was doing",
+			f->detail && strstr(f->detail, DIAGNOSE_IN_THE_MIDDLE)
+			    ? "the last backend did not end by itself; `chromashim log "
+			      "--last-crash %s` tells what it was doing"
+			    : "the last backend was ended between two calls, and what it had begun "
+			      "is put right (chromashim log --last-crash %s)",
 			format_quoted(dir, sizeof(dir), p->run->dir));
 	if (severity == DIAGNOSE_NOTE || is_told_elsewhere(f->code))
 		return;

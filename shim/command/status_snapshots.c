@@ -99,8 +99,10 @@ void status_text_snapshots(const struct status *s)
 	if (n->guardian)
 		printf("pid %d\n", n->guardian);
 	else
-		printf("none is running%s: `chromashim guard`\n",
-		       n->guardian_died ? ", the last one was killed" : "");
+		printf("none is running%s\n",
+		       n->guardian_died ? ", the last one was killed: `chromashim guard`"
+		       : s->protected_size || s->others_size ? ": `chromashim guard`"
+							     : "");
 }
 
 void status_check_snapshots(const struct status *s)

@@ -63,6 +63,8 @@ struct diagnose_options {
 	void *context;
 };
 
+#define DIAGNOSE_IN_THE_MIDDLE ", in the middle of " /* a call: in the detail of a death */
+
 struct diagnose_summary {
 	uint64_t findings[DIAGNOSE_SEVERITIES];
 	uint64_t collections, records, bytes;

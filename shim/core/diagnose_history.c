@@ -134,7 +134,7 @@ static int judge_last(struct diagnosis *d, int logfd, const char *name)
 		diagnose_report(d, DIAGNOSE_DIED, (struct diagnose_place){0},
 				"process %u (%.100s), last heard of at %s%s%s%s", image.header.pid,
 				image.header.program, format_utc(time, sizeof(time), last.time),
-				last.in_flight ? ", in the middle of " : "",
+				last.in_flight ? DIAGNOSE_IN_THE_MIDDLE : "",
 				last.in_flight ? last.call : "",
 				last.in_flight > 1 ? " and others" : "");
 	oplog_image_close(&image);

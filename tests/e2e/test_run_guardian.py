@@ -195,3 +195,17 @@ def test_its_death_is_not_noticed(start, data):
     time.sleep(0.2)
     assert child.poll() is None
     assert child.communicate("")[0] == "" and child.returncode == 0
+
+
+def test_many_short_processes(data, shim):
+    """Each opens the directory and ends: there is one guardian at most, and soon none."""
+    data.mkdir(exist_ok=True)
+    short, most = CODE.replace("sys.stdin.read()", ""), 0
+    env = hosts.environment({"CHROMASHIM_GUARD": "on", "LD_PRELOAD": shim})
+    for _ in range(50):
+        done = subprocess.run(["/usr/bin/python3", "-I", "-S", "-c", short, data], env=env,
+                              capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        most = max(most, len(guardians(data)))
+    wait_until(lambda: not guardians(data))
+    assert most <= 2, "one that goes and one that comes"
