@@ -148,7 +148,7 @@ void strangers_forget(void);
 
 /* The same for a chroma.sqlite3 that was found to be a symbolic link: SQLite opens what it leads
  * to. */
-void place_met_link(const char *path);
+void place_met_link(int dirfd, const char *path);
 
 /* An open descriptor of which only the number is known (inherited, or through a link). */
 bool place_of_descriptor(struct place *place, int fd, bool discover);

@@ -4,7 +4,8 @@
  *
  * syscall() is hot in Rust hosts (futex): what is not ours goes straight on. What is, goes through
  * the same bodies as the libc function of that name; gate.def lists them. io_uring would carry
- * writes past all of us; it is answered with ENOSYS, and its users fall back.
+ * writes past all of us; it is answered with ENOSYS, and its users fall back. So are openat2 and
+ * its like on what is protected: what they ask is behind a pointer, which may be a bad one.
  */
 #include <linux/fs.h>
 #include <sys/ioctl.h>
@@ -12,11 +13,39 @@
 #include "preload/call.h"
 #include "preload/persists.h"
 
+/* The same on all architectures; this libc's headers may be older. */
+#ifndef SYS_openat2
+#define SYS_openat2 437
+#endif
+#ifndef SYS_fchmodat2
+#define SYS_fchmodat2 452
+#endif
+#ifndef SYS_setxattrat
+#define SYS_setxattrat 463
+#endif
+#ifndef SYS_removexattrat
+#define SYS_removexattrat 466
+#endif
+#ifndef SYS_file_setattr
+#define SYS_file_setattr 469
+#endif
+
 #define PATH(x) ((const char *)(x))
 #define FD(x) ((int)(x))
 
 static long refuse_uring(void)
 {
+	errno = ENOSYS;
+	return -1;
+}
+
+/* Calls whose arguments lie in a struct that grows; all begin with a directory and a path. */
+static long not_on_protected(long number, long a, long b, long c, long d, long e, long f)
+{
+	struct place place;
+
+	if (!place_find_for_open(&place, FD(a), PATH(b), O_RDWR))
+		return real.syscall(number, a, b, c, d, e, f);
 	errno = ENOSYS;
 	return -1;
 }

@@ -244,17 +244,46 @@ int do_symlinkat(const char *target, int dirfd, const char *path)
 	return CHANGED(CHANGE_PATH(OP_SYMLINKAT, &place), real.symlinkat(target, dirfd, path));
 }
 
-ssize_t do_readlink(const char *path, char *buf, size_t size)
+static ssize_t link_read(int dirfd, const char *path, ssize_t ret)
 {
-	ssize_t ret = real.readlink(path, buf, size);
-
 	if (ret > 0 && !shim_borrowed()) {
 		int saved = errno;
 
-		place_met_link(path);
+		place_met_link(dirfd, path);
 		errno = saved;
 	}
 	return ret;
+}
+
+ssize_t do_readlink(const char *path, char *buf, size_t size)
+{
+	return link_read(AT_FDCWD, path, real.readlink(path, buf, size));
+}
+
+ssize_t do_readlinkat(int dirfd, const char *path, char *buf, size_t size)
+{
+	return link_read(dirfd, path, real.readlinkat(dirfd, path, buf, size));
+}
+
+/* What glibc does when a fortified program asks for more than its buffer holds. */
+static void need_room(size_t size, size_t room)
+{
+	if (size > room) {
+		shim_say("readlink with a buffer that is smaller than said: program error", NULL);
+		abort();
+	}
+}
+
+ssize_t do_readlink_chk(const char *path, char *buf, size_t size, size_t room)
+{
+	need_room(size, room);
+	return do_readlink(path, buf, size);
+}
+
+ssize_t do_readlinkat_chk(int dirfd, const char *path, char *buf, size_t size, size_t room)
+{
+	need_room(size, room);
+	return do_readlinkat(dirfd, path, buf, size);
 }
 
 int do_mknod(const char *path, mode_t mode, dev_t dev)

@@ -379,10 +379,10 @@ static void discover(int dirfd, const char *path, int flags)
 	sys_close(fd);
 }
 
-void place_met_link(const char *path)
+void place_met_link(int dirfd, const char *path)
 {
 	if (shim_live && is_database(path))
-		discover(AT_FDCWD, path, 0);
+		discover(dirfd, path, 0);
 }
 
 static bool find_for_open(struct place *place, int dirfd, const char *path, int flags)

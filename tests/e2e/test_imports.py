@@ -29,7 +29,8 @@ FILE_CHANGING = """
     posix_fallocate64
 
     rename renameat renameat2 unlink unlinkat remove rmdir mkdir mkdirat link linkat symlink
-    symlinkat mknod mknodat __xmknod __xmknodat mkfifo mkfifoat mkdtemp
+    symlinkat readlink readlinkat __readlink_chk __readlinkat_chk
+    mknod mknodat __xmknod __xmknodat mkfifo mkfifoat mkdtemp
 
     sendfile sendfile64 copy_file_range splice tee vmsplice
     mmap mmap64 munmap mremap madvise
@@ -137,6 +138,23 @@ def test_other_spellings_are_decided():
         if plain in known and known[plain] != "LEFT" and name not in known:
             missing.add(name)
     assert not missing
+
+
+# Met elsewhere: before they run (fork, exec), by their libc function alone, or they change no file.
+NOT_BY_NUMBER = """
+    clone fork vfork execve execveat mremap sync tee vmsplice lseek memfd_create
+""".split()
+
+
+def test_every_file_changing_system_call_is_in_the_gate():
+    gate = (TABLE.parent / "gate.def").read_text(encoding="utf-8")
+    in_gate = set(re.findall(r"^GATE\((\w+)", gate, re.M))
+    numbers = subprocess.run(["cc", "-E", "-dM", "-include", "sys/syscall.h", "-xc", "/dev/null"],
+                             capture_output=True, text=True, check=True).stdout
+    named = set(re.findall(r"#define SYS_(\w+) ", numbers))
+    changing = named & {*FILE_CHANGING, "pwrite64", "fchmodat2", "setxattrat", "file_setattr"}
+    assert len(changing) > 50
+    assert not changing - in_gate - set(NOT_BY_NUMBER)
 
 
 def test_library_keeps_to_the_table(shim):
