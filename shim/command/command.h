@@ -97,7 +97,8 @@ struct target {
 int target_open(struct target *t, const char *dir, bool need_store);
 /* Only the directory, whatever is in it: for verbs that judge a directory and need no store. */
 int target_open_directory(struct target *t, const char *dir);
-/* Then the store, if there is one that can be opened; nothing is said or changed. */
+/* Then the store, if there is one that can be opened; nothing is changed, or said but that it is
+ * another one than is named. */
 void target_find_store(struct target *t);
 /* The same when CHROMASHIM_STORE is not in the environment yet; "": it is not set. */
 void target_find_named_store(struct target *t, const char *named);

@@ -157,6 +157,21 @@ static void act_as_owner(int fd)
 		owner_act(&st);
 }
 
+/* Once: a verb may look for it more than once. */
+static void tell_former(const struct store *s, const char *named)
+{
+	static bool said;
+
+	if (said || (s->former != STORE_FORMER_WAITS && s->former != STORE_FORMER_LIVES))
+		return;
+	said = true;
+	warn("the store of this directory is '%s', not '%s', until the next start of the backend: "
+	     "%s",
+	     s->former_path, named,
+	     s->former == STORE_FORMER_WAITS ? "what a crash has cut short is undone from there"
+					     : "a process uses it");
+}
+
 /* 0 or -errno. */
 static int find_store(struct target *t, const char *named, enum store_access access)
 {
@@ -169,6 +184,7 @@ static int find_store(struct target *t, const char *named, enum store_access acc
 	if (!realpath(t->dir, path))
 		strlcpy(path, t->dir, sizeof(path));
 	r = store_open(s, t->dirfd, path, named && *named ? named : NULL, access);
+	tell_former(s, named && *named ? named : s->mine.store);
 	/* As it was given where it is inside: relative ones are easier to read. */
 	if (s->inside)
 		snprintf(t->store, sizeof(t->store), "%s/%s", t->dir, STORE_NAME);

@@ -219,6 +219,11 @@ static bool needs_writing(const struct opening *o, const char *store)
 	       strcmp(mine->store, store) != 0;
 }
 
+static bool is_kept(const struct store *s)
+{
+	return s->former == STORE_FORMER_WAITS || s->former == STORE_FORMER_LIVES;
+}
+
 static void identify_home(struct opening *o, const char *store)
 {
 	if (needs_writing(o, store) && name_store(o, o->homefd, o->s->id, store) < 0 &&
@@ -251,7 +256,7 @@ static int open_inside(struct opening *o)
 		s->met = is_new ? STORE_NEW : STORE_TAKEN_ON;
 	/* Nor does a command bring home what a backend has elsewhere; nor is what is lost
 	 * forgotten. */
-	identify_home(o, o->access == STORE_USE && !s->lost ? "" : s->mine.store);
+	identify_home(o, o->access == STORE_USE && !s->lost && !is_kept(s) ? "" : s->mine.store);
 	unlock_directory(o->homefd);
 	return s->fd = o->homefd;
 }
@@ -460,24 +465,95 @@ static bool same_owner(int a, int b)
 	return sys_fstat(a, &x) == 0 && sys_fstat(b, &y) == 0 && x.st_uid == y.st_uid;
 }
 
-static int open_where(struct opening *o, const char *named)
+/* ---- the one before ---- */
+
+/* The directory's part of the store elsewhere that it names, whose root is rootfd. -errno: it has
+ * none there. */
+static int open_part(const struct opening *o, int rootfd)
 {
-	const char *where = named ? named : o->s->mine.store;
+	char name[STORE_ID_TEXT];
+	int fd, r;
+
+	if (!same_owner(rootfd, o->homefd))
+		return -EPERM;
+	r = store_identity_read(rootfd, &o->s->theirs);
+	if (r == 0 && judge_claim(o, rootfd) != ANOTHERS)
+		return sys_fcntl(rootfd, F_DUPFD_CLOEXEC, 0);
+	store_id_text(name, o->s->mine.id);
+	fd = r < 0 ? r : open_directory(rootfd, name);
+	if (fd < 0)
+		return fd;
+	r = store_identity_read(fd, &o->s->theirs);
+	if (r == 0 && judge_claim(o, fd) != ANOTHERS)
+		return fd;
+	sys_close(fd);
+	return r < 0 ? r : -ENOENT;
+}
+
+/* What becomes of a store that is to be left; fd: a descriptor or -errno. */
+static enum store_former judge_former(int fd)
+{
+	enum store_former needed = fd < 0 ? STORE_FORMER_GONE : store_needed(fd);
+
+	return needed == STORE_FORMER_NONE && store_has_past(fd) ? STORE_FORMER_LEFT : needed;
+}
+
+/* Elsewhere. wanted: the one that is named, or -errno. */
+static void meet_former(struct opening *o, int wanted)
+{
+	int rootfd = open_directory(o->dirfd, o->s->mine.store), fd = rootfd;
+
+	if (rootfd >= 0 && wanted >= 0 && same_file(rootfd, wanted)) {
+		sys_close(rootfd);
+		return;
+	}
+	if (rootfd >= 0) {
+		fd = open_part(o, rootfd);
+		sys_close(rootfd);
+	}
+	o->s->former = judge_former(fd);
+	o->s->former_path = o->s->mine.store;
+	if (fd >= 0)
+		sys_close(fd);
+}
+
+/*
+ * What the directory had until now, before `where` is made its store. Inside there may also be what
+ * a start has left while the store elsewhere was not there.
+ */
+static void look_back(struct opening *o, const char *where, bool is_named)
+{
+	struct store *s = o->s;
+	int wanted = open_directory(o->dirfd, where);
+
+	if (o->homefd >= 0 && (wanted < 0 || !same_file(wanted, o->homefd))) {
+		s->former = judge_former(o->homefd);
+		s->former_path = STORE_NAME;
+	}
+	if (!is_kept(s) && s->mine.store[0]) {
+		s->former = STORE_FORMER_NONE;
+		if (is_named)
+			meet_former(o, wanted);
+	}
+	if (wanted >= 0)
+		sys_close(wanted);
+}
+
+/* ---- all of them ---- */
+
+static int open_root(struct opening *o, const char *where, bool is_named)
+{
 	bool is_new = false;
 	int rootfd, r;
 
-	if (!*where)
-		return open_inside(o);
-	if (strlen(where) >= PATH_MAX)
-		return -ENAMETOOLONG;
 	rootfd =
-	    named ? open_or_make(o, o->dirfd, where, &is_new) : open_directory(o->dirfd, where);
+	    is_named ? open_or_make(o, o->dirfd, where, &is_new) : open_directory(o->dirfd, where);
 	if (rootfd >= 0 && o->homefd >= 0 && same_file(rootfd, o->homefd)) {
 		sys_close(rootfd);
 		return open_inside(o);
 	}
-	if (!named && (rootfd < 0 || !same_owner(rootfd, o->homefd) ||
-		       store_identity_read(rootfd, &o->s->theirs) < 0)) {
+	if (!is_named && (rootfd < 0 || !same_owner(rootfd, o->homefd) ||
+			  store_identity_read(rootfd, &o->s->theirs) < 0)) {
 		if (rootfd >= 0)
 			sys_close(rootfd);
 		o->s->lost = true;
@@ -490,6 +566,22 @@ static int open_where(struct opening *o, const char *named)
 	if (r != rootfd)
 		sys_close(rootfd);
 	return r;
+}
+
+static int open_where(struct opening *o, const char *named)
+{
+	const char *where = named ? named : o->s->mine.store;
+
+	if (!*where)
+		return open_inside(o);
+	if (strlen(where) >= PATH_MAX)
+		return -ENAMETOOLONG;
+	look_back(o, where, named != NULL);
+	if (!is_kept(o->s))
+		return open_root(o, where, named != NULL);
+	if (o->s->former_path != o->s->mine.store)
+		return open_inside(o);
+	return open_root(o, o->s->mine.store, false);
 }
 
 int store_open(struct store *s, int dirfd, const char *path, const char *named,
@@ -509,5 +601,7 @@ int store_open(struct store *s, int dirfd, const char *path, const char *named,
 	r = r == -EPROTONOSUPPORT ? r : open_where(&o, named);
 	if (o.homefd >= 0 && s->fd != o.homefd)
 		sys_close(o.homefd);
+	if (r < 0 && !is_kept(s))
+		s->former = STORE_FORMER_NONE;
 	return r < 0 ? r : 0;
 }

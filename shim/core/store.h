@@ -12,6 +12,9 @@
  * what trusts the live files then knows that these are others. Its store goes with it, unless that
  * is elsewhere and the original is still there to use it.
  *
+ * Another store than the directory had takes over only once nothing waits in that one to be undone
+ * and nobody lives in it; until then it stays the store, whatever is named (store_needed.c).
+ *
  * A store elsewhere that belongs to another directory is shared: this one gets <store>/<its id>.
  * A directory that is there already is taken only if nothing is in it but what a store has.
  *
@@ -58,12 +61,26 @@ enum store_access {
 	STORE_USE,  /* as MAKE, by a backend: from now on the directory says that it is here */
 };
 
+/* Whether a store has to stay the directory's: NONE, WAITS or LIVES. */
+enum store_former store_needed(int storefd);
+/* It has a log or snapshots. */
+bool store_has_past(int storefd);
+
 /* How the store was met, for the log. */
 enum store_met {
 	STORE_KNOWN,
 	STORE_NEW,
 	STORE_TAKEN_ON, /* it had no identity */
 	STORE_ADOPTED,	/* the directory is a copy, or was moved to another file system */
+};
+
+/* The store that the directory had until now, where another one is named. */
+enum store_former {
+	STORE_FORMER_NONE,
+	STORE_FORMER_LEFT,  /* it is left as it is: log, snapshots */
+	STORE_FORMER_GONE,  /* it is not there, or cannot be read: nor can what waits in it */
+	STORE_FORMER_WAITS, /* a persist has to be undone from it: it is used still */
+	STORE_FORMER_LIVES, /* a process uses it: so it is used still */
 };
 
 struct store {
@@ -74,6 +91,8 @@ struct store {
 	uint8_t id[STORE_ID_SIZE]; /* all zero: it could not be written */
 	char path[2 * PATH_MAX];   /* as it is to be shown */
 	char from[PATH_MAX];	   /* STORE_ADOPTED: the directory that it was of */
+	enum store_former former;
+	const char *former_path; /* in `mine`, or STORE_NAME */
 	/* Room for the work: callers may have small stacks. */
 	struct store_identity mine, theirs;
 };

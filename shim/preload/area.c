@@ -216,8 +216,39 @@ static void say_unprotected(const struct area *a, int error)
 		     ? "Allow the process more open files (ulimit -n), and restart."
 		 : error == -ENOTEMPTY || error == -EINVAL
 		     ? "Name a directory of its own as CHROMASHIM_STORE, and restart."
+		 : met.former >= STORE_FORMER_WAITS
+		     ? "Make it writable for this user, and restart: it cannot be left yet."
 		     : "Make it writable for this user, or set CHROMASHIM_STORE, and restart.",
 		 NULL);
+}
+
+/* Another store is named than the directory had: once, as it says the new one from then on. */
+static void tell_former(const struct area *a)
+{
+	const char *named = settings.store ? settings.store : met.mine.store;
+
+	if (met.former == STORE_FORMER_LEFT)
+		shim_say(a->spelling[0], ": its store was ", met.former_path, ", and is ", named,
+			 " from now on. Log and snapshots stay in the old one: to see them or to "
+			 "go back, stop the backend and set CHROMASHIM_STORE=",
+			 met.former_path, "; remove it when you need them no more.", NULL);
+	else if (met.former == STORE_FORMER_GONE)
+		shim_say(a->spelling[0], ": its store was ", met.former_path,
+			 ", which is not there, cannot be read, or is another directory's; ", named,
+			 " is used from now on. Unless it was moved there, what a crash has cut "
+			 "short CANNOT BE UNDONE: after a crash, stop the backend, bring the old "
+			 "store back, and start with CHROMASHIM_STORE=",
+			 met.former_path, NULL);
+	else if (met.former == STORE_FORMER_WAITS)
+		shim_say(a->spelling[0], ": its store is ", met.former_path, ", not ", named,
+			 ": what a crash has cut short is undone from there. It stays the store "
+			 "until the next start.",
+			 NULL);
+	else if (met.former == STORE_FORMER_LIVES)
+		shim_say(a->spelling[0], ": its store is ", met.former_path, ", not ", named,
+			 ": another process uses it. It stays the store until none does; stop all "
+			 "of them, and start again.",
+			 NULL);
 }
 
 /* What a reader of the log should know of the store. */
@@ -235,6 +266,7 @@ static void tell_store(unsigned index)
 			 ", is not there, or is another directory's; ", STORE_NAME,
 			 " is used. Bring it back, or name one as CHROMASHIM_STORE, and restart.",
 			 NULL);
+	tell_former(&areas[index]);
 	if (met.met != STORE_ADOPTED)
 		return;
 	memcpy(text, copy, sizeof(copy) - 1);

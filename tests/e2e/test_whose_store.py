@@ -44,6 +44,10 @@ def settings(extra=None):
     return hosts.environment({"CHROMASHIM_BALLAST": "1M", "CHROMASHIM_GUARD": "off", **(extra or {})})
 
 
+def named(store):
+    return {"CHROMASHIM_STORE": store} if store else {}
+
+
 class Backend:
     def __init__(self, data, words=(), env=None, **how):
         self.child = subprocess.Popen(
@@ -91,8 +95,8 @@ def base():
     shutil.rmtree(path, ignore_errors=True)
 
 
-def tear(data, **how):
-    env = settings({"LD_PRELOAD": str(hosts.SHIM)})
+def tear(data, store=None, **how):
+    env = settings({"LD_PRELOAD": str(hosts.SHIM), **named(store)})
     subprocess.run([str(hosts.python("venv")), "-c", TORN, str(data)], env=env, check=False, **how)
 
 
@@ -296,3 +300,90 @@ def test_a_log_that_is_emptied(data, chromashim, rows):
     backend.stop()
     done = chromashim("log", "--transactions", data)
     assert done.stdout.count("commit") >= 19, done.stdout + done.stderr
+
+
+PLACES = {None: "data/.chromashim", ".chromashim": "data/.chromashim", "../a": "a", "../b": "b"}
+MOVES = [("../a", "../b"), ("../a", ".chromashim"), ("../a", None), (None, "../b")]
+
+
+def torn_in(tmp_path, store):
+    """A directory that died in a persist with this store."""
+    data = tmp_path / "data"
+    make(data)
+    if store:
+        Backend(data, env=named(store)).stop()
+    tear(data, store)
+    assert (data / LEVEL0).read_bytes()[:8] == b"NNNNNNNN"
+    assert list((tmp_path / PLACES[store] / "undo").glob("*.undo"))
+    return data
+
+
+@pytest.mark.parametrize("first, then", MOVES)
+def test_another_store_after_a_crash(tmp_path, chromashim, first, then):
+    """It is undone from the store that the directory had; only the start after it has the new one."""
+    data = torn_in(tmp_path, first)
+    done = chromashim("check", "--json", data, env=settings(named(then)))
+    assert "persist-undo-waits" in done.stdout
+    if then:
+        assert f"is '{first or '.chromashim'}', not '{then}'" in done.stderr
+    said = Backend(data, env=named(then)).stop()
+    assert (data / LEVEL0).read_bytes()[:8] == b"OOOOOOOO"
+    assert (data / LEVEL0).stat().st_size == 100000
+    if then:
+        assert f"its store is {first or '.chromashim'}, not {then}" in said
+        assert f"and is {then} from now on" in Backend(data, env=named(then)).stop()
+    else:
+        assert "its store" not in said
+    assert "its store" not in Backend(data, env=named(then)).stop()
+    assert list((tmp_path / PLACES[then or first] / "oplog").iterdir())
+
+
+@pytest.mark.parametrize("verb", [["check", "--repair"], ["recover", "-y"],
+                                  ["run", "--no-guard", "--dir"]])
+def test_another_store_of_a_command(tmp_path, chromashim, verb):
+    data = torn_in(tmp_path, "../a")
+    tail = ["--", "true"] if verb[0] == "run" else []
+    done = chromashim(*verb, data, *tail, env=settings(named("../b")), stdin=subprocess.DEVNULL)
+    assert "is '../a', not '../b'" in done.stderr
+    assert (data / LEVEL0).read_bytes()[:8] == b"OOOOOOOO", done.stderr + done.stdout
+
+
+def test_another_store_while_one_is_in_use(tmp_path):
+    """Two stores would be two writers."""
+    data = tmp_path / "data"
+    data.mkdir()
+    one = Backend(data, env=named("../a"))
+    other = subprocess.run([str(hosts.python("venv")), "-c", HOST, str(data)], text=True, input="x\n",
+                           env=settings({"LD_PRELOAD": str(hosts.SHIM), **named("../b")}),
+                           capture_output=True, check=False)
+    assert other.returncode and "another process uses it" in other.stderr
+    one.stop()
+    assert "and is ../b from now on" in Backend(data, env=named("../b")).stop()
+
+
+def test_another_store_that_is_gone(tmp_path):
+    data = torn_in(tmp_path, "../a")
+    (tmp_path / "a").rename(tmp_path / "away")
+    assert "CANNOT BE UNDONE" in Backend(data, env=named("../b")).stop()
+    (tmp_path / "away").rename(tmp_path / "a")
+    Backend(data, env=named("../a")).stop()
+    assert (data / LEVEL0).read_bytes()[:8] == b"OOOOOOOO"
+
+
+@root_only
+@pytest.mark.parametrize("failure", ["open", "closed"])
+def test_another_store_that_is_not_ours_to_write(base, failure):
+    data = base / "data"
+    base.chmod(0o777)
+    make(data, **OTHER)
+    Backend(data, env=named("../a"), **OTHER).stop()
+    tear(data, "../a", **OTHER)
+    for path in [base / "a", *(base / "a").rglob("*")]:
+        path.chmod(0o500 if path.is_dir() else 0o400)
+    env = settings({"LD_PRELOAD": str(hosts.SHIM), "CHROMASHIM_ON_FAILURE": failure,
+                    **named("../b")})
+    done = subprocess.run([str(hosts.python("venv")), "-c", HOST, str(data)], text=True, input="",
+                          env=env, capture_output=True, check=False, **OTHER)
+    assert ("UNPROTECTED" if failure == "open" else "not opened for writing") in done.stderr
+    assert "its store is ../a, not ../b" in done.stderr and "cannot be left yet" in done.stderr
+    assert list((base / "a/undo").glob("*.undo")) and not (base / "b").exists()

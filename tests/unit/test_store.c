@@ -9,6 +9,7 @@
 
 #include <sys/wait.h>
 
+#include "core/alive.h"
 #include "core/store.h"
 #include "scratch.h"
 
@@ -323,6 +324,93 @@ static void test_lost(void **state)
 	assert_false(store.inside || store.lost);
 }
 
+/* In a row: which place has an undo file, which one is named then, and which one is the store. */
+static void test_left(void **state)
+{
+	static const struct {
+		const char *first, *home, *then, *store;
+		enum store_former former;
+	} cases[] = {
+	    {"../a", "a", "../b", "d/../a", STORE_FORMER_WAITS},
+	    {"../a", "a", STORE_NAME, "d/../a", STORE_FORMER_WAITS},
+	    {"../a", "a", NULL, "d/../a", STORE_FORMER_NONE},
+	    {NULL, "d/.chromashim", "../b", "d/.chromashim", STORE_FORMER_WAITS},
+	    {"../a", "d/.chromashim", NULL, "d/.chromashim", STORE_FORMER_WAITS},
+	    {"../a", "d/.chromashim", "../b", "d/.chromashim", STORE_FORMER_WAITS},
+	    {"../a", "elsewhere", "../b", "d/../b", STORE_FORMER_NONE},
+	    {"../a", "elsewhere", "../a", "d/../a", STORE_FORMER_NONE},
+	};
+	static const enum store_access accesses[] = {STORE_LOOK, STORE_MAKE, STORE_USE};
+	unsigned i, k;
+
+	(void)state;
+	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		run("rm -rf a b d elsewhere && mkdir d", "", "");
+		assert_int_equal(meet("d", cases[i].first, STORE_USE), 0);
+		run("mkdir -p %s/undo && echo torn > %s/undo/x.undo", cases[i].home, cases[i].home);
+		for (k = 0; k < 3; k++) {
+			if (accesses[k] == STORE_LOOK && strcmp(cases[i].store, "d/../b") == 0)
+				continue;
+			assert_int_equal(meet("d", cases[i].then, accesses[k]), 0);
+			assert_string_equal(place(), cases[i].store);
+			assert_int_equal(store.former, cases[i].former);
+		}
+		if (cases[i].former == STORE_FORMER_NONE)
+			continue;
+		/* Once it is undone, the store is the one that is named. */
+		run("rm %s/undo/x.undo && mkdir %s/oplog", cases[i].home, cases[i].home);
+		assert_int_equal(meet("d", cases[i].then, STORE_USE), 0);
+		assert_string_not_equal(place(), cases[i].store);
+		assert_int_equal(run("grep -q '^store ../b$' d/.chromashim/identity", "", "") == 0,
+				 cases[i].then && strcmp(cases[i].then, "../b") == 0);
+	}
+}
+
+/* What waits in the part of a shared store; in the store of a copy's original; and who lives. */
+static void test_left_of_others(void **state)
+{
+	uint64_t life;
+	char path[128];
+	int storefd, fd;
+
+	(void)state;
+	run("mkdir d e", "", "");
+	assert_int_equal(meet("d", "../a", STORE_USE), 0);
+	assert_int_equal(meet("e", "../a", STORE_USE), 0);
+	run("mkdir a/undo && echo torn > a/undo/x.undo", "", "");
+	assert_int_equal(meet("e", "../b", STORE_LOOK), -ENOENT);
+	run("mv a/undo undo && mv undo a/*/", "", "");
+	assert_int_equal(meet("d", "../b", STORE_LOOK), -ENOENT);
+	assert_int_equal(meet("e", "../b", STORE_USE), 0);
+	assert_int_equal(store.former, STORE_FORMER_WAITS);
+	assert_int_equal(strncmp(place(), "e/../a/", 7), 0);
+
+	run("cp -a e f", "", "");
+	assert_int_equal(meet("f", "../b", STORE_USE), 0);
+	assert_string_equal(place(), "f/../b");
+
+	snprintf(path, sizeof(path), "%s/a", base.path);
+	storefd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	fd = alive_open(storefd);
+	assert_int_equal(alive_begin(fd, &life), 0);
+	assert_int_equal(meet("d", "../c", STORE_USE), 0);
+	assert_int_equal(store.former, STORE_FORMER_LIVES);
+	assert_string_equal(place(), "d/../a");
+	close(fd);
+	close(storefd);
+	run("mkdir a/oplog", "", "");
+	assert_int_equal(meet("d", "../c", STORE_USE), 0);
+	assert_int_equal(store.former, STORE_FORMER_LEFT);
+	assert_string_equal(store.former_path, "../a");
+	assert_int_equal(meet("d", "../c", STORE_USE), 0);
+	assert_int_equal(store.former, STORE_FORMER_NONE);
+	run("mv c away", "", "");
+	assert_int_equal(meet("d", "../g", STORE_USE), 0);
+	assert_int_equal(store.former, STORE_FORMER_GONE);
+	assert_int_equal(meet("d", "../g", STORE_USE), 0);
+	assert_int_equal(store.former, STORE_FORMER_NONE);
+}
+
 static void test_bad_identities(void **state)
 {
 	static const char *const texts[] = {"",
@@ -405,6 +493,8 @@ int main(void)
 	    TEST(test_refused),
 	    TEST(test_one_command),
 	    TEST(test_lost),
+	    TEST(test_left),
+	    TEST(test_left_of_others),
 	    TEST(test_bad_identities),
 	    TEST(test_at_once),
 	};
