@@ -382,6 +382,16 @@ static FILE *reopen_theirs(void *caller, const char *path, const char *mode, int
 	return new;
 }
 
+/* What the host has put at descriptor 2 is its standard error from now on. */
+static FILE *reopen_elsewhere(const char *path, const char *mode, FILE *stream)
+{
+	FILE *new = REAL_LATE(freopen)(path, mode, stream);
+
+	if (new &&fileno(new) == STDERR_FILENO)
+		shim_stderr_is_now();
+	return new;
+}
+
 FILE *do_freopen(void *caller, const char *path, const char *mode, FILE *stream)
 {
 	int flags = mode ? open_flags(mode) : -1;
@@ -390,7 +400,7 @@ FILE *do_freopen(void *caller, const char *path, const char *mode, FILE *stream)
 	if (flags >= 0 && is_ours(stream))
 		return reopen_ours(caller, path, flags, stream);
 	if (flags < 0 || !path || !place_find_for_open(&place, AT_FDCWD, path, flags))
-		return REAL_LATE(freopen)(path, mode, stream);
+		return reopen_elsewhere(path, mode, stream);
 	return reopen_theirs(caller, path, mode, flags, stream);
 }
 

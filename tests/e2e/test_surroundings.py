@@ -45,11 +45,18 @@ def test_standard_error_closed(data, shim, how):
         assert f.read(15) == b"SQLite format 3"
 
 
-def test_standard_error_put_elsewhere(data, shim, tmp_path):
+@pytest.mark.parametrize("how", ["dup2", "freopen"])
+def test_standard_error_put_elsewhere(data, shim, tmp_path, how):
     """As a daemon does: the lines go where its standard error goes."""
     torn.make(data)
-    name = str(data / "chroma.sqlite3")
-    change = f"os.dup2(os.open({str(tmp_path / 'log')!r}, os.O_WRONLY | os.O_CREAT), 2)"
+    name, log = str(data / "chroma.sqlite3"), str(tmp_path / "log")
+    change = (f"os.dup2(os.open({log!r}, os.O_WRONLY | os.O_CREAT), 2)" if how == "dup2" else
+              f"""
+import ctypes
+c = ctypes.CDLL(None)
+c.freopen.restype, c.freopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p] * 2 + [ctypes.c_void_p]
+assert c.freopen({log.encode()!r}, b"w", ctypes.c_void_p.in_dll(c, "stderr"))
+""")
     run(shim, REFUSED % (name, change, name))
     assert "chromashim: " in (tmp_path / "log").read_text()
 
