@@ -51,11 +51,19 @@ struct area {
 	_Atomic uint32_t writer_claim; /* the thread that is about to become it */
 	int writer_fd;		       /* hidden, holds the OFD lock */
 	bool forked;		       /* from the writer */
+	bool left;		       /* to a child; until all is closed here */
+	struct right *right;	       /* of the family, heirs.h; NULL: it was never passed on */
+	uint64_t generation;	       /* what is in memory is as of it; 0: not known */
 	_Atomic bool in_use;	       /* said to others: the database is open here */
 };
 
 extern struct area areas[AREAS];
 extern _Atomic unsigned areas_used;
+
+static inline unsigned area_number(const struct area *a)
+{
+	return (unsigned)(a - areas);
+}
 
 static inline struct area *area_of(union slot s)
 {

@@ -74,6 +74,9 @@ static void release(unsigned area)
 	room_stop(area);
 	oplog_writer_close(&a->log);
 	atomic_store(&a->writer, 0);
+	a->right = NULL;
+	a->left = a->forked = false;
+	a->generation = 0;
 	area_descriptors_release(a);
 	atomic_store(&a->life, 0);
 	atomic_store(&a->spellings, 0);

@@ -309,12 +309,17 @@ static int unlock(struct carrier *c, const struct flock *lock)
 }
 
 /* Our own fence must not stop another SQLite of this process: it steps aside while it is idle. */
-static void fence_pass(const struct carrier *c)
+static void fence_pass(const struct carrier *c, unsigned area)
 {
-	int number = atomic_load(&fences[c->area]);
+	int number = atomic_load(&fences[area]);
 
 	if (number && &carriers[number - 1] != c && !carriers[number - 1].in_transaction)
-		fence_drop(c->area);
+		fence_drop(area);
+}
+
+void fence_rest(unsigned area)
+{
+	fence_pass(NULL, area);
 }
 
 /* Takes SHARED from the other libraries of this process (or gives it back); whether there are any.
@@ -374,7 +379,7 @@ static int take(struct carrier *c, int cmd, const struct flock *lock)
 	int r;
 
 	if (reserved)
-		fence_pass(c);
+		fence_pass(c, c->area);
 	r = set_lock(c->fd, cmd == F_SETLKW || cmd == F_OFD_SETLKW ? F_OFD_SETLKW : F_OFD_SETLK,
 		     lock->l_type, lock->l_start, lock->l_len);
 	if (c->role == ROLE_DATABASE && covers_shared(lock)) {
@@ -416,6 +421,10 @@ bool carrier_lock(union slot s, int fd, int cmd, struct flock *lock, int *ret)
 	    atomic_load(&areas[s.area].ofd_locks) <= 0 || sys_fstat(fd, &st) < 0)
 		return false;
 	c = find(&st, s.object);
+	if (!c) { /* a connection from before a fork */
+		carrier_make(s, fd);
+		c = find(&st, s.object);
+	}
 	if (!c)
 		return false;
 	if (cmd == F_GETLK || cmd == F_OFD_GETLK)

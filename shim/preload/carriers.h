@@ -34,6 +34,8 @@ static inline void carriers_closed(union slot s)
  */
 bool carrier_lock(union slot s, int fd, int cmd, struct flock *lock, int *ret);
 
+/* The same, unless a transaction goes on with it. */
+void fence_rest(unsigned area);
 /* The database is in WAL mode now, or the process no longer the writer: no fence. */
 void fence_drop(unsigned area);
 

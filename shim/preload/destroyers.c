@@ -201,8 +201,9 @@ static int refuse_old(const struct change *c)
 	refuse_say(c, OP_REFUSE_WRITER, -EBUSY,
 		   (const char *const[]){
 		       a->spelling[0], "/", name_text(name_get(c->slot.name)),
-		       ": writing refused: another client in this process has written this "
-		       "collection since this one loaded it, and would be overwritten. Use one "
+		       ": writing refused: another client in this process, or another process, "
+		       "has written this collection since this one loaded it, and would be "
+		       "overwritten. Use one "
 		       "client for a directory: close this one and go on with the other, or "
 		       "restart. Reading is fine, and other collections go on.",
 		       NULL});

@@ -82,6 +82,11 @@ struct name *name_get(uint32_t number)
 	return &names[number];
 }
 
+uint32_t names_count(void)
+{
+	return atomic_load_explicit(&names_used, memory_order_acquire);
+}
+
 const char *name_text(const struct name *n)
 {
 	return arena + n->text;

@@ -104,6 +104,7 @@ uint32_t name_intern(unsigned area, const char *text, size_t length);
 /* For texts that are no file: statement texts, libraries. */
 uint32_t name_intern_kind(unsigned area, const char *text, size_t length, unsigned kind);
 struct name *name_get(uint32_t number);
+uint32_t names_count(void); /* numbers are below it */
 const char *name_text(const struct name *n);
 
 /* Reserves their room; false: out of address space. Called under the lock of area_claim(). */

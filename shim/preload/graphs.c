@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "preload/record.h"
+#include "preload/refuse.h"
 #include "preload/shim.h"
 
 #define IDS 255	   /* numbers of graphs, from 0, used again in turn; kept with 1 added */
@@ -82,6 +83,23 @@ static bool write_by(_Atomic uint32_t *at, uint8_t id)
 	return true;
 }
 
+void graphs_forget(unsigned area)
+{
+	uint32_t i, used = names_count();
+
+	for (i = 1; i < used; i++) {
+		struct name *n = name_get(i);
+		union graphs old, new;
+
+		old.all = n->area == area ? atomic_load(&n->graphs) : 0;
+		do {
+			new = old;
+			new.fresh = old.latest;
+			new.owner = 0;
+		} while (old.all && !atomic_compare_exchange_weak(&n->graphs, &old.all, new.all));
+	}
+}
+
 uint8_t graph_opened(union slot s, int flags)
 {
 	_Atomic uint32_t *at = graphs_of(s);
@@ -93,6 +111,7 @@ uint8_t graph_opened(union slot s, int flags)
 	if (loading.directory != directory || (loading.roles & bit)) {
 		loading.directory = directory;
 		loading.roles = 0;
+		writer_loads(s);
 		loading.id = load_one(at);
 	}
 	loading.roles |= bit;

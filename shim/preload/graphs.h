@@ -16,6 +16,8 @@
 
 /* One of the four files was opened for writing: to which graph it belongs, for slot.object. */
 uint8_t graph_opened(union slot s, int flags);
+/* Another process may have written since: none that is loaded may be written any more. */
+void graphs_forget(unsigned area);
 /* Whether a write is that of a graph that is no longer up to date; or the pickle is about to be
  * written for one. */
 bool graph_is_old(const struct change *c);

@@ -519,6 +519,11 @@ bool persists_none(unsigned area)
 	return atomic_load(count) == 0;
 }
 
+bool persists_idle(unsigned area)
+{
+	return atomic_load(&persist_stores[area].groups) == 0;
+}
+
 void persists_stop(unsigned area)
 {
 	unsigned i;

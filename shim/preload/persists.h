@@ -80,6 +80,8 @@ void persists_fork(void);
 /* Nothing of the directory is in a persist, or frozen. What was only created, by a host that has no
  * descriptor there any more, stays as it is. */
 bool persists_none(unsigned area);
+/* The same, and nothing is done about what was only created. */
+bool persists_idle(unsigned area);
 /* It is let go. */
 void persists_stop(unsigned area);
 

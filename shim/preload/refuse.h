@@ -19,7 +19,12 @@ int writer_check(const struct change *c);
 bool writer_is_ours(const struct area *a);
 /* From time to time: the lock file may have been taken away under us. */
 void writer_look(struct area *a);
+/* Around fork(): a writer that is in the midst of nothing passes its right to whoever of it and its
+ * children writes first (heirs.h). */
+void writers_before_fork(void);
 void writers_fork(void);
+/* An index is about to be loaded, by which it may later be written. */
+void writer_loads(union slot s);
 
 /* A file was opened: others are told that the database is in use here. */
 void writer_opened(union slot s, int fd);

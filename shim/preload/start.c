@@ -6,6 +6,7 @@
 
 #include "preload/call.h"
 #include "preload/guardian.h"
+#include "preload/refuse.h"
 #include "preload/sqlite_calls.h"
 
 /* CHROMASHIM_DIR: one or several, with colons between. One that is not there yet is found later. */
@@ -108,7 +109,7 @@ __attribute__((constructor)) static void start(void)
 	shim_pid = sys_getpid();
 	process_remember();
 	guardian_find_command();
-	__register_atfork(NULL, NULL, process_forked, NULL);
+	__register_atfork(writers_before_fork, NULL, process_forked, NULL);
 	shim_live = true;
 	claim_named();
 	read_inherited();

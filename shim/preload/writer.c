@@ -3,7 +3,9 @@
  * One writer: who may change a protected directory.
  *
  * The lock is the kernel's (OFD, on writer.lock), so no death leaves it behind. The file's text
- * tells others who holds it: lines "pid N", "since TIME", "command ...".
+ * tells others who holds it: lines "pid N", "since TIME", "generation N", "command ...". The
+ * generation goes up whenever the right to write goes to another process or comes back from a fork:
+ * what was loaded into memory in an older one may be out of date.
  */
 #include <string.h>
 #include <time.h>
@@ -11,11 +13,14 @@
 #include "core/alive.h"
 #include "core/number.h"
 #include "preload/carriers.h"
+#include "preload/graphs.h"
 #include "preload/guardian.h"
+#include "preload/heirs.h"
 #include "preload/older.h"
 #include "preload/persists.h"
 #include "preload/refuse.h"
 #include "preload/shim.h"
+#include "preload/transactions.h"
 #include "preload/turn.h"
 
 #define LOCK_NAME "writer.lock"
@@ -24,6 +29,7 @@
 struct holder {
 	char pid[16];
 	char since[32];
+	char generation[24];
 	char command[256];
 };
 
@@ -70,7 +76,7 @@ static size_t put_time(char *out, size_t at, size_t size, time_t now)
 	return put(out, at, size, "Z", 1);
 }
 
-static void sign(int fd)
+static void sign(const struct area *a)
 {
 	char text[512];
 	size_t n = 0;
@@ -83,6 +89,8 @@ static void sign(int fd)
 	n = put_number(text, n, sizeof(text), (uint64_t)shim_pid, 1);
 	n = put(text, n, sizeof(text), "\nsince ", 7);
 	n = put_time(text, n, sizeof(text), now.tv_sec);
+	n = put(text, n, sizeof(text), "\ngeneration ", 12);
+	n = put_number(text, n, sizeof(text), a->generation, 1);
 	n = put(text, n, sizeof(text), "\ncommand ", 9);
 	if (command >= 0) {
 		got = sys_read(command, text + n, 240);
@@ -92,8 +100,8 @@ static void sign(int fd)
 		if (text[n] == '\0' || text[n] == '\n')
 			text[n] = ' ';
 	text[n++] = '\n';
-	sys_ftruncate(fd, 0);
-	sys_pwrite(fd, text, n, 0);
+	sys_ftruncate(a->writer_fd, 0);
+	sys_pwrite(a->writer_fd, text, n, 0);
 }
 
 static void read_line(const char *text, const char *key, char *out, size_t size)
@@ -124,12 +132,26 @@ static void read_holder(const struct area *a, struct holder *h)
 	text[n > 0 ? n : 0] = '\0';
 	read_line(text, "pid ", h->pid, sizeof(h->pid));
 	read_line(text, "\nsince ", h->since, sizeof(h->since));
+	read_line(text, "\ngeneration ", h->generation, sizeof(h->generation));
 	read_line(text, "\ncommand ", h->command, sizeof(h->command));
 }
 
-static int lock_file(int fd, int cmd, short type)
+/* 0: there is none. */
+static uint64_t read_generation(const struct area *a)
 {
-	struct flock lock = {.l_type = type, .l_whence = SEEK_SET};
+	const char *at;
+	struct holder h;
+	uint64_t n = 0;
+
+	read_holder(a, &h);
+	for (at = h.generation; *at >= '0' && *at <= '9'; at++)
+		n = n * 10 + (uint64_t)(*at - '0');
+	return n;
+}
+
+static int lock_file(int fd, int cmd, short type, off_t from)
+{
+	struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = from};
 	int r = sys_fcntl(fd, cmd, (unsigned long)&lock);
 
 	if (cmd == F_OFD_GETLK)
@@ -138,7 +160,7 @@ static int lock_file(int fd, int cmd, short type)
 }
 
 /* Opens and locks. 0, -EAGAIN: another has it, or why there can be no lock at all. */
-static int try_lock(struct area *a)
+static int try_lock(struct area *a, off_t from)
 {
 	struct stat st, named;
 	int r, fd = sys_openat(a->store_fd, LOCK_NAME, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
@@ -146,7 +168,7 @@ static int try_lock(struct area *a)
 
 	if (fd < 0)
 		return fd;
-	r = lock_file(fd, F_OFD_SETLK, F_WRLCK);
+	r = lock_file(fd, F_OFD_SETLK, F_WRLCK, from);
 	if (r < 0) {
 		sys_close(fd);
 		return r == -EACCES ? -EAGAIN : r;
@@ -157,7 +179,6 @@ static int try_lock(struct area *a)
 		sys_close(fd); /* taken away between opening and locking */
 		return -EINTR;
 	}
-	sign(fd);
 	hidden_release(&a->writer_fd);
 	return hidden_adopt(fd, &a->writer_fd);
 }
@@ -175,6 +196,53 @@ static void say_unlocked(const struct area *a)
 			 NULL);
 }
 
+static void unlock(struct area *a)
+{
+	/* A child that is about to exec has a copy, which closing would leave locked. */
+	if (a->writer_fd > 0)
+		lock_file(a->writer_fd, F_OFD_SETLK, F_UNLCK, 0);
+	hidden_release(&a->writer_fd);
+}
+
+/* The first of a family has written nothing since it forked; has one of its children? */
+static int take_back(struct area *a)
+{
+	if (heirs_take(a, 0))
+		return 0;
+	a->left = true;
+	unlock(a);
+	oplog_feature(&a->log, OPLOG_HAS_WRITER, false);
+	return -EAGAIN;
+}
+
+static int take(struct area *a)
+{
+	int r, from, holder;
+
+	if (a->left)
+		return -EAGAIN;
+	if (heirs_is_first(a))
+		return take_back(a);
+	from = heirs_from(a);
+	holder = from ? heirs_holder(a) : 0;
+	r = try_lock(a, from);
+	if (r < 0 || !from || heirs_take(a, holder))
+		return r;
+	unlock(a);
+	return -EAGAIN;
+}
+
+/* What was loaded before may be older than what another process has written. */
+static void begin_generation(struct area *a)
+{
+	uint64_t last = read_generation(a);
+
+	if (a->generation != last)
+		graphs_forget(area_number(a));
+	a->generation = last + 1;
+	sign(a);
+}
+
 static int claim(struct area *a)
 {
 	bool is_new = false;
@@ -184,9 +252,10 @@ static int claim(struct area *a)
 		return 0; /* a signal handler on top of the claim; it is told in time */
 	if (!writer_is_ours(a)) {
 		do
-			r = try_lock(a);
+			r = take(a);
 		while (r == -EINTR && ++tries < 100);
 		if (r >= 0) {
+			begin_generation(a);
 			atomic_store(&a->writer, shim_pid);
 			oplog_feature(&a->log, OPLOG_HAS_WRITER, true);
 			is_new = true;
@@ -220,11 +289,24 @@ static bool is_foreign(struct area *a)
 	fd = writer_is_ours(a)
 		 ? -1
 		 : sys_openat(a->store_fd, LOCK_NAME, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
-	r = fd < 0 ? 0 : lock_file(fd, F_OFD_GETLK, F_WRLCK);
+	r = fd < 0 ? 0 : lock_file(fd, F_OFD_GETLK, F_WRLCK, heirs_from(a));
 	if (fd >= 0)
 		sys_close(fd);
 	turn_give(&a->writer_claim);
-	return r == 1;
+	return r == 1 || a->left;
+}
+
+void writer_loads(union slot s)
+{
+	struct area *a = area_of(s);
+	uint64_t last;
+
+	if (writer_is_ours(a) || a->store_fd <= 0 || settings.single_writer == SINGLE_WRITER_OFF)
+		return;
+	last = is_foreign(a) ? 0 : read_generation(a);
+	if (a->generation != last)
+		graphs_forget(s.area);
+	a->generation = last;
 }
 
 void writer_look(struct area *a)
@@ -235,7 +317,9 @@ void writer_look(struct area *a)
 	if (!writer_is_ours(a) || a->writer_fd <= 0 || sys_fstat(a->writer_fd, &st) < 0 ||
 	    st.st_nlink > 0)
 		return;
-	r = try_lock(a);
+	r = try_lock(a, 0);
+	if (r >= 0)
+		sign(a);
 	if (r >= 0)
 		shim_say(a->spelling[0], ": ", STORE_NAME "/" LOCK_NAME,
 			 " was removed while this process is the writer; it is made again. "
@@ -283,25 +367,26 @@ void writer_opened(union slot s, int fd)
 void writer_give_back(unsigned area)
 {
 	struct area *a = &areas[area];
+	int before;
 
 	if (atomic_load(&a->in_use) && !is_open(area, true)) {
 		atomic_store(&a->in_use, false);
 		if (a->alive_fd > 0)
 			alive_use(a->alive_fd, 0);
 	}
-	if (!writer_is_ours(a) || is_open(area, false) || !persists_none(area) ||
-	    turn_take_within(&a->writer_claim, 0) <= 0)
+	if (!(writer_is_ours(a) || heirs_is_first(a)) || is_open(area, false) ||
+	    !persists_none(area) || turn_take_within(&a->writer_claim, 0) <= 0)
 		return;
 	/* Who comes back meanwhile either is seen here, or waits and then claims it anew. */
-	atomic_store(&a->writer, 0);
+	before = atomic_exchange(&a->writer, 0);
 	if (is_open(area, false) || atomic_load(&a->users) > 0) {
-		atomic_store(&a->writer, shim_pid);
+		atomic_store(&a->writer, before);
 	} else {
 		fence_drop(area);
-		/* A child that is about to exec has a copy, which closing would leave locked. */
-		if (a->writer_fd > 0)
-			lock_file(a->writer_fd, F_OFD_SETLK, F_UNLCK);
-		hidden_release(&a->writer_fd);
+		unlock(a);
+		if (heirs_is_first(a))
+			a->right = NULL;
+		a->left = false;
 		oplog_feature(&a->log, OPLOG_HAS_WRITER, false);
 	}
 	turn_give(&a->writer_claim);
@@ -317,6 +402,44 @@ void writers_closed_slow(void)
 	errno = saved;
 }
 
+/* ---- passing it on ---- */
+
+static bool is_idle(unsigned area)
+{
+	return !transaction_open(area) && persists_idle(area);
+}
+
+static void pass_on(unsigned area)
+{
+	struct area *a = &areas[area];
+
+	if (!writer_is_ours(a) || a->writer_fd <= 0 || !is_idle(area) ||
+	    (a->right && !heirs_is_first(a)) || turn_take_within(&a->writer_claim, 0) <= 0)
+		return;
+	if (!a->right)
+		a->right = right_new();
+	if (a->right) {
+		atomic_store(&a->writer, 0);
+		fence_rest(area);
+		if (is_idle(area) && lock_file(a->writer_fd, F_OFD_SETLK, F_UNLCK, HEIRS_BYTE) == 0)
+			atomic_store(&a->right->holder, 0);
+		else
+			atomic_store(&a->writer, shim_pid);
+	}
+	turn_give(&a->writer_claim);
+}
+
+void writers_before_fork(void)
+{
+	unsigned i, used = atomic_load(&areas_used);
+	int saved = errno;
+
+	if (shim_live && !shim_borrowed())
+		for (i = 0; i < used; i++)
+			pass_on(i);
+	errno = saved;
+}
+
 void writers_fork(void)
 {
 	unsigned i, used = atomic_load(&areas_used);
@@ -325,7 +448,10 @@ void writers_fork(void)
 		atomic_store(&areas[i].writer, 0);
 		atomic_store(&areas[i].writer_claim, 0);
 		atomic_store(&areas[i].in_use, false);
-		areas[i].forked = areas[i].writer_fd > 0;
+		areas[i].forked |= areas[i].writer_fd > 0;
+		areas[i].left = false;
+		if (!areas[i].right || heirs_holder(&areas[i]) != 0)
+			areas[i].generation = 0; /* its parent goes on writing */
 		hidden_release(&areas[i].writer_fd);
 	}
 }
@@ -414,10 +540,12 @@ static int refuse(const struct change *c, enum intent intent)
 		h.pid, " (", h.command, ") is writing this directory since ", h.since,
 		", and only one process may. ",
 		falls_back ? "To write" : "Reading is fine; to write",
-		a->forked ? ", make the client after the fork: this process was forked from one "
-			    "that has written."
-			  : ", stop that process, or send the writes to it (client/server), or "
-			    "let this one wait (CHROMASHIM_SINGLE_WRITER=wait).",
+		a->left ? ", make the client after the fork: this process has left the writing to "
+			  "one that was forked from it."
+		: a->forked ? ", make the client after the fork: this process was forked from one "
+			      "that has written."
+			    : ", stop that process, or send the writes to it (client/server), or "
+			      "let this one wait (CHROMASHIM_SINGLE_WRITER=wait).",
 		NULL});
 	return error;
 }

@@ -154,3 +154,26 @@ def test_one_client_after_another(data, actors, venv):
     firsts = [n + turn * 1000 for turn in range(4) for n in range(0, 240, 60)]
     assert actor.ask(f"wrong(b, {firsts})") == []
     assert actor.lines() == [] and refusals(data) == []
+
+
+def test_loaded_before_another_process_wrote(data, actors):
+    """Who only read so far, and writes when the writer has ended, may not write an old index."""
+    venv = "venv-0.6"  # whose client writes nothing when it is made
+    maker = actors(venv=venv)
+    maker.do(MAKE.format(path=str(data)))
+    maker.do("one = connect(path)\na = one.get_or_create_collection('books', metadata=METADATA)\n"
+             "for n in range(0, 240, 60):\n    a.upsert(**batch(n))")
+    maker.stop()
+    later, between = actors(venv=venv), actors(venv=venv)
+    for actor in (later, between):
+        actor.do(MAKE.format(path=str(data)))
+        actor.do("a = connect(path).get_collection('books')\n"
+                 "a.query(query_embeddings=vectors(1, 1), n_results=1)")
+    firsts = [*range(0, 240, 60), *range(1000, 1360, 60)]
+    between.do("for n in range(1000, 1360, 60):\n    a.upsert(**batch(n))")
+    between.stop()
+    for n in range(2000, 2360, 60):
+        firsts += [] if later.fails(f"a.upsert(**batch({n}))") else [n]
+    assert "or another process, has written" in later.errors()
+    later.stop()
+    assert actors(False, venv=venv).chroma(data).ask(f"wrong(c, {firsts})") == []

@@ -312,32 +312,108 @@ def test_settings_that_cannot_be_read(data, actors, setting):
 # ---- fork ----
 
 
-def test_child_of_a_living_parent(data, actors):
-    """A child with a connection of its own is another process; its parent goes on."""
+CHILD = """
+def child(work):
+    pid = os.fork()
+    if not pid:
+        try:
+            work()
+        except sqlite3.Error as e:
+            os._exit(7 if "readonly" in str(e) or "permission" in str(e) else 8)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def own(sql="INSERT INTO t VALUES(1)"):
+    sqlite3.connect(path, timeout=1).executescript(sql)
+path = PATH
+"""
+
+
+def forking(data, actors):
+    """A writer that has a client, and functions to fork from it."""
     parent = actors().sqlite(data)
     parent.do("db.execute('CREATE TABLE t(a)')")
-    status = parent.do(f"""
-child = os.fork()
-if not child:
-    own = sqlite3.connect({str(data / "chroma.sqlite3")!r}, timeout=1000)
-    try:
-        own.execute("INSERT INTO t VALUES(1)")
-    except sqlite3.OperationalError as e:
-        os._exit(7 if "readonly" in str(e) else 8)
+    parent.do(CHILD.replace("PATH", repr(str(data / "chroma.sqlite3"))))
+    return parent
+
+
+def test_right_passes_to_a_child(data, actors):
+    """As gunicorn --preload does it: the client is made before the fork, and the child writes."""
+    parent = forking(data, actors)
+    assert parent.do("result = child(own)") == 0
+    assert "permission" in parent.fails("db.execute('INSERT INTO t VALUES(2)')")
+    assert "has left the writing to one that was forked" in parent.errors()
+    # All is closed: what is made anew may write.
+    parent.do("db.close(); db = sqlite3.connect(path); db.execute('INSERT INTO t VALUES(3)')\n"
+              "db.commit()")
+    assert parent.do("result = [a for (a,) in db.execute('SELECT a FROM t')]") == [1, 3]
+
+
+def test_child_writes_by_the_connection_it_was_forked_with(data, actors):
+    parent = forking(data, actors)
+    assert parent.do("result = child(lambda: db.execute('INSERT INTO t VALUES(1)'))") == 0
+    assert parent.do("result = db.execute('SELECT count(*) FROM t').fetchall()") == [[1]]
+    assert parent.do("result = db.execute('PRAGMA integrity_check').fetchall()") == [["ok"]]
+
+
+def test_right_goes_to_the_next_child(data, actors):
+    """A worker that has ended is followed by another; two at once are one too many."""
+    parent = forking(data, actors)
+    assert parent.do("result = [child(own), child(own)]") == [0, 0]
+    parent.do("""
+back, to = os.pipe()
+first = os.fork()
+if not first:
+    own()
+    os.write(to, b"x")
+    time.sleep(60)
     os._exit(0)
-result = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+os.read(back, 1)
+""")
+    try:
+        assert parent.do("result = child(own)") == 7
+        assert "make the client after the fork" in parent.errors()
+        # To a stranger the family is one writer.
+        assert "readonly" in actors().sqlite(data).fails("db.execute('INSERT INTO t VALUES(2)')")
+    finally:
+        parent.do("os.kill(first, 9); os.waitpid(first, 0)")
+    assert parent.do("result = child(own)") == 0
+
+
+def test_parent_that_goes_on_writing(data, actors):
+    """It writes first after the fork: the child is told, and nothing outlives the parent."""
+    parent = forking(data, actors)
+    status = parent.do("""
+def later():
+    os.read(back, 1)
+    own()
+back, to = os.pipe()
+pid = os.fork()
+if not pid:
+    try:
+        later()
+    except sqlite3.Error as e:
+        os._exit(7 if "readonly" in str(e) or "permission" in str(e) else 8)
+    os._exit(0)
+db.execute("INSERT INTO t VALUES(2)")
+os.write(to, b"x")
+result = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 """)
     assert status == 7 and holders(parent.errors()) == {parent.pid}
     assert "make the client after the fork" in parent.errors()
-    # What `status` calls the writer.
-    writers = {h["pid"] for h in oplog_reader.headers(data) if h["features"] & WRITER}
-    assert writers == {parent.pid} < {h["pid"] for h in oplog_reader.headers(data)}
     parent.do("db.execute('INSERT INTO t VALUES(2)')")
     # What was forked away must not keep the parent's lock after its end.
     parent.do("child = os.fork()\nif not child:\n    time.sleep(60)\n    os._exit(0)")
     parent.child.kill()
     parent.child.wait()
     actors().sqlite(data).do("db.execute('INSERT INTO t VALUES(3)')")
+
+
+def test_nothing_passes_in_a_transaction(data, actors):
+    parent = forking(data, actors)
+    parent.do("db.execute('BEGIN IMMEDIATE'); db.execute('INSERT INTO t VALUES(2)')")
+    assert parent.do("result = child(own)") == 7
+    parent.do("db.execute('COMMIT'); db.execute('INSERT INTO t VALUES(4)')")
+    assert parent.do("result = db.execute('SELECT count(*) FROM t').fetchall()") == [[2]]
 
 
 def test_daemon(data, actors, tmp_path):
