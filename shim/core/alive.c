@@ -58,6 +58,22 @@ int alive_begin(int fd, uint64_t *life)
 	return r;
 }
 
+bool alive_is_gone(int storefd, int fd)
+{
+	struct stat is, was;
+	int r = sys_fstatat(storefd, ALIVE_NAME, &is, AT_SYMLINK_NOFOLLOW);
+
+	return sys_fstat(fd, &was) == 0 &&
+	       (r == -ENOENT || (r == 0 && (is.st_ino != was.st_ino || is.st_dev != was.st_dev)));
+}
+
+int alive_again(int fd, uint64_t life)
+{
+	struct flock lock;
+
+	return lock_byte(fd, life, F_OFD_SETLK, &lock);
+}
+
 int alive_use(int fd, int on)
 {
 	struct flock lock = {.l_type = on ? F_RDLCK : F_UNLCK,

@@ -36,6 +36,11 @@ int alive_open(int storefd);
  */
 int alive_begin(int fd, uint64_t *life);
 
+/* Somebody has removed the file that fd is open on, or put another in its place. */
+bool alive_is_gone(int storefd, int fd);
+/* The same life again, through a descriptor of the new file. */
+int alive_again(int fd, uint64_t life);
+
 /* Says, or no longer says, that this process has the database open. Through fd, as a life. */
 int alive_use(int fd, int on);
 

@@ -159,6 +159,29 @@ uint64_t area_life(struct area *a)
 	return life;
 }
 
+void area_life_look(struct area *a)
+{
+	uint64_t life = atomic_load(&a->life);
+	int fd;
+
+	if (!life || a->alive_fd <= 0 || !alive_is_gone(a->store_fd, a->alive_fd) ||
+	    atomic_flag_test_and_set(&a->beginning))
+		return;
+	fd = alive_open(a->store_fd);
+	if (fd >= 0 && alive_again(fd, life) >= 0 &&
+	    (!atomic_load(&a->in_use) || alive_use(fd, 1) >= 0)) {
+		hidden_release(&a->alive_fd);
+		hidden_adopt(fd, &a->alive_fd);
+		shim_say(a->spelling[0], ": ", STORE_NAME "/" ALIVE_NAME,
+			 " was removed while this process lives; it is made again. Nothing in the "
+			 "store may be removed while a backend runs.",
+			 NULL);
+	} else if (fd >= 0) {
+		sys_close(fd);
+	}
+	atomic_flag_clear(&a->beginning);
+}
+
 static void put_start_record(unsigned index)
 {
 	struct oplog_record r = {.op = OP_START, .offset = -1};

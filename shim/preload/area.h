@@ -75,6 +75,8 @@ struct area *area_claim(int dirfd);
 /* This process's life in the store, which whatever it makes there carries (core/alive.h); begun at
  * the first call, anew in a forked child. 0: the file system has no such locks. */
 uint64_t area_life(struct area *a);
+/* Begins it again where somebody has removed the file: others would take this process for dead. */
+void area_life_look(struct area *a);
 void area_add_spelling(struct area *a, const char *directory);
 /* ---- being used and let go: area_use.c ---- */
 

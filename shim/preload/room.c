@@ -272,6 +272,7 @@ static void look(unsigned area)
 		return;
 	measure(a, r, area, now);
 	writer_look(a);
+	area_life_look(a);
 	atomic_store(&r->next_look, now + next_interval(r));
 	atomic_flag_clear(&r->at_it);
 }

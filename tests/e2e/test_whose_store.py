@@ -302,6 +302,33 @@ def test_a_log_that_is_emptied(data, chromashim, rows):
     assert done.stdout.count("commit") >= 19, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_a_life_that_is_removed(data, how):
+    """Who lives says so again when it next writes, also that it has the database open."""
+    backend = Backend(data)
+    backend.write()
+    life = data / ".chromashim/alive.lock"
+    before = locked(life)
+    assert len(before) == 2
+    if how == "replaced":
+        life.rename(data / "away")
+        life.touch()
+    else:
+        life.unlink()
+    time.sleep(1.1)
+    backend.write()
+    assert locked(life) == before
+    said = backend.stop()
+    assert said.count("alive.lock was removed") == 1, said
+
+
+def locked(path):
+    """The bytes of a file that have a lock of anybody's."""
+    inode = path.stat().st_ino
+    lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return sorted((words[-2], words[3]) for words in lines if words[-3].endswith(f":{inode}"))
+
+
 PLACES = {None: "data/.chromashim", ".chromashim": "data/.chromashim", "../a": "a", "../b": "b"}
 MOVES = [("../a", "../b"), ("../a", ".chromashim"), ("../a", None), (None, "../b")]
 
