@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "command/terminal.h"
+#include "core/database.h"
 
 /* By this symbol the library knows the command, and stays out of it whatever LD_PRELOAD says. */
 extern const char chromashim_command_marker;
@@ -113,6 +114,7 @@ int main(int argc, char **argv)
 	int status;
 
 	terminal_start();
+	database_spare_owners();
 	if (argc < 2) {
 		print_overview(stderr);
 		return EXIT_USAGE;

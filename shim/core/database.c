@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define BUSY_TIMEOUT_MS 5000 /* a transaction of Chroma's rarely takes longer */
 
@@ -45,6 +46,23 @@ int database_error(int code)
 	default:
 		return -EIO;
 	}
+}
+
+static int give_if_other(int fd, uid_t owner, gid_t group)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && st.st_uid == owner && st.st_gid == group
+		   ? 0
+		   : fchown(fd, owner, group);
+}
+
+void database_spare_owners(void)
+{
+	sqlite3_vfs *vfs = sqlite3_vfs_find(NULL);
+
+	if (vfs && vfs->iVersion >= 3 && vfs->xSetSystemCall)
+		vfs->xSetSystemCall(vfs, "fchown", (sqlite3_syscall_ptr)give_if_other);
 }
 
 /* "file:" + the path with everything but plain characters escaped + the options */

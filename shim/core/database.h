@@ -23,6 +23,13 @@
 bool database_is_plain(const char *dir);
 
 /*
+ * Once, before anything is opened. As root SQLite gives each -wal that it opens to the owner of the
+ * database, also to read, and also if it is his: that moves its change time, and breaks the pins
+ * that rest on it. From now on only what belongs to somebody else is given away.
+ */
+void database_spare_owners(void);
+
+/*
  * Opens <dir>/chroma.sqlite3 read-only (mode=ro, taking part in SQLite's locking). *out is the
  * caller's to close with sqlite3_close(), also after an error unless it is NULL. Nothing is read
  * yet.

@@ -10,6 +10,9 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/database.h"
@@ -107,12 +110,47 @@ static void test_copied_rows(void **state)
 	sqlite3_close(from);
 }
 
+/* Pins rest on the change time of the log; only root's SQLite gives files away. */
+static void test_log_is_not_given_away(void **state)
+{
+	char dir[] = "/tmp/chromashim-database-XXXXXX", path[64], log[80];
+	struct stat before, after;
+	sqlite3 *writer, *reader;
+
+	(void)state;
+	database_spare_owners();
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/" DATABASE_FILE, dir);
+	snprintf(log, sizeof(log), "%s-wal", path);
+	assert_int_equal(sqlite3_open(path, &writer), SQLITE_OK);
+	run(writer, "PRAGMA journal_mode = WAL; CREATE TABLE t(a)");
+	assert_int_equal(stat(log, &before), 0);
+	usleep(10000); /* a tick of the kernel's clock */
+	assert_int_equal(database_open(dir, &reader), 0);
+	assert_int_equal(ask(reader, "SELECT count(*) FROM t"), 0);
+	sqlite3_close(reader);
+	assert_int_equal(stat(log, &after), 0);
+	assert_memory_equal(&before.st_ctim, &after.st_ctim, sizeof(before.st_ctim));
+	if (geteuid() == 0) { /* but what is somebody else's still is */
+		assert_int_equal(chown(log, 4242, 4242), 0);
+		assert_int_equal(database_open(dir, &reader), 0);
+		assert_int_equal(ask(reader, "SELECT count(*) FROM t"), 0);
+		sqlite3_close(reader);
+		assert_int_equal(stat(log, &after), 0);
+		assert_int_equal(after.st_uid, before.st_uid);
+	}
+	sqlite3_close(writer);
+	unlink(path);
+	assert_int_equal(rmdir(dir), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(test_schema_texts, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_other_texts, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_copied_rows, setup, teardown),
+	    cmocka_unit_test(test_log_is_not_given_away),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
