@@ -2,6 +2,7 @@
 """All or nothing: what is in use is not taken away in part; what is not can be had back."""
 
 import hashlib
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -99,3 +100,25 @@ os.unlink(path + "/uploads/b")
     assert len(other.lines()) == 1 and "chroma.sqlite3: opened for reading" in other.lines()[0]
     assert (data / "worker.log").exists()
     assert "[Errno 16]" in other.fails("open(path + '/chroma.sqlite3', 'wb')")
+
+
+def test_renamed_above_while_in_use(data, actors):
+    """SQLite refuses as long as its file is not where it was opened; nothing else is in its way."""
+    outer = data.parent / "outer"
+    below = outer / "data"
+    below.mkdir(parents=True)
+    actor = actors().sqlite(below)
+    actor.do("db.execute('CREATE TABLE t(a)'); db.execute('INSERT INTO t VALUES(1)')")
+    actor.do(f"os.rename({str(outer)!r}, {str(outer) + '.away'!r})")
+    assert "readonly" in actor.fails("db.execute('INSERT INTO t VALUES(2)')")
+    assert actor.do("result = db.execute('SELECT count(*) FROM t').fetchall()") == [[1]]
+    actor.do(f"os.rename({str(outer) + '.away'!r}, {str(outer)!r})")
+    actor.do("db.execute('INSERT INTO t VALUES(3)')")
+    assert actor.do("result = db.execute('SELECT count(*) FROM t').fetchall()") == [[2]]
+    assert actor.lines() == []
+    # A program that removes them without the library is in nobody's way.
+    actor.stop()
+    actors().do(f"import shutil; shutil.rmtree({str(below)!r})")
+    aside = outer / ".data.chromashim"
+    assert aside.is_dir()
+    shutil.rmtree(aside)
