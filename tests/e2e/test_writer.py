@@ -270,7 +270,9 @@ def test_wait(data, actors):
     old.do(write(0))
     new = actors(env={"CHROMASHIM_SINGLE_WRITER": "wait", "CHROMASHIM_WAIT": "20s"})
     new.start(f"from workload import *\nc = connect({str(data)!r}).get_collection('books')")
-    time.sleep(1.5)
+    deadline = time.monotonic() + 20
+    while "waiting for process" not in new.errors() and time.monotonic() < deadline:
+        time.sleep(0.05)
     old.do(write(BATCH))  # is not held up
     old.stop()
     new.finish(20)
