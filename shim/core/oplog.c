@@ -22,6 +22,7 @@
 #define CAPACITY_MIN (2048 - HEADER_SLOTS) /* 128 KiB */
 #define SHARE 8				   /* a segment is that part of the log's bound, at most */
 #define NAME_SIZE 64
+#define NOWHERE UINT32_MAX
 #define MAKING_MAX UINT64_C(50000000) /* ns to wait for a thread that makes the next segment */
 
 uint32_t oplog_slot_check(const void *slot, uint32_t index)
@@ -60,6 +61,51 @@ static uint64_t clock_ns(clockid_t clock)
 uint64_t oplog_now(void)
 {
 	return clock_ns(CLOCK_MONOTONIC);
+}
+
+/* ---- the writer: who is writing where ---- */
+
+static void leave(struct oplog_segment *s)
+{
+	__atomic_fetch_sub(&s->users, 1, __ATOMIC_SEQ_CST);
+}
+
+/* Until leave() its place is not mapped over. False: it is about to be; no leave() then. */
+static bool enter(struct oplog_segment *s, uint32_t *sequence)
+{
+	__atomic_fetch_add(&s->users, 1, __ATOMIC_SEQ_CST);
+	*sequence = __atomic_load_n(&s->sequence, __ATOMIC_SEQ_CST);
+	if (*sequence != NOWHERE)
+		return true;
+	leave(s);
+	return false;
+}
+
+/* Nobody is in it, and from now on nobody comes. */
+static bool try_clear(struct oplog_segment *s)
+{
+	uint32_t sequence = __atomic_load_n(&s->sequence, __ATOMIC_SEQ_CST);
+
+	__atomic_store_n(&s->sequence, NOWHERE, __ATOMIC_SEQ_CST);
+	if (!__atomic_load_n(&s->users, __ATOMIC_SEQ_CST))
+		return true;
+	__atomic_store_n(&s->sequence, sequence, __ATOMIC_SEQ_CST);
+	return false;
+}
+
+/* A place for the next segment, the oldest that can be had; NULL: there are users in all. */
+static struct oplog_segment *clear_place(struct oplog_writer *w)
+{
+	const struct oplog_segment *current = atomic_load(&w->current);
+	uint32_t i;
+
+	for (i = 0; i < w->place_count; i++) {
+		struct oplog_segment *s = &w->places[(w->sequence + i) % w->place_count];
+
+		if (s != current && try_clear(s))
+			return s;
+	}
+	return NULL;
 }
 
 /* ---- the writer: making segments ---- */
@@ -228,15 +274,13 @@ static void *map_over(char *at, size_t size, int fd)
 #endif
 
 /*
- * Puts a new segment in its place. The header is in the file before it is mapped: a thread that was
- * held up may still look at the place, and must see the one segment or the other.
+ * Puts a new segment in its place, which has been cleared.
  */
 static int map_segment(const struct oplog_writer *w, struct oplog_segment *s, int fd,
 		       const struct oplog_header *header)
 {
 	size_t size = SEGMENT_SIZE(header->capacity);
-	size_t place = header->sequence % w->place_count;
-	char *at = w->region + place * SEGMENT_SIZE(w->capacity_max);
+	char *at = w->region + (size_t)(s - w->places) * SEGMENT_SIZE(w->capacity_max);
 	ssize_t written;
 	void *map;
 	int r = allocate_blocks(fd, size);
@@ -253,7 +297,7 @@ static int map_segment(const struct oplog_writer *w, struct oplog_segment *s, in
 	__atomic_store_n(&s->slots, (struct oplog_record *)(void *)(at + OPLOG_HEADER_SIZE),
 			 __ATOMIC_RELAXED);
 	__atomic_store_n(&s->capacity, header->capacity, __ATOMIC_RELAXED);
-	__atomic_store_n(&s->sequence, header->sequence, __ATOMIC_RELEASE);
+	__atomic_store_n(&s->sequence, header->sequence, __ATOMIC_SEQ_CST);
 	return 0;
 }
 
@@ -261,10 +305,12 @@ static int map_segment(const struct oplog_writer *w, struct oplog_segment *s, in
 static int make_segment(struct oplog_writer *w, struct oplog_segment **out)
 {
 	struct oplog_header *h = &w->identity;
-	struct oplog_segment *s = &w->places[w->sequence % w->place_count];
+	struct oplog_segment *s = clear_place(w);
 	char name[NAME_SIZE], temporary[NAME_SIZE];
 	int fd, r;
 
+	if (!s)
+		return -EBUSY;
 	h->sequence = w->sequence;
 	h->capacity = capacity_of(w, w->sequence - w->first);
 	h->anchor_monotonic = oplog_now();
@@ -321,7 +367,8 @@ static void finish_segment(const struct oplog_writer *w, struct oplog_segment *s
 	SYS3(SYS_madvise, header, SEGMENT_SIZE(w->capacity_max), MADV_DONTNEED);
 }
 
-/* Goes on from the full segment `full` (NULL at the start). False: there is no next one. */
+/* Goes on from the full segment `full`, entered (NULL at the start). False: there is no next one.
+ */
 static bool advance(struct oplog_writer *w, struct oplog_segment *full)
 {
 	const struct timespec pause = {0, 50000};
@@ -363,46 +410,46 @@ static void count_lost(struct oplog_writer *w)
 				   __ATOMIC_RELAXED);
 }
 
-/*
- * One try in segment s. 1: claimed, 0: it is full, -EAGAIN: its place went to another segment
- * meanwhile, and the slot claimed, of whichever of the two, stays blank.
- */
-static int claim_in(struct oplog_segment *s, uint32_t n, struct oplog_claim *claim, bool *due)
+/* One try in segment s, which has been entered. False: it is full. */
+static bool claim_in(struct oplog_segment *s, uint32_t n, struct oplog_claim *claim, bool *due)
 {
-	uint32_t sequence = __atomic_load_n(&s->sequence, __ATOMIC_ACQUIRE);
 	uint32_t capacity = __atomic_load_n(&s->capacity, __ATOMIC_RELAXED);
 	struct oplog_header *header = __atomic_load_n(&s->header, __ATOMIC_RELAXED);
 	uint64_t index = __atomic_fetch_add(&header->claimed, n, __ATOMIC_ACQUIRE);
 	/* when the next segment is made: not at once in a life that may be short */
 	uint64_t early = capacity < OPLOG_CAPACITY / 8 ? capacity / 2 : capacity / 8;
 
-	if (__atomic_load_n(&header->sequence, __ATOMIC_RELAXED) != sequence)
-		return -EAGAIN;
 	if (index + n > capacity)
-		return 0;
+		return false;
 	claim->record = __atomic_load_n(&s->slots, __ATOMIC_RELAXED) + index;
 	claim->index = (uint32_t)index;
-	claim->sequence = sequence;
+	claim->segment = s;
 	*due = index <= early && index + n > early;
-	return 1;
+	return true;
 }
 
+/* What is claimed keeps its place until leave(). */
 static struct oplog_claim claim_slots(struct oplog_writer *w, uint32_t n)
 {
-	struct oplog_claim claim = {NULL, 0, 0};
+	struct oplog_claim claim = {.record = NULL};
 	bool due = false;
 	int tries;
 
 	for (tries = 0; tries < 16; tries++) {
 		struct oplog_segment *s = atomic_load_explicit(&w->current, memory_order_acquire);
-		int r = s ? claim_in(s, n, &claim, &due) : 0;
+		bool advanced;
 
-		if (r > 0) {
+		if (s && !enter(s, &claim.sequence))
+			continue; /* it has gone on meanwhile */
+		if (s && claim_in(s, n, &claim, &due)) {
 			if (due)
 				prepare_next(w);
 			return claim;
 		}
-		if (r == 0 && (!w->region || !advance(w, s)))
+		advanced = w->region && advance(w, s);
+		if (s)
+			leave(s);
+		if (!advanced)
 			break;
 	}
 	count_lost(w);
@@ -424,6 +471,7 @@ struct oplog_claim oplog_begin(struct oplog_writer *w, const struct oplog_record
 	r->length = known->length;
 	r->arg = known->arg;
 	__atomic_store_n(&r->op, known->op, __ATOMIC_RELEASE);
+	leave(claim.segment);
 	return claim;
 }
 
@@ -433,12 +481,24 @@ static void seal(void *slot, uint32_t index)
 }
 
 /* The call may have taken so long that its segment's place has gone to another one. */
-static bool is_in_place(struct oplog_claim claim)
+static bool enter_again(struct oplog_claim claim)
 {
-	const struct oplog_header *header =
-	    (const void *)((const char *)(claim.record - claim.index) - OPLOG_HEADER_SIZE);
+	uint32_t sequence;
 
-	return __atomic_load_n(&header->sequence, __ATOMIC_RELAXED) == claim.sequence;
+	if (!claim.record || !enter(claim.segment, &sequence))
+		return false;
+	if (sequence == claim.sequence)
+		return true;
+	leave(claim.segment);
+	return false;
+}
+
+void oplog_moved(struct oplog_claim claim, int64_t offset)
+{
+	if (!enter_again(claim))
+		return;
+	claim.record->offset = offset;
+	leave(claim.segment);
 }
 
 void oplog_end(struct oplog_claim claim, int64_t result)
@@ -446,11 +506,12 @@ void oplog_end(struct oplog_claim claim, int64_t result)
 	struct oplog_record *r = claim.record;
 
 	/* A record that can no longer be reached stays in flight, which is what it was for long. */
-	if (!r || !is_in_place(claim))
+	if (!enter_again(claim))
 		return;
 	r->duration = oplog_now() - r->time;
 	r->result = result;
 	seal(r, claim.index);
+	leave(claim.segment);
 }
 
 static void put_texts(struct oplog_claim claim, const char *text, size_t size)
@@ -493,6 +554,7 @@ uint32_t oplog_put(struct oplog_writer *w, const struct oplog_record *r, const c
 		claim.record->time = oplog_now();
 	put_texts(claim, text, size);
 	seal(claim.record, claim.index);
+	leave(claim.segment);
 	return claim.sequence + 1;
 }
 
@@ -584,12 +646,16 @@ int oplog_writer_open(struct oplog_writer *w, int dirfd, uint64_t size_limit,
 
 void oplog_writer_fork(struct oplog_writer *w, int dirfd)
 {
+	unsigned i;
+
 	if (!w->region)
 		return;
 	SYS6(SYS_mmap, w->region, REGION_SIZE, PROT_READ | PROT_WRITE,
 	     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 	w->dirfd = dirfd;
 	w->first = w->sequence; /* what the parent's segments know must not seem known to ours */
+	for (i = 0; i < OPLOG_PLACES_MAX; i++) /* the threads that were there are not here */
+		__atomic_store_n(&w->places[i].users, 0, __ATOMIC_RELAXED);
 	identify_process(&w->identity);
 	w->identity.features &= ~(OPLOG_HAS_WRITER | OPLOG_HAS_FENCE);
 	w->identity.refused = 0;

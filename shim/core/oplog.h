@@ -21,7 +21,10 @@
 
 /*
  * Segments are mapped at a few fixed places, used in turn. A place is never unmapped, only mapped
- * over, so a thread that was held up for long between claiming and finishing hits valid memory.
+ * over, so a thread that was held up for long between claiming and finishing hits valid memory. Who
+ * is in the midst of writing there keeps it from being mapped over, and is waited for by nobody:
+ * the next place is taken. One that never comes back (killed by its exec, or left by a jump) costs
+ * a place.
  */
 #define OPLOG_PLACES 8
 #define OPLOG_PLACES_MAX 64   /* of smaller segments there are more, for as many records */
@@ -33,7 +36,8 @@ struct oplog_segment {
 	struct oplog_header *header;
 	struct oplog_record *slots;
 	uint32_t capacity; /* copied, since the file could be damaged under us */
-	uint32_t sequence;
+	uint32_t sequence; /* UINT32_MAX: none, or none for long */
+	uint32_t users;	   /* that write into it just now: it is not mapped over */
 };
 
 /* One per process and protected directory. Zero-initialised memory plus oplog_writer_open(). */
@@ -97,6 +101,7 @@ struct oplog_claim {
 	struct oplog_record *record; /* NULL: lost */
 	uint32_t index;
 	uint32_t sequence; /* of its segment */
+	struct oplog_segment *segment;
 };
 
 /*
@@ -104,6 +109,9 @@ struct oplog_claim {
  * arg of *known); time is now. The reader sees it as "in flight".
  */
 struct oplog_claim oplog_begin(struct oplog_writer *w, const struct oplog_record *known);
+
+/* Its offset was found out later. Keeps errno. */
+void oplog_moved(struct oplog_claim claim, int64_t offset);
 
 /* Finishes it: result, duration, checksum. Keeps errno. */
 void oplog_end(struct oplog_claim claim, int64_t result);

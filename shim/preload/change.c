@@ -138,8 +138,7 @@ static void fix_offset(struct change *c, int64_t ret)
 	if (at < ret)
 		return;
 	c->offset = at - ret;
-	if (c->claim.record)
-		c->claim.record->offset = c->offset;
+	oplog_moved(c->claim, c->offset);
 }
 
 static void tell_written(const struct change *c, int64_t n)

@@ -61,7 +61,7 @@ static void map_drop(struct map *m)
 void *do_mmap(void *at, size_t size, int prot, int flags, int fd, off_t offset)
 {
 	union slot s = {0};
-	struct oplog_claim claim = {NULL, 0, 0};
+	struct oplog_claim claim = {.record = NULL};
 	void *map;
 
 	if ((flags & MAP_ANONYMOUS) || fd < 0)
