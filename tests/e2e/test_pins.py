@@ -344,7 +344,8 @@ def put(c, first, n):
 
 
 def test_before_a_segment_is_removed(actors, data):
-    """By whoever does it in the process: Chroma itself leaves the files of a deleted collection."""
+    """By whoever does it, with the database closed: Chroma itself leaves the files of a deleted
+    collection, and under an open one nobody may."""
     actor = actors(env={"CHROMASHIM_BURST": "0s"})
     actor.chroma(data)
     actor.do("""
@@ -355,7 +356,12 @@ for at in range(0, 200, 20):
 """)
     files, known = segment_files(data), known_pins(data)
     assert files
-    actor.do(f"shutil.rmtree({str(data / next(iter(files))).rpartition('/')[0]!r})")
+    removal = f"import shutil; shutil.rmtree({str(data / next(iter(files))).rpartition('/')[0]!r})"
+    assert actor.fails(removal)
+    assert segment_files(data) == files and set(pins(data)) == known
+    actor.stop()
+    files, known = segment_files(data), known_pins(data)
+    actors(env={"CHROMASHIM_BURST": "0s"}).do(removal)
     id = min(set(pins(data)) - known)
     assert pins(data)[id]["reason"] == "bulk"
     for path, content in files.items():
