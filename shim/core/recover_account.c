@@ -63,8 +63,8 @@ static int adopt_segment(struct recover_account *a, const struct chroma_collecti
 	    "UPDATE record AS r SET vector = (SELECT vector FROM record s WHERE s.phase = 0 AND "
 	    "s.collection = ?2 AND s.id = r.id) WHERE phase = 0 AND collection = ?1 AND vector IS "
 	    "NULL",
-	    "UPDATE OR IGNORE record SET collection = ?1, content = NULL, norm = NULL WHERE "
-	    "collection = ?2 AND phase = 0",
+	    ("UPDATE OR IGNORE record SET collection = ?1, content = NULL, norm = NULL WHERE "
+	     "collection = ?2 AND phase = 0"),
 	    "DELETE FROM collection WHERE id = ?2"};
 	unsigned i;
 	int r = 0;

@@ -91,7 +91,7 @@ static bool read_id(const char *text, uint8_t id[STORE_ID_SIZE])
 			digit = (unsigned)(text[i] - 'a') + 10;
 		else
 			return false;
-		id[i / 2] = (uint8_t)(id[i / 2] << 4 | digit);
+		id[i / 2] = (uint8_t)((unsigned)id[i / 2] << 4 | digit);
 	}
 	return text[i] == '\0';
 }

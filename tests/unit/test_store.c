@@ -419,8 +419,8 @@ static void test_bad_identities(void **state)
 					    "chromashim-store 1\n",
 					    "chromashim-store 1\nid 12\n",
 					    "id",
-					    "chromashim-store 1\nid "
-					    "00112233445566778899aabbccddeeff"};
+					    ("chromashim-store 1\nid "
+					     "00112233445566778899aabbccddeeff")};
 	unsigned i;
 
 	(void)state;
