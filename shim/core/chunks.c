@@ -270,7 +270,7 @@ static int sync_directory(struct chunks *c, unsigned first)
 	char directory[3];
 	int fd, r;
 
-	snprintf(directory, sizeof(directory), "%02x", first);
+	snprintf(directory, sizeof(directory), "%02x", first & 0xffu);
 	fd = file_open_directory_at(c->dirfd, directory);
 	r = fd == -ENOENT ? 0 : fd < 0 ? fd : fsync(fd) < 0 ? -errno : 0;
 	if (fd >= 0)

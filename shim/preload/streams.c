@@ -25,15 +25,30 @@ static ssize_t cookie_read(void *cookie, char *buf, size_t n)
 	return do_read((int)(intptr_t)cookie - 1, buf, n);
 }
 
-static ssize_t cookie_write(void *cookie, const char *buf, size_t n)
+/*
+ * All of it, as libc does for streams of its own: a full disk takes what fits in its last block.
+ * Less would be an error to libc though no call has failed, so the rest is tried, and fails or gets
+ * room. at: -1, where the descriptor is. A cookie's way to say error is to have written less.
+ */
+static ssize_t write_whole(int fd, union slot s, const char *buf, size_t n, int64_t at)
 {
 	uint8_t before = record_flags;
+	size_t done = 0;
 	ssize_t ret;
 
 	record_flags = (uint8_t)(before | OPLOG_F_STDIO);
-	ret = do_write((int)(intptr_t)cookie - 1, buf, n);
+	do {
+		ret = at < 0 ? do_write(fd, buf + done, n - done)
+			     : write_at_position(fd, s, buf + done, n - done, at + (int64_t)done);
+		done += ret > 0 ? (size_t)ret : 0;
+	} while (ret > 0 && done < n);
 	record_flags = before;
-	return ret < 0 ? 0 : ret; /* 0 is a cookie's way to say error */
+	return (ssize_t)done;
+}
+
+static ssize_t cookie_write(void *cookie, const char *buf, size_t n)
+{
+	return write_whole((int)(intptr_t)cookie - 1, (union slot){0}, buf, n, -1);
 }
 
 static int cookie_seek(void *cookie, off64_t *offset, int whence)
@@ -134,19 +149,13 @@ static ssize_t random_write(void *cookie, const char *buf, size_t n)
 {
 	struct random *r = cookie;
 	int64_t at = known_position(r);
-	uint8_t before = record_flags;
-	ssize_t ret;
+	ssize_t done;
 
 	r->at = -1;
-	if (at < 0)
-		return cookie_write(cookie_of(r), buf, n);
-	record_flags = (uint8_t)(before | OPLOG_F_STDIO);
-	ret = write_at_position(r->fd, r->slot, buf, n, at);
-	record_flags = before;
-	if (ret < 0)
-		return 0;
-	r->at = at + ret;
-	return ret;
+	done = write_whole(r->fd, r->slot, buf, n, at);
+	if (at >= 0 && (size_t)done == n)
+		r->at = at + done;
+	return done;
 }
 
 static int random_seek(void *cookie, off64_t *offset, int whence)

@@ -63,7 +63,7 @@ GALLERY = {
     "lengths cut": ("python", cut("length.bin", 100, "space-l2"), "length-short", "hnsw", 0),
     "full-text index": ("node", sql(
         "UPDATE embedding_fulltext_search_data SET block = zeroblob(40) WHERE id > 100"),
-        "fts-malformed", "pages", 0),
+        "fts-malformed", "indexes", 0),
     "no VECTOR row": ("python", sql("DELETE FROM segments WHERE scope = 'VECTOR'"),
                       "segment-row-missing", "segments", 0),
     "no METADATA row": ("python", sql("DELETE FROM segments WHERE scope = 'METADATA'"),
