@@ -35,6 +35,7 @@ struct guardian {
 	uint64_t compress_at, report_at, room_at;
 	uint64_t reported, reported_at; /* what was written last, as a checksum; and when */
 	unsigned empties;		/* snapshots in turn that held nothing */
+	bool swept;			/* nothing is left of pins that are gone */
 	uint64_t current;		/* the snapshot at work on, for the report */
 	uint64_t refused_at;		/* of the last refusal that was told; ns, CLOCK_REALTIME */
 	bool disk_low;

@@ -69,8 +69,11 @@ static struct pin_slot *next_pin(struct pins *pins)
 	return found;
 }
 
-/* A look that costs nothing. */
-static bool has_pins(const struct guardian *g)
+/*
+ * A look that costs nothing. The first one that finds none clears up: a guardian may have been
+ * killed when it had let go of a pin and its files were still there.
+ */
+static bool has_pins(struct guardian *g)
 {
 	struct pins pins;
 	bool any;
@@ -78,6 +81,9 @@ static bool has_pins(const struct guardian *g)
 	if (pins_open(&pins, g->s.target.storefd, false) < 0)
 		return false;
 	any = next_pin(&pins) != NULL;
+	if (!any && !g->swept)
+		pins_sweep(&pins);
+	g->swept = !any;
 	pins_close(&pins);
 	return any;
 }
