@@ -267,10 +267,10 @@ static int name_batch(struct chunks *c)
 
 static int sync_directory(struct chunks *c, unsigned first)
 {
-	char directory[3];
+	char directory[12]; /* two digits; the type could hold more */
 	int fd, r;
 
-	snprintf(directory, sizeof(directory), "%02x", first & 0xffu);
+	snprintf(directory, sizeof(directory), "%02x", first);
 	fd = file_open_directory_at(c->dirfd, directory);
 	r = fd == -ENOENT ? 0 : fd < 0 ? fd : fsync(fd) < 0 ? -errno : 0;
 	if (fd >= 0)
