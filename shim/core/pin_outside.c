@@ -115,8 +115,9 @@ static void set_limit(struct pins *pins, const struct pin_outside_options *o)
 }
 
 static int pin_locked(struct pins *pins, const struct pin_outside_options *o, bool wal,
-		      uint64_t life, struct pin_slot **out)
+		      uint64_t life, uint64_t *id_out)
 {
+	struct pin_slot *slot = NULL;
 	struct pin_request q = {.reason = o->reason,
 				.description = o->description,
 				.database_size = size_of(o->dirfd, DATABASE_FILE),
@@ -128,18 +129,19 @@ static int pin_locked(struct pins *pins, const struct pin_outside_options *o, bo
 
 	set_limit(pins, o);
 	for (tries = 0; tries < GROUP_TRIES && r == -EAGAIN; tries++) {
-		r = pin_begin(pins, &q, out);
+		r = pin_begin(pins, &q, &slot);
 		if (r < 0)
 			break;
-		r = pin_add_groups(pins, *out, undofd);
+		r = pin_add_groups(pins, slot, undofd);
 		if (r == 0)
-			r = pin_list_make(pins, (*out)->id, o->dirfd);
+			r = pin_list_make(pins, slot->id, o->dirfd);
 		if (r < 0)
-			pin_drop(pins, *out);
+			pin_drop(pins, slot);
 	}
 	if (r == 0) {
-		(*out)->held_ns = oplog_now() - began;
-		pin_hold(*out);
+		*id_out = slot->id;
+		slot->held_ns = oplog_now() - began;
+		pin_hold(slot); /* from now on it may be copied, and its slot be another's */
 	}
 	if (undofd >= 0)
 		close(undofd);
@@ -156,7 +158,6 @@ static bool can_pin(struct pins *pins, const struct pin_outside_options *o)
 static int try_once(struct pins *pins, const struct pin_outside_options *o, uint64_t life,
 		    uint64_t *id_out, struct snapshot_trouble *t)
 {
-	struct pin_slot *slot = NULL;
 	sqlite3 *db = NULL;
 	int wal = is_wal(o), r;
 
@@ -167,9 +168,7 @@ static int try_once(struct pins *pins, const struct pin_outside_options *o, uint
 		snprintf(t->detail, sizeof(t->detail), "%s", db ? sqlite3_errmsg(db) : "");
 	/* The writer's death would let anybody write. */
 	if (r == 0)
-		r = can_pin(pins, o) ? pin_locked(pins, o, wal, life, &slot) : -ENOTSUP;
-	if (r == 0)
-		*id_out = slot->id;
+		r = can_pin(pins, o) ? pin_locked(pins, o, wal, life, id_out) : -ENOTSUP;
 	sqlite3_close(db);
 	return r == -EROFS ? -ENOTSUP : r;
 }

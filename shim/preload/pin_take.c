@@ -18,7 +18,7 @@
 #include "preload/transaction_state.h"
 
 #define SHARERS 64   /* steps of a burst that share one pin */
-#define HELD_MOST 24 /* automatic pins, before one of them is given up for the next */
+#define HELD_MOST 24 /* automatic pins; of one more, one is given up */
 #define TRIES 8
 #define STEP UINT64_C(1000000)
 #define DATABASE "chroma.sqlite3"
@@ -59,10 +59,22 @@ static void record_pin(unsigned area, uint64_t id, const char *reason, uint64_t 
 	record_put(area, &r, reason, strlen(reason));
 }
 
+/* With all slots in use, an automatic pin makes room. */
+static int take_place(struct pins *p, const struct pin_request *q, struct pin_slot **out)
+{
+	int r = pin_begin(p, q, out);
+
+	if (r == -ENOSPC) {
+		pins_thin(p, 0);
+		r = pin_begin(p, q, out);
+	}
+	return r;
+}
+
 static int pin_once(unsigned area, const struct pin_request *q, struct pin_slot **out)
 {
 	struct pins *p = &area_pins[area];
-	int r = pin_begin(p, q, out);
+	int r = take_place(p, q, out);
 
 	if (r == 0)
 		r = pin_add_groups(
@@ -81,6 +93,7 @@ int64_t pin_take(unsigned area, const char *reason, const char *description)
 	struct pins *p = &area_pins[area];
 	uint64_t begin = clock_now(CLOCK_MONOTONIC);
 	struct pin_slot *s = NULL;
+	uint64_t id, held;
 	int tries, r = -EAGAIN;
 
 	if (!p->state)
@@ -89,7 +102,6 @@ int64_t pin_take(unsigned area, const char *reason, const char *description)
 		pins_fail(area, EOWNERDEAD, "pins/ in the store was replaced; restart the backend");
 		return -EOWNERDEAD;
 	}
-	pins_thin(p, HELD_MOST);
 	q.wal = atomic_load(&areas[area].wal_mode);
 	q.database_size = size_of(area, DATABASE);
 	q.wal_size = q.wal ? size_of(area, DATABASE "-wal") : 0;
@@ -100,12 +112,14 @@ int64_t pin_take(unsigned area, const char *reason, const char *description)
 	}
 	if (r < 0)
 		return r;
-	s->held_ns = clock_now(CLOCK_MONOTONIC) - begin;
+	id = s->id;
+	s->held_ns = held = clock_now(CLOCK_MONOTONIC) - begin;
 	STORE(p->state->sharers, 0);
-	STORE(p->state->shared, s->id);
-	pin_hold(s);
-	record_pin(area, s->id, reason, s->held_ns);
-	return (int64_t)s->id;
+	STORE(p->state->shared, id);
+	pin_hold(s); /* from now on it may be copied, and its slot be another's */
+	record_pin(area, id, reason, held);
+	pins_thin(p, HELD_MOST + 1);
+	return (int64_t)id;
 }
 
 /* ---- bursts ---- */

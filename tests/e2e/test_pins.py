@@ -162,6 +162,10 @@ def test_of_very_many_some_are_given_up(writer, data):
     assert 20 <= len(found) <= 24
     assert pinned(data, found[0]) == oldest
     assert pinned(data, found[-1]) == newest
+    actor.do(API)
+    token = actor.ask("api.chromashim_protect_begin('by hand'.encode(), 2)")
+    assert actor.ask(f"api.chromashim_protect_snapshot({token})") > found[-1]
+    assert not set(found) - known_pins(data)  # that is none of them
 
 
 def test_two_in_a_chain(writer, data):
