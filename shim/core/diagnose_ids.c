@@ -88,17 +88,28 @@ static int add_pair(void *context, enum pickle_map map, const char *id, size_t s
 	return 0;
 }
 
+/*
+ * Chroma's pickles end with "u." (a map was filled, in 1.x) or with "b." (an object was, before
+ * it). The last byte alone does not tell: 46 is the STOP, and a label or a part of an id, too.
+ */
+static bool has_its_end(const struct file_source *source)
+{
+	char last[2];
+
+	return source->size > sizeof(last) &&
+	       file_source_read(source, last, sizeof(last), source->size - sizeof(last)) == 0 &&
+	       (last[0] == 'u' || last[0] == 'b') && last[1] == '.';
+}
+
 /* True if the maps can be relied on; *index is filled in. */
 static bool read_pickle(struct diagnosis *d, struct diagnose_place place,
 			const struct file_source *source, struct ids *ids,
 			struct pickle_index *index)
 {
 	int r = pickle_read_index(source, add_pair, ids, index);
-	char last;
 
-	/* With its STOP at the end it was not cut: a damaged length led beyond it. */
-	if (r == -ENODATA && source->size > 1 &&
-	    file_source_read(source, &last, 1, source->size - 1) == 0 && last == '.')
+	/* With its end it was not cut: a damaged length led beyond it. */
+	if (r == -ENODATA && has_its_end(source))
 		r = -EBADMSG;
 	if (r == -ENODATA)
 		diagnose_report(d, DIAGNOSE_PICKLE_CUT, place, "%llu bytes, %llu ids",

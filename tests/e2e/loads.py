@@ -19,11 +19,12 @@ LOAD = Path(__file__).with_name("snapshots_load.py")
 class Load:
     """Upserts in a process of its own; what was acknowledged, and when."""
 
-    def __init__(self, host, target, preload="", env=None):
+    def __init__(self, host, target, preload="", env=None, batches=None):
         env = hosts.environment({"LD_PRELOAD": preload, **(env or {})})
-        self.child = subprocess.Popen([str(hosts.python(host.driver)), str(LOAD), "load", target],
-                                      env=env, stdout=subprocess.PIPE, text=True,
-                                      start_new_session=True)
+        number = [] if batches is None else [str(batches)]
+        self.child = subprocess.Popen(
+            [str(hosts.python(host.driver)), str(LOAD), "load", target, *number],
+            env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
         self.acknowledged = []
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
@@ -39,6 +40,12 @@ class Load:
         while len(self.acknowledged) < batches:
             assert time.monotonic() < deadline and self.child.poll() is None
             time.sleep(0.02)
+
+    def end(self):
+        """The load has a number of batches: it ends by itself, and closes what it has open."""
+        assert self.child.wait(60) == 0
+        self.reader.join(10)
+        return len(self.acknowledged)
 
     def stop(self):
         if self.child.poll() is None:

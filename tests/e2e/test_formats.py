@@ -206,8 +206,18 @@ def hot_journal(data: Path) -> None:
     away.rename(data)
 
 
+def cut_at_a_stop(data: Path) -> None:
+    """Behind a byte that looks like the STOP of a pickle: label 46, by its own byte or two."""
+    path = segment(data) / "index_metadata.pickle"
+    whole = path.read_bytes()
+    at = max(whole.find(b"K.", 0, -2), whole.find(b"J.\0\0\0", 0, -2))
+    assert at >= 0
+    os.truncate(path, at + 2)
+
+
 DAMAGE = {
     "pickle cut": (cut("index_metadata.pickle", 2000), {"pickle-truncated"}),
+    "pickle cut at a stop": (cut_at_a_stop, {"pickle-truncated"}),
     "pickle empty": (cut("index_metadata.pickle", 0), {"pickle-truncated"}),
     "pickle garbage": (overwrite("index_metadata.pickle", 1500, b"\xff" * 40), {"pickle-damaged"}),
     "pickle missing": (lambda d: (segment(d) / "index_metadata.pickle").unlink(),
