@@ -23,7 +23,9 @@ struct scratch {
 
 static inline void scratch_make(struct scratch *s)
 {
-	strcpy(s->path, "/tmp/chromashim-unit-XXXXXX");
+	const char *where = getenv("TMPDIR");
+
+	snprintf(s->path, sizeof(s->path), "%.36s/chromashim-unit-XXXXXX", where ? where : "/tmp");
 	if (!mkdtemp(s->path))
 		abort();
 	s->fd = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
