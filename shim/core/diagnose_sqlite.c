@@ -11,7 +11,7 @@
 #include "core/database.h"
 #include "core/diagnose_internal.h"
 #include "core/fileio.h"
-#include "core/recover.h"
+#include "core/salvage.h"
 #include "core/sqlite_journal.h"
 #include "core/sqlite_page.h"
 #include "core/sqlite_wal.h"
@@ -147,7 +147,7 @@ static void judge_wal(struct diagnosis *d, uint64_t *frames_out)
 /* Which of the two it is tells whether anything can be done. False: nothing is left. */
 static bool judge_remains(struct diagnosis *d, int fd, enum diagnose_code code, const char *detail)
 {
-	bool has_rows = recover_has_rows(fd);
+	bool has_rows = salvage_has_rows(fd);
 
 	diagnose_report(d, has_rows ? code : DIAGNOSE_DATABASE_LOST, database_place, "%s", detail);
 	return has_rows;

@@ -14,7 +14,7 @@
 #include "core/database.h"
 #include "core/export_internal.h"
 #include "core/pickle.h"
-#include "core/recover.h"
+#include "core/salvage.h"
 
 #define DOCUMENT "chroma:document"
 #define URI "chroma:uri"
@@ -102,7 +102,7 @@ static const char new_sql[] =
 	"p.id") "WHERE NOT EXISTS (SELECT 1 FROM embeddings e WHERE e.segment_id = ?1 AND "
 		"e.embedding_id = p.id) ORDER BY p.first";
 /* Without the index over the ids: from a row on. */
-static const char salvage_sql[] =
+static const char unindexed_sql[] =
     "SELECT e.id, e.embedding_id, " COLUMNS "embeddings e NOT INDEXED" VECTORS(
 	"e.embedding_id") "WHERE e.segment_id = ?1 AND e.id > ?2 ORDER BY e.id";
 
@@ -182,7 +182,7 @@ static int export_rows(struct exporting *g, const char *sql, int64_t after, int6
 
 	if (r == 0)
 		sqlite3_bind_text(rows, 1, g->c->metadata_segment, -1, SQLITE_STATIC);
-	if (r == 0 && sql == salvage_sql)
+	if (r == 0 && sql == unindexed_sql)
 		sqlite3_bind_int64(rows, 2, after);
 	while (r == 0 && (r = database_step(rows)) == 1) {
 		*last_out = sqlite3_column_int64(rows, 0);
@@ -196,13 +196,13 @@ static int export_rows(struct exporting *g, const char *sql, int64_t after, int6
  * The table itself, past the pages that cannot be read: row by row at first, for a page holds some
  * dozens, then in strides that grow.
  */
-static int salvage_rows(struct exporting *g, int64_t after)
+static int export_unindexed(struct exporting *g, int64_t after)
 {
 	int64_t last = after, stride = 1;
 	unsigned tries = 0;
 	int r;
 
-	while ((r = export_rows(g, salvage_sql, after, &last)) == -EBADMSG || r == -EIO) {
+	while ((r = export_rows(g, unindexed_sql, after, &last)) == -EBADMSG || r == -EIO) {
 		if (last > after) {
 			tries = 0;
 			stride = 1;
@@ -287,7 +287,7 @@ static int export_all_rows(struct exporting *g)
 
 	if (is_damage(r)) {
 		note_damage(g, DATABASE_FILE, r);
-		r = salvage_rows(g, last); /* whose rows are in the same order */
+		r = export_unindexed(g, last); /* whose rows are in the same order */
 	}
 	if (r == 0 && g->has_pending)
 		r = export_rows(g, new_sql, 0, &last);
@@ -425,11 +425,16 @@ static bool is_empty(struct exporter *x, const char *name)
 /* Into a database of its own. With a journal or log the file alone is not what there is. */
 static int read_pages(struct exporter *x)
 {
+	struct salvage s = {.dirfd = x->dirfd};
+	int error;
+
 	if (x->manifest || !x->options->pages || !is_empty(x, DATABASE_FILE "-journal") ||
 	    !is_empty(x, DATABASE_FILE "-wal"))
 		return -EBADMSG;
 	sqlite3_close(x->db);
-	return recover_read_pages(x->dirfd, &x->db);
+	error = salvage_into(&s, "");
+	x->db = s.to;
+	return error;
 }
 
 static int export_tables(struct exporter *x)

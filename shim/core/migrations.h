@@ -69,10 +69,20 @@ int migrations_read(sqlite3 *db, struct migration_state *out);
 
 /*
  * Whether a migration of a Python release has begun and is not recorded, in a way that stops it
- * from running again: 1, with its name in `what`, 0 or -errno. In recover_migration.c, which heals
- * it.
+ * from running again: 1, with its name in `what`, 0 or -errno.
  */
 int migrations_find_half(sqlite3 *db, char *what, size_t room);
+
+/* What it has left behind. */
+struct migration_trace {
+	enum migration_dir dir;
+	unsigned version;
+	const char *found, *undo; /* a query that finds it; what takes it back */
+	const char *empty;	  /* only if this table is: nobody's records are dropped */
+};
+/* The next one that is there, from *at on (0 at first): 1, 0 there is none, or -errno. */
+int migrations_next_trace(sqlite3 *db, const struct migration_state *m, unsigned *at,
+			  const struct migration_trace **out);
 
 /* Whether a Python release has applied only the first of its migrations, which it does one
  * directory after the other: there were no records yet. */

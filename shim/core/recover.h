@@ -45,15 +45,6 @@ extern const char *const recover_step_names[RECOVER_STEPS];
 /* Whether a finding is one that a step heals; -1: none does. */
 int recover_step_of(enum diagnose_code code);
 
-/* Whether the pages of a damaged database hold anything that RECOVER_PAGES can work with. */
-bool recover_has_rows(int fd);
-
-/*
- * What they hold, as a database of its own that is gone when it is closed. *out is the caller's to
- * close, also after an error unless it is NULL. The files are only read; a journal or a log is not.
- */
-int recover_read_pages(int dirfd, sqlite3 **out);
-
 /* Records that were set aside: SQLite, table lost(collection, id, document, metadata); the first
  * two are NULL if they are lost. */
 #define RECOVER_LOST_FILE "lost.sqlite3"

@@ -20,16 +20,6 @@ static bool is_there(struct recovery *r, const char *name)
 	return faccessat(r->dirfd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-int recover_read_release(struct recovery *r)
-{
-	struct migration_state migrations;
-	int error = migrations_read(r->db, &migrations);
-
-	if (error == 0)
-		r->is_rust = migrations.counts[MIGRATION_METADB] >= MIGRATION_METADB_OF_RUST;
-	return error;
-}
-
 /* Whatever is asked of it first makes SQLite roll back, or move its log to the database. */
 int recover_journal(struct recovery *r)
 {

@@ -104,6 +104,9 @@ void recover_list_free(struct recover_list *list);
 int recover_journal(struct recovery *r);
 int recover_read_release(struct recovery *r); /* r->is_rust */
 int recover_pages(struct recovery *r);	      /* recover_pages.c */
+struct salvage;
+/* recover_collections.c: as salvage_help.find_collections; the context is the recovery. */
+int recover_collections(void *context, struct salvage *s);
 int recover_indexes(struct recovery *r);
 int recover_queue(struct recovery *r);	    /* recover_settings.c */
 int recover_parameters(struct recovery *r); /* recover_settings.c */

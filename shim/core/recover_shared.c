@@ -1,15 +1,60 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the steps of a recovery share: the snapshots they can ask, the collections they work on.
+ * What the steps of a recovery share: the database and the voice, the snapshots they can ask, the
+ * collections they work on.
  */
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
 #include "core/json.h"
+#include "core/migrations.h"
 #include "core/recover_internal.h"
+
+void recover_say(struct recovery *r, enum recover_step step, const char *collection,
+		 const char *format, ...)
+{
+	char sentence[512];
+	va_list ap;
+
+	if (!r->options->said)
+		return;
+	va_start(ap, format);
+	vsnprintf(sentence, sizeof(sentence), format, ap);
+	va_end(ap);
+	r->options->said(r->options->context, step, collection, sentence);
+}
+
+int recover_sql(struct recovery *r, const char *sql)
+{
+	return database_error(sqlite3_exec(r->db, sql, NULL, NULL, NULL));
+}
+
+int recover_open(struct recovery *r)
+{
+	char file[sizeof(r->path) + sizeof(DATABASE_FILE)];
+	int error;
+
+	snprintf(file, sizeof(file), "%s/" DATABASE_FILE, r->path);
+	error = database_error(
+	    sqlite3_open_v2(file, &r->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL));
+	if (error == 0)
+		database_configure(r->db);
+	return error;
+}
+
+int recover_read_release(struct recovery *r)
+{
+	struct migration_state migrations;
+	int error = migrations_read(r->db, &migrations);
+
+	if (error == 0)
+		r->is_rust = migrations.counts[MIGRATION_METADB] >= MIGRATION_METADB_OF_RUST;
+	return error;
+}
 
 int recover_each_snapshot(struct recovery *r, recover_snapshot_fn *each, void *context)
 {

@@ -4,7 +4,8 @@
  */
 #include <string.h>
 
-#include "core/recover_salvage.h"
+#include "core/chroma.h"
+#include "core/salvage.h"
 
 #define UUID_LENGTH 36
 

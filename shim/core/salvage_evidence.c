@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "core/recover_salvage.h"
+#include "core/salvage.h"
 
 #define HOLES_MAX 500 /* each of them is held against all records; with more, any may be harmed */
 
@@ -335,10 +335,9 @@ static int tell_rows(struct salvage *s, const char *sql)
 	int error = database_prepare(s->to, &rows, sql);
 
 	while (error == 0 && (error = database_step(rows)) == 1)
-		error = recover_account_note(s->r->options->account,
-					     (const char *)sqlite3_column_text(rows, 0),
-					     (const char *)sqlite3_column_text(rows, 1),
-					     (size_t)sqlite3_column_bytes(rows, 1));
+		error = s->help->note(s->help->context, (const char *)sqlite3_column_text(rows, 0),
+				      (const char *)sqlite3_column_text(rows, 1),
+				      (size_t)sqlite3_column_bytes(rows, 1));
 	sqlite3_finalize(rows);
 	return error;
 }
@@ -361,13 +360,13 @@ static int tell_harm(struct salvage *s, bool has_all_records)
 	    "q.collection AND e.embedding_id = q.id)");
 }
 
-static int tell_account(struct salvage *s, struct recover_account *account, bool has_all_records)
+static int tell(struct salvage *s, bool has_all_records)
 {
 	int error;
 
-	if (!account)
+	if (!s->help || !s->help->note)
 		return 0;
-	error = has_lost(s, "segments", &account->lacks_segments);
+	error = has_lost(s, "segments", &s->lost_segments);
 	return error < 0 ? error : tell_harm(s, has_all_records);
 }
 
@@ -406,6 +405,5 @@ int salvage_weigh(struct salvage *s)
 	if (error == 0)
 		error = count_doubtful(s, w);
 	s->lost_records = w[0].lacks && !w[0].is_whole;
-	return error < 0 ? error
-			 : tell_account(s, s->r->options->account, !w[0].lacks || w[0].is_whole);
+	return error < 0 ? error : tell(s, !w[0].lacks || w[0].is_whole);
 }

@@ -4,12 +4,13 @@
  * it.
  */
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "core/recover_salvage.h"
+#include "core/salvage.h"
 
 #define GUESS_PAGES 4096 /* of the smallest size; where the page size is guessed from */
 
@@ -25,6 +26,19 @@ static const char lists[] =
     "CREATE TEMP TABLE harm(id INTEGER PRIMARY KEY);"
     "CREATE TEMP TABLE top(no INTEGER PRIMARY KEY);"
     "CREATE TEMP TABLE size(tree INTEGER PRIMARY KEY, pages INTEGER);";
+
+void salvage_say(const struct salvage *s, const char *collection, const char *format, ...)
+{
+	char sentence[512];
+	va_list ap;
+
+	if (!s->help || !s->help->say)
+		return;
+	va_start(ap, format);
+	vsnprintf(sentence, sizeof(sentence), format, ap);
+	va_end(ap);
+	s->help->say(s->help->context, collection, sentence);
+}
 
 int salvage_sql(struct salvage *s, const char *sql)
 {
@@ -219,7 +233,7 @@ static int list_pages(struct listing *l)
 	return error;
 }
 
-bool recover_has_rows(int fd)
+bool salvage_has_rows(int fd)
 {
 	struct salvage s = {.fd = fd};
 	struct listing l = {.s = &s};

@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "core/recover_salvage.h"
+#include "core/salvage.h"
 
 bool salvage_is_unreadable(int error)
 {
