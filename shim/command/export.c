@@ -66,15 +66,6 @@ static void put_text(struct json *j, const struct export_value *value)
 		json_null(j);
 }
 
-void export_put_metadata(struct json *j, const struct export_value *values, size_t count)
-{
-	json_key(j, "metadata");
-	if (count == 0)
-		json_null(j);
-	else
-		export_values_put(j, values, count);
-}
-
 static void put_home(struct json *j, const struct chroma_collection *c)
 {
 	bool is_default = !c->database || (!strcmp(c->database, "default_database") && c->tenant &&

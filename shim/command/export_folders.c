@@ -17,6 +17,15 @@
 #include "core/owner.h"
 #include "core/tree.h"
 
+void export_put_metadata(struct json *j, const struct export_value *values, size_t count)
+{
+	json_key(j, "metadata");
+	if (count == 0)
+		json_null(j);
+	else
+		export_values_put(j, values, count);
+}
+
 /* The export is the caller's own. 0 or -errno. */
 static int make_own(const char *path)
 {

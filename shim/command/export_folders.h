@@ -25,7 +25,7 @@ int folders_next(struct folders *f, const struct export_collection *told, FILE *
 int folders_close(struct folders *f);
 void folders_abort(struct folders *f);
 
-/* "metadata": an object, or null if there is none. In export.c. */
+/* "metadata": an object, or null if there is none. */
 void export_put_metadata(struct json *j, const struct export_value *values, size_t count);
 
 #endif

@@ -22,6 +22,7 @@
 #include "command/terminal.h"
 #include "core/alive.h"
 #include "core/background.h"
+#include "core/clock.h"
 #include "core/fileio.h"
 #include "core/hydrate.h"
 #include "core/oplog.h"
@@ -66,8 +67,6 @@ const char guard_usage[] =
     "\n"
     "Exit status: 0 done, 1 failed (with --once: at anything), 2 usage, 10 no store, 11 there is a "
     "guardian already.\n";
-
-volatile sig_atomic_t guard_stopping;
 
 /* ---- following ---- */
 
@@ -277,7 +276,7 @@ static void start(struct guardian *g)
 	int r;
 
 	background_enter();
-	g->started = guardian_now();
+	g->started = clock_read(CLOCK_REALTIME);
 	g->look = true;
 	if (g->follow)
 		guardian_tell(g, "guard.start", 0, "guarding %s for process %d", g->s.target.dir,

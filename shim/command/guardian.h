@@ -58,8 +58,6 @@ extern volatile sig_atomic_t guard_stopping;
 int guard_is_running(int storefd);
 /* The last one did not end by itself. */
 bool guard_has_died(int storefd);
-/* Says in the dead one's metrics that it runs no more; nobody else does. */
-void guardian_report_death(int storefd);
 
 /* ---- as a process of its own (guard_background.c) ---- */
 
@@ -80,16 +78,13 @@ void guardian_look_at_launch(struct guardian *g);
 bool guardian_duties(struct guardian *g);
 /* When the followed process has ended: 0 or -errno. */
 void guardian_last_snapshot(struct guardian *g);
-/* For long work: ends the process when it was told to. */
-void guardian_step(void *guardian, uint64_t done, uint64_t total);
 
 /* ---- snapshots by the clock (guardian_clock.c) ---- */
 
 bool guardian_is_due(const struct guardian *g, uint64_t now);
 void guardian_take(struct guardian *g, const char *reason);
-uint64_t guardian_now(void); /* ns, CLOCK_REALTIME */
 
-/* ---- telling (guardian_report.c) ---- */
+/* ---- telling (guardian_tell.c) ---- */
 
 /* One line in the log. */
 void guardian_say(const struct guardian *g, const char *format, ...)
@@ -98,11 +93,18 @@ void guardian_say(const struct guardian *g, const char *format, ...)
  * or 0. */
 void guardian_tell(struct guardian *g, const char *event, uint64_t id, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
-/* status.json and metrics.prom, if there is news or the last ones are old. */
-void guardian_report(struct guardian *g, bool running);
 /* Hooks that have ended, or taken too long. */
 void guardian_reap(struct guardian *g);
 /* Waits a while for those that run. */
 void guardian_finish_hooks(struct guardian *g);
+
+/* ---- status.json and metrics.prom (guardian_report.c) ---- */
+
+/* If there is news or the last ones are old. */
+void guardian_report(struct guardian *g, bool running);
+/* Says in the dead one's metrics that it runs no more; nobody else does. */
+void guardian_report_death(int storefd);
+/* For long work: ends the process when it was told to, and says so. */
+void guardian_step(void *guardian, uint64_t done, uint64_t total);
 
 #endif

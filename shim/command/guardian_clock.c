@@ -12,22 +12,14 @@
 #include <unistd.h>
 
 #include "command/guardian.h"
+#include "core/clock.h"
 #include "core/fileio.h"
 #include "core/oplog.h"
 #include "core/pin_outside.h"
 
-#define SECOND UINT64_C(1000000000)
 #define RETRY (60 * SECOND)
 #define PIN_WAIT (10 * SECOND)
 #define FUTURE (60 * SECOND)
-
-uint64_t guardian_now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_REALTIME, &t);
-	return (uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_nsec;
-}
 
 static bool has_database(const struct guardian *g)
 {

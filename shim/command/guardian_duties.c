@@ -16,6 +16,7 @@
 
 #include "command/guardian.h"
 #include "command/terminal.h"
+#include "core/clock.h"
 #include "core/fileio.h"
 #include "core/hydrate.h"
 #include "core/migrations.h"
@@ -26,7 +27,6 @@
 #include "core/undo.h"
 #include "core/written_by.h"
 
-#define SECOND UINT64_C(1000000000)
 #define PIECE (2 * SECOND) /* of copying, between which others may have the store */
 #define LOOK_EVERY (60 * SECOND)
 #define COMPRESS_EVERY (600 * SECOND)
@@ -36,20 +36,6 @@
 #define END_WAIT_MS 5000
 #define EMPTY_PAUSE (10 * SECOND) /* twice as long each time, up to 43 minutes */
 #define EMPTY_DOUBLES 8
-
-void guardian_step(void *guardian, uint64_t done, uint64_t total)
-{
-	struct guardian *g = guardian;
-
-	(void)done, (void)total;
-	if (!guard_stopping)
-		return;
-	/* What is half done is found by the next one. */
-	guardian_tell(g, "guard.stop", 0, "told to stop");
-	guardian_report(g, false);
-	guardian_finish_hooks(g);
-	exit(EXIT_DONE);
-}
 
 /* ---- copying ---- */
 
@@ -305,7 +291,7 @@ static bool look_after_snapshots(struct guardian *g)
 	if (copy_pin(g))
 		return true;
 	g->look = false;
-	if (guardian_is_due(g, guardian_now())) {
+	if (guardian_is_due(g, clock_read(CLOCK_REALTIME))) {
 		guardian_take(g, GUARD_SCHEDULE);
 		return true;
 	}

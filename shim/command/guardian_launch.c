@@ -21,12 +21,13 @@
 #include "command/processes.h"
 #include "command/run.h"
 #include "command/terminal.h"
+#include "core/clock.h"
 #include "core/fileio.h"
 #include "core/openers.h"
 #include "core/oplog.h"
 
-#define FIRST UINT64_C(1000000000)    /* between looks; twice as long each time */
-#define SLOWEST UINT64_C(60000000000) /* at most */
+#define FIRST SECOND	      /* between looks; twice as long each time */
+#define SLOWEST (60 * SECOND) /* at most */
 #define AGAIN_NS 200000000
 #define ANCESTORS 64
 

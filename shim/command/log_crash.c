@@ -18,6 +18,7 @@
 #include "command/crash_cause.h"
 #include "command/rollbacks.h"
 #include "command/terminal.h"
+#include "core/clock.h"
 #include "core/fileio.h"
 #include "core/oplog.h"
 #include "core/pickle.h"
@@ -153,7 +154,7 @@ static int note_record(struct crash *c, const struct oplog_entry *e)
 	if (!is_of(c->dead, e->header))
 		return 0;
 	c->in_flight += e->in_flight;
-	c->records += e->time + LAST_SECONDS * UINT64_C(1000000000) >= c->dead->last;
+	c->records += e->time + LAST_SECONDS * SECOND >= c->dead->last;
 	switch (e->op) {
 	case OP_TXN_BEGIN:
 		note_begin(c->transactions, &c->transaction_count, e);
@@ -398,7 +399,7 @@ static void print_json(const struct crash *c)
 
 static int print_tail(struct crash *c)
 {
-	uint64_t from = c->dead->last - LAST_SECONDS * UINT64_C(1000000000);
+	uint64_t from = c->dead->last - LAST_SECONDS * SECOND;
 	uint64_t skip = c->records > SHOWN ? c->records - SHOWN : 0;
 	struct log_sink *sink = log_text_sink(c->options);
 	struct oplog_reader *reader = NULL;

@@ -7,25 +7,12 @@
 #include "command/preflight.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "command/rollbacks.h"
 #include "command/snapshots.h"
 #include "command/terminal.h"
-
-void preflight_warn(struct preflight *p, const char *todo, const char *format, ...)
-{
-	char line[1024];
-	va_list ap;
-
-	va_start(ap, format);
-	vsnprintf(line, sizeof(line), format, ap);
-	va_end(ap);
-	fail(EXIT_DONE, 0, todo, "%s", line);
-	p->warnings++;
-}
 
 static void say_line(void *context, const char *line)
 {

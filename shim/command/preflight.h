@@ -25,7 +25,7 @@ struct preflight {
 	char first_damage[900];
 };
 
-/* One line, and one with the way on unless it is NULL; counts. */
+/* run_say.c: one line, and one with the way on unless it is NULL; counts. */
 void preflight_warn(struct preflight *p, const char *todo, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -21,6 +21,7 @@
 
 #include "command/processes.h"
 #include "command/terminal.h"
+#include "core/clock.h"
 #include "core/fileio.h"
 #include "core/filesystem.h"
 #include "core/openers.h"
@@ -297,22 +298,20 @@ static bool wait_for_end(struct preflight *p, const char *who)
 {
 	const struct timespec pause = {0, 100000000};
 	char text[24], next[512];
-	struct timespec now;
-	uint64_t wait = 0, until;
+	uint64_t wait = 0, until, now;
 
 	if (p->run->check_only || run_is_set_to(p->run, CONFIG_SINGLE_WRITER, "off") ||
 	    !config_read_time(config_get(&p->run->config, CONFIG_WAIT), &wait) || !wait)
 		return false;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	until = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000 + wait / 1000000;
+	until = clock_read(CLOCK_MONOTONIC) + wait;
 	run_say(p->run, "'%s' is still in use: %s; waiting up to %s for its end (CHROMASHIM_WAIT)",
 		p->run->dir, who, format_duration(text, sizeof(text), wait));
 	do {
 		nanosleep(&pause, NULL);
-		clock_gettime(CLOCK_MONOTONIC, &now);
+		now = clock_read(CLOCK_MONOTONIC);
 		if (!find_in_the_way(p, next, sizeof(next), false))
 			return true;
-	} while ((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000 < until);
+	} while (now < until);
 	return false;
 }
 

@@ -4,8 +4,6 @@
  */
 #include "command/processes.h"
 
-#include "command/run.h"
-
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +14,9 @@
 #include <sys/mman.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
+
+#define LARGEST (64 << 20)		/* of a library that is looked into */
+#define MARK "chromashim_protect_begin" /* of the C API: every version exports it */
 
 #define NEAR (1u << 20)
 
@@ -90,6 +91,25 @@ uint32_t process_parent(uint32_t pid)
 	return parent;
 }
 
+bool file_is_library(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	struct stat st;
+	void *map = MAP_FAILED;
+	bool found = false;
+
+	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0 &&
+	    st.st_size < LARGEST)
+		map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (fd >= 0)
+		close(fd);
+	if (map == MAP_FAILED)
+		return false;
+	found = memmem(map, (size_t)st.st_size, MARK, sizeof(MARK)) != NULL;
+	munmap(map, (size_t)st.st_size);
+	return found;
+}
+
 /* A line of maps: this very file, another one that was or is at its path, another version. */
 static bool is_library(char *line, const char *path, const struct stat *file)
 {
@@ -105,7 +125,7 @@ static bool is_library(char *line, const char *path, const struct stat *file)
 	if (inode == file->st_ino && strchr(path, '/') &&
 	    !strncmp(name, strrchr(path, '/') + 1, strlen(strrchr(path, '/') + 1)))
 		return true;
-	return strstr(name, "chromashim") && preload_is_version(at);
+	return strstr(name, "chromashim") && file_is_library(at);
 }
 
 int process_has_library(uint32_t pid, const char *path, const struct stat *file)

@@ -19,6 +19,9 @@ bool process_is_chroma(uint32_t pid);
 /* The pid of its parent, 0: there is none, or no such process. */
 uint32_t process_parent(uint32_t pid);
 
+/* Whether the file is a version of this library, whatever it is called. */
+bool file_is_library(const char *path);
+
 /* Does it have this library loaded, be it an older file at its path or another version of it? 1, 0
  * or -errno. */
 int process_has_library(uint32_t pid, const char *path, const struct stat *file);

@@ -17,6 +17,7 @@
 #include "command/elsewhere.h"
 #include "command/rollbacks.h"
 #include "command/terminal.h"
+#include "core/clock.h"
 #include "core/restore.h"
 
 const char recover_usage[] =
@@ -230,12 +231,9 @@ static int heal(struct recovering *x, int outfd, struct recover_result *result)
 	    .agree = agree,
 	    .context = x,
 	};
-	struct timespec now;
 	int r;
 
-	clock_gettime(CLOCK_REALTIME, &now);
-	format_time_utc(x->quarantine, sizeof(x->quarantine),
-			(uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec);
+	format_time_utc(x->quarantine, sizeof(x->quarantine), clock_read(CLOCK_REALTIME));
 	r = recover_directory(&job, result);
 	return r < 0 ? fail_stage(x, result, r) : 0;
 }

@@ -17,6 +17,7 @@
 #include "command/elsewhere.h"
 #include "command/snapshots.h"
 #include "command/terminal.h"
+#include "core/clock.h"
 #include "core/openers.h"
 #include "core/recover_internal.h"
 
@@ -221,7 +222,6 @@ static int swap(struct restoring *x)
 {
 	struct snapshot_trouble none = {{0}, {0}};
 	char name[48], text[40], what[PATH_MAX];
-	struct timespec now;
 	struct restore_swap how = {.datafd = x->s.target.dirfd,
 				   .storefd = x->s.target.storefd,
 				   .quarantine = name,
@@ -229,9 +229,7 @@ static int swap(struct restoring *x)
 				   .check_context = x};
 	int r;
 
-	clock_gettime(CLOCK_REALTIME, &now);
-	format_time_utc(text, sizeof(text),
-			(uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec);
+	format_time_utc(text, sizeof(text), clock_read(CLOCK_REALTIME));
 	snprintf(name, sizeof(name), "%s", text);
 	r = restore_swap(&how);
 	if (r == 0 && !x->flags.quiet)
@@ -294,30 +292,6 @@ static int restore_in_place(struct restoring *x)
 	if (status == 0 && kept && !x->flags.quiet)
 		printf("`chromashim restore --to %" PRIu64 "` undoes this\n", kept);
 	return status ? status : found;
-}
-
-void restore_end_pending(const struct target *t)
-{
-	struct restore_swap how = {.datafd = t->dirfd, .storefd = t->storefd, .quarantine = ""};
-	struct snapshot_store store;
-	int r;
-
-	if (t->storefd < 0 || faccessat(t->storefd, RESTORE_DIR, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
-		return;
-	r = snapshot_store_open(&store, t->storefd, SNAPSHOT_CHANGE, 0);
-	if (r == -EBUSY) /* it is being done */
-		return;
-	if (r == 0) {
-		r = restore_resume(&how);
-		restore_abandon(t->storefd); /* a copy that was not exchanged yet */
-		snapshot_store_close(&store);
-	}
-	if (r == 1)
-		warn("a restore of '%s' that had been cut off is now done", t->dir);
-	else if (r < 0 && restore_is_pending(t->storefd))
-		warn("a restore of '%s' was cut off, and cannot be ended: %s\n"
-		     "  Make the directory and its store writable, and run this again.",
-		     t->dir, strerror(-r));
 }
 
 /* ---- the verb ---- */

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * Undoing persists that were cut off, and saying so.
+ * Undoing persists that were cut off, ending restores that were, and saying so.
  */
 #include "command/rollbacks.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -12,7 +13,9 @@
 #include "command/terminal.h"
 #include "core/fileio.h"
 #include "core/pin_outside.h"
+#include "core/restore.h"
 #include "core/rollback.h"
+#include "core/snapshot_store.h"
 
 struct teller {
 	void (*say)(void *context, const char *line);
@@ -95,4 +98,28 @@ int rollbacks_run(const struct target *t, bool dry, void (*say)(void *context, c
 	r = rollback_directory(&rb);
 	close(rb.undofd);
 	return r;
+}
+
+void restore_end_pending(const struct target *t)
+{
+	struct restore_swap how = {.datafd = t->dirfd, .storefd = t->storefd, .quarantine = ""};
+	struct snapshot_store store;
+	int r;
+
+	if (t->storefd < 0 || faccessat(t->storefd, RESTORE_DIR, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+		return;
+	r = snapshot_store_open(&store, t->storefd, SNAPSHOT_CHANGE, 0);
+	if (r == -EBUSY) /* it is being done */
+		return;
+	if (r == 0) {
+		r = restore_resume(&how);
+		restore_abandon(t->storefd); /* a copy that was not exchanged yet */
+		snapshot_store_close(&store);
+	}
+	if (r == 1)
+		warn("a restore of '%s' that had been cut off is now done", t->dir);
+	else if (r < 0 && restore_is_pending(t->storefd))
+		warn("a restore of '%s' was cut off, and cannot be ended: %s\n"
+		     "  Make the directory and its store writable, and run this again.",
+		     t->dir, strerror(-r));
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Undoing persists that were cut off, for the verbs that do it by name, and their words for it.
+ * Undoing persists that were cut off, for the verbs that do it by name, and their words for it; and
+ * ending restores that were.
  */
 #ifndef COMMAND_ROLLBACKS_H
 #define COMMAND_ROLLBACKS_H
@@ -19,5 +20,9 @@ struct rollbacks {
  */
 int rollbacks_run(const struct target *t, bool dry, void (*say)(void *context, const char *line),
 		  void *context, struct rollbacks *out);
+
+/* A restore or recovery that was cut off is ended, or what it had copied removed; nothing is said
+ * if there is none. */
+void restore_end_pending(const struct target *t);
 
 #endif

@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <getopt.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,19 +53,6 @@ const char run_usage[] =
     "Exit status: the command's own; 126 it cannot be executed, 127 there is no such command; and\n"
     "if it is not started: 1 the reason is said, 2 usage, 13 no space, 14 another process is in\n"
     "the way.\n";
-
-void run_say(const struct run *r, const char *format, ...)
-{
-	va_list ap;
-
-	if (r->quiet)
-		return;
-	fputs("chromashim: ", stderr);
-	va_start(ap, format);
-	vfprintf(stderr, format, ap);
-	va_end(ap);
-	fputc('\n', stderr);
-}
 
 /* ---- options ---- */
 

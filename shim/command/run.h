@@ -30,7 +30,7 @@ struct run {
 	bool quiet, check_only, no_preflight, print_config;
 };
 
-/* One line on stderr, unless --quiet. */
+/* One line on stderr, unless --quiet; in run_say.c. */
 void run_say(const struct run *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* ---- run_settings.c ---- */
@@ -71,9 +71,6 @@ void memory_keep(const char *dir);
 
 /* Puts r->library in front of LD_PRELOAD, in the place of any other version of it. -errno. */
 int preload_set(const struct run *r);
-
-/* Whether the file is a version of this library, whatever it is called. */
-bool preload_is_version(const char *path);
 
 /* ---- preflight.c ---- */
 

@@ -2,6 +2,7 @@
  *
  * `chromashim run`: LD_PRELOAD, with our library in front and no other one of its kind.
  */
+#include "command/processes.h"
 #include "command/run.h"
 
 #include <errno.h>
@@ -9,14 +10,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <bsd/string.h>
-
-#define LARGEST (64 << 20)		/* of a library that is looked into */
-#define MARK "chromashim_protect_begin" /* of the C API: every version exports it */
 
 /* As the loader reads it: $LIB is one of these, by machine and distribution. */
 static bool expand(const char *entry, const char *lib, char out[PATH_MAX])
@@ -34,25 +31,6 @@ static bool expand(const char *entry, const char *lib, char out[PATH_MAX])
 		return strlcpy(out, entry, PATH_MAX) < PATH_MAX;
 	return snprintf(out, PATH_MAX, "%.*s%s%s", (int)(at - entry), entry, lib, at + n) <
 	       PATH_MAX;
-}
-
-bool preload_is_version(const char *path)
-{
-	int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	struct stat st;
-	void *map = MAP_FAILED;
-	bool found = false;
-
-	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0 &&
-	    st.st_size < LARGEST)
-		map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-	if (fd >= 0)
-		close(fd);
-	if (map == MAP_FAILED)
-		return false;
-	found = memmem(map, (size_t)st.st_size, MARK, sizeof(MARK)) != NULL;
-	munmap(map, (size_t)st.st_size);
-	return found;
 }
 
 enum entry { ENTRY_FOREIGN, ENTRY_OURS, ENTRY_ANOTHER, ENTRY_GONE };
@@ -81,7 +59,7 @@ static enum entry judge(const char *entry, const char *library)
 			continue;
 		if (st.st_dev == ours.st_dev && st.st_ino == ours.st_ino)
 			return ENTRY_OURS;
-		return preload_is_version(path) ? ENTRY_ANOTHER : ENTRY_FOREIGN;
+		return file_is_library(path) ? ENTRY_ANOTHER : ENTRY_FOREIGN;
 	}
 	return strncmp(name ? name + 1 : entry, "libchromashim", strlen("libchromashim")) == 0
 		   ? ENTRY_GONE

@@ -12,6 +12,7 @@
 
 #include "command/snapshots.h"
 #include "command/terminal.h"
+#include "core/clock.h"
 #include "core/config.h"
 #include "core/json.h"
 #include "core/retention.h"
@@ -31,11 +32,9 @@ struct prune {
 
 static void apply_rules(struct prune *p)
 {
-	struct timespec now;
 	size_t i;
 
-	clock_gettime(CLOCK_REALTIME, &now);
-	p->rules.policy.now = (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+	p->rules.policy.now = clock_read(CLOCK_REALTIME);
 	for (i = 0; i < p->s->count; i++) {
 		const struct manifest *m = &p->s->list[i];
 

@@ -96,10 +96,6 @@ int snapshots_refuse_if_open(const struct target *t, const char *todo);
  */
 void snapshots_roll_back(const struct target *t);
 
-/* A restore or recovery that was cut off is ended, or what it had copied removed; nothing is said
- * if there is none. */
-void restore_end_pending(const struct target *t);
-
 /* What `snapshot prune` does. */
 struct prune_rules {
 	struct retention_policy policy; /* without `now` */

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "command/terminal.h"
+#include "core/clock.h"
 #include "core/json.h"
 
 /* ---- JSON ---- */
@@ -153,12 +154,9 @@ static void put_text(const char *text)
 
 static uint64_t age_of(uint64_t since)
 {
-	struct timespec now = {0, 0};
-	uint64_t ns;
+	uint64_t now = clock_read(CLOCK_REALTIME);
 
-	clock_gettime(CLOCK_REALTIME, &now);
-	ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-	return ns > since ? (ns - since) / 1000000000u : 0;
+	return now > since ? (now - since) / SECOND : 0;
 }
 
 static void put_age(uint64_t seconds)

@@ -8,6 +8,7 @@
 #include "command/guardian.h"
 #include "command/status.h"
 #include "command/terminal.h"
+#include "core/clock.h"
 #include "core/json.h"
 
 #define HOUR UINT64_C(3600000000000)
@@ -43,7 +44,8 @@ void status_gather_snapshots(struct status *s)
 		}
 	}
 	snapshots_unload(&all);
-	n->is_old = n->count && n->every && n->newest + 2 * n->every + HOUR < guardian_now();
+	n->is_old =
+	    n->count && n->every && n->newest + 2 * n->every + HOUR < clock_read(CLOCK_REALTIME);
 }
 
 void status_json_snapshots(struct json *j, const struct status *s)
@@ -92,7 +94,7 @@ void status_text_snapshots(const struct status *s)
 		printf(", %u broken", n->broken);
 	if (n->newest)
 		printf("; the newest verified one is %s old%s",
-		       format_duration(age, sizeof(age), guardian_now() - n->newest),
+		       format_duration(age, sizeof(age), clock_read(CLOCK_REALTIME) - n->newest),
 		       n->is_old ? ", which is too much" : "");
 	putchar('\n');
 	printf("%-14s", "guardian");
@@ -114,7 +116,8 @@ void status_check_snapshots(const struct status *s)
 		       "(chromashim guard)");
 	if (s->snapshots.is_old && s->snapshots.newest)
 		printf(", the newest verified snapshot is %s old",
-		       format_duration(age, sizeof(age), guardian_now() - s->snapshots.newest));
+		       format_duration(age, sizeof(age),
+				       clock_read(CLOCK_REALTIME) - s->snapshots.newest));
 	else if (s->snapshots.is_old)
 		printf(", no snapshot is verified");
 }

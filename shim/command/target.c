@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * Messages and exit codes, and which data directory a verb is about.
+ * Which data directory a verb is about.
  */
 #include "command/command.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,67 +15,13 @@
 
 #include <bsd/string.h>
 
-#include "command/snapshots.h"
+#include "command/rollbacks.h"
 #include "core/config.h"
 #include "core/fileio.h"
 #include "core/owner.h"
 #include "core/store_aside.h"
 
 #define DEFAULT_DIRECTORY "./chroma_data"
-
-static void say(int error, const char *format, va_list ap)
-{
-	fflush(stdout);
-	fputs("chromashim: ", stderr);
-	vfprintf(stderr, format, ap);
-	if (error)
-		fprintf(stderr, ": %s", strerror(error < 0 ? -error : error));
-	fputc('\n', stderr);
-}
-
-int fail(enum exit_code code, int error, const char *todo, const char *format, ...)
-{
-	va_list ap;
-
-	va_start(ap, format);
-	say(error, format, ap);
-	va_end(ap);
-	if (todo)
-		fprintf(stderr, "  %s\n", todo);
-	return (int)code;
-}
-
-void warn(const char *format, ...)
-{
-	va_list ap;
-
-	va_start(ap, format);
-	say(0, format, ap);
-	va_end(ap);
-}
-
-enum exit_code exit_code_of(int error)
-{
-	switch (-error) {
-	case EBUSY:
-	case EAGAIN:
-		return EXIT_BUSY;
-	case ENOENT:
-	case ENOTDIR:
-		return EXIT_NOT_FOUND;
-	case ENOSPC:
-	case EDQUOT:
-		return EXIT_NO_SPACE;
-	default:
-		return EXIT_FAILED;
-	}
-}
-
-int fail_usage(const char *verb)
-{
-	fprintf(stderr, "  See `chromashim help%s%s`.\n", verb ? " " : "", verb ? verb : "");
-	return EXIT_USAGE;
-}
 
 /* Whether it has Chroma's database. */
 static int is_data_directory(const struct dirent *d)

@@ -8,9 +8,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/clock.h"
 #include "core/config.h"
-
-#define SECOND UINT64_C(1000000000)
 
 char *format_time_utc(char *out, size_t room, uint64_t ns)
 {
@@ -87,13 +86,11 @@ bool parse_time(const char *text, uint64_t *ns_out)
 {
 	static const char *const forms[] = {"%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S",
 					    "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M", "%Y-%m-%d"};
-	struct timespec now;
 	uint64_t age;
 	size_t i;
 
 	if (config_read_span(text + (*text == '@'), &age)) {
-		clock_gettime(CLOCK_REALTIME, &now);
-		*ns_out = (uint64_t)now.tv_sec * SECOND + (uint64_t)now.tv_nsec;
+		*ns_out = clock_read(CLOCK_REALTIME);
 		*ns_out = age < *ns_out ? *ns_out - age : 0;
 		return true;
 	}

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "command/terminal.h"
+#include "core/clock.h"
 #include "core/json.h"
 
 #define WAIT_MS 2000 /* for who changes the snapshots just now */
@@ -74,7 +75,7 @@ static const char *space_name(int space)
 
 static void format_changed(char *out, size_t room, const struct leftover *l)
 {
-	format_time_utc(out, room, (uint64_t)l->changed * UINT64_C(1000000000));
+	format_time_utc(out, room, (uint64_t)l->changed * SECOND);
 }
 
 static void put_json(struct json *j, const struct leftover *l)

@@ -13,6 +13,7 @@
 
 #include "core/alive.h"
 #include "core/checksum.h"
+#include "core/clock.h"
 #include "core/number.h"
 #include "core/sys.h"
 
@@ -50,17 +51,9 @@ const char *oplog_op_name(unsigned op)
 	return NULL;
 }
 
-static uint64_t clock_ns(clockid_t clock)
-{
-	struct timespec ts = {0, 0};
-
-	clock_gettime(clock, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 uint64_t oplog_now(void)
 {
-	return clock_ns(CLOCK_MONOTONIC);
+	return clock_read(CLOCK_MONOTONIC);
 }
 
 /* ---- the writer: who is writing where ---- */
@@ -314,7 +307,7 @@ static int make_segment(struct oplog_writer *w, struct oplog_segment **out)
 	h->sequence = w->sequence;
 	h->capacity = capacity_of(w, w->sequence - w->first);
 	h->anchor_monotonic = oplog_now();
-	h->anchor_realtime = clock_ns(CLOCK_REALTIME);
+	h->anchor_realtime = clock_read(CLOCK_REALTIME);
 	h->lost = atomic_load_explicit(&w->lost, memory_order_relaxed);
 	h->life = w->life ? w->life(w->life_context) : 0;
 	h->check = oplog_header_check(h);
@@ -695,7 +688,7 @@ void oplog_refused(struct oplog_writer *w)
 	struct oplog_segment *s = atomic_load(&w->current);
 	uint64_t never = 0;
 
-	if (__atomic_compare_exchange_n(&w->identity.refused, &never, clock_ns(CLOCK_REALTIME),
+	if (__atomic_compare_exchange_n(&w->identity.refused, &never, clock_read(CLOCK_REALTIME),
 					false, __ATOMIC_RELAXED, __ATOMIC_RELAXED) &&
 	    s)
 		__atomic_store_n(&s->header->refused, w->identity.refused, __ATOMIC_RELAXED);

@@ -6,7 +6,8 @@
 
 #include <time.h>
 
-#define SECOND UINT64_C(1000000000)
+#include "core/clock.h"
+
 #define DAY (86400 * SECOND)
 #define BROKEN_STAYS (7 * DAY)
 #define BY_HAND_STAYS (90 * DAY)

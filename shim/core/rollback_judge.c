@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "core/checksum.h"
+#include "core/clock.h"
 #include "core/oplog.h"
 #include "core/rollback_internal.h"
 #include "core/sys.h"
@@ -60,23 +61,14 @@ bool rollback_power_cut(const struct work *w)
 
 /* ---- up to version 2, when nothing was announced ---- */
 
-#define SECOND UINT64_C(1000000000)
 /* How much later than `touched` a file's time may be: the clocks' grain; and, where the power went
  * or this is a copy, what was still in the memory. */
 #define SLACK_KILLED (2 * SECOND)
 #define SLACK_POWER (60 * SECOND)
 
-static uint64_t now(clockid_t clock)
-{
-	struct timespec t = {0, 0};
-
-	clock_gettime(clock, &t);
-	return (uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_nsec;
-}
-
 static int judge_version_2(const struct work *w)
 {
-	uint64_t booted = now(CLOCK_REALTIME) - now(CLOCK_BOOTTIME);
+	uint64_t booted = clock_read(CLOCK_REALTIME) - clock_read(CLOCK_BOOTTIME);
 	uint64_t touched = w->reader.touched_2, modified;
 	uint64_t latest = touched + (rollback_power_cut(w) ? SLACK_POWER : SLACK_KILLED);
 	struct stat st;
@@ -87,7 +79,7 @@ static int judge_version_2(const struct work *w)
 	for (i = 0; i < UNDO_FILES; i++) {
 		if (sys_fstatat(w->segmentfd, undo_file_names[i], &st, AT_SYMLINK_NOFOLLOW) < 0)
 			continue;
-		modified = (uint64_t)st.st_mtim.tv_sec * SECOND + (uint64_t)st.st_mtim.tv_nsec;
+		modified = nanoseconds(st.st_mtim);
 		if (modified > latest)
 			return FOREIGN;
 	}

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "core/background.h"
+#include "core/clock.h"
 #include "core/database.h"
 #include "core/fileio.h"
 #include "core/oplog.h"
@@ -198,10 +199,7 @@ static int stage_beside(struct taking *k, const char *name)
 
 static void note_moment(struct taking *k)
 {
-	struct timespec t;
-
-	clock_gettime(CLOCK_REALTIME, &t);
-	k->out->header.time = (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
+	k->out->header.time = clock_read(CLOCK_REALTIME);
 	oplog_boot_id(k->out->header.boot_id);
 }
 

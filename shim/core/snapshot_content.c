@@ -10,11 +10,11 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/clock.h"
 #include "core/migrations.h"
 #include "core/oplog.h"
 #include "core/sqlite_page.h"
 
-#define SECOND UINT64_C(1000000000)
 #define PAUSE_MAX (SECOND / 4)
 
 /* ---- chunks ---- */

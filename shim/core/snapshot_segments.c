@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/clock.h"
 #include "core/fileio.h"
 #include "core/hnsw.h"
 #include "core/pickle.h"
@@ -18,28 +19,14 @@
 #include "core/tree.h"
 #include "core/undo.h"
 
-#define SECOND UINT64_C(1000000000)
 #define YOUNG (SECOND / 50) /* times come in steps of up to 10 ms: younger may change unseen */
 #define PERSIST_MAX (10 * SECOND) /* none pauses so long between two files */
 #define WAIT_MAX (10 * SECOND)
 #define WAIT_STEP (SECOND / 100)
 
-static uint64_t now(clockid_t clock)
-{
-	struct timespec t = {0, 0};
-
-	clock_gettime(clock, &t);
-	return (uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_nsec;
-}
-
-static uint64_t nanoseconds(struct timespec t)
-{
-	return (uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_nsec;
-}
-
 static uint64_t age(struct timespec t)
 {
-	uint64_t at = nanoseconds(t), clock = now(CLOCK_REALTIME_COARSE);
+	uint64_t at = nanoseconds(t), clock = clock_read(CLOCK_REALTIME_COARSE);
 
 	return at < clock ? clock - at : 0;
 }
@@ -281,7 +268,7 @@ static enum quiet judge(const struct taking *k, const struct segment *s)
 	static const char *const bins[] = {HNSW_HEADER_FILE, HNSW_LEVEL0_FILE, HNSW_LENGTH_FILE,
 					   HNSW_LINKS_FILE};
 	const struct segment_file *pickle = find_file(s, PICKLE_FILE), *bin;
-	uint64_t newest = newest_change(s), clock = now(CLOCK_REALTIME_COARSE);
+	uint64_t newest = newest_change(s), clock = clock_read(CLOCK_REALTIME_COARSE);
 	bool in_order = true, old = k->options->idle || newest + PERSIST_MAX < clock;
 	unsigned i;
 
@@ -399,14 +386,14 @@ static int give_up(struct taking *k, struct segment *s, const char *why)
 
 static int stage_segment(struct taking *k, struct segment *s)
 {
-	uint64_t deadline = now(CLOCK_MONOTONIC) + WAIT_MAX;
+	uint64_t deadline = clock_read(CLOCK_MONOTONIC) + WAIT_MAX;
 	bool same;
 	int r;
 
 	for (;;) {
 		enum quiet quiet = judge(k, s);
 
-		if (quiet == QUIET || quiet == TORN || now(CLOCK_MONOTONIC) > deadline) {
+		if (quiet == QUIET || quiet == TORN || clock_read(CLOCK_MONOTONIC) > deadline) {
 			r = stage_files(k, s);
 			if (r == 0)
 				r = refresh(k, s, &same);
@@ -415,7 +402,7 @@ static int stage_segment(struct taking *k, struct segment *s)
 			if (quiet == TORN)
 				return give_up(
 				    k, s, "a persist was cut off, and waits to be rolled back");
-			if (now(CLOCK_MONOTONIC) > deadline)
+			if (clock_read(CLOCK_MONOTONIC) > deadline)
 				return give_up(k, s, "it was being written to all the time");
 		} else {
 			pause_a_step();

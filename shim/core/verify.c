@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/clock.h"
 #include "core/database.h"
 #include "core/diagnose.h"
 
@@ -133,7 +134,6 @@ int verify_snapshot(struct snapshot_store *s, struct manifest *m, snapshot_progr
 	    .unsynced = true, .progress = progress, .context = context};
 	bool for_good = is_broken_for_good(m);
 	struct chunk_name bad;
-	struct timespec now;
 	int dirfd = snapshot_scratch(s, SCRATCH), r;
 
 	if (dirfd < 0)
@@ -151,7 +151,6 @@ int verify_snapshot(struct snapshot_store *s, struct manifest *m, snapshot_progr
 	snapshot_scratch_remove(s, SCRATCH);
 	if (r < 0 || for_good)
 		return r;
-	clock_gettime(CLOCK_REALTIME, &now);
-	m->header.verified = (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+	m->header.verified = clock_read(CLOCK_REALTIME);
 	return manifest_write(s->dirfd, m);
 }
