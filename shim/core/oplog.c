@@ -202,21 +202,18 @@ static uint64_t scan_directory(int dirfd, int storefd, char oldest[NAME_SIZE])
 }
 
 /* Oldest first, until a new segment of `size` bytes fits below the limit. */
-static void make_room(struct oplog_writer *w, uint64_t size)
+static void make_room(struct oplog_writer *w, int dirfd, uint64_t size)
 {
-	int storefd = sys_openat(w->dirfd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
 	char oldest[NAME_SIZE];
 	int i;
 
 	for (i = 0; i < 64; i++) {
-		if (scan_directory(w->dirfd, storefd, oldest) + size <= w->size_limit || !oldest[0])
+		if (scan_directory(dirfd, *w->storefd, oldest) + size <= w->size_limit || !oldest[0])
 			break;
-		if (sys_unlinkat(w->dirfd, oldest, 0) < 0)
+		if (sys_unlinkat(dirfd, oldest, 0) < 0)
 			break;
 		w->dropped++;
 	}
-	if (storefd >= 0)
-		sys_close(storefd);
 }
 
 /*
@@ -294,16 +291,10 @@ static int map_segment(const struct oplog_writer *w, struct oplog_segment *s, in
 	return 0;
 }
 
-/* Under w->making. */
-static int make_segment(struct oplog_writer *w, struct oplog_segment **out)
+static void describe_segment(struct oplog_writer *w)
 {
 	struct oplog_header *h = &w->identity;
-	struct oplog_segment *s = clear_place(w);
-	char name[NAME_SIZE], temporary[NAME_SIZE];
-	int fd, r;
 
-	if (!s)
-		return -EBUSY;
 	h->sequence = w->sequence;
 	h->capacity = capacity_of(w, w->sequence - w->first);
 	h->anchor_monotonic = oplog_now();
@@ -311,22 +302,47 @@ static int make_segment(struct oplog_writer *w, struct oplog_segment **out)
 	h->lost = atomic_load_explicit(&w->lost, memory_order_relaxed);
 	h->life = w->life ? w->life(w->life_context) : 0;
 	h->check = oplog_header_check(h);
-	segment_name(name, h, OPLOG_SUFFIX);
-	segment_name(temporary, h, ".new");
-	make_room(w, SEGMENT_SIZE(h->capacity));
-	h->dropped = w->dropped;
-	fd = sys_openat(w->dirfd, temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
-			0600);
+}
+
+/* In oplog/, the file and its map. */
+static int make_file(struct oplog_writer *w, int dirfd, struct oplog_segment *s)
+{
+	char name[NAME_SIZE], temporary[NAME_SIZE];
+	int fd, r;
+
+	segment_name(name, &w->identity, OPLOG_SUFFIX);
+	segment_name(temporary, &w->identity, ".new");
+	make_room(w, dirfd, SEGMENT_SIZE(w->identity.capacity));
+	w->identity.dropped = w->dropped;
+	fd = sys_openat(dirfd, temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return fd;
-	r = map_segment(w, s, fd, h);
+	r = map_segment(w, s, fd, &w->identity);
 	sys_close(fd);
 	if (r == 0)
-		r = sys_renameat(w->dirfd, temporary, w->dirfd, name);
-	if (r < 0) {
-		sys_unlinkat(w->dirfd, temporary, 0);
+		r = sys_renameat(dirfd, temporary, dirfd, name);
+	if (r < 0)
+		sys_unlinkat(dirfd, temporary, 0);
+	return r;
+}
+
+/* Under w->making. */
+static int make_segment(struct oplog_writer *w, struct oplog_segment **out)
+{
+	struct oplog_segment *s = w->storefd ? clear_place(w) : NULL;
+	int dirfd, r;
+
+	if (!s)
+		return w->storefd ? -EBUSY : -EBADF;
+	describe_segment(w);
+	dirfd = sys_openat(*w->storefd, OPLOG_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
+			   0);
+	if (dirfd < 0)
+		return dirfd;
+	r = make_file(w, dirfd, s);
+	sys_close(dirfd);
+	if (r < 0)
 		return r;
-	}
 	w->sequence++;
 	*out = s;
 	return 0;
@@ -615,7 +631,7 @@ static void identify_process(struct oplog_header *h)
 	h->finished = 0;
 }
 
-int oplog_writer_open(struct oplog_writer *w, int dirfd, uint64_t size_limit,
+int oplog_writer_open(struct oplog_writer *w, const int *storefd, uint64_t size_limit,
 		      const struct oplog_header *identity)
 {
 	void *region = w->region;
@@ -625,7 +641,7 @@ int oplog_writer_open(struct oplog_writer *w, int dirfd, uint64_t size_limit,
 				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (sys_map_failed(region))
 		return (int)(long)region;
-	w->dirfd = dirfd;
+	w->storefd = storefd;
 	w->size_limit = size_limit < OPLOG_LIMIT_MIN ? OPLOG_LIMIT_MIN : size_limit;
 	set_capacity(w);
 	w->identity = *identity;
@@ -637,7 +653,7 @@ int oplog_writer_open(struct oplog_writer *w, int dirfd, uint64_t size_limit,
 	return advance(w, NULL) ? 0 : atomic_load(&w->error);
 }
 
-void oplog_writer_fork(struct oplog_writer *w, int dirfd)
+void oplog_writer_fork(struct oplog_writer *w)
 {
 	unsigned i;
 
@@ -645,7 +661,6 @@ void oplog_writer_fork(struct oplog_writer *w, int dirfd)
 		return;
 	SYS6(SYS_mmap, w->region, REGION_SIZE, PROT_READ | PROT_WRITE,
 	     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-	w->dirfd = dirfd;
 	w->first = w->sequence; /* what the parent's segments know must not seem known to ours */
 	for (i = 0; i < OPLOG_PLACES_MAX; i++) /* the threads that were there are not here */
 		__atomic_store_n(&w->places[i].users, 0, __ATOMIC_RELAXED);
@@ -665,7 +680,7 @@ void oplog_writer_close(struct oplog_writer *w)
 	oplog_writer_finish(w);
 	atomic_store(&w->current, NULL);
 	atomic_store(&w->next, NULL);
-	w->dirfd = -1;
+	w->storefd = NULL;
 	if (w->region) /* who was held up still hits valid memory */
 		SYS6(SYS_mmap, w->region, REGION_SIZE, PROT_READ | PROT_WRITE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);

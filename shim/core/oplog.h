@@ -52,7 +52,7 @@ struct oplog_writer {
 	_Atomic int error;     /* the last reason why a segment could not be made, -errno or 0 */
 	uint32_t sequence;     /* of the segment to be made next */
 	uint32_t first;	       /* of this process; a forked child counts on from its parent */
-	int dirfd;	       /* of oplog/ ; lent by the owner, who keeps it open */
+	const int *storefd;    /* lent by the owner, who keeps it open and may move it */
 	uint64_t size_limit;   /* bytes for the whole oplog/ directory */
 	uint32_t capacity_max; /* slots of a segment at most, and how many places of that size */
 	uint32_t place_count;
@@ -69,14 +69,14 @@ struct oplog_writer {
  * 0 or -errno (no segment could be made: records are counted as lost, and making one is tried again
  * later).
  */
-int oplog_writer_open(struct oplog_writer *w, int dirfd, uint64_t size_limit,
+int oplog_writer_open(struct oplog_writer *w, const int *storefd, uint64_t size_limit,
 		      const struct oplog_header *identity);
 
 /*
  * In a forked child, while it has one thread: leave the parent's segments alone and start an own
- * one at the first record. dirfd as above.
+ * one at the first record.
  */
-void oplog_writer_fork(struct oplog_writer *w, int dirfd);
+void oplog_writer_fork(struct oplog_writer *w);
 
 /* The directory is left: what is claimed now is lost, until it is opened again. */
 void oplog_writer_close(struct oplog_writer *w);

@@ -103,7 +103,7 @@ static void no_copy_on_write(int fd)
 static int open_store(struct area *a, int dirfd)
 {
 	struct stat st;
-	int fd, r;
+	int r;
 
 	if (sys_fstatat(dirfd, STORE_NAME, &st, AT_SYMLINK_NOFOLLOW) == -ENOENT)
 		store_aside_take(dirfd, a->spelling[0]);
@@ -117,10 +117,12 @@ static int open_store(struct area *a, int dirfd)
 	find_below(a);
 	no_copy_on_write(a->store_fd);
 	sys_mkdirat(a->store_fd, OPLOG_DIR, 0700);
-	fd = sys_openat(a->store_fd, OPLOG_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
-	if (fd < 0)
-		return fd;
-	return hidden_adopt(fd, &a->oplog_fd);
+	return 0;
+}
+
+int area_folder(const struct area *a, const char *name)
+{
+	return spare_open(a->store_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
 }
 
 /* Once: where there are no such locks, none is tried for again. */
@@ -225,7 +227,7 @@ static int start_log(struct area *a)
 	memcpy(identity.data_dir, a->spelling[0], (size_t)n);
 	a->log.life = life_of;
 	a->log.life_context = a;
-	return oplog_writer_open(&a->log, a->oplog_fd, settings.log_size, &identity);
+	return oplog_writer_open(&a->log, &a->store_fd, settings.log_size, &identity);
 }
 
 static void say_unprotected(const struct area *a, int error)
@@ -380,7 +382,7 @@ static struct area *area_make(int dirfd, const struct stat *st)
 	atomic_store(&a->writer, 0);
 	atomic_store(&a->ofd_locks, 0);
 	atomic_store(&a->wal_mode, false);
-	a->root_fd = a->store_fd = a->oplog_fd = a->writer_fd = a->alive_fd = -1;
+	a->root_fd = a->store_fd = a->writer_fd = a->alive_fd = -1;
 	if (!read_root(a, dirfd))
 		return NULL;
 	forget_spelling(a);
@@ -498,7 +500,7 @@ void areas_fork(void)
 		atomic_store(&areas[i].life, 0);
 		atomic_flag_clear(&areas[i].beginning);
 		atomic_store(&areas[i].users, 0);
-		oplog_writer_fork(&areas[i].log, areas[i].oplog_fd);
+		oplog_writer_fork(&areas[i].log);
 	}
 }
 

@@ -34,7 +34,6 @@ struct area {
 	ino_t ino;
 	int root_fd;  /* hidden O_PATH descriptor of the directory */
 	int store_fd; /* hidden descriptor of the store, -1: unprotected */
-	int oplog_fd; /* hidden descriptor of its oplog/ */
 	int alive_fd; /* hidden, carries the lock that says that this process lives */
 	_Atomic uint64_t life;
 	atomic_flag beginning;		 /* of the life */
@@ -69,6 +68,9 @@ static inline struct area *area_of(union slot s)
 {
 	return &areas[s.area];
 }
+
+/* A folder of its store, for a moment: the caller closes it. -errno. */
+int area_folder(const struct area *a, const char *name);
 
 /* Finds or makes the area of the directory that dirfd is open on. NULL: no room for another. */
 struct area *area_claim(int dirfd);

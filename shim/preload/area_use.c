@@ -55,10 +55,9 @@ void area_descriptors_release(struct area *a)
 {
 	hidden_release(&a->root_fd);
 	hidden_release(&a->store_fd);
-	hidden_release(&a->oplog_fd);
 	hidden_release(&a->writer_fd);
 	hidden_release(&a->alive_fd);
-	a->root_fd = a->store_fd = a->oplog_fd = a->writer_fd = a->alive_fd = -1;
+	a->root_fd = a->store_fd = a->writer_fd = a->alive_fd = -1;
 }
 
 static void release(unsigned area)

@@ -229,14 +229,17 @@ bool group_page_lost(const struct group *g)
 static int begin_undo(struct group *g)
 {
 	struct persist_store *store = &persist_stores[g->area];
-	int fd, r;
+	int fd, r, undofd = group_undo_folder(g);
 
+	if (undofd < 0)
+		return undofd;
 	identify(&g->header);
 	g->header.number = ++store->number;
 	g->header.time = clock_now(CLOCK_REALTIME);
 	g->header.life = area_life(&areas[g->area]);
 	g->header.pickle_check = pickle_check(g);
-	r = undo_create(&g->undo, store->undo_fd, &g->header, g->power);
+	r = undo_create(&g->undo, undofd, &g->header, g->power);
+	sys_close(undofd);
 	if (r < 0)
 		return r;
 	store->number = g->header.number;
@@ -265,15 +268,13 @@ static int resume(struct group *g)
 {
 	uint64_t ticket = atomic_exchange(&name_get(g->directory)->parked, 0);
 	struct undo_reader reader;
-	char name[UNDO_NAME_MAX];
 	int fd, r;
 
 	if (!ticket || ticket >> 32 != ticket_of(g->area, 0) >> 32 || !name_segment(g))
 		return -ENOENT;
 	g->header.pid = (uint32_t)shim_pid;
 	g->header.number = (uint32_t)ticket;
-	undo_name(name, &g->header, UNDO_SUFFIX);
-	fd = sys_openat(persist_stores[g->area].undo_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
+	fd = group_open_undo(g);
 	if (fd < 0)
 		return fd;
 	r = undo_open(&reader, fd);

@@ -177,6 +177,17 @@ static int sync_names(unsigned area)
 	return r;
 }
 
+static int sync_folder(const struct group *g)
+{
+	int r, undofd = group_undo_folder(g);
+
+	if (undofd < 0)
+		return undofd;
+	r = sys_fsync(undofd);
+	sys_close(undofd);
+	return r;
+}
+
 int held_sync_undo(struct group *g)
 {
 	int r = announce_flush(g);
@@ -188,7 +199,7 @@ int held_sync_undo(struct group *g)
 	if (!g->undo_synced)
 		r = sys_fdatasync(g->undo.fd);
 	if (r == 0 && !g->undo_known)
-		r = sys_fsync(persist_stores[g->area].undo_fd);
+		r = sync_folder(g);
 	if (r == 0 && !persist_stores[g->area].known)
 		r = sync_names(g->area);
 	if (r == 0)

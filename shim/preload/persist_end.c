@@ -98,7 +98,7 @@ static int undo_own(struct group *g, struct rollback_outcome *outcome)
 {
 	struct rollback rb = {
 	    .rootfd = areas[g->area].root_fd,
-	    .undofd = persist_stores[g->area].undo_fd,
+	    .undofd = group_undo_folder(g),
 	};
 	struct pin_writer *writer = pin_enter(g->area);
 	uint64_t pinned[UNDO_FILES];
@@ -107,7 +107,9 @@ static int undo_own(struct group *g, struct rollback_outcome *outcome)
 
 	for (i = 0; i < UNDO_FILES; i++)
 		pinned[i] = pin_save(g->area, group_file_name(g, i), 0, 0);
-	r = rollback_own(&rb, g->undo.fd, outcome);
+	r = rb.undofd < 0 ? rb.undofd : rollback_own(&rb, g->undo.fd, outcome);
+	if (rb.undofd >= 0)
+		sys_close(rb.undofd);
 	for (i = 0; i < UNDO_FILES; i++)
 		pin_saved(g->area, group_file_name(g, i), pinned[i]);
 	pin_leave(g->area, writer);
@@ -148,26 +150,27 @@ void group_fail(struct group *g, int error)
 
 static void remove_undo(const struct group *g)
 {
-	int undofd = persist_stores[g->area].undo_fd;
+	int undofd = group_undo_folder(g), r;
 	char name[UNDO_NAME_MAX];
 	unsigned i;
-	int r;
 
 	undo_name(name, &g->header, UNDO_SUFFIX);
 	fault_point();
-	r = sys_unlinkat(undofd, name, 0);
+	r = undofd < 0 ? undofd : sys_unlinkat(undofd, name, 0);
 	/* It would be undone at the next start. */
 	if (r < 0 && r != -ENOENT && g->page)
 		g->page->ended = 1;
 	fault_point();
-	if (g->power && g->undo_known)
+	if (g->power && g->undo_known && undofd >= 0)
 		sys_fsync(undofd);
-	for (i = 0; i < UNDO_FILES; i++) {
+	for (i = 0; i < UNDO_FILES && undofd >= 0; i++) {
 		if (!g->files[i].moved)
 			continue;
 		undo_moved_name(name, &g->header, i);
 		sys_unlinkat(undofd, name, 0);
 	}
+	if (undofd >= 0)
+		sys_close(undofd);
 }
 
 void group_abandon(struct group *g)
@@ -495,13 +498,6 @@ static void told_of(void *context, const struct rollback_outcome *o)
 	rolled_back.count++;
 }
 
-static int open_undo_directory(const struct area *a)
-{
-	sys_mkdirat(a->store_fd, UNDO_DIR, 0700);
-	return sys_openat(a->store_fd, UNDO_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
-			  0);
-}
-
 bool persists_none(unsigned area)
 {
 	_Atomic unsigned *count = &persist_stores[area].groups;
@@ -533,7 +529,7 @@ void persists_stop(unsigned area)
 			set_state(&groups[i], GROUP_OPEN);
 			group_release(&groups[i]);
 		}
-	hidden_release(&persist_stores[area].undo_fd);
+	persist_stores[area].usable = false;
 	persist_stores[area].known = false;
 	persist_stores[area].round++;
 }
@@ -548,17 +544,17 @@ void persists_start(unsigned area)
 	rolled_back.count = 0;
 	if (a->store_fd <= 0)
 		return;
-	r = open_undo_directory(a);
-	if (r >= 0)
-		r = hidden_adopt(r, &store->undo_fd);
+	store->usable = false;
+	sys_mkdirat(a->store_fd, UNDO_DIR, 0700);
+	rb.undofd = r = area_folder(a, UNDO_DIR);
 	if (r < 0) {
-		store->undo_fd = -1;
 		shim_say(a->spelling[0], ": cannot use undo/ in the store: ", error_text(-r),
 			 "; persists are UNPROTECTED", NULL);
 		return;
 	}
-	rb.undofd = store->undo_fd;
+	store->usable = true;
 	r = rollback_directory(&rb);
+	sys_close(rb.undofd);
 	if (r < 0)
 		shim_say(a->spelling[0],
 			 ": cannot look for persists that did not finish: ", error_text(-r), NULL);
@@ -568,7 +564,7 @@ void persists_started(unsigned area)
 {
 	unsigned i;
 
-	if (persist_stores[area].undo_fd > 0)
+	if (persist_stores[area].usable)
 		oplog_feature(&areas[area].log, OPLOG_HAS_GROUPS, true);
 	for (i = 0; i < rolled_back.count; i++) {
 		const struct told *t = &rolled_back.told[i];

@@ -86,7 +86,7 @@ struct group {
 
 /* What a protected directory needs for its groups. */
 struct persist_store {
-	int undo_fd;		 /* hidden, of undo/; -1: none, nothing can be saved */
+	bool usable;		 /* undo/ is there; else nothing can be saved */
 	_Atomic unsigned groups; /* in use */
 	uint64_t number;
 	uint32_t round; /* the area's place was taken that many times */
@@ -157,6 +157,9 @@ void group_unprotect(struct group *g, int error);
 int group_make_memory(struct group *g);
 /* Descriptor and memory of the undo file, which a group that only creates does without. */
 int group_equip(struct group *g);
+int group_open_undo(const struct group *g); /* its undo file */
+/* undo/ for a moment: the caller closes it. */
+int group_undo_folder(const struct group *g);
 /* The number of a file's name; 0: no room any more. */
 uint32_t group_file_name(const struct group *g, unsigned file);
 /* A descriptor of a file for a moment. */

@@ -71,14 +71,25 @@ static int take_place(struct pins *p, const struct pin_request *q, struct pin_sl
 	return r;
 }
 
+static int add_groups(unsigned area, struct pins *p, const struct pin_slot *s)
+{
+	int r, undofd = persist_stores[area].usable ? area_folder(&areas[area], UNDO_DIR) : -1;
+
+	if (persist_stores[area].usable && undofd < 0)
+		return undofd;
+	r = pin_add_groups(p, s, undofd);
+	if (undofd >= 0)
+		sys_close(undofd);
+	return r;
+}
+
 static int pin_once(unsigned area, const struct pin_request *q, struct pin_slot **out)
 {
 	struct pins *p = &area_pins[area];
 	int r = take_place(p, q, out);
 
 	if (r == 0)
-		r = pin_add_groups(
-		    p, *out, persist_stores[area].undo_fd > 0 ? persist_stores[area].undo_fd : -1);
+		r = add_groups(area, p, *out);
 	if (r == 0)
 		r = pin_list_make(p, (*out)->id, areas[area].root_fd);
 	if (r < 0 && *out)

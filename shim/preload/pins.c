@@ -341,7 +341,7 @@ static struct pin_writer *writer_of(unsigned area)
 	if (w)
 		return w;
 	w = pins_be_writer(&area_pins[area], area_life(&areas[area]));
-	if (w && persist_stores[area].undo_fd <= 0) /* none of its persists can be undone */
+	if (w && !persist_stores[area].usable) /* none of its persists can be undone */
 		__atomic_fetch_add(&w->unprotected, 1, __ATOMIC_SEQ_CST);
 	if (atomic_compare_exchange_strong(&writers[area], &none, w ? w : &uncounted))
 		return w ? w : &uncounted;

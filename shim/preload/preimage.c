@@ -50,15 +50,31 @@ int group_make_memory(struct group *g)
 	return 0;
 }
 
+int group_undo_folder(const struct group *g)
+{
+	return area_folder(&areas[g->area], UNDO_DIR);
+}
+
+int group_open_undo(const struct group *g)
+{
+	int fd, undofd = group_undo_folder(g);
+	char name[UNDO_NAME_MAX];
+
+	if (undofd < 0)
+		return undofd;
+	undo_name(name, &g->header, UNDO_SUFFIX);
+	fd = sys_openat(undofd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
+	sys_close(undofd);
+	return fd;
+}
+
 int group_equip(struct group *g)
 {
-	char name[UNDO_NAME_MAX];
 	int fd, r = group_make_memory(g);
 
 	if (r < 0 || g->undo.fd >= 0)
 		return r;
-	undo_name(name, &g->header, UNDO_SUFFIX);
-	fd = sys_openat(persist_stores[g->area].undo_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
+	fd = group_open_undo(g);
 	if (fd < 0)
 		return fd;
 	fd = hidden_adopt(fd, &g->undo.fd);
@@ -290,11 +306,11 @@ static bool has_attributes(int fd)
 }
 
 /* An empty file like the old one. Its descriptor or -errno. */
-static int make_fresh(const struct group *g, const char *fresh, const struct stat *old)
+static int make_fresh(int undofd, const char *fresh, const struct stat *old)
 {
-	int undofd = persist_stores[g->area].undo_fd, r;
 	int fd =
 	    sys_openat(undofd, fresh, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int r;
 
 	if (fd < 0)
 		return fd;
@@ -324,9 +340,9 @@ uint32_t group_file_name(const struct group *g, unsigned file)
 }
 
 /* The old inode gets a second name in undo/. */
-static int link_aside(const struct group *g, unsigned file, const char *moved)
+static int link_aside(const struct group *g, unsigned file, int undofd, const char *moved)
 {
-	int undofd = persist_stores[g->area].undo_fd, rootfd = areas[g->area].root_fd, r;
+	int rootfd = areas[g->area].root_fd, r;
 	char path[sizeof(g->header.segment) + 32];
 	uint32_t name = group_file_name(g, file);
 	uint64_t pinned = pin_save(g->area, name, 0, 0); /* a link changes its change time */
@@ -345,19 +361,20 @@ static int link_aside(const struct group *g, unsigned file, const char *moved)
  * The old inode is linked aside, the undo file says so, both reach the disk together with all that
  * was held back; then a new inode takes its place. 0, or -errno and all is as before.
  */
-static int exchange(struct group *g, unsigned file, const struct stat *old, bool replace)
+static int exchange_in(struct group *g, unsigned file, int undofd, const struct stat *old,
+		       bool replace)
 {
-	int undofd = persist_stores[g->area].undo_fd, r;
+	int r;
 	char moved[UNDO_NAME_MAX], fresh[UNDO_NAME_MAX], path[sizeof(g->header.segment) + 32];
 	uint32_t name = group_file_name(g, file);
 
 	undo_moved_name(moved, &g->header, file);
 	strcpy(fresh, moved);
 	memcpy(fresh + strlen(fresh) - 5, "fresh", 5);
-	r = replace ? make_fresh(g, fresh, old) : 0;
+	r = replace ? make_fresh(undofd, fresh, old) : 0;
 	fault_point();
 	if (r == 0)
-		r = link_aside(g, file, moved);
+		r = link_aside(g, file, undofd, moved);
 	fault_point();
 	if (r == 0) {
 		g->undo_synced = g->undo_known = false;
@@ -380,6 +397,17 @@ static int exchange(struct group *g, unsigned file, const struct stat *old, bool
 		if (replace)
 			sys_unlinkat(undofd, fresh, 0);
 	}
+	return r;
+}
+
+static int exchange(struct group *g, unsigned file, const struct stat *old, bool replace)
+{
+	int r, undofd = group_undo_folder(g);
+
+	if (undofd < 0)
+		return undofd;
+	r = exchange_in(g, file, undofd, old, replace);
+	sys_close(undofd);
 	return r;
 }
 
@@ -425,13 +453,15 @@ int preimage_aside(struct group *g, unsigned file, bool replace)
 void preimage_aside_undo(struct group *g, unsigned file)
 {
 	char moved[UNDO_NAME_MAX], path[sizeof(g->header.segment) + 32];
+	int undofd = g->files[file].moved ? group_undo_folder(g) : -1;
 
-	if (!g->files[file].moved)
+	if (undofd < 0)
 		return;
 	undo_moved_name(moved, &g->header, file);
 	file_path(path, g, file);
-	if (sys_renameat(persist_stores[g->area].undo_fd, moved, areas[g->area].root_fd, path) < 0)
-		return;
-	sys_unlinkat(persist_stores[g->area].undo_fd, moved, 0); /* it had both names */
-	g->files[file].moved = false;
+	if (sys_renameat(undofd, moved, areas[g->area].root_fd, path) == 0) {
+		sys_unlinkat(undofd, moved, 0); /* it had both names */
+		g->files[file].moved = false;
+	}
+	sys_close(undofd);
 }

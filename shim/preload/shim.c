@@ -15,7 +15,8 @@
 #include "preload/files.h"
 #include "preload/real.h"
 
-#define HIDDEN 256
+#define HIDDEN 1024
+#define LOWEST 10 /* of the numbers of hidden descriptors */
 #define PARTS 32 /* of a line */
 
 bool shim_live;
@@ -93,8 +94,10 @@ static int hidden_floor(void)
 
 static int move_up(int fd)
 {
-	int high = sys_fcntl(fd, F_DUPFD_CLOEXEC, (unsigned long)hidden_floor());
+	int from, high = -EMFILE;
 
+	for (from = hidden_floor(); high == -EMFILE && from >= LOWEST; from /= 2)
+		high = sys_fcntl(fd, F_DUPFD_CLOEXEC, (unsigned long)from);
 	return high >= SLOTS ? (sys_close(high), -EMFILE) : high;
 }
 
@@ -123,7 +126,7 @@ static int hidden_index(int fd)
 {
 	int i;
 
-	for (i = 0; i < HIDDEN; i++)
+	for (i = 0; slot_of(fd).role == ROLE_HIDDEN && i < HIDDEN; i++)
 		if (atomic_load(&hidden[i].fd) == fd)
 			return i;
 	return -1;
@@ -155,16 +158,49 @@ void hidden_dodge(int fd)
 	slot_clear(fd);
 }
 
+/* ---- one that is kept ---- */
+
+static int spare = -1; /* hidden */
+static _Atomic bool spare_taken;
+
+static void spare_keep(void)
+{
+	if (atomic_exchange(&spare_taken, true))
+		return;
+	if (spare <= 0)
+		hidden_adopt(sys_openat(AT_FDCWD, "/", O_PATH | O_CLOEXEC, 0), &spare);
+	atomic_store(&spare_taken, false);
+}
+
+static bool spare_give(void)
+{
+	bool given = false;
+
+	if (atomic_exchange(&spare_taken, true))
+		return false;
+	given = spare > 0;
+	hidden_release(&spare);
+	atomic_store(&spare_taken, false);
+	return given;
+}
+
+int spare_open(int dirfd, const char *path, int flags, mode_t mode)
+{
+	int fd = sys_openat(dirfd, path, flags, mode);
+
+	if (fd == -EMFILE && spare_give())
+		fd = sys_openat(dirfd, path, flags, mode);
+	else if (fd >= 0)
+		spare_keep();
+	return fd;
+}
+
 int hidden_in_range(unsigned first, unsigned last)
 {
-	int i, lowest = -1;
+	unsigned fd, top = (unsigned)atomic_load(&slots_top);
 
-	for (i = 0; i < HIDDEN; i++) {
-		int fd = atomic_load(&hidden[i].fd);
-
-		if (fd > 0 && (unsigned)fd >= first && (unsigned)fd <= last &&
-		    (lowest < 0 || fd < lowest))
-			lowest = fd;
-	}
-	return lowest;
+	for (fd = first; fd <= last && fd < top; fd++)
+		if (slot_of((int)fd).role == ROLE_HIDDEN)
+			return (int)fd;
+	return -1;
 }

@@ -36,6 +36,11 @@ void shim_stderr_is_now(void);
 int hidden_adopt(int fd, int *owner); /* returns the new number, or -errno; fd is closed */
 void hidden_release(int *owner);
 void hidden_dodge(int fd); /* the host is about to put something at this number */
+/*
+ * Opens for a moment, also when the host has taken every descriptor it may have: then with one that
+ * is kept for this. -errno.
+ */
+int spare_open(int dirfd, const char *path, int flags, mode_t mode);
 /* The lowest hidden descriptor in [first, last], or -1. */
 int hidden_in_range(unsigned first, unsigned last);
 

@@ -61,7 +61,7 @@ int open_writer(struct fixture *f, uint64_t limit)
 	strcpy(identity.data_dir, "/data");
 	if (!f->w)
 		f->w = calloc(1, sizeof(*f->w));
-	return oplog_writer_open(f->w, f->oplogfd, limit, &identity);
+	return oplog_writer_open(f->w, &f->storefd, limit, &identity);
 }
 
 uint32_t put_name(struct fixture *f, uint32_t number, const char *name)

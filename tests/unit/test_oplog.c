@@ -313,7 +313,7 @@ static void test_fork(void **state)
 	put_write(f, 1, 1);
 	child = fork();
 	if (child == 0) {
-		oplog_writer_fork(f->w, f->oplogfd);
+		oplog_writer_fork(f->w);
 		put_write(f, 2, 2);
 		put_write(f, 3, 2);
 		_exit(0);
