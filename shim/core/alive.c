@@ -58,13 +58,12 @@ int alive_begin(int fd, uint64_t *life)
 	return r;
 }
 
-bool alive_is_gone(int storefd, int fd)
+bool alive_is_gone(int storefd, ino_t ino)
 {
-	struct stat is, was;
+	struct stat is;
 	int r = sys_fstatat(storefd, ALIVE_NAME, &is, AT_SYMLINK_NOFOLLOW);
 
-	return sys_fstat(fd, &was) == 0 &&
-	       (r == -ENOENT || (r == 0 && (is.st_ino != was.st_ino || is.st_dev != was.st_dev)));
+	return r == -ENOENT || (r == 0 && is.st_ino != ino);
 }
 
 int alive_again(int fd, uint64_t life)

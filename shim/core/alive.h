@@ -17,6 +17,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #define ALIVE_NAME "alive.lock" /* in the store */
 
@@ -27,7 +28,7 @@ enum alive {
 };
 
 /*
- * Opens the file, which is made if need be and given to the owner of the store. The descriptor
+ * Opens the file, which is made if need be and given to the owner of the store. What is opened
  * carries the locks: it is kept open as long as the life lasts, and a forked child closes its copy.
  */
 int alive_open(int storefd);
@@ -36,8 +37,8 @@ int alive_open(int storefd);
  */
 int alive_begin(int fd, uint64_t *life);
 
-/* Somebody has removed the file that fd is open on, or put another in its place. */
-bool alive_is_gone(int storefd, int fd);
+/* Somebody has removed the file that had this inode, or put another in its place. */
+bool alive_is_gone(int storefd, ino_t ino);
 /* The same life again, through a descriptor of the new file. */
 int alive_again(int fd, uint64_t life);
 

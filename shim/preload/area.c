@@ -11,10 +11,10 @@
 #include <sys/vfs.h>
 #include <time.h>
 
-#include "core/alive.h"
 #include "core/store_aside.h"
 #include "preload/faults.h"
 #include "preload/guard_maps.h"
+#include "preload/lives.h"
 #include "preload/persists.h"
 #include "preload/pins.h"
 #include "preload/others.h"
@@ -123,65 +123,6 @@ static int open_store(struct area *a, int dirfd)
 int area_folder(const struct area *a, const char *name)
 {
 	return spare_open(a->store_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
-}
-
-/* Once: where there are no such locks, none is tried for again. */
-static void begin_life(struct area *a)
-{
-	uint64_t life = 0;
-	int r = hidden_adopt(alive_open(a->store_fd), &a->alive_fd);
-
-	if (r >= 0)
-		r = alive_begin(a->alive_fd, &life);
-	if (r < 0) {
-		hidden_release(&a->alive_fd);
-		a->alive_fd = -ENOLCK;
-	}
-	atomic_store(&a->life, life);
-}
-
-uint64_t area_life(struct area *a)
-{
-	static const struct timespec a_little = {0, 1000000};
-	uint64_t life = atomic_load(&a->life);
-	int tries;
-
-	for (tries = 0; !life && tries < 100; tries++) {
-		if (a->store_fd <= 0 || a->alive_fd == -ENOLCK)
-			return 0;
-		if (atomic_flag_test_and_set(&a->beginning)) {
-			SYS2(SYS_nanosleep, &a_little, NULL);
-		} else {
-			if (!atomic_load(&a->life))
-				begin_life(a);
-			atomic_flag_clear(&a->beginning);
-		}
-		life = atomic_load(&a->life);
-	}
-	return life;
-}
-
-void area_life_look(struct area *a)
-{
-	uint64_t life = atomic_load(&a->life);
-	int fd;
-
-	if (!life || a->alive_fd <= 0 || !alive_is_gone(a->store_fd, a->alive_fd) ||
-	    atomic_flag_test_and_set(&a->beginning))
-		return;
-	fd = alive_open(a->store_fd);
-	if (fd >= 0 && alive_again(fd, life) >= 0 &&
-	    (!atomic_load(&a->in_use) || alive_use(fd, 1) >= 0)) {
-		hidden_release(&a->alive_fd);
-		hidden_adopt(fd, &a->alive_fd);
-		shim_say(a->spelling[0], ": ", STORE_NAME "/" ALIVE_NAME,
-			 " was removed while this process lives; it is made again. Nothing in the "
-			 "store may be removed while a backend runs.",
-			 NULL);
-	} else if (fd >= 0) {
-		sys_close(fd);
-	}
-	atomic_flag_clear(&a->beginning);
 }
 
 static void put_start_record(unsigned index)
@@ -378,11 +319,11 @@ static struct area *area_make(int dirfd, const struct stat *st)
 	a->ino = st->st_ino;
 	a->named = false;
 	atomic_store(&a->idle_since, oplog_now());
-	atomic_store(&a->life, 0);
+	life_stop(a);
 	atomic_store(&a->writer, 0);
 	atomic_store(&a->ofd_locks, 0);
 	atomic_store(&a->wal_mode, false);
-	a->root_fd = a->store_fd = a->writer_fd = a->alive_fd = -1;
+	a->root_fd = a->store_fd = -1;
 	if (!read_root(a, dirfd))
 		return NULL;
 	forget_spelling(a);
@@ -494,11 +435,7 @@ void areas_fork(void)
 
 	atomic_store(&claiming, 0);
 	for (i = 0; i < used; i++) {
-		/* The copy of the descriptor would keep the parent alive after its death. */
-		hidden_release(&areas[i].alive_fd);
-		areas[i].alive_fd = -1;
-		atomic_store(&areas[i].life, 0);
-		atomic_flag_clear(&areas[i].beginning);
+		life_fork(&areas[i]);
 		atomic_store(&areas[i].users, 0);
 		oplog_writer_fork(&areas[i].log);
 	}

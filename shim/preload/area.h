@@ -14,6 +14,7 @@
 #include "core/oplog.h"
 #include "core/store.h"
 #include "preload/files.h"
+#include "preload/holds.h"
 
 #define AREAS 255 /* directories that one process can have protected */
 
@@ -34,9 +35,15 @@ struct area {
 	ino_t ino;
 	int root_fd;  /* hidden O_PATH descriptor of the directory */
 	int store_fd; /* hidden descriptor of the store, -1: unprotected */
-	int alive_fd; /* hidden, carries the lock that says that this process lives */
+	/* lives.c */
 	_Atomic uint64_t life;
-	atomic_flag beginning;		 /* of the life */
+	atomic_flag beginning; /* of the life */
+	bool lifeless;	       /* the store's file system has no such locks */
+	bool maps_hold;	       /* a map keeps a file open there, and its locks */
+	struct hold alive;     /* has the lock that says that this process lives */
+	struct hold use;       /* has the one that says that it has the database open */
+	_Atomic uint32_t using;
+	ino_t alive_ino;
 	uint8_t store_id[STORE_ID_SIZE]; /* all zero: it has none yet */
 	char store_below[PATH_MAX]; /* the store, when it is elsewhere below the root; relative */
 	bool failed;		    /* the store or its log cannot be used */
@@ -48,7 +55,8 @@ struct area {
 	/* writer.c */
 	_Atomic int writer;	       /* shim_pid when this process is the writer */
 	_Atomic uint32_t writer_claim; /* the thread that is about to become it */
-	int writer_fd;		       /* hidden, holds the OFD lock */
+	struct hold first, rest;       /* have the lock: of its first byte, and of all others */
+	ino_t writer_ino;
 	bool forked;		       /* from the writer */
 	bool left;		       /* to a child; until all is closed here */
 	struct right *right;	       /* of the family, heirs.h; NULL: it was never passed on */
@@ -74,11 +82,6 @@ int area_folder(const struct area *a, const char *name);
 
 /* Finds or makes the area of the directory that dirfd is open on. NULL: no room for another. */
 struct area *area_claim(int dirfd);
-/* This process's life in the store, which whatever it makes there carries (core/alive.h); begun at
- * the first call, anew in a forked child. 0: the file system has no such locks. */
-uint64_t area_life(struct area *a);
-/* Begins it again where somebody has removed the file: others would take this process for dead. */
-void area_life_look(struct area *a);
 void area_add_spelling(struct area *a, const char *directory);
 /* ---- being used and let go: area_use.c ---- */
 

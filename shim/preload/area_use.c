@@ -12,6 +12,7 @@
 
 #include "preload/area.h"
 #include "preload/carriers.h"
+#include "preload/lives.h"
 #include "preload/persists.h"
 #include "preload/pins.h"
 #include "preload/record.h"
@@ -55,9 +56,10 @@ void area_descriptors_release(struct area *a)
 {
 	hidden_release(&a->root_fd);
 	hidden_release(&a->store_fd);
-	hidden_release(&a->writer_fd);
-	hidden_release(&a->alive_fd);
-	a->root_fd = a->store_fd = a->writer_fd = a->alive_fd = -1;
+	hold_let_go(&a->first);
+	hold_let_go(&a->rest);
+	life_stop(a);
+	a->root_fd = a->store_fd = -1;
 }
 
 static void release(unsigned area)
@@ -77,7 +79,6 @@ static void release(unsigned area)
 	a->left = a->forked = false;
 	a->generation = 0;
 	area_descriptors_release(a);
-	atomic_store(&a->life, 0);
 	atomic_store(&a->spellings, 0);
 	a->dev = 0;
 	a->ino = 0;

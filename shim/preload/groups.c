@@ -10,6 +10,7 @@
 
 #include "core/shared_map.h"
 #include "preload/guard_maps.h"
+#include "preload/lives.h"
 #include "preload/persist_state.h"
 #include "preload/settings.h"
 #include "preload/shim.h"

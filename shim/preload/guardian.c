@@ -20,6 +20,7 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 
+#include "preload/lives.h"
 #include "preload/shim.h"
 
 #define GUARD_LOCK "guard.lock" /* its first byte is locked by the guardian */

@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "preload/carriers.h"
+#include "preload/lives.h"
 #include "preload/persist_state.h"
 #include "preload/pins.h"
 #include "preload/shim.h"

@@ -2,6 +2,7 @@
  *
  * Saving for pins: the pre-image files that are open, and who is writing.
  */
+#include "preload/lives.h"
 #include "preload/pins_internal.h"
 
 #include <string.h>

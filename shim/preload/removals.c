@@ -7,8 +7,8 @@
  */
 #include <string.h>
 
-#include "core/alive.h"
 #include "preload/graphs.h"
+#include "preload/lives.h"
 #include "preload/refuse.h"
 #include "preload/shim.h"
 #include "preload/transactions.h"
@@ -43,11 +43,6 @@ static struct users users_of(unsigned area, uint8_t by)
 bool destroyer_database_in_use(unsigned area)
 {
 	return users_of(area, 0).any;
-}
-
-static bool in_use_elsewhere(const struct area *a)
-{
-	return a->store_fd > 0 && alive_in_use(a->store_fd, a->alive_fd > 0 ? a->alive_fd : -1);
 }
 
 /* ---- what is taken away ---- */
@@ -100,7 +95,7 @@ static int check_database(const struct change *c, union slot s)
 		return 0;
 	if (u.any)
 		return refuse(c, s, true);
-	return !transaction_library(by) && in_use_elsewhere(area_of(s)) ? refuse(c, s, false) : 0;
+	return !transaction_library(by) && life_used_elsewhere(area_of(s)) ? refuse(c, s, false) : 0;
 }
 
 /* A descriptor of the root itself, as a walk through the tree has; or of the segment's index. */
@@ -147,7 +142,7 @@ static int check_index(const struct change *c, union slot s)
 	if (u.caller)
 		return 0;
 	if (!u.any)
-		return in_use_elsewhere(area_of(s)) ? refuse(c, s, false) : 0;
+		return life_used_elsewhere(area_of(s)) ? refuse(c, s, false) : 0;
 	if (gone && !u.chroma && !is_open(s, true) && !is_open(s, false))
 		return 0; /* before 1.0 Python removes the directory of a deleted collection */
 	return refuse(c, s, true);
@@ -161,7 +156,7 @@ static int check_root(const struct change *c, union slot s)
 	if (!change_renames(c) || strcmp(name_text(name_get(s.name)), ".") != 0)
 		return 0;
 	here = users_of(s.area, 0).any;
-	return here || in_use_elsewhere(area_of(s)) ? refuse(c, s, here) : 0;
+	return here || life_used_elsewhere(area_of(s)) ? refuse(c, s, here) : 0;
 }
 
 static int check(const struct change *c, union slot s)

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/vfs.h>
 
+#include "preload/lives.h"
 #include "preload/refuse.h"
 #include "preload/shim.h"
 #include "preload/transactions.h"

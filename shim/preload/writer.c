@@ -10,12 +10,12 @@
 #include <string.h>
 #include <time.h>
 
-#include "core/alive.h"
 #include "core/number.h"
 #include "preload/carriers.h"
 #include "preload/graphs.h"
 #include "preload/guardian.h"
 #include "preload/heirs.h"
+#include "preload/lives.h"
 #include "preload/older.h"
 #include "preload/persists.h"
 #include "preload/refuse.h"
@@ -83,6 +83,7 @@ static void sign(const struct area *a)
 	ssize_t got = 0;
 	struct timespec now = {0, 0};
 	int command = sys_openat(AT_FDCWD, "/proc/self/cmdline", O_RDONLY | O_CLOEXEC, 0);
+	int fd = spare_open(a->store_fd, LOCK_NAME, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	n = put(text, n, sizeof(text), "pid ", 4);
@@ -100,8 +101,11 @@ static void sign(const struct area *a)
 		if (text[n] == '\0' || text[n] == '\n')
 			text[n] = ' ';
 	text[n++] = '\n';
-	sys_ftruncate(a->writer_fd, 0);
-	sys_pwrite(a->writer_fd, text, n, 0);
+	if (fd < 0)
+		return;
+	sys_ftruncate(fd, 0);
+	sys_pwrite(fd, text, n, 0);
+	sys_close(fd);
 }
 
 static void read_line(const char *text, const char *key, char *out, size_t size)
@@ -149,9 +153,10 @@ static uint64_t read_generation(const struct area *a)
 	return n;
 }
 
-static int lock_file(int fd, int cmd, short type, off_t from)
+static int lock_file(int fd, int cmd, off_t from, off_t length)
 {
-	struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = from};
+	struct flock lock = {
+	    .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = from, .l_len = length};
 	int r = sys_fcntl(fd, cmd, (unsigned long)&lock);
 
 	if (cmd == F_OFD_GETLK)
@@ -160,15 +165,15 @@ static int lock_file(int fd, int cmd, short type, off_t from)
 }
 
 /* Opens and locks. 0, -EAGAIN: another has it, or why there can be no lock at all. */
-static int try_lock(struct area *a, off_t from)
+static int lock_part(struct area *a, struct hold *h, off_t from, off_t length)
 {
 	struct stat st, named;
-	int r, fd = sys_openat(a->store_fd, LOCK_NAME, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
+	int r, fd = spare_open(a->store_fd, LOCK_NAME, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
 			       0600);
 
 	if (fd < 0)
 		return fd;
-	r = lock_file(fd, F_OFD_SETLK, F_WRLCK, from);
+	r = lock_file(fd, F_OFD_SETLK, from, length);
 	if (r < 0) {
 		sys_close(fd);
 		return r == -EACCES ? -EAGAIN : r;
@@ -179,8 +184,23 @@ static int try_lock(struct area *a, off_t from)
 		sys_close(fd); /* taken away between opening and locking */
 		return -EINTR;
 	}
-	hidden_release(&a->writer_fd);
-	return hidden_adopt(fd, &a->writer_fd);
+	a->writer_ino = st.st_ino;
+	return hold_keep(h, fd, a->maps_hold);
+}
+
+/* In two parts, since the family keeps the first when it passes on the rest. Others lock them in
+ * this order, or the whole file. */
+static int try_lock(struct area *a, off_t from)
+{
+	int r;
+
+	area_life(a); /* tells whether maps hold files open */
+	r = from ? 0 : lock_part(a, &a->first, 0, HEIRS_BYTE);
+	if (r == 0)
+		r = lock_part(a, &a->rest, HEIRS_BYTE, 0);
+	if (r < 0 && !from)
+		hold_let_go(&a->first);
+	return r;
 }
 
 /* ---- becoming the writer ---- */
@@ -196,12 +216,15 @@ static void say_unlocked(const struct area *a)
 			 NULL);
 }
 
+static bool has_lock(const struct area *a)
+{
+	return hold_is(&a->first) || hold_is(&a->rest);
+}
+
 static void unlock(struct area *a)
 {
-	/* A child that is about to exec has a copy, which closing would leave locked. */
-	if (a->writer_fd > 0)
-		lock_file(a->writer_fd, F_OFD_SETLK, F_UNLCK, 0);
-	hidden_release(&a->writer_fd);
+	hold_let_go(&a->rest);
+	hold_let_go(&a->first);
 }
 
 /* The first of a family has written nothing since it forked; has one of its children? */
@@ -289,7 +312,7 @@ static bool is_foreign(struct area *a)
 	fd = writer_is_ours(a)
 		 ? -1
 		 : sys_openat(a->store_fd, LOCK_NAME, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
-	r = fd < 0 ? 0 : lock_file(fd, F_OFD_GETLK, F_WRLCK, heirs_from(a));
+	r = fd < 0 ? 0 : lock_file(fd, F_OFD_GETLK, heirs_from(a), 0);
 	if (fd >= 0)
 		sys_close(fd);
 	turn_give(&a->writer_claim);
@@ -314,8 +337,10 @@ void writer_look(struct area *a)
 	struct stat st;
 	int r;
 
-	if (!writer_is_ours(a) || a->writer_fd <= 0 || sys_fstat(a->writer_fd, &st) < 0 ||
-	    st.st_nlink > 0)
+	if (!writer_is_ours(a) || !has_lock(a))
+		return;
+	r = sys_fstatat(a->store_fd, LOCK_NAME, &st, AT_SYMLINK_NOFOLLOW);
+	if (r == 0 ? st.st_ino == a->writer_ino : r != -ENOENT)
 		return;
 	r = try_lock(a, 0);
 	if (r >= 0)
@@ -360,7 +385,7 @@ void writer_opened(union slot s, int fd)
 	    atomic_exchange(&a->in_use, true))
 		return;
 	older_report(a, fd);
-	if (area_life(a) && alive_use(a->alive_fd, 1) < 0)
+	if (!life_use(a, true))
 		atomic_store(&a->in_use, false);
 }
 
@@ -371,8 +396,7 @@ void writer_give_back(unsigned area)
 
 	if (atomic_load(&a->in_use) && !is_open(area, true)) {
 		atomic_store(&a->in_use, false);
-		if (a->alive_fd > 0)
-			alive_use(a->alive_fd, 0);
+		life_use(a, false);
 	}
 	if (!(writer_is_ours(a) || heirs_is_first(a)) || is_open(area, false) ||
 	    !persists_none(area) || turn_take_within(&a->writer_claim, 0) <= 0)
@@ -413,7 +437,7 @@ static void pass_on(unsigned area)
 {
 	struct area *a = &areas[area];
 
-	if (!writer_is_ours(a) || a->writer_fd <= 0 || !is_idle(area) ||
+	if (!writer_is_ours(a) || !has_lock(a) || !is_idle(area) ||
 	    (a->right && !heirs_is_first(a)) || turn_take_within(&a->writer_claim, 0) <= 0)
 		return;
 	if (!a->right)
@@ -421,10 +445,12 @@ static void pass_on(unsigned area)
 	if (a->right) {
 		atomic_store(&a->writer, 0);
 		fence_rest(area);
-		if (is_idle(area) && lock_file(a->writer_fd, F_OFD_SETLK, F_UNLCK, HEIRS_BYTE) == 0)
+		if (is_idle(area)) {
+			hold_let_go(&a->rest);
 			atomic_store(&a->right->holder, 0);
-		else
+		} else {
 			atomic_store(&a->writer, shim_pid);
+		}
 	}
 	turn_give(&a->writer_claim);
 }
@@ -448,11 +474,12 @@ void writers_fork(void)
 		atomic_store(&areas[i].writer, 0);
 		atomic_store(&areas[i].writer_claim, 0);
 		atomic_store(&areas[i].in_use, false);
-		areas[i].forked |= areas[i].writer_fd > 0;
+		areas[i].forked |= has_lock(&areas[i]);
 		areas[i].left = false;
 		if (!areas[i].right || heirs_holder(&areas[i]) != 0)
 			areas[i].generation = 0; /* its parent goes on writing */
-		hidden_release(&areas[i].writer_fd);
+		hold_fork(&areas[i].first);
+		hold_fork(&areas[i].rest);
 	}
 }
 
