@@ -57,7 +57,7 @@ static bool patch_map(const siginfo_t *info)
 	if (!shared_map_patch(info->si_addr))
 		return false;
 	for (i = 0; i <= used && i < AREAS; i++)
-		pins = pins_state_lost(&area_pins[i]) || pins;
+		pins = pins_are_lost(i) || pins;
 	if (pins)
 		say_lost("pins/state (no snapshot can be pinned until the backend is restarted)");
 	else if (!atomic_flag_test_and_set(&said))

@@ -43,17 +43,28 @@ static int save_open(struct change *c)
 }
 
 /* The file goes, or gets another name: it is kept by a link of our own. */
+static int keep(unsigned area, uint64_t epoch, const char *path)
+{
+	struct pins p;
+	int r = pins_enter(area, &p);
+
+	if (r < 0)
+		return r;
+	r = pin_file_keep(&p, epoch, areas[area].root_fd, path);
+	pins_leave(area, &p);
+	return r;
+}
+
 static int save_whole(unsigned area, uint32_t name, uint64_t *pinned)
 {
-	struct pins *p = &area_pins[area];
-	uint64_t epoch = pins_epoch(p);
+	uint64_t epoch = pins_epoch(&area_pins[area]);
 	const char *path = name_text(name_get(name));
 	struct stat st;
 	int r = pin_save_range(area, name, -1, 0, 0, pinned);
 
 	if (r < 0 || !epoch || sys_fstatat(areas[area].root_fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return r;
-	r = pin_file_keep(p, epoch, areas[area].root_fd, path);
+	r = keep(area, epoch, path);
 	if (r < 0 && r != -ENOENT && (uint64_t)st.st_size <= COPY_MAX &&
 	    role_in_segment(name_get(name)->role))
 		r = pin_save_range(area, name, -1, 0, UINT64_MAX, pinned);

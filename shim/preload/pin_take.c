@@ -14,7 +14,7 @@
 #include "preload/carriers.h"
 #include "preload/lives.h"
 #include "preload/persist_state.h"
-#include "preload/pins.h"
+#include "preload/pins_internal.h"
 #include "preload/shim.h"
 #include "preload/transaction_state.h"
 
@@ -44,7 +44,7 @@ static uint64_t limit_of(unsigned area)
 	uint64_t limit = settings.undo_size;
 	struct statfs fs;
 
-	if (SYS2(SYS_fstatfs, area_pins[area].dirfd, &fs) == 0) {
+	if (SYS2(SYS_fstatfs, areas[area].store_fd, &fs) == 0) {
 		uint64_t half = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize / 2;
 
 		if (!limit || half < limit)
@@ -84,9 +84,9 @@ static int add_groups(unsigned area, struct pins *p, const struct pin_slot *s)
 	return r;
 }
 
-static int pin_once(unsigned area, const struct pin_request *q, struct pin_slot **out)
+static int pin_once(unsigned area, struct pins *p, const struct pin_request *q,
+		    struct pin_slot **out)
 {
-	struct pins *p = &area_pins[area];
 	int r = take_place(p, q, out);
 
 	if (r == 0)
@@ -98,39 +98,52 @@ static int pin_once(unsigned area, const struct pin_request *q, struct pin_slot 
 	return r;
 }
 
-int64_t pin_take(unsigned area, const char *reason, const char *description)
+/* 0, the slot is out then, or -errno. */
+static int take(unsigned area, struct pins *p, struct pin_request *q, struct pin_slot **out)
 {
-	struct pin_request q = {
-	    .reason = reason, .description = description, .life = area_life(&areas[area])};
-	struct pins *p = &area_pins[area];
-	uint64_t begin = clock_now(CLOCK_MONOTONIC);
-	struct pin_slot *s = NULL;
-	uint64_t id, held;
 	int tries, r = -EAGAIN;
 
-	if (!p->state)
-		return -ENOENT;
 	if (!pins_are_current(p)) {
 		pins_fail(area, EOWNERDEAD, "pins/ in the store was replaced; restart the backend");
 		return -EOWNERDEAD;
 	}
-	q.wal = atomic_load(&areas[area].wal_mode);
-	q.database_size = size_of(area, DATABASE);
-	q.wal_size = q.wal ? size_of(area, DATABASE "-wal") : 0;
+	q->wal = atomic_load(&areas[area].wal_mode);
+	q->database_size = size_of(area, DATABASE);
+	q->wal_size = q->wal ? size_of(area, DATABASE "-wal") : 0;
 	STORE(p->state->limit, limit_of(area));
 	for (tries = 0; tries < TRIES && r == -EAGAIN; tries++) {
-		s = NULL;
-		r = pin_once(area, &q, &s);
+		*out = NULL;
+		r = pin_once(area, p, q, out);
 	}
+	return r;
+}
+
+int64_t pin_take(unsigned area, const char *reason, const char *description)
+{
+	struct pin_request q = {
+	    .reason = reason, .description = description, .life = area_life(&areas[area])};
+	struct pins *whole = &area_pins[area], p;
+	uint64_t begin = clock_now(CLOCK_MONOTONIC);
+	struct pin_slot *s = NULL;
+	uint64_t id, held;
+	int r;
+
+	if (!whole->state)
+		return -ENOENT;
+	r = pins_enter(area, &p);
+	if (r < 0)
+		return r;
+	r = take(area, &p, &q, &s);
+	pins_leave(area, &p);
 	if (r < 0)
 		return r;
 	id = s->id;
 	s->held_ns = held = clock_now(CLOCK_MONOTONIC) - begin;
-	STORE(p->state->sharers, 0);
-	STORE(p->state->shared, id);
+	STORE(whole->state->sharers, 0);
+	STORE(whole->state->shared, id);
 	pin_hold(s); /* from now on it may be copied, and its slot be another's */
 	record_pin(area, id, reason, held);
-	pins_thin(p, HELD_MOST + 1);
+	pins_thin(whole, HELD_MOST + 1);
 	return (int64_t)id;
 }
 

@@ -29,6 +29,32 @@ struct entry {
 
 static struct entry entries[ENTRIES];
 
+int pins_enter(unsigned area, struct pins *p)
+{
+	*p = area_pins[area];
+	p->dirfd = area_folder(&areas[area], PINS_DIR);
+	return p->dirfd < 0 ? p->dirfd : 0;
+}
+
+void pins_leave(unsigned area, struct pins *p)
+{
+	if (p->state && area_pins[area].generation < p->generation)
+		area_pins[area].generation = p->generation;
+	sys_close(p->dirfd);
+}
+
+bool pins_are_lost(unsigned area)
+{
+	struct pins *whole = &area_pins[area], p;
+	bool lost = whole->state && whole->state->magic != PIN_MAGIC;
+
+	if (lost && pins_enter(area, &p) == 0) {
+		pins_state_lost(&p);
+		pins_leave(area, &p);
+	}
+	return lost;
+}
+
 /* ---- failure ---- */
 
 static const char *reason_of(int error)
@@ -71,11 +97,14 @@ static void record_broken(unsigned area, int error, const char *what)
 
 void pins_fail(unsigned area, int error, const char *what)
 {
-	struct pins *p = &area_pins[area];
+	struct pins p;
 
 	record_broken(area, error, what);
-	pin_break(p, NULL, error, what);
-	pins_sweep(p); /* its room is wanted, if that is what failed */
+	pin_break(&area_pins[area], NULL, error, what);
+	if (pins_enter(area, &p) == 0) {
+		pins_sweep(&p); /* its room is wanted, if that is what failed */
+		pins_leave(area, &p);
+	}
 	shim_say(areas[area].spelling[0], ": the snapshot that was pinned is broken: ", what,
 		 "; the backend goes on. Take another one: chromashim snapshot create", NULL);
 }
@@ -147,7 +176,7 @@ static int find(uint32_t name, struct entry **out)
 
 /* What another process, or this one long ago, has seen of the file last: nobody else may have
  * changed it since. Only where no write of this process or another is under way that would tell. */
-static int check_seen(const struct pin_file *f, unsigned area)
+static int check_seen(const struct pin_file *f, unsigned area, const struct pins *p)
 {
 	struct pin_identity is, was = {
 				    .dev = f->header->dev,
@@ -160,10 +189,27 @@ static int check_seen(const struct pin_file *f, unsigned area)
 	    pin_identify(areas[area].root_fd, f->header->path, &is) < 0 ||
 	    !pin_identity_same(&is, &was) || is.changed == seen)
 		return 0;
-	return pins_count_writes(&area_pins[area]) > 1 ||
+	return pins_count_writes(p) > 1 ||
 		       seen != __atomic_load_n(&f->life->seen, __ATOMIC_SEQ_CST)
 		   ? 0
 		   : -ESTALE;
+}
+
+static int open_file(struct pin_file *f, unsigned area, const char *path, uint64_t epoch)
+{
+	struct pins p;
+	int r = pins_enter(area, &p);
+
+	if (r < 0)
+		return r;
+	r = pins_are_current(&p) ? pin_file_open(f, &p, epoch, areas[area].root_fd, path)
+				 : -EOWNERDEAD;
+	if (r >= 0)
+		r = hidden_adopt(f->fd, &f->fd);
+	if (r >= 0)
+		r = check_seen(f, area, &p);
+	pins_leave(area, &p);
+	return r;
 }
 
 static int open_entry(struct entry *e, unsigned area, uint32_t name, uint64_t epoch)
@@ -172,14 +218,7 @@ static int open_entry(struct entry *e, unsigned area, uint32_t name, uint64_t ep
 	int r;
 
 	forget(e);
-	if (!pins_are_current(&area_pins[area]))
-		return -EOWNERDEAD;
-	r = pin_file_open(&e->file, &area_pins[area], epoch, areas[area].root_fd, name_text(n));
-	if (r < 0)
-		return r;
-	r = hidden_adopt(e->file.fd, &e->file.fd);
-	if (r >= 0)
-		r = check_seen(&e->file, area);
+	r = open_file(&e->file, area, name_text(n), epoch);
 	/* SQLite's files have locks, which the closing of another descriptor may take away. */
 	if (r >= 0 && role_in_segment(n->role) && e->file.header->size > 0) {
 		r = sys_openat(areas[area].root_fd, name_text(n),
@@ -286,6 +325,7 @@ static int borrow(unsigned area, uint32_t name, uint64_t epoch, struct pin_file 
 		  struct pin_file **out, struct entry **entry)
 {
 	int r = find(name, entry);
+	struct pins p;
 
 	if (r > 0 && (*entry)->file.id == epoch) {
 		*out = &(*entry)->file;
@@ -295,7 +335,12 @@ static int borrow(unsigned area, uint32_t name, uint64_t epoch, struct pin_file 
 		unlock(*entry);
 	*entry = NULL;
 	*out = own;
-	return pin_file_open_existing(own, &area_pins[area], epoch, name_text(name_get(name)));
+	r = pins_enter(area, &p);
+	if (r < 0)
+		return r;
+	r = pin_file_open_existing(own, &p, epoch, name_text(name_get(name)));
+	pins_leave(area, &p);
+	return r;
 }
 
 static void give_back(struct pin_file *file, struct entry *entry)
@@ -338,10 +383,15 @@ void pin_note_late(unsigned area, uint32_t name, uint64_t epoch)
 static struct pin_writer *writer_of(unsigned area)
 {
 	struct pin_writer *w = atomic_load(&writers[area]), *none = NULL;
+	uint64_t life = w ? 0 : area_life(&areas[area]);
+	struct pins p;
 
 	if (w)
 		return w;
-	w = pins_be_writer(&area_pins[area], area_life(&areas[area]));
+	if (pins_enter(area, &p) == 0) {
+		w = pins_be_writer(&p, life);
+		pins_leave(area, &p);
+	}
 	if (w && !persist_stores[area].usable) /* none of its persists can be undone */
 		__atomic_fetch_add(&w->unprotected, 1, __ATOMIC_SEQ_CST);
 	if (atomic_compare_exchange_strong(&writers[area], &none, w ? w : &uncounted))
@@ -409,9 +459,7 @@ void pin_unprotected(unsigned area, int change)
 bool pins_have(unsigned area, ino_t ino)
 {
 	char buf[2048] __attribute__((aligned(8)));
-	int fd = area_pins[area].state
-		     ? sys_openat(area_pins[area].dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)
-		     : -1;
+	int fd = area_pins[area].state ? area_folder(&areas[area], PINS_DIR) : -1;
 	const struct linux_dirent64 *d;
 	bool found = false;
 	ssize_t n, at;
@@ -445,7 +493,6 @@ void pins_stop(unsigned area)
 		}
 	if (w && w != &uncounted)
 		__atomic_store_n(&w->who, 0, __ATOMIC_SEQ_CST);
-	hidden_release(&p->dirfd);
 	pins_close(p);
 }
 
@@ -459,11 +506,11 @@ void pins_start(unsigned area)
 	if (a->store_fd < 0 || a->failed)
 		return;
 	r = pins_open(p, a->store_fd, true);
-	if (r == 0)
-		r = hidden_adopt(p->dirfd, &p->dirfd);
 	if (r >= 0) {
 		pins_skip_known(p);
 		pins_adopt(p, a->root_fd, NULL);
+		sys_close(p->dirfd);
+		p->dirfd = -1;
 		return;
 	}
 	shim_say(a->spelling[0], ": no snapshots can be pinned: ",

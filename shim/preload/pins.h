@@ -19,6 +19,8 @@ void pins_start(unsigned area);
 void pins_fork(void);
 /* The directory is let go. */
 void pins_stop(unsigned area);
+/* pins_state_lost(), of an area; in a handler. */
+bool pins_are_lost(unsigned area);
 
 /* Before a change that is about to be made; its group, if it has one, is registered. */
 void pin_change_slow(struct change *c);

@@ -7,6 +7,11 @@
 
 #include "preload/pins.h"
 
+/* The area's pins, for a moment with the descriptor of pins/ that finding files there takes. 0 or
+ * -errno; then there is nothing to leave. */
+int pins_enter(unsigned area, struct pins *p);
+void pins_leave(unsigned area, struct pins *p);
+
 /* What is about to be destroyed in [offset, offset + length); hostfd -1: none, or not readable. The
  * file counts as being changed until pin_range_saved(), if *pinned is not 0 then. 0 or -errno. */
 int pin_save_range(unsigned area, uint32_t name, int hostfd, uint64_t offset, uint64_t length,
