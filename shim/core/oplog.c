@@ -208,7 +208,8 @@ static void make_room(struct oplog_writer *w, int dirfd, uint64_t size)
 	int i;
 
 	for (i = 0; i < 64; i++) {
-		if (scan_directory(dirfd, *w->storefd, oldest) + size <= w->size_limit || !oldest[0])
+		if (scan_directory(dirfd, *w->storefd, oldest) + size <= w->size_limit ||
+		    !oldest[0])
 			break;
 		if (sys_unlinkat(dirfd, oldest, 0) < 0)
 			break;
@@ -335,8 +336,8 @@ static int make_segment(struct oplog_writer *w, struct oplog_segment **out)
 	if (!s)
 		return w->storefd ? -EBUSY : -EBADF;
 	describe_segment(w);
-	dirfd = sys_openat(*w->storefd, OPLOG_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
-			   0);
+	dirfd =
+	    sys_openat(*w->storefd, OPLOG_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
 	if (dirfd < 0)
 		return dirfd;
 	r = make_file(w, dirfd, s);

@@ -57,11 +57,11 @@ struct area {
 	_Atomic uint32_t writer_claim; /* the thread that is about to become it */
 	struct hold first, rest;       /* have the lock: of its first byte, and of all others */
 	ino_t writer_ino;
-	bool forked;		       /* from the writer */
-	bool left;		       /* to a child; until all is closed here */
-	struct right *right;	       /* of the family, heirs.h; NULL: it was never passed on */
-	uint64_t generation;	       /* what is in memory is as of it; 0: not known */
-	_Atomic bool in_use;	       /* said to others: the database is open here */
+	bool forked;	     /* from the writer */
+	bool left;	     /* to a child; until all is closed here */
+	struct right *right; /* of the family, heirs.h; NULL: it was never passed on */
+	uint64_t generation; /* what is in memory is as of it; 0: not known */
+	_Atomic bool in_use; /* said to others: the database is open here */
 };
 
 extern struct area areas[AREAS];

@@ -189,8 +189,7 @@ static int check_seen(const struct pin_file *f, unsigned area, const struct pins
 	    pin_identify(areas[area].root_fd, f->header->path, &is) < 0 ||
 	    !pin_identity_same(&is, &was) || is.changed == seen)
 		return 0;
-	return pins_count_writes(p) > 1 ||
-		       seen != __atomic_load_n(&f->life->seen, __ATOMIC_SEQ_CST)
+	return pins_count_writes(p) > 1 || seen != __atomic_load_n(&f->life->seen, __ATOMIC_SEQ_CST)
 		   ? 0
 		   : -ESTALE;
 }

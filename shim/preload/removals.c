@@ -95,7 +95,8 @@ static int check_database(const struct change *c, union slot s)
 		return 0;
 	if (u.any)
 		return refuse(c, s, true);
-	return !transaction_library(by) && life_used_elsewhere(area_of(s)) ? refuse(c, s, false) : 0;
+	return !transaction_library(by) && life_used_elsewhere(area_of(s)) ? refuse(c, s, false)
+									   : 0;
 }
 
 /* A descriptor of the root itself, as a walk through the tree has; or of the segment's index. */

@@ -17,7 +17,7 @@
 
 #define HIDDEN 1024
 #define LOWEST 10 /* of the numbers of hidden descriptors */
-#define PARTS 32 /* of a line */
+#define PARTS 32  /* of a line */
 
 bool shim_live;
 int shim_pid;
