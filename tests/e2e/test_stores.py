@@ -155,7 +155,7 @@ for name in os.listdir("/proc/self/fd"):
         path = os.readlink("/proc/self/fd/" + name)
     except OSError:
         continue
-    if ".chromashim/" not in path:
+    if ".chromashim" not in path:
         continue
     for call in (lambda f: os.write(f, b"x"), lambda f: os.ftruncate(f, 0),
                  lambda f: os.pwrite(f, b"x", 0), lambda f: os.fchmod(f, 0o777)):
