@@ -153,12 +153,6 @@ static void step(void *context, uint64_t done, uint64_t total)
 
 /* ---- the whole ---- */
 
-static void put_number(struct json *j, const char *key, uint64_t value)
-{
-	json_key(j, key);
-	json_uint(j, value);
-}
-
 static const char *const migration_verdicts[] = {"opens",  "migrates", "runs on",
 						 "panics", "fails",    "unknown"};
 
@@ -170,7 +164,7 @@ static void json_releases(struct json *j, const struct diagnose_summary *s)
 	json_key(j, "migrations");
 	json_begin(j, '{');
 	for (i = 0; i < MIGRATION_DIRS; i++)
-		put_number(j, migration_dir_names[i], s->migrations.counts[i]);
+		json_put_uint(j, migration_dir_names[i], s->migrations.counts[i]);
 	json_end(j, '}');
 	json_key(j, "releases");
 	json_begin(j, '[');
@@ -193,11 +187,11 @@ static void json_summary(struct json *j, const struct diagnose_summary *s)
 	char time[40];
 
 	put_member(j, "verdict", verdicts[verdict_of(s)]);
-	put_number(j, "collections", s->collections);
-	put_number(j, "records", s->records);
-	put_number(j, "bytes", s->bytes);
-	put_number(j, "processes", s->processes);
-	put_number(j, "snapshots", s->snapshots);
+	json_put_uint(j, "collections", s->collections);
+	json_put_uint(j, "records", s->records);
+	json_put_uint(j, "bytes", s->bytes);
+	json_put_uint(j, "processes", s->processes);
+	json_put_uint(j, "snapshots", s->snapshots);
 	put_member(j, "newest_snapshot",
 		   s->newest_snapshot ? format_time_utc(time, sizeof(time), s->newest_snapshot)
 				      : NULL);
@@ -255,7 +249,7 @@ static int check(struct check *c, bool full, const char *backend)
 	if (c->is_json) {
 		c->json.out = stdout;
 		json_begin(&c->json, '{');
-		put_number(&c->json, "schema_version", SCHEMA_VERSION);
+		json_put_uint(&c->json, "schema_version", SCHEMA_VERSION);
 		put_member(&c->json, "directory", c->target->dir);
 		json_key(&c->json, "findings");
 		json_begin(&c->json, '[');

@@ -24,6 +24,7 @@
 #include "core/oplog_read.h"
 #include "core/pin_outside.h"
 #include "core/sqlite_journal.h"
+#include "core/text.h"
 #include "core/undo.h"
 #include "core/written_by.h"
 
@@ -353,11 +354,10 @@ static bool has_hot_journal(const struct guardian *g)
 static bool is_torn(int undofd, const char *name)
 {
 	struct undo_reader r;
-	size_t n = strlen(name), suffix = strlen(UNDO_SUFFIX);
 	int fd;
 	bool torn;
 
-	if (n <= suffix || strcmp(name + n - suffix, UNDO_SUFFIX) != 0)
+	if (!text_ends_with(name, UNDO_SUFFIX))
 		return false;
 	fd = file_open_at(undofd, name);
 	torn = fd >= 0 && undo_open(&r, fd) == 0 && !r.header.ended &&

@@ -99,12 +99,6 @@ static void publish_end(struct file_publish *p, FILE *out)
 	file_publish_abort(p);
 }
 
-static void put_number(struct json *j, const char *key, uint64_t value)
-{
-	json_key(j, key);
-	json_uint(j, value);
-}
-
 static void put_time(struct json *j, const char *key, uint64_t ns)
 {
 	char text[40];
@@ -120,7 +114,7 @@ static void put_states(struct json *j, const struct facts *f)
 	json_key(j, "snapshots");
 	json_begin(j, '{');
 	for (i = SNAPSHOT_PINNED; i < STATES; i++)
-		put_number(j, snapshot_state_name(i), f->states[i]);
+		json_put_uint(j, snapshot_state_name(i), f->states[i]);
 	json_end(j, '}');
 }
 
@@ -133,28 +127,28 @@ static void write_status(const struct guardian *g, const struct facts *f, bool r
 	if (!out)
 		return;
 	json_begin(&j, '{');
-	put_number(&j, "schema_version", SCHEMA_VERSION);
+	json_put_uint(&j, "schema_version", SCHEMA_VERSION);
 	put_time(&j, "time", clock_read(CLOCK_REALTIME));
 	json_key(&j, "running");
 	json_bool(&j, running);
-	put_number(&j, "pid", (uint64_t)getpid());
-	put_number(&j, "follows", (uint64_t)g->follow);
+	json_put_uint(&j, "pid", (uint64_t)getpid());
+	json_put_uint(&j, "follows", (uint64_t)g->follow);
 	put_time(&j, "started", g->started);
-	put_number(&j, "at_work_on", g->current);
+	json_put_uint(&j, "at_work_on", g->current);
 	put_states(&j, f);
 	put_time(&j, "newest", f->newest);
-	put_number(&j, "newest_id", f->newest_id);
+	json_put_uint(&j, "newest_id", f->newest_id);
 	put_time(&j, "newest_verified", f->verified);
-	put_number(&j, "newest_verified_id", f->verified_id);
-	put_number(&j, "snapshot_bytes", f->chunks);
-	put_number(&j, "undo_bytes", f->undo);
+	json_put_uint(&j, "newest_verified_id", f->verified_id);
+	json_put_uint(&j, "snapshot_bytes", f->chunks);
+	json_put_uint(&j, "undo_bytes", f->undo);
 	if (f->room != UINT64_MAX)
-		put_number(&j, "free_bytes", f->room);
+		json_put_uint(&j, "free_bytes", f->room);
 	json_key(&j, "disk_low");
 	json_bool(&j, g->disk_low);
 	json_key(&j, "error");
 	json_string(&j, g->store_error ? strerror(-g->store_error) : NULL);
-	put_number(&j, "every_seconds", g->settings.every / SECOND);
+	json_put_uint(&j, "every_seconds", g->settings.every / SECOND);
 	json_end(&j, '}');
 	json_newline(&j);
 	publish_end(&p, out);

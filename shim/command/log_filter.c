@@ -17,6 +17,7 @@
 #include <bsd/string.h>
 
 #include "core/oplog.h"
+#include "core/sqlite_page.h"
 
 /* ---- which ---- */
 
@@ -207,11 +208,13 @@ static void add_open_flags(struct log_meaning *m, uint64_t flags)
 /* SQLite's lock bytes, which are worth a name. */
 static const char *sqlite_lock_range(int64_t offset, uint64_t length)
 {
-	if (offset == 0x40000000)
+	if (offset == SQLITE_PENDING_BYTE)
 		return length == 1 ? "PENDING" : "all";
-	if (offset == 0x40000001)
+	if (offset == SQLITE_RESERVED_BYTE)
 		return length == 1 ? "RESERVED" : NULL;
-	return offset >= 0x40000002 && offset < 0x40000200 ? "SHARED" : NULL;
+	return offset >= SQLITE_SHARED_FIRST && offset < SQLITE_SHARED_FIRST + SQLITE_SHARED_SIZE
+		   ? "SHARED"
+		   : NULL;
 }
 
 static void explain_lock(const struct oplog_entry *e, struct log_meaning *m)

@@ -107,12 +107,6 @@ static int print_collection(void *context, const struct recover_collection *c)
 
 /* ---- as JSON ---- */
 
-static void put_number(struct json *j, const char *key, uint64_t value)
-{
-	json_key(j, key);
-	json_uint(j, value);
-}
-
 struct object {
 	struct json json;
 	struct recover_account *account;
@@ -147,15 +141,15 @@ static int put_collection(void *context, const struct recover_collection *c)
 	for (phase = 0; phase < 2; phase++) {
 		json_key(j, phase ? "after" : "before");
 		json_begin(j, '{');
-		put_number(j, "records", c->records[phase]);
-		put_number(j, "with_vector", c->with_vector[phase]);
-		put_number(j, "without_vector", c->records[phase] - c->with_vector[phase]);
+		json_put_uint(j, "records", c->records[phase]);
+		json_put_uint(j, "with_vector", c->with_vector[phase]);
+		json_put_uint(j, "without_vector", c->records[phase] - c->with_vector[phase]);
 		json_end(j, '}');
 	}
-	put_number(j, "lost_records", c->lost);
-	put_number(j, "without_vector", c->bare);
-	put_number(j, "without_vector_before", c->were_bare);
-	put_number(j, "changed", c->changed);
+	json_put_uint(j, "lost_records", c->lost);
+	json_put_uint(j, "without_vector", c->bare);
+	json_put_uint(j, "without_vector_before", c->were_bare);
+	json_put_uint(j, "changed", c->changed);
 	json_key(j, "lost");
 	json_begin(j, '[');
 	r = has_lost(c) ? recover_account_each_lost(o->account, c->id, put_lost, o) : 0;
@@ -182,14 +176,14 @@ static int put_object(struct recover_telling *t, struct recover_result *result,
 	int r = 0;
 
 	json_begin(j, '{');
-	put_number(j, "schema_version", SCHEMA_VERSION);
+	json_put_uint(j, "schema_version", SCHEMA_VERSION);
 	json_key(j, "directory");
 	json_string(j, t->dir);
 	put_steps(t, j);
 	if (result) {
-		put_number(j, "healed", result->healed);
-		put_number(j, "damage_before", result->damage[0]);
-		put_number(j, "damage_after", result->damage[1]);
+		json_put_uint(j, "healed", result->healed);
+		json_put_uint(j, "damage_before", result->damage[0]);
+		json_put_uint(j, "damage_after", result->damage[1]);
 		json_key(j, "collections");
 		json_begin(j, '[');
 		if (result->healed)

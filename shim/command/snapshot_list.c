@@ -12,23 +12,11 @@
 #include "command/terminal.h"
 #include "core/json.h"
 
-static void put_text(struct json *j, const char *key, const char *value)
-{
-	json_key(j, key);
-	json_string(j, value && *value ? value : NULL);
-}
-
-static void put_number(struct json *j, const char *key, uint64_t value)
-{
-	json_key(j, key);
-	json_uint(j, value);
-}
-
 static void put_time(struct json *j, const char *key, uint64_t ns)
 {
 	char text[40];
 
-	put_text(j, key, ns ? format_time_utc(text, sizeof(text), ns) : NULL);
+	json_put_text(j, key, ns ? format_time_utc(text, sizeof(text), ns) : NULL);
 }
 
 static void put_held(struct json *j, const struct manifest *m)
@@ -44,19 +32,19 @@ static void put_held(struct json *j, const struct manifest *m)
 
 static void json_members(struct json *j, const struct manifest *m, uint64_t used)
 {
-	put_number(j, "id", m->header.id);
+	json_put_uint(j, "id", m->header.id);
 	put_time(j, "time", m->header.time);
-	put_text(j, "state", snapshot_state_name(m->header.state));
+	json_put_text(j, "state", snapshot_state_name(m->header.state));
 	json_key(j, "progress");
 	if (m->header.state == SNAPSHOT_HYDRATING)
 		json_uint(j, m->header.progress);
 	else
 		json_null(j);
-	put_text(j, "trouble", m->trouble);
-	put_text(j, "reason", m->reason);
-	put_text(j, "description", m->description);
-	put_number(j, "size", manifest_total_size(m));
-	put_number(j, "used", used);
+	json_put_text(j, "trouble", m->trouble);
+	json_put_text(j, "reason", m->reason);
+	json_put_text(j, "description", m->description);
+	json_put_uint(j, "size", manifest_total_size(m));
+	json_put_uint(j, "used", used);
 	put_held(j, m);
 }
 
@@ -184,10 +172,10 @@ static void json_show(const struct manifest *m, uint64_t used)
 	uint32_t i;
 
 	json_begin(&j, '{');
-	put_number(&j, "schema_version", SCHEMA_VERSION);
+	json_put_uint(&j, "schema_version", SCHEMA_VERSION);
 	json_members(&j, m, used);
 	put_time(&j, "verified", m->header.verified);
-	put_number(&j, "records", manifest_records(m));
+	json_put_uint(&j, "records", manifest_records(m));
 	json_key(&j, "migrations");
 	json_begin(&j, '[');
 	for (i = 0; i < 3; i++)
@@ -197,9 +185,9 @@ static void json_show(const struct manifest *m, uint64_t used)
 	json_begin(&j, '[');
 	for (i = 0; i < m->collection_count; i++) {
 		json_begin(&j, '{');
-		put_text(&j, "id", m->collections[i].id);
-		put_text(&j, "name", m->collections[i].name);
-		put_number(&j, "records", m->collections[i].records);
+		json_put_text(&j, "id", m->collections[i].id);
+		json_put_text(&j, "name", m->collections[i].name);
+		json_put_uint(&j, "records", m->collections[i].records);
 		json_end(&j, '}');
 	}
 	json_end(&j, ']');
@@ -207,8 +195,8 @@ static void json_show(const struct manifest *m, uint64_t used)
 	json_begin(&j, '[');
 	for (i = 0; i < m->file_count; i++) {
 		json_begin(&j, '{');
-		put_text(&j, "path", m->files[i].path);
-		put_number(&j, "size", m->files[i].size);
+		json_put_text(&j, "path", m->files[i].path);
+		json_put_uint(&j, "size", m->files[i].size);
 		json_end(&j, '}');
 	}
 	json_end(&j, ']');

@@ -527,8 +527,10 @@ int snapshots_verify(struct snapshots *s, struct manifest *m, const struct snaps
 /* SQLite's locks, in case /proc may not be looked into. */
 static bool is_locked(const struct target *t)
 {
-	struct flock lock = {
-	    .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = SQLITE_PENDING_BYTE, .l_len = 512};
+	struct flock lock = {.l_type = F_WRLCK,
+			     .l_whence = SEEK_SET,
+			     .l_start = SQLITE_PENDING_BYTE,
+			     .l_len = SQLITE_LOCKS_SIZE};
 	int fd = openat(t->dirfd, DATABASE_NAME, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	bool locked = fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 

@@ -15,23 +15,11 @@
 
 /* ---- JSON ---- */
 
-static void put_number(struct json *j, const char *key, uint64_t value)
-{
-	json_key(j, key);
-	json_uint(j, value);
-}
-
-static void put_string(struct json *j, const char *key, const char *value)
-{
-	json_key(j, key);
-	json_string(j, value && *value ? value : NULL);
-}
-
 static void put_time(struct json *j, const char *key, uint64_t ns)
 {
 	char when[40];
 
-	put_string(j, key, ns ? format_time_utc(when, sizeof(when), ns) : NULL);
+	json_put_text(j, key, ns ? format_time_utc(when, sizeof(when), ns) : NULL);
 }
 
 /* What protects a directory in a process now; what the process says of itself in its log's header.
@@ -57,14 +45,14 @@ static void json_process(struct json *j, const struct status_process *p)
 	unsigned i;
 
 	json_begin(j, '{');
-	put_number(j, "pid", p->header.pid);
-	put_number(j, "parent_pid", p->header.parent_pid);
+	json_put_uint(j, "pid", p->header.pid);
+	json_put_uint(j, "parent_pid", p->header.parent_pid);
 	json_key(j, "in_another_container");
 	json_bool(j, !p->is_here);
-	put_string(j, "program", p->header.program);
+	json_put_text(j, "program", p->header.program);
 	put_time(j, "since", p->header.protected_since);
-	put_string(j, "proof", proofs[p->proof]);
-	put_number(j, "records", p->records);
+	json_put_text(j, "proof", proofs[p->proof]);
+	json_put_uint(j, "records", p->records);
 	for (i = 0; i < FEATURES; i++) {
 		json_key(j, features[i].key);
 		json_bool(j, (p->header.features & features[i].bit) != 0);
@@ -75,10 +63,10 @@ static void json_process(struct json *j, const struct status_process *p)
 		const struct status_copy *c = &p->copies[i];
 
 		json_begin(j, '{');
-		put_string(j, "path", c->path);
-		put_string(j, "seen", c->above ? "above" : "below");
-		put_string(j, "version", c->build.version);
-		put_string(j, "source_id", c->build.source_id);
+		json_put_text(j, "path", c->path);
+		json_put_text(j, "seen", c->above ? "above" : "below");
+		json_put_text(j, "version", c->build.version);
+		json_put_text(j, "source_id", c->build.source_id);
 		json_end(j, '}');
 	}
 	json_end(j, ']');
@@ -89,15 +77,15 @@ static void json_log(struct json *j, const struct status *s)
 {
 	json_key(j, "log");
 	json_begin(j, '{');
-	put_number(j, "records", s->records);
-	put_number(j, "bytes", s->bytes);
-	put_number(j, "segments", s->segments);
-	put_number(j, "compressed", s->packed);
-	put_number(j, "in_flight_of_dead", s->in_flight_dead);
-	put_number(j, "lost", s->lost);
-	put_number(j, "damaged_slots", s->damaged);
-	put_number(j, "unreadable_segments", s->unreadable);
-	put_number(j, "cut_segments", s->cut);
+	json_put_uint(j, "records", s->records);
+	json_put_uint(j, "bytes", s->bytes);
+	json_put_uint(j, "segments", s->segments);
+	json_put_uint(j, "compressed", s->packed);
+	json_put_uint(j, "in_flight_of_dead", s->in_flight_dead);
+	json_put_uint(j, "lost", s->lost);
+	json_put_uint(j, "damaged_slots", s->damaged);
+	json_put_uint(j, "unreadable_segments", s->unreadable);
+	json_put_uint(j, "cut_segments", s->cut);
 	json_key(j, "older_gone");
 	json_bool(j, s->dropped);
 	put_time(j, "first", s->first_time);
@@ -112,12 +100,12 @@ void status_print_json(const struct status *s)
 	unsigned i;
 
 	json_begin(&j, '{');
-	put_number(&j, "schema_version", SCHEMA_VERSION);
-	put_string(&j, "directory", s->target->dir);
-	put_string(&j, "store", s->target->storefd >= 0 ? s->target->store : NULL);
+	json_put_uint(&j, "schema_version", SCHEMA_VERSION);
+	json_put_text(&j, "directory", s->target->dir);
+	json_put_text(&j, "store", s->target->storefd >= 0 ? s->target->store : NULL);
 	json_key(&j, "protected");
 	json_bool(&j, s->protected_size > 0);
-	put_string(&j, "verdict", verdicts[s->verdict]);
+	json_put_text(&j, "verdict", verdicts[s->verdict]);
 	json_key(&j, "processes");
 	json_begin(&j, '[');
 	for (i = 0; i < s->processes_size; i++)
@@ -127,13 +115,13 @@ void status_print_json(const struct status *s)
 	json_begin(&j, '[');
 	for (i = 0; i < s->others_size; i++) {
 		json_begin(&j, '{');
-		put_number(&j, "pid", s->others[i].pid);
-		put_string(&j, "name", s->others[i].name);
-		put_string(&j, "command", s->others[i].command);
+		json_put_uint(&j, "pid", s->others[i].pid);
+		json_put_text(&j, "name", s->others[i].name);
+		json_put_text(&j, "command", s->others[i].command);
 		json_end(&j, '}');
 	}
 	json_end(&j, ']');
-	put_number(&j, "hidden_processes", s->hidden);
+	json_put_uint(&j, "hidden_processes", s->hidden);
 	json_log(&j, s);
 	status_json_snapshots(&j, s);
 	json_end(&j, '}');

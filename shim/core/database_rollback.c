@@ -27,7 +27,6 @@
 #define WAL_FILE DATABASE_FILE "-wal"
 #define SHM_FILE DATABASE_FILE "-shm"
 #define SHM_USERS_BYTE 128 /* whoever has a WAL open holds a lock on it */
-#define SHARED_RANGE 510
 
 /* What the next open of the VFS opens, and then the file's own. */
 struct view {
@@ -146,15 +145,6 @@ static bool wal_is_in_use(int dirfd)
 	if (fd >= 0)
 		close(fd);
 	return used;
-}
-
-static bool is_wal(const struct file_source *database)
-{
-	unsigned char head[SQLITE_HEADER_SIZE];
-	struct sqlite_header header;
-
-	return file_source_read(database, head, sizeof(head), 0) == 0 &&
-	       sqlite_header_parse(&header, head, sizeof(head)) == 0 && header.write_version == 2;
 }
 
 /* ---- the file ---- */
@@ -315,8 +305,8 @@ static int lock_shared(int fd)
 {
 	struct flock lock = {.l_type = F_RDLCK,
 			     .l_whence = SEEK_SET,
-			     .l_start = SQLITE_PENDING_BYTE + 2,
-			     .l_len = SHARED_RANGE};
+			     .l_start = SQLITE_SHARED_FIRST,
+			     .l_len = SQLITE_SHARED_SIZE};
 
 	return fcntl(fd, F_OFD_SETLK, &lock) < 0 && (errno == EAGAIN || errno == EACCES) ? -EBUSY
 											 : 0;
@@ -336,7 +326,7 @@ static int view_open(struct view *v, int dirfd)
 	r = file_source_open(&v->source, v->database);
 	if (r < 0)
 		return r;
-	v->is_wal = is_wal(&v->source);
+	v->is_wal = sqlite_is_wal(&v->source);
 	v->size = v->source.size;
 	v->journal = file_open_at(dirfd, v->is_wal ? WAL_FILE : JOURNAL_FILE);
 	if (v->journal < 0 && v->journal != -ENOENT)
@@ -377,7 +367,7 @@ int database_open_source(const struct file_source *source, sqlite3 **out)
 	int64_t ignored;
 	int r;
 
-	v.is_wal = is_wal(source);
+	v.is_wal = sqlite_is_wal(source);
 	r = open_view(&v, vfs_get() ? 0 : -ENOMEM, out);
 	return r < 0 ? r
 		     : database_number(*out, "SELECT count(*) FROM sqlite_master", NULL, &ignored);
@@ -417,7 +407,7 @@ int database_open_now(const char *dir, int dirfd, sqlite3 **out)
 	if (r < 0)
 		return r;
 	fd = file_open_at(dirfd, DATABASE_FILE);
-	is_idle_wal = fd >= 0 && file_source_open(&source, fd) == 0 && is_wal(&source) &&
+	is_idle_wal = fd >= 0 && file_source_open(&source, fd) == 0 && sqlite_is_wal(&source) &&
 		      !wal_is_in_use(dirfd);
 	/* Before SQLite opens it: closing a descriptor drops the process's locks. */
 	if (fd >= 0)

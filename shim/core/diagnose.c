@@ -5,9 +5,13 @@
 #include "core/diagnose.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/database.h"
@@ -82,4 +86,16 @@ void diagnose_advance(struct diagnosis *d, uint64_t bytes)
 	d->done += bytes;
 	if (d->options->progress)
 		d->options->progress(d->options->context, d->done, d->summary->bytes);
+}
+
+void diagnose_link(struct diagnosis *d, struct diagnose_place place, const char *name)
+{
+	char target[PATH_MAX] = "";
+	struct stat st;
+
+	if (readlinkat(d->dirfd, name, target, sizeof(target) - 1) < 0)
+		strcpy(target, "?");
+	diagnose_report(
+	    d, DIAGNOSE_LINK, place, "it leads to %s%s", target,
+	    fstatat(d->dirfd, name, &st, 0) < 0 ? ", where nothing is; is that disk mounted?" : "");
 }

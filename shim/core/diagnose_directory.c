@@ -166,18 +166,6 @@ int diagnose_leftover(int dirfd, const char *segment, const char **damage_out)
 	return r;
 }
 
-void diagnose_link(struct diagnosis *d, struct diagnose_place place, const char *name)
-{
-	char target[PATH_MAX] = "";
-	struct stat st;
-
-	if (readlinkat(d->dirfd, name, target, sizeof(target) - 1) < 0)
-		strcpy(target, "?");
-	diagnose_report(
-	    d, DIAGNOSE_LINK, place, "it leads to %s%s", target,
-	    fstatat(d->dirfd, name, &st, 0) < 0 ? ", where nothing is; is that disk mounted?" : "");
-}
-
 static void judge_without_database(struct diagnosis *d)
 {
 	uint64_t segments = each_segment(d, NULL);

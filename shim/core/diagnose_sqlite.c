@@ -15,6 +15,7 @@
 #include "core/sqlite_journal.h"
 #include "core/sqlite_page.h"
 #include "core/sqlite_wal.h"
+#include "core/text.h"
 
 #define JOURNAL_FILE DATABASE_FILE "-journal"
 #define WAL_FILE DATABASE_FILE "-wal"
@@ -48,10 +49,8 @@ static int read_header(int fd, const struct stat *st, struct sqlite_header *out)
 /* Whether another process is inside a write transaction: then a journal is nothing special. */
 static bool has_writer(int fd)
 {
-	struct flock lock = {.l_type = F_RDLCK,
-			     .l_whence = SEEK_SET,
-			     .l_start = SQLITE_PENDING_BYTE + 1,
-			     .l_len = 1};
+	struct flock lock = {
+	    .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = SQLITE_RESERVED_BYTE, .l_len = 1};
 
 	return fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
@@ -101,15 +100,6 @@ static bool is_hot(struct diagnosis *d, int database)
 
 /* ---- the write-ahead log ---- */
 
-static bool is_zero(const unsigned char *p, size_t n)
-{
-	while (n > 0 && *p == 0) {
-		p++;
-		n--;
-	}
-	return n == 0;
-}
-
 /* *frames_out: how many it holds that count. A writer may be starting it anew: not damage. */
 static void judge_wal(struct diagnosis *d, uint64_t *frames_out)
 {
@@ -132,7 +122,7 @@ static void judge_wal(struct diagnosis *d, uint64_t *frames_out)
 		}
 		if (r < 0 && !d->summary->processes &&
 		    (file_source_read(&source, head, sizeof(head), 0) < 0 ||
-		     !is_zero(head, sizeof(head))))
+		     !bytes_are_zero(head, sizeof(head))))
 			diagnose_report(d, DIAGNOSE_WAL_DAMAGED, place, "%llu bytes",
 					(unsigned long long)source.size);
 	} else if (r < 0 && r != -ENOENT) {

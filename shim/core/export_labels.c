@@ -15,6 +15,8 @@
  * there nothing is guessed.
  */
 #include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +25,19 @@
 #include "core/migrations.h"
 
 #define MANY 32 /* vectors that confirm it, whatever else the queue has */
+
+void export_mended(struct exporter *x, const struct chroma_collection *c, const char *format, ...)
+{
+	char sentence[512];
+	va_list ap;
+
+	if (!x->options->mended)
+		return;
+	va_start(ap, format);
+	vsnprintf(sentence, sizeof(sentence), format, ap);
+	va_end(ap);
+	x->options->mended(x->options->context, c->name, sentence);
+}
 
 static int run(struct exporter *x, const char *sql)
 {

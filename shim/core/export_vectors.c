@@ -3,7 +3,6 @@
  * The vectors of a segment: from its files as far as they can be read, and from the queue.
  */
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,19 +16,6 @@ void export_trouble(struct exporter *x, const struct chroma_collection *c, const
 {
 	x->summary->troubles++;
 	x->options->trouble(x->options->context, c ? c->name : NULL, what, error);
-}
-
-void export_mended(struct exporter *x, const struct chroma_collection *c, const char *format, ...)
-{
-	char sentence[512];
-	va_list ap;
-
-	if (!x->options->mended)
-		return;
-	va_start(ap, format);
-	vsnprintf(sentence, sizeof(sentence), format, ap);
-	va_end(ap);
-	x->options->mended(x->options->context, c->name, sentence);
 }
 
 static int run(struct exporter *x, const char *sql)

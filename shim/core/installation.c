@@ -20,6 +20,7 @@
 #include <bsd/string.h>
 
 #include "core/fileio.h"
+#include "core/text.h"
 
 #define BINARY_MAX (UINT64_C(1) << 30)
 #define BINARY_MIN (UINT64_C(1) << 20) /* smaller programs are scripts and interpreters */
@@ -209,13 +210,6 @@ static void release_of_node(struct installation *out)
 
 /* ---- finding it ---- */
 
-static bool ends_with(const char *text, const char *end)
-{
-	size_t n = strlen(text), m = strlen(end);
-
-	return n >= m && strcmp(text + n - m, end) == 0;
-}
-
 /* Reads what was found; 0 only if it is a Chroma. */
 static int look_at(struct installation *out, const char *file)
 {
@@ -224,12 +218,12 @@ static int look_at(struct installation *out, const char *file)
 	*out = (struct installation){0};
 	if (strlcpy(out->file, file, sizeof(out->file)) >= sizeof(out->file))
 		return -ENAMETOOLONG;
-	r = ends_with(file, "/migrations/sysdb") ? read_sql_files(out) : read_binary(out);
+	r = text_ends_with(file, "/migrations/sysdb") ? read_sql_files(out) : read_binary(out);
 	if (r == 0 && !has_migrations(out))
 		r = -ENOENT;
 	if (r < 0)
 		return r;
-	if (ends_with(file, ".node"))
+	if (text_ends_with(file, ".node"))
 		release_of_node(out);
 	else
 		release_of_python(out);

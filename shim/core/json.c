@@ -146,6 +146,18 @@ void json_double(struct json *j, double value)
 	fprintf(j->out, "%s%s", text, strpbrk(text, ".e") ? "" : ".0");
 }
 
+void json_put_text(struct json *j, const char *key, const char *text)
+{
+	json_key(j, key);
+	json_string(j, text && *text ? text : NULL);
+}
+
+void json_put_uint(struct json *j, const char *key, uint64_t value)
+{
+	json_key(j, key);
+	json_uint(j, value);
+}
+
 void json_newline(struct json *j)
 {
 	fputc('\n', j->out);

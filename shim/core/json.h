@@ -33,6 +33,10 @@ void json_double(struct json *j, double value);
 /* Length of the valid UTF-8 sequence at text, 0 if there is none. */
 size_t utf8_length(const char *text, size_t size);
 
+/* Members of an object; a text that is NULL or empty is null. */
+void json_put_text(struct json *j, const char *key, const char *text);
+void json_put_uint(struct json *j, const char *key, uint64_t value);
+
 /* Ends a line of JSON Lines. */
 void json_newline(struct json *j);
 

@@ -31,6 +31,7 @@
 #include "core/fileio.h"
 #include "core/restore.h"
 #include "core/sqlite_page.h"
+#include "core/text.h"
 #include "core/tree.h"
 #include "core/undo.h"
 
@@ -282,13 +283,6 @@ static int move_old(const struct exchange *x, const char *name)
 	return renameat(data, name, x->quarantinefd, name) < 0 && errno != ENOENT ? -errno : 0;
 }
 
-static bool ends_with(const char *name, const char *suffix)
-{
-	size_t n = strlen(name), k = strlen(suffix);
-
-	return n > k && strcmp(name + n - k, suffix) == 0;
-}
-
 /*
  * Pre-images of persists that were cut off belong to the old segments. Left where they are they
  * would be played back into the restored ones, which have the same names.
@@ -304,7 +298,8 @@ static int move_undo(const struct exchange *x)
 	to = tree_make_directory(x->quarantinefd, UNDO_DIR);
 	r = to < 0 ? to : 0;
 	while (r == 0 && (entry = readdir(dir))) {
-		if (!ends_with(entry->d_name, UNDO_SUFFIX) && !ends_with(entry->d_name, ".moved"))
+		if (!text_ends_with(entry->d_name, UNDO_SUFFIX) &&
+		    !text_ends_with(entry->d_name, ".moved"))
 			continue;
 		step(x);
 		if (renameat(dirfd(dir), entry->d_name, to, entry->d_name) < 0)
@@ -443,9 +438,9 @@ struct holds {
 static int hold_both(struct holds *h, const struct restore_swap *swap)
 {
 	h->writer = hold(swap->storefd, "writer.lock", O_CREAT, 0, 0);
-	h->database = h->writer == -EBUSY
-			  ? -1
-			  : hold(swap->datafd, DATABASE_FILE, 0, SQLITE_PENDING_BYTE, 512);
+	h->database = h->writer == -EBUSY ? -1
+					  : hold(swap->datafd, DATABASE_FILE, 0,
+						 SQLITE_PENDING_BYTE, SQLITE_LOCKS_SIZE);
 	return h->writer == -EBUSY || h->database == -EBUSY ? -EBUSY : 0;
 }
 

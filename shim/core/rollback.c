@@ -12,6 +12,7 @@
 #include "core/number.h"
 #include "core/oplog.h"
 #include "core/sys.h"
+#include "core/text.h"
 
 #define LOCK_NAME "rollback.lock"
 #define DATABASE "chroma.sqlite3"
@@ -471,13 +472,6 @@ int rollback_own(const struct rollback *rb, int fd, struct rollback_outcome *out
 
 /* ---- the directory ---- */
 
-static bool ends_with(const char *name, const char *suffix)
-{
-	size_t n = strlen(name), k = strlen(suffix);
-
-	return n > k && strcmp(name + n - k, suffix) == 0;
-}
-
 /* Calls each with the names that end with suffix. Returns how many there were, or -errno. */
 static int for_each(const struct rollback *rb, const char *suffix,
 		    void (*each)(const struct rollback *, const char *))
@@ -494,7 +488,7 @@ static int for_each(const struct rollback *rb, const char *suffix,
 
 		for (at = 0; at < n; at += d->length) {
 			d = (const struct linux_dirent64 *)(const void *)(buf + at);
-			if (!ends_with(d->name, suffix))
+			if (!text_ends_with(d->name, suffix))
 				continue;
 			found++;
 			if (each)

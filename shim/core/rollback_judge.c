@@ -13,6 +13,7 @@
 #include "core/oplog.h"
 #include "core/rollback_internal.h"
 #include "core/sys.h"
+#include "core/text.h"
 
 #define WINDOW 4096u
 #define FOREIGN 1
@@ -266,13 +267,6 @@ static int for_all(struct judge *j,
 
 /* ---- what is there ---- */
 
-static bool is_zero(const unsigned char *p, uint64_t n)
-{
-	while (n && !p[n - 1])
-		n--;
-	return n == 0;
-}
-
 /* Each grain that was saved is as it was, or as was announced, or zeros behind a cut. */
 static int judge_image(struct view *v, const struct undo_record *record, const void *data)
 {
@@ -290,7 +284,7 @@ static int judge_image(struct view *v, const struct undo_record *record, const v
 			return r;
 		n = n < end - at ? n : end - at;
 		if (n && !is_known(v, at / UNDO_GRAIN) && memcmp(p, old, n) != 0 &&
-		    !(v->cut && is_zero(p, n)))
+		    !(v->cut && bytes_are_zero(p, n)))
 			return FOREIGN;
 	}
 	return 0;

@@ -27,16 +27,7 @@
 #define JOURNAL_FILE DATABASE_FILE "-journal"
 #define WAL_FILE DATABASE_FILE "-wal"
 #define STAGE "take"
-#define SHARED_FIRST (SQLITE_PENDING_BYTE + 2)
-#define SHARED_SIZE 510
 #define ATTEMPTS_NS UINT64_C(30000000000)
-
-int taking_fail(struct taking *k, int r, const char *file, const char *detail)
-{
-	snprintf(k->trouble->file, sizeof(k->trouble->file), "%s", file);
-	snprintf(k->trouble->detail, sizeof(k->trouble->detail), "%s", detail);
-	return r;
-}
 
 /* ---- shared parts ---- */
 
@@ -58,30 +49,6 @@ static int run_quietly(int (*run)(struct taking *), struct taking *k)
 	return background_run(run_errand, &(struct errand){run, k});
 }
 
-int taking_chunk(struct taking *k, int fd, uint64_t size, struct chunk_name **chunks_out)
-{
-	struct file_source source;
-	struct content_meter meter = {.done = k->done,
-				      .total = k->total,
-				      .progress = k->options->progress,
-				      .context = k->options->context};
-	struct chunk_name *chunks = NULL;
-	int r = size > SNAPSHOT_SIZE_MAX ? -EFBIG : file_source_open(&source, fd);
-
-	if (r < 0)
-		return r;
-	source.size = size;
-	r = content_chunk(&k->store->chunks, &source, 0, &chunks, &meter);
-	k->done = meter.done;
-	if (r < 0) {
-		free(chunks);
-		return r;
-	}
-	free(*chunks_out);
-	*chunks_out = chunks;
-	return 0;
-}
-
 /* ---- the lock ---- */
 
 struct hold {
@@ -101,8 +68,10 @@ static void let_go(struct hold *h)
 /* A database that SQLite cannot open: at least nobody who could writes to it meanwhile. */
 static int hold_raw(struct hold *h)
 {
-	struct flock lock = {
-	    .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = SHARED_FIRST, .l_len = SHARED_SIZE};
+	struct flock lock = {.l_type = F_RDLCK,
+			     .l_whence = SEEK_SET,
+			     .l_start = SQLITE_SHARED_FIRST,
+			     .l_len = SQLITE_SHARED_SIZE};
 
 	sqlite3_close(h->db);
 	h->db = NULL;
@@ -119,18 +88,10 @@ static int begin_read(struct hold *h)
 		     : database_number(h->db, "SELECT count(*) FROM sqlite_master", NULL, &ignored);
 }
 
-static bool is_wal(int fd)
-{
-	unsigned char page[SQLITE_HEADER_SIZE];
-	struct sqlite_header h;
-	ssize_t n = file_read_at(fd, page, sizeof(page), 0);
-
-	return n > 0 && sqlite_header_parse(&h, page, (size_t)n) == 0 && h.write_version == 2;
-}
-
 static int hold_database(struct taking *k, struct hold *h)
 {
 	const struct snapshot_options *o = k->options;
+	struct file_source source;
 	int r;
 
 	*h = (struct hold){.fd = file_open_at(o->dirfd, DATABASE_FILE)};
@@ -152,7 +113,7 @@ static int hold_database(struct taking *k, struct hold *h)
 	} else if (r < 0) {
 		taking_fail(k, r, DATABASE_FILE, h->db ? sqlite3_errmsg(h->db) : "");
 	}
-	h->wal = r == 0 && is_wal(h->fd);
+	h->wal = r == 0 && file_source_open(&source, h->fd) == 0 && sqlite_is_wal(&source);
 	if (r < 0)
 		let_go(h);
 	return r;

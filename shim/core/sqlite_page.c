@@ -8,6 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+bool sqlite_is_wal(const struct file_source *database)
+{
+	unsigned char head[SQLITE_HEADER_SIZE];
+	struct sqlite_header header;
+
+	return file_source_read(database, head, sizeof(head), 0) == 0 &&
+	       sqlite_header_parse(&header, head, sizeof(head)) == 0 && header.write_version == 2;
+}
+
 bool sqlite_page_size_is_valid(uint32_t size)
 {
 	return size >= 512 && size <= 65536 && (size & (size - 1)) == 0;

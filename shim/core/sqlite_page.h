@@ -18,6 +18,10 @@
 #define SQLITE_MAGIC "SQLite format 3" /* with its terminating zero, 16 bytes */
 /* Locks live here; the page that holds this byte is never used. */
 #define SQLITE_PENDING_BYTE UINT32_C(0x40000000)
+#define SQLITE_RESERVED_BYTE (SQLITE_PENDING_BYTE + 1)
+#define SQLITE_SHARED_FIRST (SQLITE_PENDING_BYTE + 2)
+#define SQLITE_SHARED_SIZE 510
+#define SQLITE_LOCKS_SIZE 512  /* of all three */
 #define SQLITE_PAGE_MAX 65536u /* bytes */
 
 struct sqlite_header {
@@ -41,6 +45,9 @@ struct sqlite_header {
 
 /* From the first bytes of page 1. -EBADMSG: wrong magic, or impossible page size. */
 int sqlite_header_parse(struct sqlite_header *out, const void *page1, size_t size);
+
+/* Whether the database is in WAL mode; false also where that cannot be read. */
+bool sqlite_is_wal(const struct file_source *database);
 
 /* A size in use: a power of two, 512 to 65536. */
 bool sqlite_page_size_is_valid(uint32_t size);

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/text.h"
+
 #define PAYLOAD_MAX UINT64_C(1000000000) /* SQLite's own limit */
 
 /* SQLite's: up to nine bytes, high ones first. Returns how many, 0 if they are not all there. */
@@ -232,11 +234,6 @@ static int make_room(struct sqlite_record_reader *r, uint64_t size)
 	return r->page ? 0 : -ENOMEM;
 }
 
-static bool is_zero(const unsigned char *p, uint32_t n)
-{
-	return p[0] == 0 && memcmp(p, p + 1, n - 1) == 0;
-}
-
 /* A page of an overflow chain; a page of zeros is one that was lost. */
 static int read_overflow(struct sqlite_record_reader *r, uint32_t page)
 {
@@ -246,7 +243,7 @@ static int read_overflow(struct sqlite_record_reader *r, uint32_t page)
 	if (file_source_read(r->source, r->page, r->usable, (uint64_t)(page - 1) * r->page_size) <
 	    0)
 		return -ENODATA;
-	return is_zero(r->page, r->usable) ? -ENODATA : 0;
+	return bytes_are_zero(r->page, r->usable) ? -ENODATA : 0;
 }
 
 int sqlite_record_read(struct sqlite_record_reader *r, const struct sqlite_tree_cell *cell,

@@ -10,6 +10,7 @@
 #include "core/checksum.h"
 #include "core/number.h"
 #include "core/sys.h"
+#include "core/text.h"
 
 #define TRIES 1000
 #define SECTOR 512u /* what a disk writes wholly or not at all */
@@ -209,13 +210,6 @@ static int read_all(int fd, void *out, size_t n, uint64_t at)
 	return got < 0 ? (int)got : (size_t)got < n ? -ENODATA : 0;
 }
 
-static bool is_zero(const void *data, size_t n)
-{
-	const unsigned char *p = data;
-
-	return n == 0 || (!p[0] && memcmp(p, p + 1, n - 1) == 0);
-}
-
 /* Data at `at` in the file, of which a sector, or the part of one that it has, is all zeros. */
 static bool lacks_a_sector(const unsigned char *data, uint64_t length, uint64_t at)
 {
@@ -224,7 +218,7 @@ static bool lacks_a_sector(const unsigned char *data, uint64_t length, uint64_t 
 	for (; from < length; from = to) {
 		to = from + SECTOR - (at + from) % SECTOR;
 		to = to < length ? to : length;
-		if (is_zero(data + from, to - from))
+		if (bytes_are_zero(data + from, to - from))
 			return true;
 	}
 	return false;
@@ -291,7 +285,7 @@ int undo_open(struct undo_reader *r, int fd)
 		error = 0; /* a header was shorter then */
 	if (error < 0)
 		return error;
-	if (r->durable && is_zero(h, sizeof(*h)))
+	if (r->durable && bytes_are_zero(h, sizeof(*h)))
 		return -ENODATA;
 	if (h->magic != UNDO_MAGIC || h->endian != UNDO_ENDIAN)
 		return -EBADMSG;

@@ -5,6 +5,7 @@
  * A transaction is known by its directory. SQLite lets one thread at a time hold the lock under
  * which it writes, and that thread owns the state; what others may ask is atomic.
  */
+#include "core/text.h"
 #include "preload/transaction_state.h"
 
 #include <errno.h>
@@ -299,21 +300,12 @@ void transaction_locked(union slot s, short type, off_t start, off_t length)
 
 /* ---- files ---- */
 
-static bool is_zero(const unsigned char *p, size_t n)
-{
-	while (n && !*p) {
-		p++;
-		n--;
-	}
-	return n == 0;
-}
-
 static void journal_written(union slot s, const unsigned char *p, size_t n, off_t offset)
 {
 	struct transaction *t = transaction_of(s);
 
 	/* journal_mode=PERSIST: the header is zeroed, which no journal's first write is. */
-	if (offset == 0 && n >= 20 && is_zero(p, n)) {
+	if (offset == 0 && n >= 20 && bytes_are_zero(p, n)) {
 		journal_finalised(s.area);
 		return;
 	}
