@@ -21,6 +21,7 @@
 #                    and recover are (FORMATS_ARGS="--megabytes 1000 --rounds 5")
 #   check-releases   check and export on every release of Chroma that still installs: an hour
 #   bench-snapshots  what snapshots cost, beside other ways to copy (BENCH_ARGS="--sizes 100,1000")
+#   check-hosts      foreign test suites with the library beside without, half an hour to an hour (HOSTS=)
 #   check-around     what people do around a backend, all of it: an hour
 #   torture          kills real Chroma in its persists, N times a host (1000), and cuts its power
 #   format, clean, help
@@ -97,7 +98,7 @@ link = $(Q)$(CC) $(ALL_LDFLAGS) $(LINK_FLAGS) -o $@ $(filter %.o %.a,$^)
 
 all: $(BUILD)/libchromashim.so $(BUILD)/chromashim
 export CHROMASHIM_BUILD = $(BUILD)
-.PHONY: all install uninstall deb run demo check check-around check-releases check-unit check-e2e check-symbols check-format \
+.PHONY: all install uninstall deb run demo check check-around check-hosts check-releases check-unit check-e2e check-symbols check-format \
 	check-scripts check-aarch64 check-debian check-docker sanitize fuzz fuzz-replay bench bench-snapshots torture format clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -230,6 +231,8 @@ check-releases:
 check-around:
 	@$(call prepared,check) && $(MAKE) --no-print-directory $(BUILD)/libchromashim-faults.so && \
 		exec build/venv/bin/python tests/e2e/around.py $(AROUND_ARGS)
+check-hosts:
+	@$(call prepared,hosts) && exec tests/check-hosts $(HOSTS)
 check-unit check-e2e check-symbols check-format check-scripts check-aarch64 check-debian check-docker:
 	@tests/run $(@:check-%=%)
 sanitize fuzz-replay:
