@@ -170,6 +170,8 @@ int pin_file_read_open(struct pin_file *f, const struct pins *p, uint64_t id, co
 int pin_file_read(const struct pin_file *f, uint64_t number, void *block);
 /* Whether a block is saved. */
 bool pin_file_has(const struct pin_file *f, uint64_t number);
+/* Whether all of them are: nothing is read from the file itself any more. */
+bool pin_file_has_all(const struct pin_file *f);
 /* Whether a header may be trusted; file_size is that of its file. */
 int pin_file_judge(const struct pin_file_header *h, uint64_t file_size, uint64_t id);
 

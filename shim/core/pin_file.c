@@ -281,6 +281,15 @@ bool pin_file_has(const struct pin_file *f, uint64_t number)
 	return number < block_count(f->header->size) && is_saved(f, number);
 }
 
+bool pin_file_has_all(const struct pin_file *f)
+{
+	uint64_t number, count = block_count(f->header->size);
+
+	for (number = 0; number < count && is_saved(f, number); number++)
+		;
+	return number == count;
+}
+
 static bool is_pinned_inode(const struct pin_file *f, int fd)
 {
 	struct stat st;

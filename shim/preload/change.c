@@ -95,7 +95,7 @@ static enum change_verdict begin(struct change *c)
 	pin_trigger(c);
 	if (persist_begin(c) == CHANGE_ANSWERED) {
 		oplog_end(c->claim, c->result < 0 ? -(int64_t)errno : c->result);
-		pin_change_end(c);
+		pin_leave(c->writer); /* it was not made */
 		return CHANGE_ANSWERED;
 	}
 	pin_change(c); /* after its group is known: whoever pins sees one or the other */

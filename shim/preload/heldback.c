@@ -229,7 +229,7 @@ static int write_held(struct group *g)
 				      h->offset);
 		pin_saved(g->area, name, pinned);
 	}
-	pin_leave(g->area, writer);
+	pin_leave(writer);
 	for (i = 0; i < UNDO_FILES && r == 0 && g->power; i++)
 		if (g->files[i].held_last)
 			sys_start_writing(g->files[i].fd, 0, 0);

@@ -112,7 +112,7 @@ static int undo_own(struct group *g, struct rollback_outcome *outcome)
 		sys_close(rb.undofd);
 	for (i = 0; i < UNDO_FILES; i++)
 		pin_saved(g->area, group_file_name(g, i), pinned[i]);
-	pin_leave(g->area, writer);
+	pin_leave(writer);
 	return r;
 }
 

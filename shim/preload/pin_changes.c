@@ -30,15 +30,18 @@ static int save_write(struct change *c)
 	return pin_save_range(c->slot.area, c->slot.name, c->fd, offset, length, &c->pinned);
 }
 
+/* Of a file that is there and not emptied nothing changes: what it is by then is not ours. */
 static int save_open(struct change *c)
 {
 	struct stat st;
 
 	if (c->flags & O_TRUNC)
 		return pin_save_range(c->slot.area, c->slot.name, -1, 0, UINT64_MAX, &c->pinned);
-	if ((c->flags & O_CREAT) && c->place &&
+	if (c->place &&
 	    sys_fstatat(areas[c->slot.area].root_fd, c->place->relative, &st, 0) == -ENOENT)
 		return pin_save_range(c->slot.area, c->slot.name, -1, 0, 0, &c->pinned);
+	pin_leave(c->writer);
+	c->writer = NULL;
 	return 0;
 }
 
@@ -204,6 +207,6 @@ void pin_change_end(struct change *c)
 		pin_range_saved(c->target->slot.area, c->target->slot.name, c->target_pinned);
 	if (c->writer && epoch && epoch != c->pinned)
 		pin_note_late(area, c->slot.name, epoch);
-	pin_leave(area, c->writer);
+	pin_leave(c->writer);
 	errno = saved;
 }

@@ -18,6 +18,7 @@
 struct pins area_pins[AREAS];
 static struct pin_writer *_Atomic writers[AREAS];
 static struct pin_writer uncounted; /* where there is no place */
+THREAD_LOCAL unsigned entered;	    /* how often this thread is counted among the writes */
 
 /* A pre-image file that is open. */
 struct entry {
@@ -174,9 +175,24 @@ static int find(uint32_t name, struct entry **out)
 	return 0;
 }
 
-/* What another process, or this one long ago, has seen of the file last: nobody else may have
- * changed it since. Only where no write of this process or another is under way that would tell. */
-static int check_seen(const struct pin_file *f, unsigned area, const struct pins *p)
+/* Whether others than this thread are in the midst of a write; or that cannot be told. */
+static bool others_write(unsigned area)
+{
+	struct pins p;
+	bool do_they;
+
+	if (pins_enter(area, &p) < 0)
+		return true;
+	do_they = pins_count_writes(&p) > entered;
+	pins_leave(area, &p);
+	return do_they;
+}
+
+/*
+ * Nobody else may have changed the file since it was seen last; what this write is about to make of
+ * it would hide that. Who is in the midst of a change now, or has seen one since, has yet to tell.
+ */
+static int check_seen(const struct pin_file *f, unsigned area)
 {
 	struct pin_identity is, was = {
 				    .dev = f->header->dev,
@@ -189,9 +205,11 @@ static int check_seen(const struct pin_file *f, unsigned area, const struct pins
 	    pin_identify(areas[area].root_fd, f->header->path, &is) < 0 ||
 	    !pin_identity_same(&is, &was) || is.changed == seen)
 		return 0;
-	return pins_count_writes(p) > 1 || seen != __atomic_load_n(&f->life->seen, __ATOMIC_SEQ_CST)
-		   ? 0
-		   : -ESTALE;
+	/* In this order: whoever ends a change tells what he saw, and counts himself out then. */
+	if (__atomic_load_n(&f->life->busy, __ATOMIC_SEQ_CST) || others_write(area) ||
+	    seen != __atomic_load_n(&f->life->seen, __ATOMIC_SEQ_CST))
+		return 0;
+	return pin_file_has_all(f) ? 0 : -ESTALE;
 }
 
 static int open_file(struct pin_file *f, unsigned area, const char *path, uint64_t epoch)
@@ -205,8 +223,6 @@ static int open_file(struct pin_file *f, unsigned area, const char *path, uint64
 				 : -EOWNERDEAD;
 	if (r >= 0)
 		r = hidden_adopt(f->fd, &f->fd);
-	if (r >= 0)
-		r = check_seen(f, area, &p);
 	pins_leave(area, &p);
 	return r;
 }
@@ -294,8 +310,9 @@ static int save_range(struct entry *e, unsigned area, int hostfd, uint64_t offse
 	return r;
 }
 
-int pin_save_range(unsigned area, uint32_t name, int hostfd, uint64_t offset, uint64_t length,
-		   uint64_t *pinned)
+/* `after`: the change has been made already, and is what may be found. */
+static int save(unsigned area, uint32_t name, int hostfd, uint64_t offset, uint64_t length,
+		bool after, uint64_t *pinned)
 {
 	uint64_t epoch = pins_epoch(&area_pins[area]);
 	struct entry *e;
@@ -307,7 +324,9 @@ int pin_save_range(unsigned area, uint32_t name, int hostfd, uint64_t offset, ui
 	if (r < 0)
 		return r;
 	fault_point();
-	r = save_range(e, area, hostfd, offset, length);
+	r = after ? 0 : check_seen(&e->file, area);
+	if (r == 0)
+		r = save_range(e, area, hostfd, offset, length);
 	if (*pinned != epoch) {
 		pin_file_enter(&e->file);
 		*pinned = epoch;
@@ -317,6 +336,12 @@ int pin_save_range(unsigned area, uint32_t name, int hostfd, uint64_t offset, ui
 	unlock(e);
 	fault_point();
 	return r;
+}
+
+int pin_save_range(unsigned area, uint32_t name, int hostfd, uint64_t offset, uint64_t length,
+		   uint64_t *pinned)
+{
+	return save(area, name, hostfd, offset, length, false, pinned);
 }
 
 /* The pre-image file of an epoch that is there, for what is short. */
@@ -367,8 +392,7 @@ void pin_note_late(unsigned area, uint32_t name, uint64_t epoch)
 	struct entry *entry = NULL;
 	uint64_t pinned = 0;
 
-	if (!role_in_segment(name_get(name)->role) &&
-	    pin_save_range(area, name, -1, 0, 0, &pinned) < 0)
+	if (!role_in_segment(name_get(name)->role) && save(area, name, -1, 0, 0, true, &pinned) < 0)
 		return;
 	if (borrow(area, name, epoch, &own, &file, &entry) < 0)
 		return;
@@ -406,15 +430,18 @@ struct pin_writer *pin_enter(unsigned area)
 
 	if (w)
 		__atomic_fetch_add(&w->writes, 1, __ATOMIC_SEQ_CST);
+	if (w && w != &uncounted)
+		entered++;
 	return w;
 }
 
-void pin_leave(unsigned area, struct pin_writer *writer)
+void pin_leave(struct pin_writer *writer)
 {
 	if (!writer)
 		return;
-	(void)area;
 	__atomic_fetch_sub(&writer->writes, 1, __ATOMIC_SEQ_CST);
+	if (entered && writer != &uncounted)
+		entered--;
 }
 
 void pin_conclude(unsigned area, int r)
@@ -528,4 +555,5 @@ void pins_fork(void)
 		atomic_store(&entries[i].owner, 0);
 	for (i = 0; i < used; i++)
 		atomic_store(&writers[i], NULL);
+	entered = 0; /* what it is in the midst of, the parent is counted for */
 }

@@ -41,7 +41,7 @@ void pin_change_end(struct change *c);
  * a pin may take it for the work of somebody else. */
 struct pin_writer *pin_enter(unsigned area);
 /* What pin_enter() gave; NULL: nothing is done. */
-void pin_leave(unsigned area, struct pin_writer *writer);
+void pin_leave(struct pin_writer *writer);
 
 /* Persists whose undo data cannot be kept: 1 one more, -1 one less. No pin is taken meanwhile. */
 void pin_unprotected(unsigned area, int change);

@@ -5,6 +5,7 @@ Each script copies the directory when it pins; whatever it writes afterwards, wh
 that copy, byte for byte, in the eyes of tests/pin_reader.py.
 """
 
+import json
 import signal
 import subprocess
 import textwrap
@@ -237,6 +238,62 @@ def test_what_a_script_replaces_is_kept(script, data, chromashim, how):
         if path.is_file() and ".chromashim" not in path.parts:
             assert (out / path.relative_to(data.parent / "copies" / "before")).read_bytes() == \
                 path.read_bytes()
+
+
+OWN = {
+    "chroma.sqlite3": "db.execute('UPDATE t SET y = randomblob(200) WHERE x = 1')",
+    "chroma.sqlite3-wal": "db.execute('UPDATE t SET y = randomblob(200) WHERE x = 1')",
+    "data_level0.bin": "persist(path)",
+}
+MORE = {
+    "nothing": "pass",
+    "opened": "os.close(os.open(file, os.O_RDWR | os.O_CREAT))",
+    "touched": "file.chmod(0o640)",
+}
+
+
+@pytest.mark.parametrize("more", MORE)
+@pytest.mark.parametrize("durability", ["process", "power"])
+@pytest.mark.parametrize("name", OWN)
+def test_a_write_from_outside_is_not_hidden_by_own_ones(script, data, chromashim, name, durability,
+                                                        more):
+    """In place, where nothing of the pin is saved: it is broken, whatever comes afterwards."""
+    script(f"""
+        fill()
+        db.execute("CREATE TABLE collections (id, name)")
+        path = segment()
+        persist(path)
+        persist(path)
+        file = data / "{name}" if "sqlite" in "{name}" else path / "{name}"
+        if "{name}".endswith("-wal"):
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("UPDATE t SET y = randomblob(200) WHERE x < 100")
+
+        def outside():
+            before = file.stat().st_ctime_ns
+            while file.stat().st_ctime_ns == before:  # the kernel's clock has ticks
+                subprocess.run(["dd", "conv=notrunc", "status=none", "bs=1", "seek=14000",
+                                f"of={{file}}"], input=b"from outside", check=True,
+                               env={{**os.environ, "CHROMASHIM": "off"}})
+
+        def copy_pins():
+            subprocess.run(["{hosts.COMMAND}", "guard", "--once", data],
+                           env={{**os.environ, "CHROMASHIM": "off", "CHROMASHIM_KEEP": "all"}})
+
+        assert pin() > 0
+        {OWN[name]}
+        outside()
+        {MORE[more]}
+        {OWN[name]}
+        copy_pins()
+        assert pin() > 0  # of this one nothing is saved before
+        outside()
+        {MORE[more]}
+        {OWN[name]}
+        copy_pins()
+    """, CHROMASHIM_DURABILITY=durability)
+    found = json.loads(chromashim("snapshot", "list", data, "--json").stdout)
+    assert len(found) == 2 and all("without the shim" in s["trouble"] for s in found), found
 
 
 def test_many_segments_do_not_use_up_the_descriptors(script, data):
