@@ -10,6 +10,7 @@
 #   run              set-up, then `chroma run` under the shim in the foreground (DATA=, PORT=)
 #   demo             the same unattended: load, kill -9, start again, compare, review
 #   check            everything a change has to pass, see tests/run; ends with "N passed, N failed"
+#   check-fast       the quick part of it: three minutes
 #   check-unit       unit tests            check-e2e      end to end, against real Chroma
 #   check-symbols    exports and imports   check-format   clang-format, without changing anything
 #   check-scripts    shellcheck            check-aarch64  cross build, unit tests under qemu
@@ -98,7 +99,7 @@ link = $(Q)$(CC) $(ALL_LDFLAGS) $(LINK_FLAGS) -o $@ $(filter %.o %.a,$^)
 
 all: $(BUILD)/libchromashim.so $(BUILD)/chromashim
 export CHROMASHIM_BUILD = $(BUILD)
-.PHONY: all install uninstall deb run demo check check-around check-hosts check-releases check-unit check-e2e check-symbols check-format \
+.PHONY: all install uninstall deb run demo check check-fast check-around check-hosts check-releases check-unit check-e2e check-symbols check-format \
 	check-scripts check-aarch64 check-debian check-docker sanitize fuzz fuzz-replay bench bench-snapshots torture format clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -226,6 +227,8 @@ torture:
 
 check:
 	@tests/run
+check-fast:
+	@tests/run format scripts fast
 check-releases:
 	@$(call prepared,) && exec build/venv/bin/python tests/releases.py $(RELEASES)
 check-around:

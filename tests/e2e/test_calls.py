@@ -61,6 +61,7 @@ def run(program: Path, names: list[str], work: Path, preload: str) -> witness.Te
     return done
 
 
+@pytest.mark.fast
 def test_all_calls(program, names, tmp_path, shim):
     plain = tmp_path / "plain"
     plain.mkdir()

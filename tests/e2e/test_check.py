@@ -34,6 +34,7 @@ BACKENDS = {  # of each host: venv (1.5.9), venv-0.6 (0.6.3), npm (1.0.5)
 }
 
 
+@pytest.mark.fast
 def test_backend(made, chromashim):
     host, data = made
     if host.name not in BACKENDS:

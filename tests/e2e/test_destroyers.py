@@ -106,6 +106,7 @@ def test_runaway_write(data, actors, name):
     assert any("far beyond its end refused" in line for line in actor.lines())
 
 
+@pytest.mark.fast
 def test_growing_is_no_runaway(data, actors):
     """Many records at once: the files are enlarged first, and written within."""
     actor = actors().chroma(data)

@@ -190,6 +190,7 @@ def test_a_newer_database(name, lines, chromashim, tmp_path):  # noqa: F811
     assert line.ask(data)["records"].keys() == line.records.keys()
 
 
+@pytest.mark.fast
 def test_validation(lines, chromashim, tmp_path):  # noqa: F811
     """Chroma is told not to migrate. (1.x makes its table before it looks, so "Migrations table not
     initialized" comes from nowhere any more.)"""

@@ -46,6 +46,7 @@ def outsider(data, actors):
     return actors(False).sqlite(data)
 
 
+@pytest.mark.fast
 def test_reads_and_cannot_write(data, actors, outsider):
     owner = actors()
     fill(owner, data)

@@ -99,6 +99,7 @@ def test_releases_that_cannot_open_it(made, chromashim):
         assert (verdicts["1.0.0"], verdicts["0.5.6"]) == expected[made[0].name]
 
 
+@pytest.mark.fast
 def test_export_is_what_the_client_returns(made, copy, chromashim):
     mine = exported(chromashim, copy)
     client = json.loads(work(made[0], copy, "dump"))

@@ -119,6 +119,7 @@ other = two.get_or_create_collection("other", metadata=METADATA)
     return actor
 
 
+@pytest.mark.fast
 def test_second_client(data, actors, venv):
     """Whoever has not seen what the other wrote may not write; what is acknowledged is there."""
     actor = two(data, actors, venv)

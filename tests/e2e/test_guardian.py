@@ -113,6 +113,7 @@ def test_killed_under_load(tmp_path, data, shim, chromashim, guardians, name):
     assert list((data / ".chromashim" / "pins").glob("[0-9]*")) == []
 
 
+@pytest.mark.fast
 def test_one_for_a_directory(data, chromashim, guardians):
     (data / "chroma.sqlite3").write_bytes(b"")
     first = guardians(data)

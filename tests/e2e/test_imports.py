@@ -157,6 +157,7 @@ def test_every_file_changing_system_call_is_in_the_gate():
     assert not changing - in_gate - set(NOT_BY_NUMBER)
 
 
+@pytest.mark.fast
 def test_library_keeps_to_the_table(shim):
     exported = {name for name, kind in table().items() if kind != "LEFT"}
     api = {name for name in elf.exports(Path(shim)) if name.startswith("chromashim_")}

@@ -38,6 +38,7 @@ def undone(actors, data) -> str:
     return torn.first(data)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("disk", ["same", "other"])
 @pytest.mark.parametrize("how", ["absolute", "relative", "chain", "bind"])
 def test_linked_segment(data, actors, tmp_path, data_in_memory, how, disk):

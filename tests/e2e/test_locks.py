@@ -63,6 +63,7 @@ def test_several_probe_at_once(data, shim, strace, actors):
         assert child.returncode == 0 and "locks that last" not in said, said
 
 
+@pytest.mark.fast
 def test_getlk(data, actors):
     owner = actors().sqlite(data)
     outsider = actors(False)

@@ -120,6 +120,7 @@ def test_values_are_never_recorded(recorded, log):
                    if f.is_file())
 
 
+@pytest.mark.fast
 def test_transactions(recorded, chromashim):
     shown = chromashim("log", "--transactions", recorded).stdout.splitlines()
     done = [line for line in shown if "fruit" in line]

@@ -64,6 +64,7 @@ def kind(path) -> int:
     return stat.S_IFMT(os.lstat(path).st_mode)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("verb", VERBS)
 def test_device(verb, write, tmp_path):
     null = device(tmp_path / "null", 3)

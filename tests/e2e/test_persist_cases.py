@@ -92,6 +92,7 @@ def directory(request, data, shim):
     return Directory(data, shim, request.param)
 
 
+@pytest.mark.fast
 def test_commit(directory):
     directory.run("bins(A, b'n'); os.close(pickle(A, b'n')); die()", status=-9)
     assert directory.undo() == []
@@ -323,6 +324,7 @@ def test_written_without_the_shim(directory):
     assert directory.next_start() == ""
 
 
+@pytest.mark.fast
 def test_log(directory, chromashim):
     directory.killed("bins(A, b'n'); os.close(pickle(A, b'n')); bins(B, b'n'); die()")
     directory.next_start()

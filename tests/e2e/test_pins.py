@@ -67,6 +67,7 @@ def new(data: Path, before: set[int], reason: str) -> int:
     return found[0]
 
 
+@pytest.mark.fast
 def test_before_the_schema_changes(writer, data):
     actor = writer()
     before, known = live(data), known_pins(data)
@@ -261,6 +262,7 @@ spilled.wait()
     assert pinned(data, id) == before
 
 
+@pytest.mark.fast
 def test_true_after_kill(writer, data):
     actor = writer()
     before, known = live(data), known_pins(data)

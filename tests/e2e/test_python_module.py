@@ -105,6 +105,7 @@ def test_without_the_shim_operations_go_through_the_command(run, loaded, chromas
         "before first", "before twice", "before twice", "before async", "before async"]
 
 
+@pytest.mark.fast
 def test_under_the_shim_operations_are_recorded(run, loaded, chromashim):
     done = run("""
         import asyncio, chromadb, chromashim, sys

@@ -299,6 +299,7 @@ def test_hot_journal(made, copy, chromashim):
     same(whole, exported(chromashim, copy))
 
 
+@pytest.mark.fast
 def test_torn_persist(made, copy, chromashim, tmp_path):
     """Killed between the index and the pickle; nothing is there to undo it."""
     host = made[0]

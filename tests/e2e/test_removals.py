@@ -53,6 +53,7 @@ def test_in_use_from_a_child(data, actors, shim, tmp_path):
     assert actor.ask(f"wrong(c, {[*FIRSTS, 1000]})") == []
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("how", ["shutil.rmtree(path)", "os.rename(path, path + '.aside')",
                                  "shutil.copytree(backup, path, dirs_exist_ok=True)",
                                  "shutil.rmtree(segment)"])

@@ -261,6 +261,7 @@ def test_ballast(disks, actors):
     assert load.wrong() == []
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("setting, low", [
     ("40%", True), ("20M", True), ("20MiB,60%", True), ("20M,90%", True), ("21000K", True),
     ("20971520", True), ("1%,20M", False), ("2M", False), ("0", False), ("", False)])

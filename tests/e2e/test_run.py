@@ -47,6 +47,7 @@ def look(run, *options, env=None, **how) -> dict:
     return json.loads(done.stdout)
 
 
+@pytest.mark.fast
 def test_the_command_does_not_notice(tmp_path, data):
     """Same pid and parent, session, signals, umask; no descriptor more."""
     words = [PYTHON, "-I", "-S", "-c", LOOK]
@@ -146,6 +147,7 @@ def test_what_is_preloaded_stays(run):
     assert seen["preload"] == str(hosts.SHIM)
 
 
+@pytest.mark.fast
 def test_ours_is_in_front_whatever_is_named(run, tmp_path):
     """A library that is gone, another version, a link, a name alone: compared, not read."""
     ours = hosts.SHIM.resolve()

@@ -119,6 +119,7 @@ def test_in_the_way(data, chromashim):
     assert before == sorted(p for p in data.rglob("*") if ".chromashim" not in str(p))
 
 
+@pytest.mark.fast
 def test_verbs(tmp_path, data, chromashim):
     """What each verb says and returns, from the first snapshot to the last."""
     host = hosts.BY_NAME["python"]

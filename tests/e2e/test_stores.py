@@ -115,6 +115,7 @@ def test_from_a_child(data, actors, shim, tmp_path):
     assert copied.returncode == 0 and (tmp_path / "copy/writer.lock").exists()
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("open_too", [False, True])
 def test_by_every_call(data, actors, open_too):
     store = made(data, actors)

@@ -307,6 +307,7 @@ def check_steps(records: list[dict]) -> int:
     return len(changing)
 
 
+@pytest.mark.fast
 def test_statements(data, shim):
     run_python("""
         run("CREATE TABLE t(a INTEGER PRIMARY KEY, b)")

@@ -111,6 +111,7 @@ def same(space: str, mine: list[float], theirs: list[float]) -> bool:
     return mine == theirs
 
 
+@pytest.mark.fast
 def test_without_a_snapshot(made, data, chromashim):
     """Ids and vectors, as of the last persist."""
     was = segments(data)

@@ -210,6 +210,7 @@ def test_reading_is_not_writing(data, actors):
     assert not tool.lines() and not writer.lines()
 
 
+@pytest.mark.fast
 def test_second_is_told(data, actors):
     writer = actors().chroma(data)
     writer.do(write(0))
@@ -338,6 +339,7 @@ def forking(data, actors):
     return parent
 
 
+@pytest.mark.fast
 def test_right_passes_to_a_child(data, actors):
     """As gunicorn --preload does it: the client is made before the fork, and the child writes."""
     parent = forking(data, actors)
