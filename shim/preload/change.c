@@ -9,6 +9,7 @@
 #include "preload/faults.h"
 #include "preload/persists.h"
 #include "preload/pins.h"
+#include "preload/readable.h"
 #include "preload/refuse.h"
 #include "preload/shim.h"
 #include "preload/stores.h"
@@ -107,6 +108,10 @@ enum change_verdict change_begin(struct change *c)
 {
 	enum change_verdict verdict;
 
+	if (c->iov && !vector_is_readable(c->iov, c->iov_count)) {
+		c->iov = NULL; /* as if the kernel brought the bytes: it says what is wrong */
+		c->iov_count = 0;
+	}
 	if (c->place && slot_protected(c->slot) && !(c->entered = area_enter(c->slot.area))) {
 		c->slot.all = 0; /* another thread has let go of it: it is protected no more */
 		return CHANGE_GO;

@@ -7,13 +7,14 @@
 #include <limits.h>
 
 #include "preload/persists.h"
+#include "preload/readable.h"
 
 static uint64_t vector_length(const struct iovec *iov, int count)
 {
 	uint64_t n = 0;
 	int i;
 
-	if (count < 0 || count > IOV_MAX)
+	if (count < 0 || count > IOV_MAX || !address_is_readable(iov, (size_t)count * sizeof(*iov)))
 		return 0;
 	for (i = 0; i < count; i++)
 		n += iov[i].iov_len;
@@ -106,7 +107,7 @@ ssize_t do_sendfile(int out, int in, off_t *offset, size_t n)
 
 static int64_t target_offset(int fd, const off_t *offset)
 {
-	return offset ? *offset : position_of(fd);
+	return offset && address_is_readable(offset, sizeof(*offset)) ? *offset : position_of(fd);
 }
 
 ssize_t do_copy_file_range(int in, off_t *in_offset, int out, off_t *out_offset, size_t n,

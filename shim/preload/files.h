@@ -160,13 +160,6 @@ bool descriptor_path(int fd, char *out, size_t size);
 /* The role and number for place->relative. */
 void place_settle(struct place *place, unsigned area);
 
-/* Whether a path may be looked at: what is no address of a program's is for the kernel to answer.
- */
-static inline bool place_is_readable(const char *path)
-{
-	return (uintptr_t)path >= 4096 && (intptr_t)path > 0 && (intptr_t)path != INTPTR_MAX;
-}
-
 /* Joins with single slashes and without "." components. False: too long. */
 bool place_join(char out[PLACE_MAX], const char *directory, const char *rest);
 

@@ -5,6 +5,7 @@
 #include "preload/call.h"
 
 #include "preload/carriers.h"
+#include "preload/readable.h"
 #include "preload/transactions.h"
 
 static uint64_t lock_arg(int cmd, short type)
@@ -52,9 +53,10 @@ int do_record_lock(int fd, int cmd, struct flock *lock)
 	off_t start, length;
 	int ret;
 
-	if (!lock || cmd == F_GETLK || cmd == F_OFD_GETLK)
-		return lock ? real_record_lock(fd, s, cmd, lock)
-			    : real.fcntl(fd, cmd, (unsigned long)lock);
+	if (!address_is_readable(lock, sizeof(*lock)))
+		return real.fcntl(fd, cmd, (unsigned long)lock);
+	if (cmd == F_GETLK || cmd == F_OFD_GETLK)
+		return real_record_lock(fd, s, cmd, lock);
 	type = lock->l_type;
 	start = lock_start(fd, lock);
 	length = lock->l_len;

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "preload/persists.h"
+#include "preload/readable.h"
 
 #define MAPS 512
 
@@ -86,6 +87,7 @@ int do_munmap(void *at, size_t size)
 	int ret = real.munmap(at, size), i = 0;
 	struct map *m;
 
+	addresses_changed();
 	for (; ret == 0 && (m = map_overlapping(&i, at, size)); i++) {
 		union slot s = {.all = atomic_load(&m->slot)};
 
@@ -114,6 +116,7 @@ int do_mprotect(void *at, size_t size, int prot)
 {
 	int ret = real.mprotect(at, size, prot);
 
+	addresses_changed();
 	if (prot & PROT_WRITE)
 		note(OP_MPROTECT, at, size, prot, ret);
 	return ret;
@@ -158,6 +161,7 @@ void *entry_mremap(void *at, size_t old_size, size_t new_size, int flags, ...)
 		return MAP_FAILED;
 	}
 	map = (void *)r;
+	addresses_changed();
 	m = map_overlapping(&i, at, old_size);
 	if (m) {
 		atomic_store(&m->start, (uintptr_t)map);

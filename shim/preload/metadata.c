@@ -4,6 +4,8 @@
  */
 #include "preload/call.h"
 
+#include "preload/readable.h"
+
 /* Which of the two finders, by the flag of the ...at() calls. */
 #define FINDER(flags) ((flags)&AT_SYMLINK_NOFOLLOW ? place_find : place_find_target)
 
@@ -67,7 +69,7 @@ int do_lchown(const char *path, uid_t uid, gid_t gid)
 
 int do_fchownat(int dirfd, const char *path, uid_t uid, gid_t gid, int flags)
 {
-	if ((flags & AT_EMPTY_PATH) && path && !*path)
+	if ((flags & AT_EMPTY_PATH) && address_is_readable(path, 1) && !*path)
 		BY_FD(dirfd, OP_CHOWN, gid, uid, real.fchownat(dirfd, path, uid, gid, flags));
 	BY_PATH(FINDER(flags), dirfd, path, OP_CHOWN, gid, uid,
 		real.fchownat(dirfd, path, uid, gid, flags));
@@ -103,7 +105,7 @@ int do_futimesat(int dirfd, const char *path, const struct timeval times[2])
 
 int do_utimensat(int dirfd, const char *path, const struct timespec times[2], int flags)
 {
-	if (!path || (!*path && (flags & AT_EMPTY_PATH)))
+	if (!path || ((flags & AT_EMPTY_PATH) && address_is_readable(path, 1) && !*path))
 		BY_FD(dirfd, OP_UTIME, 0, 0, real.utimensat(dirfd, path, times, flags));
 	BY_PATH(FINDER(flags), dirfd, path, OP_UTIME, 0, 0,
 		real.utimensat(dirfd, path, times, flags));

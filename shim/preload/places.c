@@ -13,6 +13,7 @@
 #include "core/checksum.h"
 #include "preload/area.h"
 #include "preload/files.h"
+#include "preload/readable.h"
 #include "preload/shim.h"
 #include "preload/stores.h"
 
@@ -257,10 +258,10 @@ static bool discover_by_name(int dirfd, const char *path)
 bool place_discover_root(int dirfd, const char *path)
 {
 	char store[PLACE_MAX];
-	size_t n = path ? strlen(path) : 0;
+	size_t n = shim_live && text_is_readable(path) ? strlen(path) : 0;
 	struct stat st;
 
-	if (!shim_live || !n || n + sizeof("/" STORE_NAME) > sizeof(store))
+	if (!n || n + sizeof("/" STORE_NAME) > sizeof(store))
 		return false;
 	memcpy(store, path, n);
 	memcpy(store + n, "/" STORE_NAME, sizeof("/" STORE_NAME));
@@ -273,7 +274,7 @@ bool place_find(struct place *place, int dirfd, const char *path, bool thorough)
 	bool known = atomic_load_explicit(&areas_used, memory_order_acquire);
 
 	place->slot.all = 0;
-	if (!shim_live || !place_is_readable(path) || !*path)
+	if (!shim_live || !text_is_readable(path) || !*path)
 		return false;
 	if (store_find(place, dirfd, path, thorough && (!known || settings.store)))
 		return true;
@@ -296,7 +297,7 @@ bool place_find_target(struct place *place, int dirfd, const char *path, bool th
 	struct stat st;
 	int fd;
 
-	if ((!found && !thorough) || !shim_live || !place_is_readable(path))
+	if ((!found && !thorough) || !shim_live || !text_is_readable(path))
 		return found;
 	alone = !found && !atomic_load(&areas_used);
 	if (alone && store_is_strange(dirfd, path))
@@ -381,7 +382,7 @@ static void discover(int dirfd, const char *path, int flags)
 
 void place_met_link(int dirfd, const char *path)
 {
-	if (shim_live && is_database(path))
+	if (shim_live && text_is_readable(path) && is_database(path))
 		discover(dirfd, path, 0);
 }
 
@@ -398,7 +399,7 @@ bool place_find_for_open(struct place *place, int dirfd, const char *path, int f
 	uint64_t key;
 
 	place->slot.all = 0;
-	if (!shim_live || !place_is_readable(path))
+	if (!shim_live || !text_is_readable(path))
 		return false;
 	if (is_database(path))
 		discover(dirfd, path, flags);

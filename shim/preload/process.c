@@ -13,6 +13,7 @@
 #include "preload/carriers.h"
 #include "preload/persists.h"
 #include "preload/pins.h"
+#include "preload/readable.h"
 #include "preload/refuse.h"
 #include "preload/transactions.h"
 
@@ -96,9 +97,12 @@ static bool has_settings(char *const envp[])
 
 static bool is_complete(char *const envp[])
 {
-	const char *off = find(envp, SETTING "=", sizeof(SETTING));
+	const char *off;
 
-	if (!preload_entry[0] || settings.off || (off && strcmp(off, SETTING "=off") == 0))
+	if (!preload_entry[0] || settings.off || (envp && !list_is_readable(envp)))
+		return true;
+	off = find(envp, SETTING "=", sizeof(SETTING));
+	if (off && strcmp(off, SETTING "=off") == 0)
 		return true;
 	return has_preload(find(envp, PRELOAD, sizeof(PRELOAD) - 1)) && has_settings(envp);
 }
@@ -159,6 +163,8 @@ static void note_exec(const char *path)
 {
 	unsigned i, used = atomic_load(&areas_used);
 
+	if (used && !text_is_readable(path))
+		path = NULL;
 	for (i = 0; i < used; i++) {
 		struct oplog_record r = {.op = OP_EXEC, .offset = -1};
 
