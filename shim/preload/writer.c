@@ -564,9 +564,9 @@ static int refuse(const struct change *c, enum intent intent)
 	    (const char *const[]){
 		a->spelling[0], "/", name_text(name_get(c->slot.name)),
 		falls_back ? ": opened for reading only: process " : ": writing refused: process ",
-		h.pid, " (", h.command, ") is writing this directory since ", h.since,
-		", and only one process may. ",
-		falls_back ? "To write" : "Reading is fine; to write",
+		h.pid, " (", h.command, ") has been writing to this directory since ", h.since,
+		"; only one process may write at a time. ",
+		falls_back ? "To write" : "This one can go on reading. To write",
 		a->left ? ", make the client after the fork: this process has left the writing to "
 			  "one that was forked from it."
 		: a->forked ? ", make the client after the fork: this process was forked from one "
@@ -592,7 +592,7 @@ static bool wait_for_end(struct area *a, const struct change *c)
 		return false;
 	read_holder(a, &h);
 	shim_say(a->spelling[0], ": waiting for process ", h.pid, " (", h.command,
-		 ") to end, which is writing this directory since ", h.since, NULL);
+		 ") to end, which has been writing to this directory since ", h.since, NULL);
 	while (is_foreign(a)) {
 		if (oplog_now() >= until)
 			return false;

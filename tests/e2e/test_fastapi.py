@@ -115,7 +115,7 @@ def test_four_workers(serve, tmp_path, data, chromashim):
         refusals = [line for line in log.read_text().splitlines()
                     if "opened for reading only" in line or "writing refused" in line]
     assert f"process {pids.pop()} " in refusals[0]
-    assert "only one process may" in refusals[0]
+    assert "only one process may write at a time" in refusals[0]
     assert chromashim("check", data).returncode == 0
 
 

@@ -17,7 +17,7 @@ from actor import Actor, Failed, Hangs
 BATCH = 60
 SECONDS = 6
 WRITER = 1  # OPLOG_HAS_WRITER
-HOLDER = re.compile(r"process (\d+) \((\S.*)\) is writing this directory since 20\d\d-")
+HOLDER = re.compile(r"process (\d+) \((\S.*)\) has been writing to this directory since 20\d\d-")
 
 
 def refusals(data: Path, pid: int) -> list[dict]:
