@@ -369,11 +369,11 @@ static bool is_torn(int undofd, const char *name)
 
 static bool died_in_the_middle(const struct guardian *g)
 {
-	int fd = file_open_directory_at(g->s.target.storefd, UNDO_DIR);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	DIR *dir;
 	const struct dirent *entry;
 	bool torn = has_hot_journal(g);
 
+	file_names_at(g->s.target.storefd, UNDO_DIR, &dir);
 	while (dir && !torn && (entry = readdir(dir)))
 		torn = is_torn(dirfd(dir), entry->d_name);
 	if (dir)

@@ -12,6 +12,7 @@
 
 #include <sqlite3.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define CHROMA_ID_SIZE 64 /* ids are UUIDs of 36 characters */
@@ -96,5 +97,8 @@ bool chroma_is_segment(int dirfd, const char *name);
 
 /* Whether a name could be a segment's directory: a UUID in its usual spelling. */
 bool chroma_is_uuid(const char *name);
+
+/* The name in the data directory that a segment's directory has been given instead of its own. */
+bool chroma_find_alias(int dirfd, const char *segment, char *out, size_t room);
 
 #endif

@@ -454,18 +454,15 @@ static int collect_file(struct collection *k, int fd, const char *file)
 /* Takes fd. */
 static int collect_directory(struct collection *k, int fd)
 {
-	DIR *dir = fdopendir(fd);
+	DIR *dir;
 	const struct dirent *entry;
-	int r = 0;
+	int r = file_names_of(fd, &dir);
 
-	if (!dir) {
-		close(fd);
-		return -ENOMEM;
-	}
 	while (r == 0 && (entry = readdir(dir)))
 		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
 			r = collect_file(k, dirfd(dir), entry->d_name);
-	closedir(dir);
+	if (dir)
+		closedir(dir);
 	return r;
 }
 

@@ -87,8 +87,6 @@ struct diagnose_summary {
 int diagnose_directory(const char *path, int dirfd, const struct diagnose_options *options,
 		       struct diagnose_summary *out);
 
-/* The name in the data directory that a segment's directory has been given instead of its own. */
-bool diagnose_find_alias(int dirfd, const char *segment, char *out, size_t room);
 /* A copy that went wrong: the whole thing is elsewhere, and healing what is here would be the loss.
  */
 bool diagnose_is_bad_copy(enum diagnose_code code);

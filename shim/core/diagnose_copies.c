@@ -179,22 +179,13 @@ static bool has_database(int dirfd, const char *name)
 	return has;
 }
 
-static DIR *open_root(struct diagnosis *d)
-{
-	int fd = openat(d->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-
-	if (!dir && fd >= 0)
-		close(fd);
-	return dir;
-}
-
 bool diagnose_names(struct diagnosis *d)
 {
-	DIR *dir = open_root(d);
+	DIR *dir;
 	const struct dirent *entry;
 	bool found = false;
 
+	file_names_at(d->dirfd, NULL, &dir);
 	while (dir && !found && (entry = readdir(dir))) {
 		const char *name = entry->d_name;
 		enum diagnose_code code = DIAGNOSE_CODES;
@@ -212,56 +203,4 @@ bool diagnose_names(struct diagnosis *d)
 	if (dir)
 		closedir(dir);
 	return found;
-}
-
-/* ---- a segment's directory by another name ---- */
-
-static bool has_uuid(const char *name, const char *uuid)
-{
-	return strcmp(name, uuid) != 0 && strcasestr(name, uuid) != NULL;
-}
-
-/* How much is in it: labels that were handed out. */
-static int64_t weigh(int dirfd, const char *name)
-{
-	int fd = file_open_directory_at(dirfd, name), pickle;
-	struct pickle_index index = {0};
-	struct file_source source;
-	int64_t weight = -1;
-
-	if (fd < 0)
-		return -1;
-	if (faccessat(fd, HNSW_HEADER_FILE, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
-		weight = 0;
-	pickle = file_open_at(fd, PICKLE_FILE);
-	if (weight == 0 && pickle >= 0 && file_source_open_data(&source, pickle) == 0 &&
-	    pickle_read_index(&source, NULL, NULL, &index) == 0)
-		weight = 1 + index.total_elements_added;
-	if (pickle >= 0)
-		close(pickle);
-	close(fd);
-	return weight;
-}
-
-bool diagnose_find_alias(int dirfd, const char *segment, char *out, size_t room)
-{
-	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-	const struct dirent *entry;
-	int64_t best = -1;
-
-	while (dir && (entry = readdir(dir))) {
-		int64_t weight =
-		    has_uuid(entry->d_name, segment) ? weigh(dirfd, entry->d_name) : -1;
-
-		if (weight <= best || strlen(entry->d_name) >= room)
-			continue;
-		best = weight;
-		snprintf(out, room, "%s", entry->d_name);
-	}
-	if (dir)
-		closedir(dir);
-	else if (fd >= 0)
-		close(fd);
-	return best >= 0;
 }

@@ -40,17 +40,12 @@ static uint64_t size_of_segment(int dirfd, const char *name)
 /* Calls `each` for every segment directory; returns their number. */
 static uint64_t each_segment(struct diagnosis *d, void (*each)(struct diagnosis *, const char *))
 {
-	int fd = dup(d->dirfd);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	DIR *dir;
 	const struct dirent *entry;
 	uint64_t count = 0;
 
-	if (!dir) {
-		if (fd >= 0)
-			close(fd);
+	if (file_names_at(d->dirfd, NULL, &dir) < 0)
 		return 0;
-	}
-	rewinddir(dir);
 	while ((entry = readdir(dir))) {
 		if (!chroma_is_segment(d->dirfd, entry->d_name))
 			continue;

@@ -58,18 +58,16 @@ static void add_name(struct names *n, const char *name)
 
 static void list_names(int logfd, struct names *out)
 {
-	int fd = openat(logfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	DIR *dir;
 	const struct dirent *entry;
 	bool packed;
 
+	file_names_at(logfd, NULL, &dir);
 	while (dir && (entry = readdir(dir)))
 		if (oplog_name_stem(entry->d_name, &packed))
 			add_name(out, entry->d_name);
 	if (dir)
 		closedir(dir);
-	else if (fd >= 0)
-		close(fd);
 }
 
 struct last {

@@ -257,7 +257,7 @@ static void judge_missing(struct diagnosis *d, const struct chroma_collection *c
 	char alias[CHROMA_ID_SIZE + 192];
 
 	if (error == -ENOENT && c->vector_mark.type != SQLITE_NULL &&
-	    diagnose_find_alias(d->dirfd, c->vector_segment, alias, sizeof(alias))) {
+	    chroma_find_alias(d->dirfd, c->vector_segment, alias, sizeof(alias))) {
 		d->lacks_segment = true;
 		diagnose_report(d, DIAGNOSE_SEGMENT_RENAMED, place, "%s", alias);
 		return;

@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include "core/database.h"
-#include "core/diagnose.h"
 #include "core/export_internal.h"
 
 /* By its own name, or by one that it has been given. */
@@ -20,7 +19,7 @@ static int open_segment(struct exporter *x, const char *segment)
 	int fd = file_follow_directory_at(x->dirfd, segment);
 
 	if (fd == -ENOENT && chroma_is_uuid(segment) &&
-	    diagnose_find_alias(x->dirfd, segment, name, sizeof(name)))
+	    chroma_find_alias(x->dirfd, segment, name, sizeof(name)))
 		fd = file_open_directory_at(x->dirfd, name);
 	return fd;
 }
@@ -124,20 +123,14 @@ static int each_of_snapshot(struct exporter *x,
 
 int export_each_segment(struct exporter *x, int (*each)(struct exporter *x, const char *segment))
 {
-	int fd, r = 0;
 	const struct dirent *entry;
 	DIR *dir;
+	int r = 0;
 
 	if (x->manifest)
 		return each_of_snapshot(x, each);
-	fd = dup(x->dirfd);
-	dir = fd < 0 ? NULL : fdopendir(fd);
-	if (!dir) {
-		if (fd >= 0)
-			close(fd);
+	if (file_names_at(x->dirfd, NULL, &dir) < 0)
 		return -EIO;
-	}
-	rewinddir(dir);
 	while (r == 0 && (entry = readdir(dir)))
 		if (chroma_is_uuid(entry->d_name))
 			r = each(x, entry->d_name);

@@ -69,6 +69,26 @@ int file_follow_directory_at(int dirfd, const char *name)
 	return -errno;
 }
 
+int file_names_of(int fd, DIR **out)
+{
+	*out = fdopendir(fd);
+	if (*out)
+		return 0;
+	close(fd);
+	return -ENOMEM;
+}
+
+int file_names_at(int dirfd, const char *name, DIR **out)
+{
+	int fd = name ? file_open_directory_at(dirfd, name)
+		      : openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	*out = NULL;
+	if (fd < 0)
+		return name ? fd : -errno;
+	return file_names_of(fd, out);
+}
+
 ssize_t file_read_at(int fd, void *buf, size_t n, uint64_t offset)
 {
 	size_t done = 0;
@@ -312,11 +332,10 @@ static bool is_temporary(const char *name)
 
 void file_publish_sweep(int dirfd)
 {
-	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	DIR *dir;
 	const struct dirent *entry;
 
-	if (!dir)
+	if (file_names_at(dirfd, NULL, &dir) < 0)
 		return;
 	while ((entry = readdir(dir)))
 		if (is_temporary(entry->d_name))

@@ -9,6 +9,7 @@
 #ifndef CORE_FILEIO_H
 #define CORE_FILEIO_H
 
+#include <dirent.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -28,6 +29,13 @@ int file_open_directory_at(int dirfd, const char *name);
 /* A segment's directory, which may be a symbolic link to one on another disk, for reading; -ELOOP
  * if the link leads nowhere. */
 int file_follow_directory_at(int dirfd, const char *name);
+
+/* The names in a directory of dirfd, or (name NULL) in dirfd itself, from the first: *out is for
+ * readdir() and closedir(), NULL after an error. */
+int file_names_at(int dirfd, const char *name, DIR **out);
+
+/* The same where it is open: the descriptor is *out's, and closed after an error. */
+int file_names_of(int fd, DIR **out);
 
 /* Reads n bytes at offset, or up to the end of the file. Returns how many, or -errno. */
 ssize_t file_read_at(int fd, void *buf, size_t n, uint64_t offset);

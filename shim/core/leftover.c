@@ -154,16 +154,12 @@ static int add(struct leftovers *x, const char *segment)
 
 static int look(struct leftovers *x)
 {
-	int fd = openat(x->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	DIR *dir;
+	int r = file_names_at(x->dirfd, NULL, &dir);
 	const struct dirent *entry;
 
-	if (!dir) {
-		r = -errno;
-		if (fd >= 0)
-			close(fd);
+	if (r < 0)
 		return r;
-	}
 	while (r == 0 && (entry = readdir(dir)))
 		if (chroma_is_segment(x->dirfd, entry->d_name) &&
 		    chroma_has_segment(x->db, entry->d_name) == 0)

@@ -172,19 +172,6 @@ int oplog_file_read(int dirfd, const char *name, bool header_only, unsigned char
 
 /* ---- the plain segments of a directory ---- */
 
-static int open_directory(int storefd, DIR **out)
-{
-	int fd = file_open_directory_at(storefd, OPLOG_DIR);
-
-	if (fd < 0)
-		return fd;
-	*out = fdopendir(fd);
-	if (*out)
-		return 0;
-	close(fd);
-	return -ENOMEM;
-}
-
 static const char *next_plain(DIR *dir)
 {
 	const struct dirent *d;
@@ -203,7 +190,7 @@ int oplog_next_refused(int storefd, uint64_t after, struct oplog_header *header_
 	const char *name;
 	bool found = false;
 	DIR *dir;
-	int r = open_directory(storefd, &dir);
+	int r = file_names_at(storefd, OPLOG_DIR, &dir);
 
 	if (r < 0)
 		return r;
@@ -321,7 +308,7 @@ int oplog_compress(int storefd, struct oplog_packed *packed)
 {
 	const char *name;
 	DIR *dir;
-	int r = open_directory(storefd, &dir);
+	int r = file_names_at(storefd, OPLOG_DIR, &dir);
 
 	memset(packed, 0, sizeof(*packed));
 	if (r < 0)

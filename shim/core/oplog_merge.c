@@ -183,16 +183,15 @@ static int add_source(struct oplog_reader *r, const char *name)
 static int scan(struct oplog_reader *r)
 {
 	size_t before = r->sources_size;
-	int fd, pass, error = 0;
+	int pass, error = 0;
 
 	for (pass = 0; pass < 2 && error == 0; pass++) {
 		struct dirent *d;
 		DIR *dir;
 
-		fd = openat(r->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		dir = fd < 0 ? NULL : fdopendir(fd);
-		if (!dir)
-			return -errno;
+		error = file_names_at(r->dirfd, NULL, &dir);
+		if (error < 0)
+			return error;
 		while (error == 0 && (d = readdir(dir))) {
 			bool packed = false;
 			size_t stem = oplog_name_stem(d->d_name, &packed);

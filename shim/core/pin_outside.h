@@ -7,7 +7,7 @@
 #define CORE_PIN_OUTSIDE_H
 
 #include "core/pin.h"
-#include "core/snapshot.h"
+#include "core/trouble.h"
 
 /* Whether a living process under the shim is the directory's writer; only then a pin can be held.
  */

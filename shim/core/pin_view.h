@@ -12,7 +12,7 @@
 
 #include "core/fileio.h"
 #include "core/pin.h"
-#include "core/snapshot.h"
+#include "core/trouble.h"
 
 struct pin_view_file {
 	char path[PIN_PATH];

@@ -37,19 +37,12 @@ static bool is_link(int dirfd, const char *name)
 
 static int walk_into(struct walk *w, int root, const char *segment)
 {
-	int fd = segment ? file_open_directory_at(root, segment)
-			 : openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	DIR *dir;
 	const struct dirent *entry;
-	int r = 0;
+	int r = file_names_at(root, segment, &dir);
 
-	if (!dir) {
-		if (fd >= 0)
-			close(fd);
-		if (fd == -ENOTDIR && is_link(root, segment))
-			return -ELOOP;
-		return fd >= 0 ? -ENOMEM : segment ? fd : -errno;
-	}
+	if (r < 0)
+		return r == -ENOTDIR && is_link(root, segment) ? -ELOOP : r;
 	while (r == 0 && (entry = readdir(dir))) {
 		struct stat st;
 
@@ -57,12 +50,12 @@ static int walk_into(struct walk *w, int root, const char *segment)
 			continue;
 		if (!segment && chroma_is_uuid(entry->d_name))
 			r = walk_into(w, root, entry->d_name);
-		else if (fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		else if (fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
 			 S_ISREG(st.st_mode))
-			r = w->each(w, fd, segment, entry->d_name);
+			r = w->each(w, dirfd(dir), segment, entry->d_name);
 	}
 	if (r == 0)
-		r = w->each(w, fd, segment, NULL); /* itself, at last */
+		r = w->each(w, dirfd(dir), segment, NULL); /* itself, at last */
 	closedir(dir);
 	return r;
 }
@@ -190,22 +183,19 @@ int recover_copy(int from, int to, void (*step)(void *context), void *context)
 static int copy_renamed(int from, int to, const char *name, const char *segment)
 {
 	struct walk w = {.to = to};
-	int fd = file_open_directory_at(from, name), r = fd < 0 ? fd : 0;
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	DIR *dir;
+	int r = file_names_at(from, name, &dir);
 	const struct dirent *entry;
 	struct stat st;
 
-	if (!dir) {
-		if (fd >= 0)
-			close(fd);
-		return r < 0 ? r : -ENOMEM;
-	}
+	if (r < 0)
+		return r;
 	while (r == 0 && (entry = readdir(dir)))
-		if (fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		if (fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
 		    S_ISREG(st.st_mode))
-			r = copy(&w, fd, segment, entry->d_name);
+			r = copy(&w, dirfd(dir), segment, entry->d_name);
 	if (r == 0)
-		r = give_attributes(fd, to, segment);
+		r = give_attributes(dirfd(dir), to, segment);
 	closedir(dir);
 	return r;
 }
@@ -218,7 +208,7 @@ int recover_copy_renamed(int from, int to, const struct recover_judgement *j)
 
 	for (i = 0; i < j->count && r == 0; i++)
 		if (j->list[i].code == DIAGNOSE_SEGMENT_RENAMED &&
-		    diagnose_find_alias(from, j->list[i].segment, name, sizeof(name)))
+		    chroma_find_alias(from, j->list[i].segment, name, sizeof(name)))
 			r = copy_renamed(from, to, name, j->list[i].segment);
 	return r;
 }

@@ -173,15 +173,12 @@ static int look_at_directory(struct lacking *l, const char *name)
 
 static int find_directory(struct lacking *l)
 {
-	int fd = openat(l->r->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), error = 0;
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	DIR *dir;
+	int error = file_names_at(l->r->dirfd, NULL, &dir);
 	const struct dirent *entry;
 
-	if (!dir) {
-		if (fd >= 0)
-			close(fd);
+	if (error < 0)
 		return -EIO;
-	}
 	while (error == 0 && (entry = readdir(dir)))
 		if (chroma_is_segment(l->r->dirfd, entry->d_name) &&
 		    chroma_has_segment(l->r->db, entry->d_name) == 0)

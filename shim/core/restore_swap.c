@@ -90,12 +90,12 @@ bool restore_is_chromas(const char *name)
 
 static int find_names(int dirfd, struct name_list *l)
 {
-	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	DIR *dir;
+	int r = file_names_at(dirfd, NULL, &dir);
 	const struct dirent *entry;
 
-	if (!dir)
-		return -errno;
+	if (r < 0)
+		return r;
 	while (r == 0 && (entry = readdir(dir)))
 		if (restore_is_chromas(entry->d_name))
 			r = add_name(l, entry->d_name);
@@ -289,12 +289,12 @@ static int move_old(const struct exchange *x, const char *name)
  */
 static int move_undo(const struct exchange *x)
 {
-	int from = file_open_directory_at(x->swap->storefd, UNDO_DIR), to, r = 0;
-	DIR *dir = from < 0 ? NULL : fdopendir(from);
+	DIR *dir;
+	int r = file_names_at(x->swap->storefd, UNDO_DIR, &dir), to;
 	const struct dirent *entry;
 
-	if (!dir)
-		return from == -ENOENT ? 0 : from < 0 ? from : -ENOMEM;
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
 	to = tree_make_directory(x->quarantinefd, UNDO_DIR);
 	r = to < 0 ? to : 0;
 	while (r == 0 && (entry = readdir(dir))) {

@@ -23,12 +23,7 @@
 #define CORE_SNAPSHOT_H
 
 #include "core/snapshot_store.h"
-
-/* Which file and what of it, for messages. */
-struct snapshot_trouble {
-	char file[320];
-	char detail[256];
-};
+#include "core/trouble.h"
 
 typedef void snapshot_progress_fn(void *context, uint64_t done, uint64_t total);
 

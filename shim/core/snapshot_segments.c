@@ -16,6 +16,7 @@
 #include "core/hnsw.h"
 #include "core/pickle.h"
 #include "core/snapshot_internal.h"
+#include "core/text.h"
 #include "core/tree.h"
 #include "core/undo.h"
 
@@ -78,17 +79,17 @@ static int add_entry(struct segment *s, int fd, const char *name)
 /* The files as they are now, by name. */
 static int list_files(const struct taking *k, struct segment *s)
 {
-	int fd = file_open_directory_at(k->options->dirfd, s->id), r = 0;
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	DIR *dir;
+	int r = file_names_at(k->options->dirfd, s->id, &dir);
 	const struct dirent *entry;
 
 	s->files = NULL;
 	s->count = 0;
-	s->gone = fd == -ENOENT || fd == -ENOTDIR;
+	s->gone = r == -ENOENT || r == -ENOTDIR;
 	if (s->gone)
 		return 0;
-	if (!dir)
-		return fd < 0 ? fd : -ENOMEM;
+	if (r < 0)
+		return r;
 	while (r == 0 && (entry = readdir(dir)))
 		r = add_entry(s, dirfd(dir), entry->d_name);
 	closedir(dir);
@@ -121,12 +122,12 @@ static bool is_known(const struct taking *k, const char *id)
 
 int segments_find(struct taking *k)
 {
-	int fd = openat(k->options->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	DIR *dir;
+	int r = file_names_at(k->options->dirfd, NULL, &dir);
 	const struct dirent *entry;
 
-	if (!dir)
-		return -errno;
+	if (r < 0)
+		return r;
 	while (r == 0 && (entry = readdir(dir)))
 		if (chroma_is_uuid(entry->d_name) && !is_known(k, entry->d_name))
 			r = add_segment(k, entry->d_name);
@@ -230,18 +231,14 @@ static uint64_t newest_change(const struct segment *s)
 
 static bool has_open_group(const struct taking *k, const struct segment *s)
 {
-	int fd = file_open_directory_at(k->store->storefd, UNDO_DIR);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	DIR *dir;
 	const struct dirent *entry;
 	bool found = false;
 
-	if (!dir && fd >= 0)
-		close(fd);
+	file_names_at(k->store->storefd, UNDO_DIR, &dir);
 	while (dir && !found && (entry = readdir(dir))) {
-		size_t n = strlen(entry->d_name), suffix = strlen(UNDO_SUFFIX);
-
-		found = n > suffix && !strncmp(entry->d_name, s->id, strlen(s->id)) &&
-			!strcmp(entry->d_name + n - suffix, UNDO_SUFFIX);
+		found = !strncmp(entry->d_name, s->id, strlen(s->id)) &&
+			text_ends_with(entry->d_name, UNDO_SUFFIX);
 	}
 	if (dir)
 		closedir(dir);

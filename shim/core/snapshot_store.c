@@ -160,13 +160,13 @@ static int list_directory(const struct snapshot_store *s, DIR *dir, struct manif
 
 int snapshot_list(const struct snapshot_store *s, struct manifest **out, size_t *count_out)
 {
-	int fd = openat(s->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	DIR *dir;
+	int r = file_names_at(s->dirfd, NULL, &dir);
 
 	*out = NULL;
 	*count_out = 0;
-	if (!dir)
-		return -errno;
+	if (r < 0)
+		return r;
 	r = list_directory(s, dir, out, count_out);
 	closedir(dir);
 	if (r < 0) {
@@ -190,11 +190,11 @@ void snapshot_list_free(struct manifest *list, size_t count)
 
 static uint64_t highest_id(const struct snapshot_store *s)
 {
-	int fd = openat(s->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	DIR *dir;
 	const struct dirent *entry;
 	uint64_t highest = 0, id;
 
+	file_names_at(s->dirfd, NULL, &dir);
 	while (dir && (entry = readdir(dir))) {
 		id = manifest_id_of_name(entry->d_name);
 		highest = id > highest ? id : highest;

@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/fileio.h"
+
 #define LEVELS 8
 #define ENTRIES 50000u
 
@@ -33,11 +35,11 @@ static void note(struct walk *w, const char *path, const struct stat *st)
 /* The descriptor is closed. What vanishes meanwhile is nobody's. */
 static void walk_directory(struct walk *w, int fd, const char *prefix, unsigned level)
 {
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	DIR *dir = NULL;
 	const struct dirent *entry;
 
-	if (!dir && fd >= 0)
-		close(fd);
+	if (fd >= 0)
+		file_names_of(fd, &dir);
 	while (dir && w->left && (entry = readdir(dir))) {
 		char path[PATH_MAX];
 		struct stat st;

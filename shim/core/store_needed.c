@@ -2,21 +2,17 @@
  *
  * Whether a store may be left for another one.
  */
-#include <string.h>
-
 #include "core/alive.h"
 #include "core/oplog.h"
 #include "core/snapshot_store.h"
 #include "core/store.h"
 #include "core/sys.h"
+#include "core/text.h"
 #include "core/undo.h"
 
 static bool is_waiting(int undofd, const char *name)
 {
-	size_t n = strlen(name), suffix = sizeof(UNDO_SUFFIX) - 1;
-
-	return n > suffix && strcmp(name + n - suffix, UNDO_SUFFIX) == 0 &&
-	       !undo_is_ended(undofd, name);
+	return text_ends_with(name, UNDO_SUFFIX) && !undo_is_ended(undofd, name);
 }
 
 static bool has_undo_data(int storefd)

@@ -32,18 +32,15 @@ static int remove_below(int dirfd, const char *name, int depth);
 /* Takes fd. */
 static int empty_directory(int fd, int depth)
 {
-	DIR *dir = fdopendir(fd);
+	DIR *dir;
 	const struct dirent *entry;
-	int r = 0;
+	int r = file_names_of(fd, &dir);
 
-	if (!dir) {
-		close(fd);
-		return -ENOMEM;
-	}
 	while (r == 0 && (entry = readdir(dir)))
 		if (!is_dots(entry->d_name))
 			r = remove_below(dirfd(dir), entry->d_name, depth);
-	closedir(dir);
+	if (dir)
+		closedir(dir);
 	return r;
 }
 
@@ -85,12 +82,12 @@ int tree_make_directory(int dirfd, const char *name)
 
 int tree_is_empty(int dirfd)
 {
-	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), empty = 1;
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	DIR *dir;
+	int r = file_names_at(dirfd, NULL, &dir), empty = 1;
 	const struct dirent *entry;
 
-	if (!dir)
-		return -errno;
+	if (r < 0)
+		return r;
 	while (empty && (entry = readdir(dir)))
 		empty = is_dots(entry->d_name);
 	closedir(dir);
