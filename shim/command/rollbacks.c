@@ -116,8 +116,17 @@ void restore_end_pending(const struct target *t)
 		restore_abandon(t->storefd); /* a copy that was not exchanged yet */
 		snapshot_store_close(&store);
 	}
-	if (r == 1)
+	if (r == RESTORE_ENDED)
 		warn("a restore of '%s' that had been cut off is now done", t->dir);
+	else if (r == RESTORE_GIVEN_UP)
+		warn("a restore of '%s' was cut off before it changed anything, and is given up\n"
+		     "  If it is still wanted, run it again.",
+		     t->dir);
+	else if (r == -EBUSY && restore_is_pending(t->storefd))
+		warn("a restore of '%s' was cut off, and cannot be ended while a process has the "
+		     "directory open\n"
+		     "  Stop that, and run this again.",
+		     t->dir);
 	else if (r < 0 && restore_is_pending(t->storefd))
 		warn("a restore of '%s' was cut off, and cannot be ended: %s\n"
 		     "  Make the directory and its store writable, and run this again.",

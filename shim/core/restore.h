@@ -65,7 +65,13 @@ struct restore_swap {
  */
 int restore_swap(const struct restore_swap *swap);
 
-/* 1: ended what somebody had begun, 0: nothing to do, or -errno. `quarantine` is not used. */
+enum restore_resumed {
+	RESTORE_ENDED = 1,    /* what somebody had begun */
+	RESTORE_GIVEN_UP = 2, /* it had changed nothing yet */
+};
+
+/* 0: nothing to do; enum restore_resumed; or -errno. -EBUSY: a backend runs, or is starting.
+ * `quarantine` is not used. */
 int restore_resume(const struct restore_swap *swap);
 bool restore_is_pending(int storefd);
 

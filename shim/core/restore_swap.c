@@ -257,8 +257,7 @@ static int block_database(const struct exchange *x)
 {
 	int data = x->swap->datafd, r;
 
-	/* Come already: a new database is in place of the placeholder last of all. */
-	if (!is_there(x->newfd, DATABASE_FILE) || is_placeholder(data))
+	if (is_placeholder(data))
 		return 0;
 	r = link_old(x);
 	if (r == 0)
@@ -331,11 +330,24 @@ static int move_new(const struct exchange *x, const char *name)
 	return renameat(x->newfd, name, x->swap->datafd, name) < 0 ? -errno : 0;
 }
 
+/* The journal goes last: whoever finds none has nothing to do. */
+static int end(const struct exchange *x)
+{
+	step(x);
+	if (unlinkat(x->restorefd, JOURNAL, 0) < 0)
+		return -errno;
+	return tree_sync(x->restorefd);
+}
+
 static int move_all(const struct exchange *x)
 {
 	size_t i;
-	int r = block_database(x);
+	int r;
 
+	/* The database came last of all: what lies there since then may be a backend's. */
+	if (!is_there(x->newfd, DATABASE_FILE))
+		return end(x);
+	r = block_database(x);
 	if (r == 0)
 		r = tree_sync(x->swap->datafd);
 	for (i = 0; i < x->old.count && r == 0; i++)
@@ -358,12 +370,7 @@ static int move_all(const struct exchange *x)
 		r = move_new(x, DATABASE_FILE);
 	if (r == 0)
 		r = tree_sync(x->swap->datafd);
-	if (r < 0)
-		return r;
-	step(x);
-	if (unlinkat(x->restorefd, JOURNAL, 0) < 0)
-		return -errno;
-	return tree_sync(x->restorefd);
+	return r < 0 ? r : end(x);
 }
 
 /* ---- from outside ---- */
@@ -496,24 +503,61 @@ int restore_swap(const struct restore_swap *swap)
 	return r;
 }
 
-int restore_resume(const struct restore_swap *swap)
+/* Nothing of the directory has been changed yet. */
+static bool is_untouched(const struct exchange *x)
+{
+	return is_there(x->newfd, DATABASE_FILE) && !is_placeholder(x->swap->datafd);
+}
+
+/* Since it was cut off a backend may have written to what is there: that is not what was kept
+ * before the exchange. */
+static int give_up(const struct exchange *x)
+{
+	size_t i;
+
+	for (i = 0; i < x->old.count; i++) {
+		const char *name = x->old.names[i];
+
+		if (!is_same(x->swap->datafd, x->quarantinefd, name))
+			continue;
+		step(x);
+		if (unlinkat(x->quarantinefd, name, 0) < 0)
+			return -errno;
+	}
+	return end(x);
+}
+
+static int resume(const struct restore_swap *swap)
 {
 	struct exchange x;
-	int r;
+	int r = exchange_open(&x, swap), given_up = 0;
 
-	if (!restore_is_pending(swap->storefd))
-		return 0;
-	r = exchange_open(&x, swap);
 	if (r == 0)
 		r = read_journal(&x);
 	if (r == 0)
 		r = open_quarantine(&x);
-	if (r == 0)
-		r = move_all(&x);
+	if (r == 0) {
+		given_up = is_untouched(&x);
+		r = given_up ? give_up(&x) : move_all(&x);
+	}
 	exchange_close(&x);
+	return r < 0 ? r : given_up ? RESTORE_GIVEN_UP : RESTORE_ENDED;
+}
+
+int restore_resume(const struct restore_swap *swap)
+{
+	struct holds holds = {-1, -1};
+	int r;
+
+	if (!restore_is_pending(swap->storefd))
+		return 0;
+	r = hold_both(&holds, swap);
 	if (r == 0)
+		r = resume(swap);
+	let_go(&holds);
+	if (r > 0)
 		restore_abandon(swap->storefd);
-	return r < 0 ? r : 1;
+	return r;
 }
 
 bool restore_is_pending(int storefd)

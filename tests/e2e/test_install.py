@@ -99,6 +99,9 @@ def test_bash_completes(installed, tmp_path):
     assert completed(installed, "chromashim", "st") == ["status"]
     assert completed(installed, "chromashim", "log", "--tr") == ["--transactions"]
     assert "prune" in completed(installed, "chromashim", "snapshot", "p")
+    assert completed(installed, "chromashim", "restore", "--fr") == ["--from"]
+    assert str(tmp_path) in completed(installed, "chromashim", "restore", "--from",
+                                      str(tmp_path)[:-1])
     assert completed(installed, "chromashim", "export", "-o", f"{tmp_path.parent}/{tmp_path.name[:-1]}")
 
 

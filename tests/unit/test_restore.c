@@ -372,6 +372,11 @@ static int look(struct fixture *f)
 	return found < 0 ? 0 : (int)found;
 }
 
+static bool is_kept(struct fixture *f)
+{
+	return faccessat(f->storefd, QUARANTINE_DIR "/then/chroma.sqlite3", F_OK, 0) == 0;
+}
+
 static void assert_kept(struct fixture *f)
 {
 	char path[160];
@@ -389,26 +394,30 @@ static void change(struct fixture *f)
 	make_segment(f->datafd, SEGMENT, 4);
 }
 
+/* As before a swap of that snapshot, which then dies at a step: whether it did. */
+static bool die_in_swap(struct fixture *f, struct manifest *m, int at)
+{
+	tree_remove(f->storefd, QUARANTINE_DIR);
+	tree_remove(f->storefd, RESTORE_DIR);
+	tree_remove(f->dir.fd, "data");
+	f->datafd = (close(f->datafd), tree_make_directory(f->dir.fd, "data"));
+	assert_int_equal(build(f, m, f->datafd), 0);
+	change(f);
+	prepare_swap(f, m);
+	return swap_and_die(f, at, false) == 42;
+}
+
 static void test_swap_killed_at_every_step(void **state)
 {
 	struct fixture *f = *state;
 	struct manifest m;
-	int at, again, status, resumed, ended = 0;
+	int at, again, resumed, ended = 0, before, untouched = 0;
 
 	take(f, &m);
 	for (at = 0; !ended; at++) {
 		for (again = -1; again < 6; again++) {
-			tree_remove(f->storefd, QUARANTINE_DIR);
-			tree_remove(f->storefd, RESTORE_DIR);
-			tree_remove(f->dir.fd, "data");
-			f->datafd = (close(f->datafd), tree_make_directory(f->dir.fd, "data"));
-			assert_int_equal(build(f, &m, f->datafd), 0);
-			change(f);
-			prepare_swap(f, &m);
-			status = swap_and_die(f, at, false);
-			assert_true(status == 42 || status == 0);
-			ended = status == 0;
-			look(f);
+			ended = !die_in_swap(f, &m, at);
+			before = look(f);
 			/* Dies again while it is ended, then is ended. */
 			if (again >= 0)
 				swap_and_die(f, again, true);
@@ -416,8 +425,12 @@ static void test_swap_killed_at_every_step(void **state)
 			resumed = swap_and_die(f, 1000, true);
 			assert_int_equal(resumed, 0);
 			assert_false(restore_is_pending(f->storefd));
-			if (at == 0) { /* before the journal: as before */
+			/* Who changed nothing yet leaves no trace: a backend may have been there.
+			 */
+			if (before == 5) {
 				assert_int_equal(look(f), 5);
+				assert_false(is_kept(f));
+				untouched++;
 				continue;
 			}
 			assert_int_equal(look(f), 2);
@@ -425,6 +438,36 @@ static void test_swap_killed_at_every_step(void **state)
 		}
 	}
 	assert_in_range(at, 8, 30);
+	assert_in_range(untouched, 7, 50);
+	manifest_free(&m);
+}
+
+/* One that has started since then keeps what it needs: its place, and what undoes its persists. */
+static void test_a_resumed_swap_leaves_a_backend_alone(void **state)
+{
+	struct fixture *f = *state;
+	struct restore_swap swap = {.datafd = -1, .storefd = f->storefd};
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1};
+	int undofd = tree_make_directory(f->storefd, "undo"), fd, at, last = 0;
+	struct manifest m;
+
+	take(f, &m);
+	for (at = 1; die_in_swap(f, &m, at); at++) {
+		last = at;
+		swap.datafd = f->datafd;
+		fd = openat(f->storefd, "writer.lock", O_RDWR | O_CREAT, 0600);
+		assert_int_equal(fcntl(fd, F_OFD_SETLK, &lock), 0);
+		assert_int_equal(restore_resume(&swap), -EBUSY);
+		close(fd);
+		assert_true(restore_is_pending(f->storefd));
+	}
+	assert_true(die_in_swap(f, &m, last)); /* all of it but the journal's end */
+	swap.datafd = f->datafd;
+	assert_int_equal(look(f), 2);
+	scratch_put(undofd, SEGMENT "-1-1.undo", "x", 1);
+	assert_int_equal(restore_resume(&swap), RESTORE_ENDED);
+	assert_int_equal(faccessat(undofd, SEGMENT "-1-1.undo", F_OK, 0), 0);
+	close(undofd);
 	manifest_free(&m);
 }
 
@@ -567,6 +610,7 @@ int main(void)
 	    TEST(damaged_store),
 	    TEST(leftovers),
 	    TEST(swap_killed_at_every_step),
+	    TEST(a_resumed_swap_leaves_a_backend_alone),
 	    TEST(swap_by_bytes),
 	    TEST(swap_without_a_database),
 	    TEST(swap_is_not_begun),
