@@ -71,6 +71,15 @@ static int cookie_close(void *cookie)
 	return do_close(fd);
 }
 
+/* fopencookie() sees a plus sign in the second or third place only, fopen() everywhere ("re+"). */
+static const char *cookie_mode(const char *mode)
+{
+	static const char *const plain[] = {"r", "w", "a"}, *const updating[] = {"r+", "w+", "a+"};
+	int which = *mode == 'r' ? 0 : *mode == 'w' ? 1 : 2;
+
+	return strchr(mode, '+') ? updating[which] : plain[which];
+}
+
 static FILE *stream_of_cookie(int fd, const char *mode, void *cookie,
 			      cookie_io_functions_t functions)
 {
@@ -78,7 +87,7 @@ static FILE *stream_of_cookie(int fd, const char *mode, void *cookie,
 
 	if (!real.fopencookie)
 		real_bind();
-	stream = real.fopencookie(cookie, mode, functions);
+	stream = real.fopencookie(cookie, cookie_mode(mode), functions);
 	if (stream) {
 		stream->_fileno = fd;
 		atomic_store(&stream_of[fd], stream);
@@ -90,14 +99,17 @@ static FILE *stream_on(int fd, const char *mode)
 {
 	static const cookie_io_functions_t functions = {cookie_read, cookie_write, cookie_seek,
 							cookie_close};
-	FILE *stream;
 
 	if ((unsigned)fd >= SLOTS)
 		return NULL;
-	stream = stream_of_cookie(fd, mode, (void *)((intptr_t)fd + 1), functions);
-	if (stream && mode[0] == 'a' && !strchr(mode, '+'))
-		sys_lseek(fd, 0, SEEK_END); /* ftell() tells, as on a stream of libc's own */
-	return stream;
+	return stream_of_cookie(fd, mode, (void *)((intptr_t)fd + 1), functions);
+}
+
+/* What only appends is at the end from the start, and ftell() tells. */
+static void go_to_end(int fd, int flags)
+{
+	if ((flags & O_APPEND) && (flags & O_ACCMODE) == O_WRONLY)
+		sys_lseek(fd, 0, SEEK_END);
 }
 
 /* ---- streams that are written at random ---- */
@@ -263,7 +275,9 @@ FILE *do_fopen(void *caller, const char *path, const char *mode)
 	stream = is_written_at_random(slot_of(fd), flags) ? random_stream_on(fd, mode) : NULL;
 	if (!stream)
 		stream = stream_on(fd, mode);
-	if (!stream)
+	if (stream)
+		go_to_end(fd, flags);
+	else
 		do_close(fd);
 	return stream;
 }
@@ -281,9 +295,11 @@ FILE *do_fdopen(int fd, const char *mode)
 		errno = EINVAL;
 		return NULL;
 	}
-	if ((flags & O_APPEND) && !(status & O_APPEND) &&
-	    do_fcntl(fd, F_SETFL, (unsigned long)(status | O_APPEND)) < 0)
-		return NULL;
+	if ((flags & O_APPEND) && !(status & O_APPEND)) {
+		if (do_fcntl(fd, F_SETFL, (unsigned long)(status | O_APPEND)) < 0)
+			return NULL;
+		go_to_end(fd, flags);
+	}
 	return stream_on(fd, mode);
 }
 
@@ -305,17 +321,19 @@ int do_fileno(FILE *stream)
  */
 int do_fseek(FILE *stream, off_t offset, int whence)
 {
+	int before = errno;
 	off_t at;
 
 	if (whence == SEEK_CUR && is_ours(stream)) {
-		at = ftello(stream);
-		if (at < 0)
+		errno = 0;
+		at = ftello(stream); /* less than 0 without an error after ungetc() at the start */
+		if (at < 0 && errno)
 			return -1;
-		if (offset < -at || offset > INT64_MAX - at) {
+		errno = before;
+		if (__builtin_add_overflow(at, offset, &offset) || offset < 0) {
 			errno = EINVAL;
 			return -1;
 		}
-		offset += at;
 		whence = SEEK_SET;
 	}
 	return REAL_LATE(fseeko)(stream, offset, whence);
@@ -361,8 +379,7 @@ static FILE *reopen_ours(void *caller, const char *path, int flags, FILE *stream
 		stream->_flags |= APPENDING;
 	stream->_offset = -1; /* libc's memory of the position */
 	clearerr(stream);
-	if ((flags & O_APPEND) && (flags & O_ACCMODE) == O_WRONLY)
-		sys_lseek(fd, 0, SEEK_END);
+	go_to_end(fd, flags);
 	return stream;
 }
 
@@ -382,6 +399,7 @@ static FILE *reopen_theirs(void *caller, const char *path, const char *mode, int
 		return NULL;
 	}
 	new = stream_on(fd, mode);
+	go_to_end(fd, flags);
 	if (new &&stream == stdin)
 		stdin = new;
 	else if (new &&stream == stdout)
@@ -389,6 +407,22 @@ static FILE *reopen_theirs(void *caller, const char *path, const char *mode, int
 	else if (new &&stream == stderr)
 		stderr = new;
 	return new;
+}
+
+/*
+ * libc's own freopen() writes to the parts for wide characters of any stream, which a cookie stream
+ * does not have. What a mode of those asks for is a new stream of libc's own.
+ */
+static FILE *reopen_as_theirs(const char *path, const char *mode, FILE *stream)
+{
+	if (stream != stdin && stream != stdout && stream != stderr)
+		fclose(stream);
+	else
+		fflush(stream);
+	if (path && mode)
+		return REAL_LATE(fopen)(path, mode);
+	errno = EINVAL;
+	return NULL;
 }
 
 /* What the host has put at descriptor 2 is its standard error from now on. */
@@ -406,8 +440,9 @@ FILE *do_freopen(void *caller, const char *path, const char *mode, FILE *stream)
 	int flags = mode ? open_flags(mode) : -1;
 	struct place place;
 
-	if (flags >= 0 && is_ours(stream))
-		return reopen_ours(caller, path, flags, stream);
+	if (is_ours(stream))
+		return flags < 0 ? reopen_as_theirs(path, mode, stream)
+				 : reopen_ours(caller, path, flags, stream);
 	if (flags < 0 || !path || !place_find_for_open(&place, AT_FDCWD, path, flags))
 		return reopen_elsewhere(path, mode, stream);
 	return reopen_theirs(caller, path, mode, flags, stream);
