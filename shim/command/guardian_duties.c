@@ -24,6 +24,7 @@
 #include "core/oplog_read.h"
 #include "core/pin_outside.h"
 #include "core/sqlite_journal.h"
+#include "core/store_kept.h"
 #include "core/text.h"
 #include "core/undo.h"
 #include "core/written_by.h"
@@ -212,6 +213,22 @@ static void prune(struct guardian *g)
 				"last verified one");
 }
 
+/* Directories beside this one that were removed under the library, long ago or many of them. */
+static void prune_kept_stores(const struct guardian *g)
+{
+	int parent = openat(g->s.target.dirfd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct stat st;
+	int n = 0;
+
+	if (parent >= 0 && fstat(g->s.target.dirfd, &st) == 0)
+		n = stores_kept_prune(parent, st.st_uid, clock_read(CLOCK_REALTIME));
+	if (n > 0)
+		guardian_say(g, "the stores of %d directories that were removed are removed, too",
+			     n);
+	if (parent >= 0)
+		close(parent);
+}
+
 /* ---- the log, the disk ---- */
 
 static void compress_log(struct guardian *g)
@@ -299,6 +316,7 @@ static bool look_after_snapshots(struct guardian *g)
 	if (verify_one(g))
 		return true;
 	prune(g);
+	prune_kept_stores(g);
 	return false;
 }
 

@@ -2,15 +2,21 @@
  *
  * `chromashim snapshot list` and `show`.
  */
+#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "command/snapshots.h"
 #include "command/terminal.h"
 #include "core/json.h"
+#include "core/store_kept.h"
+
+#define KEPT_TOLD 3
 
 static void put_time(struct json *j, const char *key, uint64_t ns)
 {
@@ -108,6 +114,35 @@ static void text_line(const struct manifest *m, uint64_t used, bool utc)
 	       format_bytes(exclusive, sizeof(exclusive), used), held, text);
 }
 
+void snapshots_tell_kept(const struct target *t, const char *label)
+{
+	int parent = openat(t->dirfd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct store_kept *list = NULL;
+	size_t count = 0, i, told = 0;
+	struct stat st;
+
+	if (parent < 0 || fstat(t->dirfd, &st) < 0 ||
+	    stores_kept(parent, st.st_uid, &list, &count) < 0)
+		count = 0;
+	for (i = 0; i < count; i++) {
+		if (!list[i].directory[0])
+			continue;
+		if (told < KEPT_TOLD) {
+			fputs(told ? ", " : label, stdout);
+			terminal_put_text(stdout, list[i].directory, strlen(list[i].directory));
+		}
+		told++;
+	}
+	if (told > KEPT_TOLD)
+		printf(" and %zu more", told - KEPT_TOLD);
+	if (told)
+		printf(": removed; the snapshots are kept (to have one back: `chromashim restore "
+		       "--to latest DIR`)\n");
+	free(list);
+	if (parent >= 0)
+		close(parent);
+}
+
 static void text_list(const struct snapshots *s, const uint64_t *used, uint64_t all,
 		      const struct snapshot_flags *flags)
 {
@@ -122,6 +157,8 @@ static void text_list(const struct snapshots *s, const uint64_t *used, uint64_t 
 		text_line(&s->list[i], used[i], flags->utc);
 	if (!flags->quiet)
 		printf("%zu snapshots in %s\n", s->count, format_bytes(text, sizeof(text), all));
+	if (!flags->quiet)
+		snapshots_tell_kept(&s->target, "");
 }
 
 int snapshot_command_list(int argc, char **argv)

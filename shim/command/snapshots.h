@@ -51,6 +51,10 @@ int snapshots_settle_all(struct snapshots *s, const struct snapshot_flags *flags
 /* It goes, be it a manifest, a pin, or both; its chunks stay. 0 or -errno. */
 int snapshots_remove(struct snapshots *s, size_t at);
 
+/* Which directories beside this one were removed under the library, and can be had back; `label`
+ * begins the line. Nothing where there are none. */
+void snapshots_tell_kept(const struct target *t, const char *label);
+
 /* "verified", "hydrating 42 %". */
 const char *snapshots_state(const struct manifest *m, char *out, size_t room);
 

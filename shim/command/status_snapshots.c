@@ -97,6 +97,7 @@ void status_text_snapshots(const struct status *s)
 		       format_duration(age, sizeof(age), clock_read(CLOCK_REALTIME) - n->newest),
 		       n->is_old ? ", which is too much" : "");
 	putchar('\n');
+	snapshots_tell_kept(s->target, "removed       ");
 	printf("%-14s", "guardian");
 	if (n->guardian)
 		printf("pid %d\n", n->guardian);

@@ -63,25 +63,10 @@ static void unlock_directory(int fd)
 static bool is_known_name(const char *name)
 {
 	static const char *const known[] = {
-	    ".",
-	    "..",
-	    "oplog",
-	    "undo",
-	    "pins",
-	    "snapshots",
-	    "quarantine",
-	    "restore",
-	    "scratch",
-	    "writer.lock",
-	    "alive.lock",
-	    "guard.lock",
-	    "guard.log",
-	    "guard.log.1",
-	    "ballast",
-	    "status.json",
-	    "metrics.prom",
-	    "lost+found",
-	    "chromashim.conf",
+	    ".",	  "..",		 "oplog",	 "undo",	"pins",
+	    "snapshots",  "quarantine",	 "restore",	 "scratch",	"writer.lock",
+	    "alive.lock", "guard.lock",	 "guard.log",	 "guard.log.1", "ballast",
+	    "aside",	  "status.json", "metrics.prom", "lost+found",	"chromashim.conf",
 	};
 	size_t n = strlen(name);
 	unsigned i;

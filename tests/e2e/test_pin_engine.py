@@ -23,6 +23,7 @@ STEPS = 60
 DEATHS = 12
 PINS = 12
 HELD = 18  # automatic pins: from 25 on, one of them is given up
+LONG = 600  # seconds: two dozen snapshots are copied and verified, on a busy machine
 FAULTS = hosts.BUILD / "libchromashim-faults.so"
 KEEP = {"CHROMASHIM_KEEP": "all"}
 MAKE = "import chromadb, sys; chromadb.PersistentClient(sys.argv[1])"
@@ -126,8 +127,9 @@ class Run:
 
     def copy_all(self):
         for guard in self.guards:
-            guard.wait(60)
-        done = self.chromashim("guard", self.data, "--once", env=hosts.environment(KEEP))
+            guard.wait(LONG)
+        done = self.chromashim("guard", self.data, "--once", env=hosts.environment(KEEP),
+                               timeout=LONG)
         assert done.returncode in (0, 2, 3), done.stderr
 
     def pin(self, said):
@@ -166,7 +168,7 @@ class Run:
                 self.guard()
         if last:
             self.note(*last)
-        return self.child.wait(30)
+        return self.child.wait(LONG)
 
     def guard(self):
         """Hydrates while the program goes on; at times it dies in the middle."""
@@ -184,7 +186,7 @@ class Run:
             self.child.kill()
             self.child.wait()
         for guard in self.guards:
-            guard.wait(60)
+            guard.wait(LONG)
 
 
 def check(run, snapshot, tmp_path):
@@ -267,7 +269,7 @@ def play(directory, start, seed, chromashim, fault):
         run.go()
     finally:
         run.finish()
-    done = chromashim("guard", run.data, "--once", env=hosts.environment(KEEP))
+    done = chromashim("guard", run.data, "--once", env=hosts.environment(KEEP), timeout=LONG)
     assert done.returncode in (0, 3), f"seed {seed}, {fault}: {done.stderr}"
     return run
 
@@ -304,7 +306,7 @@ def test_segments_in_the_midst_of_persists(tmp_path, start, shim, chromashim, co
                     pins.append((max(s["id"] for s in listed), before, after))
         finally:
             child.kill()
-    chromashim("guard", data, "--once", env=hosts.environment(KEEP))
+    chromashim("guard", data, "--once", env=hosts.environment(KEEP), timeout=LONG)
     for snapshot, least, most in pins:
         out = tmp_path / f"out-{snapshot}"
         done = chromashim("restore", data, "--to", snapshot, "-o", out, "-y", "--force")

@@ -251,6 +251,23 @@ def test_removed_and_made_anew(data, actors, how):
     assert f"kept beside it, in {aside.name}" in actor.lines()[-1]
 
 
+def test_those_kept_are_named(data, actors, chromashim):
+    """By a directory beside them, with what brings them back."""
+    for path in (data, data.parent / "other"):
+        path.mkdir(exist_ok=True)
+        actor = actors().sqlite(path)
+        actor.do("db.execute('CREATE TABLE collections(a)')")
+        actor.stop()
+    assert chromashim("snapshot", "create", data).returncode in (0, 3)
+    assert chromashim("snapshot", "create", path).returncode in (0, 3)
+    actors().do(f"import shutil; shutil.rmtree({str(data)!r})")
+    for verb in (["snapshot", "list"], ["status"]):
+        told = chromashim(*verb, path).stdout
+        assert f"{data}: removed; the snapshots are kept" in told, told
+    assert chromashim("restore", "--to", "latest", "-y", "--force", data).returncode in (0, 3)
+    assert "removed;" not in chromashim("snapshot", "list", path).stdout
+
+
 def test_outer_directory_removed(data, actors):
     actor = actors()
     actor.do(f"""
