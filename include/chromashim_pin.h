@@ -134,7 +134,8 @@ struct pin_slot {
 	uint64_t who; /* as of a writer */
 	uint64_t database_size, wal_size;
 	uint64_t held_ns; /* how long the backend was held up */
-	char reason[32];  /* "manual", "schedule", "schema", "bulk", "protected", "migration" */
+	char reason[32];  /* "manual", "schedule", "schema", "bulk", "protected", "migration",
+			     "damage" */
 	char description[PIN_TEXT];
 	char detail[PIN_TEXT]; /* what broke it */
 };

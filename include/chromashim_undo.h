@@ -59,6 +59,11 @@
  * Ended groups. Who cannot remove the undo file of a group that is over sets `ended`: there is
  * nothing to play back.
  *
+ * Kept files. The undo file of a persist that is over is kept as "<segment>.last" until the next one:
+ * of each grain that it altered it has what it was, and (the last BECOMES) what it became. `ended` is
+ * set in it; `counter` is the change counter of the database when the persist was complete, plus 1,
+ * or 0 where that tells nothing (WAL mode). Nothing is ever played back from it.
+ *
  * Alive. `life` is that of the process (core/alive.h). Where it is 0 the pid, its start and the boot
  * have to do. Whoever rolls back holds an OFD lock on "rollback.lock".
  *
@@ -118,6 +123,7 @@ struct undo_header {
 	uint64_t complete;	    /* not 0: the persist is; TENTATIVE counts from now on */
 	uint64_t undoing;	    /* not 0: it is being played back */
 	uint64_t reach[UNDO_FILES]; /* where the last byte of any write to the file was to be, + 1 */
+	uint64_t counter;	    /* of the database, + 1, when the persist was complete; or 0 */
 };
 
 enum undo_kind {

@@ -239,6 +239,7 @@ static int check(struct check *c, bool full, const char *backend)
 {
 	struct diagnose_options options = {.full = full,
 					   .storefd = c->target->storefd,
+					   .strayfd = c->target->strayfd,
 					   .backend = backend,
 					   .report = report,
 					   .progress = step,

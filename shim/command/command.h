@@ -88,6 +88,7 @@ struct target {
 	uint8_t store_id[STORE_ID_SIZE];
 	int dirfd; /* -1: none */
 	int storefd;
+	int strayfd; /* undo/ that an older version has left elsewhere; -1: none */
 };
 
 /*

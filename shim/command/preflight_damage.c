@@ -100,8 +100,10 @@ static void note_finding(void *context, const struct diagnose_finding *f)
 
 static int diagnose(struct preflight *p)
 {
-	struct diagnose_options options = {
-	    .storefd = p->target.storefd, .report = note_finding, .context = p};
+	struct diagnose_options options = {.storefd = p->target.storefd,
+					   .strayfd = p->target.strayfd,
+					   .report = note_finding,
+					   .context = p};
 	unsigned before = p->warnings;
 	int r;
 

@@ -55,7 +55,7 @@ int preflight_open(struct preflight *p)
 	struct run *r = p->run;
 	int e;
 
-	p->target.dirfd = p->target.storefd = -1;
+	p->target.dirfd = p->target.storefd = p->target.strayfd = -1;
 	if (access(r->dir, F_OK) < 0 && errno == ENOENT) {
 		if (!r->dir_from)
 			run_say(r, "no data directory is named and './chroma_data' is not there; "

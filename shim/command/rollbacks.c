@@ -87,9 +87,17 @@ int rollbacks_run(const struct target *t, bool dry, void (*say)(void *context, c
 	struct teller teller = {
 	    .say = say, .context = context, .out = out, .target = t, .dry = dry};
 	struct rollback rb = {.rootfd = t->dirfd, .dry = dry, .report = tell, .context = &teller};
-	int r;
+	int r = 0;
 
 	memset(out, 0, sizeof(*out));
+	if (t->strayfd >= 0) {
+		rb.undofd = t->strayfd;
+		rb.shared = true;
+		r = rollback_directory(&rb);
+		rb.shared = false;
+	}
+	if (r < 0)
+		return r;
 	rb.undofd = t->storefd < 0 ? -ENOENT : file_open_directory_at(t->storefd, UNDO_DIR);
 	if (rb.undofd == -ENOENT)
 		return 0;

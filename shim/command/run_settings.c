@@ -105,7 +105,7 @@ int run_read_store_settings(struct run *r)
 	if (r->config_file)
 		return 0;
 	memset(&t, 0, sizeof(t));
-	t.storefd = -1;
+	t.storefd = t.strayfd = -1;
 	strlcpy(t.dir, r->dir, sizeof(t.dir));
 	t.dirfd = open(r->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (t.dirfd < 0)

@@ -137,6 +137,8 @@ static int find_store(struct target *t, const char *named, enum store_access acc
 		strlcpy(t->store, s->path, sizeof(t->store));
 	memcpy(t->store_id, s->id, sizeof(t->store_id));
 	t->storefd = r < 0 ? -1 : s->fd;
+	if (t->strayfd < 0)
+		t->strayfd = store_stray_undo(&s->theirs, t->dirfd, named, t->storefd);
 	if (r == 0)
 		act_as_owner(t->storefd);
 	free(s);
@@ -225,7 +227,7 @@ int target_open_directory(struct target *t, const char *dir)
 	int error, status;
 
 	memset(t, 0, sizeof(*t));
-	t->storefd = t->dirfd = -1;
+	t->storefd = t->dirfd = t->strayfd = -1;
 	status = choose_directory(t, dir);
 	if (status)
 		return status;
@@ -260,7 +262,9 @@ void target_close(struct target *t)
 {
 	if (t->storefd >= 0)
 		close(t->storefd);
+	if (t->strayfd >= 0)
+		close(t->strayfd);
 	if (t->dirfd >= 0)
 		close(t->dirfd);
-	t->storefd = t->dirfd = -1;
+	t->storefd = t->dirfd = t->strayfd = -1;
 }

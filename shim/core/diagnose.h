@@ -56,6 +56,7 @@ struct diagnose_finding {
 struct diagnose_options {
 	bool full;   /* also what takes long: integrity_check, the full-text index, every vector */
 	int storefd; /* the directory's store, lent; 0 or less: none */
+	int strayfd; /* undo/ that an older version has left elsewhere, lent; 0 or less: none */
 	const char *backend; /* an installation (installation.h) that shall open it; NULL: none */
 	void (*report)(void *context, const struct diagnose_finding *finding);
 	/* done of total bytes; may be NULL */

@@ -178,7 +178,14 @@ static void check_undo(struct diagnosis *d)
 {
 	struct rollback rb = {.rootfd = d->dirfd, .dry = true, .report = note_group, .context = d};
 
-	rb.undofd = file_open_directory_at(d->options->storefd, UNDO_DIR);
+	if (d->options->strayfd > 0) {
+		rb.undofd = d->options->strayfd;
+		rb.shared = true;
+		rollback_directory(&rb);
+		rb.shared = false;
+	}
+	rb.undofd = d->options->storefd > 0 ? file_open_directory_at(d->options->storefd, UNDO_DIR)
+					    : -ENOENT;
 	if (rb.undofd < 0)
 		return;
 	rollback_directory(&rb);
@@ -239,8 +246,11 @@ static void check_snapshots(struct diagnosis *d, const struct stat *database)
 
 bool diagnose_history(struct diagnosis *d, const struct stat *database)
 {
-	if (d->options->storefd <= 0)
+	if (d->options->storefd <= 0) {
+		if (database)
+			check_undo(d);
 		return true;
+	}
 	if (restore_is_pending(d->options->storefd)) {
 		diagnose_report(d, DIAGNOSE_RESTORE_CUT, (struct diagnose_place){0}, "%s", "");
 		return false;

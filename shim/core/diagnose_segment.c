@@ -11,6 +11,8 @@
 
 #include "core/diagnose_internal.h"
 #include "core/pickle.h"
+#include "core/rollback_last.h"
+#include "core/undo.h"
 
 enum file { HEADER, LEVEL0, LENGTH, LINKS, PICKLE, FILES };
 
@@ -214,6 +216,31 @@ static bool is_copied_wrong(struct diagnosis *d, const struct segment *s)
 	return false;
 }
 
+/* Against what the store knows of the last persist. */
+static void compare_with_last(struct diagnosis *d, const struct segment *s)
+{
+	static const enum diagnose_code codes[] = {
+	    [LAST_MIXED] = DIAGNOSE_INDEX_MIXED,
+	    [LAST_BEFORE] = DIAGNOSE_INDEX_BEFORE,
+	    [LAST_WITHOUT_PICKLE] = DIAGNOSE_INDEX_WITHOUT_PICKLE,
+	};
+	struct rollback_last last;
+	int undofd = d->options->storefd > 0 ? file_open_directory_at(d->options->storefd, UNDO_DIR)
+					     : -ENOENT;
+
+	if (undofd < 0)
+		return;
+	if (rollback_last(d->dirfd, undofd, s->c->vector_segment, &last) == 0 &&
+	    last.result >= LAST_MIXED)
+		diagnose_report(d, codes[last.result],
+				(struct diagnose_place){s->c->name, s->c->vector_segment, NULL},
+				"of its pieces %llu are as it left them, %llu as before, %llu "
+				"neither",
+				(unsigned long long)last.now, (unsigned long long)last.before,
+				(unsigned long long)last.others);
+	close(undofd);
+}
+
 static void judge_files(struct diagnosis *d, const struct segment *s)
 {
 	struct diagnose_files files;
@@ -246,6 +273,7 @@ static void judge_files(struct diagnosis *d, const struct segment *s)
 						.level0 = has_index ? &s->source[LEVEL0] : NULL,
 						.header = has_index ? &h : NULL};
 		diagnose_ids(d, s->c, &files);
+		compare_with_last(d, s);
 	}
 }
 

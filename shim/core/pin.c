@@ -524,7 +524,8 @@ void pin_let_go(struct pins *p, struct pin_slot *s, uint64_t id)
 static bool is_automatic(const struct pin_slot *s)
 {
 	return LOAD(s->state) == PIN_HELD &&
-	       (strcmp(s->reason, "schema") == 0 || strcmp(s->reason, "bulk") == 0);
+	       (strcmp(s->reason, "schema") == 0 || strcmp(s->reason, "bulk") == 0 ||
+		strcmp(s->reason, "damage") == 0);
 }
 
 static struct pin_slot *next_automatic(const struct pins *p, uint64_t after)

@@ -298,6 +298,7 @@ static int move_undo(const struct exchange *x)
 	r = to < 0 ? to : 0;
 	while (r == 0 && (entry = readdir(dir))) {
 		if (!text_ends_with(entry->d_name, UNDO_SUFFIX) &&
+		    !text_ends_with(entry->d_name, UNDO_LAST_SUFFIX) &&
 		    !text_ends_with(entry->d_name, ".moved"))
 			continue;
 		step(x);

@@ -421,6 +421,14 @@ static void unreadable(const struct rollback *rb, struct rollback_outcome *o, co
 		put_aside(rb, name, ".damaged");
 }
 
+/* Its segment is here: UUIDs are given once. */
+static bool is_of_here(const struct rollback *rb, const struct undo_header *h)
+{
+	struct stat st;
+
+	return sys_fstatat(rb->rootfd, h->segment, &st, 0) == 0;
+}
+
 static void take(const struct rollback *rb, const char *name)
 {
 	struct rollback_outcome o = {.name = name};
@@ -436,6 +444,11 @@ static void take(const struct rollback *rb, const char *name)
 		undo_name(expected, &w.reader.header, UNDO_SUFFIX);
 		if (strcmp(expected, name) != 0)
 			r = -EBADMSG;
+	}
+	if (rb->shared && (r < 0 || !is_of_here(rb, &w.reader.header))) {
+		if (fd >= 0)
+			sys_close(fd);
+		return;
 	}
 	if (r < 0) {
 		unreadable(rb, &o, name, r);
@@ -553,7 +566,9 @@ int rollback_directory(const struct rollback *rb)
 			;
 	}
 	found = for_each(rb, UNDO_SUFFIX, take);
-	if (!rb->dry) {
+	if (rb->shared && lockfd >= 0)
+		sys_close(lockfd);
+	if (!rb->dry && !rb->shared) {
 		for_each(rb, ".moved", sweep_moved);
 		for_each(rb, ".fresh", sweep_moved);
 		if (for_each(rb, UNDO_SUFFIX, NULL) == 0)

@@ -36,9 +36,10 @@ struct rollback_outcome {
 };
 
 struct rollback {
-	int rootfd; /* the data directory; O_PATH will do */
-	int undofd; /* undo/ in its store */
-	bool dry;   /* only say what would be done */
+	int rootfd;  /* the data directory; O_PATH will do */
+	int undofd;  /* undo/ in its store */
+	bool dry;    /* only say what would be done */
+	bool shared; /* there may be what is of other directories in it: that is left alone */
 	/* Told of every group. */
 	void (*report)(void *context, const struct rollback_outcome *outcome);
 	/* Called before every step that changes something; may be NULL. For tests and progress. */

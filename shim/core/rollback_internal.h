@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * One roll-back as its two rooms share it: rollback.c (which, how), rollback_judge.c (whether).
+ * One roll-back as its rooms share it: rollback.c (which, how), rollback_judge.c (whether),
+ * rollback_last.c (the last one that was committed).
  */
 #ifndef CORE_ROLLBACK_INTERNAL_H
 #define CORE_ROLLBACK_INTERNAL_H
 
 #include "core/rollback.h"
+#include "core/rollback_last.h"
 
 /* One roll-back under way. */
 struct work {
@@ -29,5 +31,7 @@ bool rollback_power_cut(const struct work *w);
  * are somebody else's, or were written since; -errno.
  */
 int rollback_judge(struct work *w);
+/* The segment against what the persist left: the counts and the pickle of *out. 0 or -errno. */
+int rollback_compare(struct work *w, struct rollback_last *out, uint64_t *pickle_size);
 
 #endif

@@ -20,16 +20,19 @@
 
 /* One file of the segment as it is now, and what was said of it. */
 struct view {
-	int fd;		 /* -1: there is none */
-	uint64_t size;	 /* now */
-	uint64_t start;	 /* its size at the group's start, 0 if there was none */
-	uint64_t *known; /* a bit for each grain that is as announced */
-	size_t known_size;
+	int fd;		   /* -1: there is none */
+	uint64_t size;	   /* now */
+	uint64_t start;	   /* its size at the group's start, 0 if there was none */
+	uint64_t *known;   /* a bit for each grain that is as announced */
+	uint64_t *spoken;  /* a bit for each of which anything was announced */
+	size_t known_size; /* of each */
 	bool emptied, unknown, imaged, cut;
-	bool copy;	    /* made by somebody, on a machine that has not stopped */
-	uint64_t least;	    /* length that it was cut to */
-	bool fits, differs; /* what was written into it since it was emptied last */
-	bool fitted;	    /* the same before that: it may not have come to it */
+	bool copy;		      /* made by somebody, on a machine that has not stopped */
+	uint64_t least;		      /* length that it was cut to */
+	bool fits, differs;	      /* what was written into it since it was emptied last */
+	bool fitted;		      /* the same before that: it may not have come to it */
+	uint64_t end;		      /* of what was written into it */
+	uint64_t now, before, others; /* altered grains, as the last persist left them, and so on */
 	uint64_t window_at, window_length;
 	unsigned char window[WINDOW];
 };
@@ -109,12 +112,13 @@ static int open_view(struct judge *j, unsigned file)
 	if (!grains)
 		return 0;
 	v->known_size = (grains + 63) / 64 * 8;
-	v->known = sys_mmap(v->known_size, PROT_READ | PROT_WRITE,
+	v->known = sys_mmap(2 * v->known_size, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (sys_map_failed(v->known)) {
 		v->known = NULL;
 		return -ENOMEM;
 	}
+	v->spoken = v->known + v->known_size / sizeof(*v->known);
 	return 0;
 }
 
@@ -123,7 +127,7 @@ static void close_view(struct view *v)
 	if (v->fd >= 0)
 		sys_close(v->fd);
 	if (v->known)
-		sys_munmap(v->known, v->known_size);
+		sys_munmap(v->known, 2 * v->known_size);
 }
 
 /* The grain as it is now, as far as the file went at the start. n: how much of it is there. */
@@ -149,14 +153,14 @@ static int look_at_grain(struct view *v, uint64_t grain, const unsigned char **o
 	return 0;
 }
 
-static bool is_known(const struct view *v, uint64_t grain)
+static bool has_bit(const uint64_t *bits, uint64_t grain)
 {
-	return v->known[grain / 64] >> (grain % 64) & 1;
+	return bits[grain / 64] >> (grain % 64) & 1;
 }
 
-static void set_known(struct view *v, uint64_t grain)
+static void set_bit(uint64_t *bits, uint64_t grain)
 {
-	v->known[grain / 64] |= UINT64_C(1) << (grain % 64);
+	bits[grain / 64] |= UINT64_C(1) << (grain % 64);
 }
 
 /* ---- what was announced ---- */
@@ -174,7 +178,7 @@ static int note_becomes(struct view *v, const struct undo_record *record, const 
 		if (r < 0)
 			return r;
 		if (n && checksum32_nonzero(p, n, 0) == b[i].check)
-			set_known(v, grain);
+			set_bit(v->known, grain);
 	}
 	return 0;
 }
@@ -190,7 +194,7 @@ static void note_unknown(struct view *v, const struct undo_record *record, const
 		return;
 	end = length < end - record->offset ? record->offset + length : end;
 	for (; at < end; at += UNDO_GRAIN)
-		set_known(v, at / UNDO_GRAIN);
+		set_bit(v->known, at / UNDO_GRAIN);
 }
 
 static void note_length(struct view *v, uint64_t length)
@@ -199,6 +203,7 @@ static void note_length(struct view *v, uint64_t length)
 		v->fitted |= v->fits && !v->differs;
 		v->fits = v->differs = false;
 		v->emptied = true;
+		v->end = 0;
 	}
 	v->least = v->cut && v->least < length ? v->least : length;
 	v->cut = true;
@@ -211,6 +216,7 @@ static int note_written(struct view *v, const struct undo_record *record, const 
 	ssize_t n;
 
 	memcpy(&written, data, sizeof(written));
+	v->end = record->offset + written.length;
 	if (v->fd < 0 || !written.length || written.length > WINDOW || record->offset >= v->size)
 		return 0;
 	if (record->offset + written.length > v->size) {
@@ -283,7 +289,7 @@ static int judge_image(struct view *v, const struct undo_record *record, const v
 		if (r < 0)
 			return r;
 		n = n < end - at ? n : end - at;
-		if (n && !is_known(v, at / UNDO_GRAIN) && memcmp(p, old, n) != 0 &&
+		if (n && !has_bit(v->known, at / UNDO_GRAIN) && memcmp(p, old, n) != 0 &&
 		    !(v->cut && bytes_are_zero(p, n)))
 			return FOREIGN;
 	}
@@ -360,14 +366,101 @@ static int judge_files(struct judge *j)
 	return r == 0 ? judge_pickle(j) : r;
 }
 
-int rollback_judge(struct work *w)
+/* ---- the last persist ---- */
+
+/* Of several announcements the last counts. */
+static int note_last_becomes(struct view *v, const struct undo_record *record, const void *data)
+{
+	const struct undo_becomes *b = data;
+	uint32_t i, count = record->length / sizeof(*b);
+
+	for (i = 0; i < count; i++) {
+		uint64_t grain = record->offset / UNDO_GRAIN + b[i].grain, n;
+		const unsigned char *p;
+		int r = look_at_grain(v, grain, &p, &n);
+
+		if (r < 0)
+			return r;
+		if (!n)
+			continue;
+		set_bit(v->spoken, grain);
+		v->known[grain / 64] &= ~(UINT64_C(1) << grain % 64);
+		if (checksum32_nonzero(p, n, 0) == b[i].check)
+			set_bit(v->known, grain);
+	}
+	return 0;
+}
+
+static int note_last(struct view *v, const struct undo_record *record, const void *data)
+{
+	return record->kind == UNDO_BECOMES ? note_last_becomes(v, record, data)
+					    : note(v, record, data);
+}
+
+/* A grain that was not altered, or came out as it had been, says nothing. */
+static int count_image(struct view *v, const struct undo_record *record, const void *data)
+{
+	uint64_t at = record->offset, end = at + record->length;
+
+	if (record->kind != UNDO_BLOCK_IMAGE || v->emptied || v->unknown || v->cut || v->fd < 0)
+		return 0;
+	for (; at < end; at = (at / UNDO_GRAIN + 1) * UNDO_GRAIN) {
+		const unsigned char *p, *old = (const unsigned char *)data + (at - record->offset);
+		uint64_t n;
+		bool before, now;
+		int r = look_at_grain(v, at / UNDO_GRAIN, &p, &n);
+
+		if (r < 0)
+			return r;
+		if (!n || !has_bit(v->spoken, at / UNDO_GRAIN))
+			continue;
+		now = has_bit(v->known, at / UNDO_GRAIN);
+		before = memcmp(p, old, n < end - at ? n : end - at) == 0;
+		v->now += now && !before;
+		v->before += before && !now;
+		v->others += !before && !now;
+	}
+	return 0;
+}
+
+static enum last_pickle pickle_of(const struct judge *j)
+{
+	const struct view *v = &j->files[UNDO_PICKLE];
+
+	if (v->fd >= 0 && v->emptied && !v->unknown && v->fits && !v->differs && v->size == v->end)
+		return LAST_PICKLE_NOW;
+	return v->fd >= 0 && is_old_pickle(j) == 1 ? LAST_PICKLE_BEFORE : LAST_PICKLE_OTHERS;
+}
+
+static int compare_files(struct judge *j, struct rollback_last *out)
+{
+	int r = for_all(j, note_last);
+	unsigned i;
+
+	if (r == 0)
+		r = for_all(j, count_image);
+	for (i = 0; i < UNDO_PICKLE; i++) {
+		const struct view *v = &j->files[i];
+		uint64_t reach = j->w->reader.header.reach[i];
+
+		out->now += v->now;
+		out->before += v->before;
+		out->others += v->others;
+		out->shorter |= v->fd >= 0 && !v->cut && !v->emptied &&
+				(v->size < v->start || (reach < INT64_MAX && v->size < reach));
+	}
+	out->pickle = pickle_of(j);
+	return r;
+}
+
+/* ---- both ---- */
+
+static int with_views(struct work *w, int (*each)(struct judge *j, void *context), void *context)
 {
 	struct judge *j;
 	unsigned i;
 	int r = 0;
 
-	if (w->reader.header.version <= 2)
-		return judge_version_2(w);
 	j = sys_mmap(sizeof(*j), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (sys_map_failed(j))
 		return -ENOMEM;
@@ -377,9 +470,38 @@ int rollback_judge(struct work *w)
 	for (i = 0; i < UNDO_FILES && r == 0; i++)
 		r = open_view(j, i);
 	if (r == 0)
-		r = judge_files(j);
+		r = each(j, context);
 	for (i = 0; i < UNDO_FILES; i++)
 		close_view(&j->files[i]);
 	sys_munmap(j, sizeof(*j));
 	return r;
+}
+
+static int judge_all(struct judge *j, void *context)
+{
+	(void)context;
+	return judge_files(j);
+}
+
+int rollback_judge(struct work *w)
+{
+	return w->reader.header.version <= 2 ? judge_version_2(w) : with_views(w, judge_all, NULL);
+}
+
+struct comparing {
+	struct rollback_last *out;
+	uint64_t *pickle_size;
+};
+
+static int compare_all(struct judge *j, void *context)
+{
+	const struct comparing *c = context;
+
+	*c->pickle_size = j->files[UNDO_PICKLE].size;
+	return compare_files(j, c->out);
+}
+
+int rollback_compare(struct work *w, struct rollback_last *out, uint64_t *pickle_size)
+{
+	return with_views(w, compare_all, &(struct comparing){out, pickle_size});
 }

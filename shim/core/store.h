@@ -55,6 +55,13 @@ bool store_place_same(const struct store_place *a, const struct store_place *b);
 void store_id_draw(uint8_t id[STORE_ID_SIZE]);
 void store_id_text(char out[STORE_ID_TEXT], const uint8_t id[STORE_ID_SIZE]);
 
+/*
+ * Older versions took a relative store from the working directory. If there is one, which is not
+ * `storefd`, and may be of this directory: a descriptor of its undo/, in which there may be what is
+ * of others. Else -errno.
+ */
+int store_stray_undo(struct store_identity *room, int dirfd, const char *named, int storefd);
+
 enum store_access {
 	STORE_LOOK, /* nothing is made or changed */
 	STORE_MAKE, /* made where there is none; the directory's word of where it is stays */

@@ -47,6 +47,13 @@ void undo_moved_name(char out[UNDO_NAME_MAX], const struct undo_header *h, unsig
 	undo_name(out, h, suffix);
 }
 
+void undo_last_name(char out[UNDO_NAME_MAX], const char *segment)
+{
+	const char *end = out + UNDO_NAME_MAX - 1;
+
+	put_text(put_text(out, end, segment), end, UNDO_LAST_SUFFIX);
+}
+
 /* ---- both ---- */
 
 static uint32_t record_check(const struct undo_record *r, uint64_t seed)

@@ -17,6 +17,7 @@
 
 #define UNDO_DIR "undo" /* in the store */
 #define UNDO_SUFFIX ".undo"
+#define UNDO_LAST_SUFFIX ".last" /* of a persist that is over, until the next one */
 #define UNDO_NAME_MAX 128
 
 extern const char *const undo_file_names[UNDO_FILES];
@@ -24,6 +25,7 @@ extern const char *const undo_file_names[UNDO_FILES];
 /* "<segment>-<pid>-<number>" + suffix; of a moved file. */
 void undo_name(char out[UNDO_NAME_MAX], const struct undo_header *h, const char *suffix);
 void undo_moved_name(char out[UNDO_NAME_MAX], const struct undo_header *h, unsigned file);
+void undo_last_name(char out[UNDO_NAME_MAX], const char *segment);
 
 /* ---- writing ---- */
 

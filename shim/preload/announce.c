@@ -44,7 +44,7 @@ static int announce(struct group *g, unsigned file, uint64_t grain, uint32_t che
 /* ---- writes over what was there ---- */
 
 /* The grain's checksum after the write, as far as the file went at the group's start. */
-static int becomes(const struct group *g, unsigned file, uint64_t grain, const struct change *c,
+static int becomes(struct group *g, unsigned file, uint64_t grain, const struct change *c,
 		   uint32_t *check)
 {
 	uint64_t at = grain * UNDO_GRAIN, size = (uint64_t)g->header.files[file].size;
@@ -52,12 +52,14 @@ static int becomes(const struct group *g, unsigned file, uint64_t grain, const s
 	uint64_t from = (uint64_t)c->offset > at ? (uint64_t)c->offset : at;
 	uint64_t to = (uint64_t)c->offset + c->length < end ? (uint64_t)c->offset + c->length : end;
 	unsigned char bytes[UNDO_GRAIN] = {0};
+	const unsigned char *old;
 	ssize_t n = 0;
 
 	if (from > at || to < end) {
-		n = sys_pread_all(g->files[file].fd, bytes, end - at, at);
+		n = window_get(g, file, at, end, &old);
 		if (n < 0)
 			return (int)n;
+		memcpy(bytes, old, (size_t)n);
 		held_lay_over(g, file, at, bytes, (size_t)n);
 	}
 	held_take_bytes(c, from - (uint64_t)c->offset, bytes + (from - at), to - from);

@@ -7,6 +7,7 @@
 
 #include "preload/graphs.h"
 #include "preload/persists.h"
+#include "preload/pins.h"
 #include "preload/refuse.h"
 #include "preload/shim.h"
 #include "preload/transactions.h"
@@ -210,6 +211,25 @@ static int refuse_old(const struct change *c)
 	return -EBUSY;
 }
 
+/* The index in memory is damaged. What is on the disk, queue and all, is kept as it is now. */
+static int refuse_runaway(const struct change *c)
+{
+	const struct area *a = area_of(c->slot);
+
+	freeze(name_get(c->slot.name)->directory);
+	persist_fail(c->slot, EFBIG);
+	pin_take_waiting(c->slot.area, "damage", "before a damaged index was written", 0, false);
+	refuse_say(c, OP_REFUSE_DESTROYER, -EFBIG,
+		   (const char *const[]){
+		       a->spelling[0], "/", name_text(name_get(c->slot.name)),
+		       ": a write far beyond its end refused: it would be larger than its index "
+		       "can be; the index in memory is damaged. Nothing was lost: its records wait "
+		       "in the queue",
+		       c->slot.role == ROLE_PICKLE ? "" : ", and other collections go on",
+		       ". Stop the backend and run: chromashim recover ", a->spelling[0], NULL});
+	return -EFBIG;
+}
+
 static int check_segment(const struct change *c)
 {
 	const struct area *a = area_of(c->slot);
@@ -220,9 +240,7 @@ static int check_segment(const struct change *c)
 		return -EPERM;
 	if (graph_is_old(c) && settings.single_writer != SINGLE_WRITER_OFF)
 		return refuse_old(c);
-	if (c->slot.role == ROLE_PICKLE)
-		return 0;
-	if (loses_vectors(c)) {
+	if (c->slot.role != ROLE_PICKLE && loses_vectors(c)) {
 		freeze(directory);
 		refuse_say(c, OP_REFUSE_DESTROYER, -EPERM,
 			   (const char *const[]){
@@ -233,20 +251,9 @@ static int check_segment(const struct change *c)
 			       a->spelling[0], NULL});
 		return -EPERM;
 	}
-	if (graph_outgrows(c) || runs_away(c)) {
-		freeze(directory);
-		persist_fail(c->slot, EFBIG);
-		refuse_say(c, OP_REFUSE_DESTROYER, -EFBIG,
-			   (const char *const[]){
-			       a->spelling[0], "/", name,
-			       ": a write far beyond its end refused: it would be larger than its "
-			       "index can be; the index in memory is damaged. Nothing was lost: "
-			       "its records wait in the queue, other collections go on. Stop the "
-			       "backend and run: chromashim check ",
-			       a->spelling[0], NULL});
-		return -EFBIG;
-	}
-	return 0;
+	return graph_outgrows(c) || (c->slot.role != ROLE_PICKLE && runs_away(c))
+		   ? refuse_runaway(c)
+		   : 0;
 }
 
 int destroyer_check(const struct change *c)

@@ -96,7 +96,7 @@ struct name {
 	_Atomic uint64_t parked; /* the same: its undo file, while it needs no group (groups.c) */
 	_Atomic uint32_t pin;	 /* of a file: its pre-image file that is open, + 1 (pins.c) */
 	/* Of a segment's directory, as hnswlib announced it, 0: not known (graphs.c) */
-	_Atomic uint32_t graphs, elements, stride, list;
+	_Atomic uint32_t graphs, elements, stride, list, pickle;
 };
 
 /* 0: no room any more (counted, and said once). */

@@ -207,6 +207,33 @@ static void announce(const struct change *c)
 		     (uint32_t)(h.capacity > h.count ? h.capacity : h.count) + SPARE);
 }
 
+/*
+ * Ids are as long as people make them, but Chroma has each of them in its database before it is in
+ * a pickle, which names it twice. What the database does not have any more, the last pickle had.
+ */
+#define PER_ELEMENT 64u		/* of what is no id: opcodes, two labels, a number of the queue */
+#define SLACK (64u << 20)	/* what SQLite keeps in memory (2 MiB), and more */
+#define PICKLE_UNIT (64u << 10) /* of struct name's `pickle` */
+
+static uint64_t size_of(unsigned area, const char *name)
+{
+	struct stat st;
+
+	return sys_fstatat(areas[area].root_fd, name, &st, 0) == 0 ? (uint64_t)st.st_size : 0;
+}
+
+static void announce_pickle(const struct change *c)
+{
+	struct name *directory = name_get(name_get(c->slot.name)->directory);
+	uint64_t elements = atomic_load(&directory->elements), ids, most;
+
+	ids = size_of(c->slot.area, "chroma.sqlite3") +
+	      size_of(c->slot.area, "chroma.sqlite3-wal") +
+	      size_of(c->slot.area, name_text(name_get(c->slot.name)));
+	most = (2 * ids + elements * PER_ELEMENT + SLACK) / PICKLE_UNIT;
+	atomic_store(&directory->pickle, elements && most < UINT32_MAX ? (uint32_t)most : 0);
+}
+
 /* By what a file of these elements has at most; 0: not known. */
 static uint64_t bound_of(const struct change *c)
 {
@@ -220,6 +247,8 @@ static uint64_t bound_of(const struct change *c)
 		return elements * 4;
 	case ROLE_LINKS:
 		return elements * atomic_load(&directory->list);
+	case ROLE_PICKLE:
+		return (uint64_t)atomic_load(&directory->pickle) * PICKLE_UNIT;
 	default:
 		return 0;
 	}
@@ -247,6 +276,11 @@ bool graph_outgrows(const struct change *c)
 
 	if (c->slot.role == ROLE_HEADER && c->iov)
 		announce(c);
+	if (c->slot.role == ROLE_PICKLE && change_opens(c)) {
+		if ((c->flags & O_ACCMODE) != O_RDONLY)
+			announce_pickle(c);
+		return false;
+	}
 	bound = bound_of(c);
 	return bound && grows_by(c, &end) && end > bound;
 }

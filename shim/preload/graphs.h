@@ -26,8 +26,8 @@ bool graph_is_persisted(const struct change *c);
 
 /*
  * Whether a write makes the file larger than its index can need by the header that hnswlib wrote,
- * as it does before all else of a persist. One wrong length in memory is else written as many
- * bytes.
+ * as it does before all else of a persist; the pickle, larger than the ids that there are. One
+ * wrong length in memory is else written as many bytes.
  */
 bool graph_outgrows(const struct change *c);
 

@@ -224,6 +224,7 @@ static int write_held(struct group *g)
 		pinned = pin_save(g->area, name, h->offset, h->length);
 		fault_point();
 		r = fault_of_held(h->file);
+		window_drop(g, h->file);
 		if (r == 0)
 			r = write_all(g->files[h->file].fd, g->held_bytes + h->at, h->length,
 				      h->offset);

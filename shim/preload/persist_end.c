@@ -14,7 +14,7 @@
 #include "preload/shim.h"
 #include "preload/transactions.h"
 
-#define TOLD 64 /* roll-backs of one start that are recorded; all are counted */
+#define KEPT_MOST (UINT64_C(64) << 20)
 
 static _Atomic unsigned tentative; /* groups that wait for a transaction */
 
@@ -35,13 +35,15 @@ void group_record(const struct group *g, enum oplog_op op, uint64_t length, int6
 	record_put(g->area, &r, NULL, 0);
 }
 
-static const char *error_text(int error)
+const char *persist_error_text(int error)
 {
 	switch (error) {
 	case ENOSPC:
 		return "no space left on the device";
 	case EDQUOT:
 		return "disk quota exceeded";
+	case EFBIG:
+		return "a file would be larger than its index can be";
 	case EIO:
 		return "input/output error";
 	case EROFS:
@@ -143,20 +145,34 @@ static void fail(struct group *g, int error, const char *why)
 void group_fail(struct group *g, int error)
 {
 	error = error < 0 ? -error : error;
-	fail(g, error, error_text(error));
+	fail(g, error, persist_error_text(error));
 }
 
 /* ---- commit ---- */
 
-static void remove_undo(const struct group *g)
+/* The undo file under the name of the last one, for `check`: it knows what its persist made of the
+ * segment. Nothing is played back from it. */
+static bool keep_undo(const struct group *g, int undofd, const char *name, const char *last)
 {
-	int undofd = group_undo_folder(g), r;
-	char name[UNDO_NAME_MAX];
+	if (!g->page || g->undo.at > KEPT_MOST)
+		return false;
+	g->page->ended = 1;
+	return !group_page_lost(g) && sys_renameat(undofd, name, undofd, last) == 0;
+}
+
+static void remove_undo(const struct group *g, bool persisted)
+{
+	char name[UNDO_NAME_MAX], last[UNDO_NAME_MAX];
+	int undofd = group_undo_folder(g), r = undofd < 0 ? undofd : 0;
 	unsigned i;
 
 	undo_name(name, &g->header, UNDO_SUFFIX);
+	undo_last_name(last, g->header.segment);
 	fault_point();
-	r = undofd < 0 ? undofd : sys_unlinkat(undofd, name, 0);
+	if (undofd >= 0 && (!persisted || !keep_undo(g, undofd, name, last))) {
+		r = sys_unlinkat(undofd, name, 0);
+		sys_unlinkat(undofd, last, 0);
+	}
 	/* It would be undone at the next start. */
 	if (r < 0 && r != -ENOENT && g->page)
 		g->page->ended = 1;
@@ -181,7 +197,7 @@ void group_abandon(struct group *g)
 	}
 	if (g->state == GROUP_FROZEN)
 		return;
-	remove_undo(g);
+	remove_undo(g, false);
 	set_state(g, GROUP_OPEN);
 	group_release(g);
 }
@@ -207,7 +223,7 @@ void group_commit(struct group *g)
 	 */
 	if (g->state == GROUP_TENTATIVE && g->power)
 		sync_path(g, ".", sys_fsync);
-	remove_undo(g);
+	remove_undo(g, true);
 	group_record(g, OP_PERSIST_COMMIT, g->undo.bytes, 0);
 	set_state(g, GROUP_OPEN);
 	group_release(g);
@@ -314,6 +330,15 @@ int group_expect(struct group *g)
 	return r;
 }
 
+/* By which it is told later that the database has gone on. */
+static void note_counter(const struct group *g)
+{
+	uint32_t counter;
+
+	if (g->page && !atomic_load(&areas[g->area].wal_mode) && change_counter(g->area, &counter))
+		g->page->counter = (uint64_t)counter + 1;
+}
+
 /* The undo file knows the transaction since the pickle's open: now it counts. */
 static bool waits(struct group *g, int *error)
 {
@@ -332,7 +357,8 @@ static bool waits(struct group *g, int *error)
 
 static void say_not_synced(const struct group *g, int error)
 {
-	shim_say(areas[g->area].spelling[0], "/", g->header.segment, ": ", error_text(-error),
+	shim_say(areas[g->area].spelling[0], "/", g->header.segment, ": ",
+		 persist_error_text(-error),
 		 " on syncing a persist; a power cut now may lose it. Look at the disk.", NULL);
 }
 
@@ -376,6 +402,7 @@ void group_complete(struct group *g)
 		fail(g, EIO, "its pickle has no end");
 		return;
 	}
+	note_counter(g);
 	if (g->power && (r = sync_segment(g)) < 0)
 		say_not_synced(g, r);
 	if (!waits(g, &r))
@@ -415,88 +442,17 @@ void group_unprotect(struct group *g, int error)
 		return;
 	}
 	shim_say(areas[g->area].spelling[0], "/", g->header.segment,
-		 ": cannot save what a persist overwrites (", error_text(-error),
+		 ": cannot save what a persist overwrites (", persist_error_text(-error),
 		 "); it goes on UNPROTECTED: a crash before its end may break this collection. "
 		 "Make the store writable, or make room.",
 		 NULL);
 	set_state(g, GROUP_UNPROTECTED); /* before: whoever pins sees the one or the other */
-	remove_undo(g);
+	remove_undo(g, false);
 	held_release(g);
 	group_release(g);
 }
 
-/* ---- start ---- */
-
-static struct {
-	unsigned count;
-	struct told {
-		char segment[40];
-		uint64_t number, bytes;
-		int64_t result;
-	} told[TOLD];
-} rolled_back;
-
-static void say_outcome(const char *root, const struct rollback_outcome *o)
-{
-	const char *segment = o->header.segment;
-
-	switch (o->result) {
-	case ROLLBACK_DONE:
-		shim_say(root, "/", segment,
-			 ": a persist had not finished when its process died; it was undone. "
-			 "Chroma takes its records from the queue again.",
-			 o->skipped ? " Some of the undo data was damaged: run chromashim check."
-				    : NULL,
-			 NULL);
-		break;
-	case ROLLBACK_FOREIGN:
-		shim_say(root, "/", segment, ": left as it is, although ", o->name,
-			 " speaks of a persist that did not finish: its files are not those that "
-			 "persist was writing. A backup was put back, or they were written without "
-			 "the shim. The undo file was put aside; run chromashim check.",
-			 NULL);
-		break;
-	case ROLLBACK_DAMAGED:
-		shim_say(root, ": ", o->name,
-			 " is damaged and was put aside; the persist it is of "
-			 "could not be undone. Run chromashim check.",
-			 NULL);
-		break;
-	case ROLLBACK_NEWER:
-		shim_say(root, ": ", o->name,
-			 " was written by a newer chromashim; use that one, nothing was undone",
-			 NULL);
-		break;
-	case ROLLBACK_FAILED:
-		shim_say(root, ": cannot undo a persist that did not finish, ", o->name, ": ",
-			 error_text(-o->error),
-			 ". Its collection may be broken until this is "
-			 "mended; then restart.",
-			 NULL);
-		break;
-	default:
-		break;
-	}
-}
-
-static void told_of(void *context, const struct rollback_outcome *o)
-{
-	const struct area *a = context;
-	struct told *t = &rolled_back.told[rolled_back.count];
-
-	say_outcome(a->spelling[0], o);
-	if (o->result <= ROLLBACK_COMMITTED)
-		pins_segment_undone(a->store_fd, a->root_fd, o->header.segment);
-	/* One that was only created was no persist: it is made anew, as at every start. */
-	if ((o->result != ROLLBACK_DONE && o->result != ROLLBACK_FAILED) ||
-	    rolled_back.count == TOLD)
-		return;
-	memcpy(t->segment, o->header.segment, sizeof(t->segment));
-	t->number = o->header.number;
-	t->bytes = o->bytes;
-	t->result = o->error;
-	rolled_back.count++;
-}
+/* ---- letting go ---- */
 
 bool persists_none(unsigned area)
 {
@@ -532,54 +488,6 @@ void persists_stop(unsigned area)
 	persist_stores[area].usable = false;
 	persist_stores[area].known = false;
 	persist_stores[area].round++;
-}
-
-void persists_start(unsigned area)
-{
-	struct area *a = &areas[area];
-	struct persist_store *store = &persist_stores[area];
-	struct rollback rb = {.rootfd = a->root_fd, .report = told_of, .context = a};
-	int r;
-
-	rolled_back.count = 0;
-	if (a->store_fd <= 0)
-		return;
-	store->usable = false;
-	sys_mkdirat(a->store_fd, UNDO_DIR, 0700);
-	rb.undofd = r = area_folder(a, UNDO_DIR);
-	if (r < 0) {
-		shim_say(a->spelling[0], ": cannot use undo/ in the store: ", error_text(-r),
-			 "; persists are UNPROTECTED", NULL);
-		return;
-	}
-	store->usable = true;
-	r = rollback_directory(&rb);
-	sys_close(rb.undofd);
-	if (r < 0)
-		shim_say(a->spelling[0],
-			 ": cannot look for persists that did not finish: ", error_text(-r), NULL);
-}
-
-void persists_started(unsigned area)
-{
-	unsigned i;
-
-	if (persist_stores[area].usable)
-		oplog_feature(&areas[area].log, OPLOG_HAS_GROUPS, true);
-	for (i = 0; i < rolled_back.count; i++) {
-		const struct told *t = &rolled_back.told[i];
-		struct oplog_record r = {
-		    .op = OP_PERSIST_ROLLBACK,
-		    .file = name_intern(area, t->segment, strlen(t->segment)),
-		    .offset = -1,
-		    .length = t->bytes,
-		    .result = t->result,
-		    .arg = t->number,
-		};
-
-		record_put(area, &r, NULL, 0);
-	}
-	rolled_back.count = 0;
 }
 
 /* A child has none of its parent's groups: what it closes or writes is no end of theirs. */

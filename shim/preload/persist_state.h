@@ -46,6 +46,9 @@ struct group_file {
 	uint64_t held_end;  /* of that piece */
 	uint64_t *saved;    /* a bit for each grain of the file at the group's start */
 	uint64_t written;   /* end of what was written since it was emptied */
+	/* What was read of it last, and is in it still; up to its size at the group's start. */
+	unsigned char *window;
+	uint64_t window_at, window_length;
 };
 
 #define ANNOUNCED 512u /* grains whose announcements wait for the undo file */
@@ -135,6 +138,7 @@ uint64_t clock_now(clockid_t clock); /* ns */
 
 /* ---- persist_end.c ---- */
 
+const char *persist_error_text(int error);
 void group_record(const struct group *g, enum oplog_op op, uint64_t length, int64_t result);
 void group_reopen(struct group *g); /* a tentative one goes on */
 /* Its pickle is about to be opened: the undo file knows the transaction it is part of. 0 or -errno.
@@ -172,6 +176,13 @@ int group_open_file(struct group *g, unsigned file, int hostfd);
  */
 int preimage_save(struct group *g, unsigned file, int hostfd, uint64_t offset, uint64_t length,
 		  const struct change *write);
+/* Up to UNDO_LENGTH_MAX bytes of the file as it is, without what is held back. Whole pages are
+ * read, for the writes that come next. How many there are, or -errno. */
+ssize_t window_get(struct group *g, unsigned file, uint64_t from, uint64_t to,
+		   const unsigned char **out);
+/* A write is about to go through to the file; or it may become anything. */
+void window_write(struct group *g, unsigned file, const struct change *c);
+void window_drop(struct group *g, unsigned file);
 /* Anything of the range is in it. */
 bool preimage_has(const struct group *g, unsigned file, uint64_t offset, uint64_t length);
 /* A file is about to be cut to nothing by its open, or to be replaced. */

@@ -96,7 +96,7 @@ static enum change_verdict hold(struct group *g, struct change *c, unsigned file
 	return answer(c, (int64_t)c->length, 0);
 }
 
-static enum change_verdict write_begin(struct group *g, struct change *c)
+static enum change_verdict save_write(struct group *g, struct change *c)
 {
 	unsigned file = file_index(c->slot);
 	int64_t size = g->header.files[file].size;
@@ -147,11 +147,21 @@ static enum change_verdict write_begin(struct group *g, struct change *c)
 	return go_on(g, c, r);
 }
 
+static enum change_verdict write_begin(struct group *g, struct change *c)
+{
+	enum change_verdict verdict = save_write(g, c);
+
+	if (verdict == CHANGE_GO)
+		window_write(g, file_index(c->slot), c);
+	return verdict;
+}
+
 static enum change_verdict cut_begin(struct group *g, struct change *c)
 {
 	unsigned file = file_index(c->slot);
 	int r = preimage_save(g, file, c->fd, c->length, UINT64_MAX, NULL);
 
+	window_drop(g, file);
 	if (r == 0)
 		r = announce_reach(g, c);
 	if (r == 0)
@@ -184,6 +194,7 @@ static enum change_verdict open_begin(struct group *g, struct change *c)
 		r = group_expect(g);
 	if (r == 0 && (exists ? c->flags & O_TRUNC : opens_pickle(c))) {
 		r = preimage_aside(g, file, true);
+		window_drop(g, file);
 		g->files[file].emptied = true;
 		g->files[file].written = 0;
 	}
@@ -290,21 +301,23 @@ void persist_change_end(struct change *c, int64_t ret)
 {
 	int saved = errno;
 	enum meaning meaning = meaning_of(c);
+	bool in_part = meaning == WRITES && ret != (int64_t)c->length, failed;
 	struct group *g;
 
 	/* An open that created the file no longer looks like one. */
 	if (c->op == OP_OPEN || c->op == OP_OPENAT || c->op == OP_CREAT)
 		meaning = c->flags & (O_CREAT | O_TRUNC | O_ACCMODE) ? OPENS : NOTHING;
-	if (meaning == NOTHING || meaning == REMOVES || (ret >= 0 && meaning != OPENS))
+	if (meaning == NOTHING || meaning == REMOVES || (ret >= 0 && meaning != OPENS && !in_part))
 		return;
-	g = group_of(c->slot.area, name_get(c->slot.name)->directory, true,
-		     meaning == OPENS || !is_failure(c, meaning, saved));
+	failed = ret < 0 && meaning != OPENS && is_failure(c, meaning, saved);
+	g = group_of(c->slot.area, name_get(c->slot.name)->directory, true, !failed);
 	if (!g)
 		return;
+	if (in_part)
+		window_drop(g, file_index(c->slot));
 	if (meaning == OPENS)
 		open_end(g, c, ret);
-	else if ((g->state == GROUP_OPEN || g->state == GROUP_TENTATIVE) &&
-		 is_failure(c, meaning, saved))
+	else if (failed && (g->state == GROUP_OPEN || g->state == GROUP_TENTATIVE))
 		group_fail(g, saved);
 	group_unlock(g);
 	errno = saved;

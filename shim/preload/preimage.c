@@ -12,6 +12,9 @@
 #include "preload/pins.h"
 #include "preload/shim.h"
 
+#define PAGE 4096u
+#define WINDOW (UNDO_LENGTH_MAX + 2 * PAGE)
+
 static uint64_t grains_of(const struct group *g, unsigned file)
 {
 	int64_t size = g->header.files[file].size;
@@ -23,7 +26,8 @@ int group_make_memory(struct group *g)
 {
 	size_t held = g->power ? HELD_BYTES + HELD_PIECES * sizeof(struct held) : 0;
 	const size_t announced = ANNOUNCED * sizeof(struct undo_becomes);
-	size_t size = UNDO_BUFFER + UNDO_LENGTH_MAX + announced + held;
+	const size_t windows = UNDO_FILES * WINDOW;
+	size_t size = UNDO_BUFFER + UNDO_LENGTH_MAX + announced + windows + held;
 	unsigned i;
 
 	if (g->memory)
@@ -40,9 +44,11 @@ int group_make_memory(struct group *g)
 	g->undo.buffer = g->memory;
 	g->old = g->memory + UNDO_BUFFER;
 	g->announced = (struct undo_becomes *)(void *)(g->old + UNDO_LENGTH_MAX);
-	g->held_bytes = g->old + UNDO_LENGTH_MAX + announced;
+	for (i = 0; i < UNDO_FILES; i++)
+		g->files[i].window = g->old + UNDO_LENGTH_MAX + announced + i * WINDOW;
+	g->held_bytes = g->old + UNDO_LENGTH_MAX + announced + windows;
 	g->held = (struct held *)(void *)(g->held_bytes + HELD_BYTES);
-	size = UNDO_BUFFER + UNDO_LENGTH_MAX + announced + held;
+	size = UNDO_BUFFER + UNDO_LENGTH_MAX + announced + windows + held;
 	for (i = 0; i < UNDO_FILES; i++) {
 		g->files[i].saved = (uint64_t *)(void *)(g->memory + size);
 		size += (grains_of(g, i) + 63) / 64 * 8;
@@ -118,6 +124,56 @@ int group_open_file(struct group *g, unsigned file, int hostfd)
 	return fd < 0 ? fd : 0;
 }
 
+/* ---- what is in the files ---- */
+
+ssize_t window_get(struct group *g, unsigned file, uint64_t from, uint64_t to,
+		   const unsigned char **out)
+{
+	uint64_t size = (uint64_t)g->header.files[file].size, end, have;
+	struct group_file *f = &g->files[file];
+
+	if (from < f->window_at || to > f->window_at + f->window_length) {
+		ssize_t got;
+
+		f->window_at = from / PAGE * PAGE;
+		end = (to + PAGE - 1) / PAGE * PAGE;
+		end = end < size ? end : size;
+		got = sys_pread_all(f->fd, f->window, end - f->window_at, f->window_at);
+		f->window_length = got < 0 ? 0 : (uint64_t)got;
+		if (got < 0)
+			return got;
+	}
+	*out = f->window + (from - f->window_at);
+	end = f->window_at + f->window_length;
+	have = end > from ? end - from : 0;
+	return (ssize_t)(have < to - from ? have : to - from);
+}
+
+void window_drop(struct group *g, unsigned file)
+{
+	g->files[file].window_length = 0;
+}
+
+void window_write(struct group *g, unsigned file, const struct change *c)
+{
+	struct group_file *f = &g->files[file];
+	bool plain =
+	    c->op == OP_WRITE || c->op == OP_PWRITE || c->op == OP_WRITEV || c->op == OP_PWRITEV;
+	uint64_t at = (uint64_t)c->offset, end = f->window_at + f->window_length, from, to;
+
+	if (!f->window_length)
+		return;
+	if (!plain || !brings_bytes(c) || c->offset < 0 || f->cut ||
+	    (c->slot.writable & SLOT_APPEND)) {
+		window_drop(g, file);
+		return;
+	}
+	from = at > f->window_at ? at : f->window_at;
+	to = c->length < end && at < end - c->length ? at + c->length : end;
+	if (from < to && at < end)
+		held_take_bytes(c, from - at, f->window + (from - f->window_at), to - from);
+}
+
 /* ---- grains ---- */
 
 static void mark_saved(struct group_file *f, uint64_t first, uint64_t end)
@@ -189,9 +245,9 @@ static bool alters(const struct change *c, uint64_t offset, const unsigned char 
 	return false;
 }
 
-/* Of [at, end), of which `have` bytes are in g->old, what the write alters. */
-static int save_altered(struct group *g, unsigned file, uint64_t at, uint64_t end, uint64_t have,
-			const struct change *c)
+/* Of [at, end), of which `have` bytes are in `old`, what the write alters. */
+static int save_altered(struct group *g, unsigned file, uint64_t at, uint64_t end,
+			const unsigned char *old, uint64_t have, const struct change *c)
 {
 	struct group_file *f = &g->files[file];
 	uint64_t base = at * UNDO_GRAIN, to;
@@ -206,13 +262,12 @@ static int save_altered(struct group *g, unsigned file, uint64_t at, uint64_t en
 					: have - in < UNDO_GRAIN ? have - in
 								 : UNDO_GRAIN;
 
-			if (!alters(c, base + in, g->old + in, size))
+			if (!alters(c, base + in, old + in, size))
 				break;
 			n += size;
 		}
 		if (n)
-			r = undo_save_bytes(&g->undo, file, g->old + from, base + from,
-					    (uint32_t)n);
+			r = undo_save_bytes(&g->undo, file, old + from, base + from, (uint32_t)n);
 		if (r == 0 && n) {
 			mark_saved(f, at, to);
 			g->undo_synced = false;
@@ -236,8 +291,9 @@ static int save_some(struct group *g, unsigned file, uint64_t at, uint64_t end,
 				  : at + UNDO_LENGTH_MAX / UNDO_GRAIN;
 		uint64_t from = at * UNDO_GRAIN;
 		uint64_t last = to * UNDO_GRAIN < size ? to * UNDO_GRAIN : size;
-		ssize_t n = sys_pread_all(f->fd, g->old, last - from, from);
-		int r = n < 0 ? (int)n : save_altered(g, file, at, to, (uint64_t)n, c);
+		const unsigned char *old = NULL;
+		ssize_t n = window_get(g, file, from, last, &old);
+		int r = n < 0 ? (int)n : save_altered(g, file, at, to, old, (uint64_t)n, c);
 
 		if (r < 0)
 			return r;

@@ -120,7 +120,10 @@ static bool is_open(union slot s, bool root)
 	return false;
 }
 
-/* Chroma empties the files of an index that has no pickle, and writes one after the header. */
+/*
+ * Chroma empties the files of an index that has no pickle, and writes one after the header; or,
+ * before 1.0, within a transaction: an index of one record is not written when that is updated.
+ */
 static bool replaces(const struct change *c)
 {
 	bool opens = change_opens(c) && c->place;
@@ -128,7 +131,8 @@ static bool replaces(const struct change *c)
 	if (!role_in_segment(c->slot.role) || segment_pickle_is_missing(c))
 		return false;
 	if (c->slot.role == ROLE_PICKLE)
-		return opens && (c->flags & O_ACCMODE) != O_RDONLY && !graph_is_persisted(c);
+		return opens && (c->flags & O_ACCMODE) != O_RDONLY && !graph_is_persisted(c) &&
+		       transaction_thread(c->slot.area) != thread_id();
 	return empties(c) || (opens && (c->flags & O_ACCMODE) == O_WRONLY);
 }
 

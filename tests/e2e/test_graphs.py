@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: MIT
 """What hnswlib has in memory: a damaged graph must not be written, nor one that another outran."""
 
+import json
+import os
+import random
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
 
 import hosts
 import oplog_reader
+from test_persist_cases import A, B, FILES, PICKLE, Directory
 
+PERSISTS = int(os.environ.get("BOUNDS_PERSISTS", "1500"))
 CHROMAS = ["venv", "venv-0.6"]
 
 MAKE = """
@@ -46,14 +52,13 @@ def poison(links: Path, elements: int) -> None:
     links.write_bytes(content)
 
 
-def test_runaway_links(data, actors, venv):
-    """Refused before it grows; other collections go on; after a restart all is there."""
+def test_runaway_links(data, actors, venv, chromashim):
+    """Refused before it grows, and pinned; other collections go on; healed, all is there."""
     first = actors(venv=venv).chroma(data)
     for n in range(0, 360, 60):
         first.do(f"c.upsert(**batch({n}))")
     (links,) = data.glob("*/link_lists.bin")
     first.stop()
-    whole = links.read_bytes()
     poison(links, 300)
     size = links.stat().st_size
 
@@ -68,7 +73,12 @@ def test_runaway_links(data, actors, venv):
     second.stop()
     assert links.stat().st_size <= size
 
-    links.write_bytes(whole)
+    held = json.loads(chromashim("snapshot", "list", "--json", data).stdout)
+    assert [s["reason"] for s in held].count("damage") == 1, held
+
+    done = chromashim("recover", "-y", data)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert chromashim("check", "--full", data).returncode == 0
     third = actors(venv=venv).chroma(data)
     third.do("c.upsert(**batch(3000))")
     assert third.ask("wrong(c, [*range(0, 360, 60), *range(1000, 1180, 60), 3000])") == []
@@ -98,6 +108,71 @@ for links, size in ((2, 900), (5, 300), (64, 500)):
 """, 120)
     assert actor.lines() == [] and refusals(data) == []
     assert same == [True] * 3
+
+
+def test_no_false_refusals_of_hnswlib(data, shim, tmp_path):
+    """The same of hnswlib alone, in all its shapes; BOUNDS_PERSISTS of them."""
+    if not hosts.python("venv-0.6").exists():
+        pytest.skip("venv-0.6 is missing; run wrappers/setup run check")
+    seed = random.randrange(1 << 30)
+    done = subprocess.run(
+        [hosts.python("venv-0.6"), Path(__file__).with_name("bounds_load.py"), data, str(PERSISTS),
+         str(seed)], capture_output=True, text=True, check=False,
+        env=hosts.environment({"LD_PRELOAD": shim, "CHROMASHIM_DURABILITY": "process"}))
+    assert done.returncode == 0 and done.stderr == "", f"seed {seed}: {done}"
+    assert json.loads(done.stdout) == {"persists": PERSISTS}
+
+
+@pytest.mark.parametrize("dimension", [1, 24])
+def test_index_of_one_record(data, actors, dimension):
+    """hnswlib does not write it when its record is updated; Chroma before 1.0 persists it so."""
+    actor = actors(venv="venv-0.6")
+    actor.do(MAKE.format(path=str(data)) + f"""
+c = connect(path).create_collection("books", metadata={{
+    **METADATA, "hnsw:batch_size": 3, "hnsw:sync_threshold": 5}})
+for n in range(30):
+    c.upsert(ids=["one"], embeddings=[[n] * {dimension}])
+result = c.get(include=["embeddings"])["embeddings"][0][0]
+""", 60)
+    assert actor.errors() == "" and refusals(data) == []
+
+
+HEADER = """
+import errno, struct
+def header(segment, elements):
+    fd = os.open(f"{data}/{segment}/header.bin", os.O_RDWR)
+    os.write(fd, struct.pack("<iQQQQQQiIQQQdQ", 1, 0, elements, elements, 500, 0, 0, 1, 0, 16, 32,
+                             16, 0.36, 100))
+    os.close(fd)
+def tried(fd, at):
+    try:
+        return os.pwrite(fd, b"x", at)
+    except OSError as e:
+        return errno.errorcode[e.errno]
+"""
+
+
+@pytest.mark.parametrize("database", [0, 40])
+def test_runaway_pickle(data, shim, database):
+    """No larger than twice all ids that there can be, and what SQLite may have in memory."""
+    directory = Directory(data, shim, "power")
+    with open(data / "chroma.sqlite3", "wb") as f:
+        f.truncate(database << 20)
+    most = (2 * database + 64) << 20
+    said = directory.run(HEADER + f"""
+header(B, 100)
+bins(B, b"n")
+header(A, 100)
+fd = pickle(A, b"n")
+print(tried(fd, {most - 1}), tried(fd, {most + (1 << 20)}), os.fstat(fd).st_size)
+os.close(fd)
+os.close(pickle(B, b"n"))
+""")
+    assert said.splitlines()[0] == f"1 EFBIG {most}", said
+    assert f"{A}/{PICKLE}: a write far beyond its end refused" in said
+    assert directory.is_old(A)
+    assert (data / B / PICKLE).read_bytes() == b"n" * 500 + b"."
+    assert (data / B / "length.bin").stat().st_size == FILES["length.bin"] + 77
 
 
 # ---- two clients of one directory in a process ----

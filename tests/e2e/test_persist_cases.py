@@ -471,3 +471,16 @@ def test_labelled(directory, committed):
     assert directory.is_new(A) if committed else directory.is_old(A)
     for name in [*FILES, PICKLE]:
         assert os.getxattr(directory.path / A / name, "security.selinux")[:8] == b"system_u"
+
+
+@pytest.mark.parametrize("durability", ["process", "power"])
+def test_few_reads(compiled, data, shim, strace, tmp_path, durability):
+    """What is saved and announced is read by pages, not for each write: some 10 000 of them here."""
+    done = subprocess.run(
+        ["strace", "-f", "-e", "trace=pread64", "-o", tmp_path / "trace", "-E",
+         f"LD_PRELOAD={shim}", compiled("hnsw_persist"), data, "persist", "1", "20"],
+        env=hosts.environment({"CHROMASHIM_DIR": str(data), "CHROMASHIM_BALLAST": "0",
+                               "CHROMASHIM_DURABILITY": durability}),
+        capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.endswith("done 20\n"), done
+    assert (tmp_path / "trace").read_text().count("pread64(") < 1000

@@ -414,3 +414,48 @@ def test_another_store_that_is_not_ours_to_write(base, failure):
     assert ("UNPROTECTED" if failure == "open" else "not opened for writing") in done.stderr
     assert "its store is ../a, not ../b" in done.stderr and "cannot be left yet" in done.stderr
     assert list((base / "a/undo").glob("*.undo")) and not (base / "b").exists()
+
+
+def torn_by_older(tmp_path, identity):
+    """A version that took a relative store from where the backend was started."""
+    data, started_in = tmp_path / "srv/data", tmp_path / "cwd"
+    started_in.mkdir()
+    make(data)
+    tear(data, str(started_in / "store"))
+    assert (data / LEVEL0).read_bytes()[:4] == b"NNNN"
+    shutil.rmtree(data / ".chromashim")
+    if not identity:
+        (started_in / "store/identity").unlink()
+    return data, started_in
+
+
+@pytest.mark.parametrize("identity", [True, False])
+def test_store_where_it_was_started(tmp_path, chromashim, identity):
+    """What waits there is told, and undone at the start."""
+    data, started_in = torn_by_older(tmp_path, identity)
+    undo = started_in / "store/undo"
+    env = settings(named("store"))
+    done = chromashim("check", "--json", data, env=env, cwd=started_in)
+    assert "persist-undo-waits" in {f["code"] for f in json.loads(done.stdout)["findings"]}
+    assert list(undo.glob("*.undo"))
+    said = Backend(data, env=named("store"), cwd=started_in).stop()
+    assert "it was undone" in said and (data / LEVEL0).read_bytes() == b"O" * 100000
+    assert not list(undo.glob("*.undo")) and (data / "store").is_dir()
+
+
+def test_store_where_it_was_started_and_a_command(tmp_path, chromashim):
+    data, started_in = torn_by_older(tmp_path, True)
+    chromashim("check", "--repair", data, env=settings(named("store")), cwd=started_in)
+    assert (data / LEVEL0).read_bytes() == b"O" * 100000
+
+
+def test_store_of_others_where_it_was_started(tmp_path):
+    """Another directory's, by its identity or its segments, is left alone."""
+    data, started_in = torn_by_older(tmp_path, True)
+    copy = Path(shutil.copytree(data, tmp_path / "copy"))
+    said = Backend(copy, env=named("store"), cwd=started_in).stop()
+    assert "undone" not in said and (copy / LEVEL0).read_bytes()[:4] == b"NNNN"
+    (started_in / "store/identity").unlink()
+    (copy / LEVEL0).parent.rename(copy / "21111111-2222-3333-4444-555555555555")
+    assert "undo" not in Backend(copy, env=named("store"), cwd=started_in).stop()
+    assert list((started_in / "store/undo").glob("*.undo"))

@@ -12,6 +12,7 @@
 
 #include "core/checksum.h"
 #include "core/rollback.h"
+#include "core/rollback_last.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -131,6 +132,27 @@ static int is_huge(const uint8_t *data, size_t size)
 	return 0;
 }
 
+/* As what is kept of a persist that is over. */
+static void compare(const uint8_t *bytes, size_t size)
+{
+	struct rollback_last last;
+	char name[UNDO_NAME_MAX];
+	struct undo_header h;
+
+	if (size < sizeof(h) || is_huge(bytes, size))
+		return;
+	memcpy(&h, bytes, sizeof(h));
+	h.segment[sizeof(h.segment) - 1] = '\0';
+	if (strchr(h.segment, '/'))
+		return;
+	undo_last_name(name, h.segment);
+	if (linkat(undofd, NAME, undofd, name, 0) < 0)
+		return;
+	rollback_last(rootfd, undofd, h.segment, &last);
+	rollback_forget_last(rootfd, undofd);
+	unlinkat(undofd, name, 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct rollback rb = {0};
@@ -147,6 +169,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (fd < 0 || write(fd, bytes, size) != (ssize_t)size)
 		abort();
 	read_all(fd);
+	compare(bytes, size);
 	rb.rootfd = rootfd;
 	rb.undofd = undofd;
 	rb.dry = is_huge(bytes, size);
