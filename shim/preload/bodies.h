@@ -112,6 +112,7 @@ int do_mkfifoat(int dirfd, const char *path, mode_t mode);
 int do_chmod(const char *path, mode_t mode);
 int do_fchmod(int fd, mode_t mode);
 int do_fchmodat(int dirfd, const char *path, mode_t mode, int flags);
+int do_fchmodat2(long number, int dirfd, const char *path, mode_t mode, int flags);
 int do_lchmod(const char *path, mode_t mode);
 int do_chown(const char *path, uid_t uid, gid_t gid);
 int do_fchown(int fd, uid_t uid, gid_t gid);

@@ -47,6 +47,16 @@ int do_fchmodat(int dirfd, const char *path, mode_t mode, int flags)
 		REAL_LATE(fchmodat)(dirfd, path, mode, flags));
 }
 
+/* By its number: libc's own function takes fewer flags than the kernel. */
+int do_fchmodat2(long number, int dirfd, const char *path, mode_t mode, int flags)
+{
+	if ((flags & AT_EMPTY_PATH) && address_is_readable(path, 1) && !*path)
+		BY_FD(dirfd, OP_CHMOD, 0, mode,
+		      (int)real.syscall(number, dirfd, (long)path, mode, flags, 0, 0));
+	BY_PATH(FINDER(flags), dirfd, path, OP_CHMOD, 0, mode,
+		(int)real.syscall(number, dirfd, (long)path, mode, flags, 0, 0));
+}
+
 int do_lchmod(const char *path, mode_t mode)
 {
 	BY_PATH(place_find, AT_FDCWD, path, OP_CHMOD, 0, mode, REAL_LATE(lchmod)(path, mode));
