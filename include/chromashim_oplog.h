@@ -223,6 +223,7 @@ struct oplog_text {
 #define OPLOG_HAS_BALLAST UINT64_C(0x10)   /* the ballast file is there */
 #define OPLOG_SPACE_LOW UINT64_C(0x20)     /* new transactions are refused for want of space */
 #define OPLOG_WAL_MODE UINT64_C(0x40)      /* the database is in WAL mode: no fence */
+#define OPLOG_IDLE UINT64_C(0x80)          /* nothing was changed so far: its file goes with its process */
 
 struct oplog_header {
 	uint64_t magic;

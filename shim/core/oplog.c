@@ -23,6 +23,7 @@
 #define CAPACITY_MIN (2048 - HEADER_SLOTS) /* 128 KiB */
 #define SHARE 8				   /* a segment is that part of the log's bound, at most */
 #define NAME_SIZE 64
+#define LOOKS_MAX 16 /* at small segments, whether they may go */
 #define NOWHERE UINT32_MAX
 #define MAKING_MAX UINT64_C(50000000) /* ns to wait for a thread that makes the next segment */
 
@@ -171,11 +172,31 @@ static bool is_over(int dirfd, int storefd, const char *name)
 	return (int)h.pid != sys_getpid() && sys_kill((int)h.pid, 0) == -ESRCH;
 }
 
+/* Of a process that was killed before it changed anything. */
+static bool is_idle_left(int dirfd, int storefd, const char *name, const struct stat *st,
+			 unsigned *looks)
+{
+	uint64_t features = 0;
+	int fd;
+
+	if ((size_t)st->st_size != SEGMENT_SIZE(CAPACITY_MIN) || (*looks)++ >= LOOKS_MAX)
+		return false;
+	fd = sys_openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
+	if (fd < 0)
+		return false;
+	if (sys_pread_all(fd, &features, sizeof(features),
+			  offsetof(struct oplog_header, features)) != (ssize_t)sizeof(features))
+		features = 0;
+	sys_close(fd);
+	return (features & OPLOG_IDLE) && is_over(dirfd, storefd, name);
+}
+
 /* Sums up the directory; the oldest segment that is over goes to `oldest` ("" if none). */
 static uint64_t scan_directory(int dirfd, int storefd, char oldest[NAME_SIZE])
 {
 	char buf[4096] __attribute__((aligned(8)));
 	uint64_t total = 0;
+	unsigned looks = 0;
 	ssize_t n, at;
 
 	oldest[0] = '\0';
@@ -192,6 +213,10 @@ static uint64_t scan_directory(int dirfd, int storefd, char oldest[NAME_SIZE])
 			kind = kind_of_name(d->name);
 			if (!kind || sys_fstatat(dirfd, d->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 				continue;
+			if (kind == 1 && is_idle_left(dirfd, storefd, d->name, &st, &looks)) {
+				sys_unlinkat(dirfd, d->name, 0);
+				continue;
+			}
 			total += (uint64_t)st.st_size;
 			if ((!oldest[0] || strcmp(d->name, oldest) < 0) &&
 			    (kind == 2 || is_over(dirfd, storefd, d->name)))
@@ -252,26 +277,38 @@ static int allocate_blocks(int fd, size_t size)
 
 #ifdef __SANITIZE_THREAD__
 /* TSan forgets what was done to the old mapping only when libc tells it of a new one. */
-static void *map_over(char *at, size_t size, int fd)
+static void *map_file(char *at, size_t size, int flags, int fd)
 {
-	return mmap(at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+	void *map = mmap(at, size, PROT_READ | PROT_WRITE, MAP_SHARED | flags, fd, 0);
+
+	return map == MAP_FAILED ? (void *)(intptr_t)-errno : map;
 }
 #else
-static void *map_over(char *at, size_t size, int fd)
+static void *map_file(char *at, size_t size, int flags, int fd)
 {
-	return (void *)SYS6(SYS_mmap, at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
-			    0);
+	return (void *)SYS6(SYS_mmap, at, size, PROT_READ | PROT_WRITE, MAP_SHARED | flags, fd, 0);
 }
 #endif
+
+/* A place that is too small is left as it is, and another one found. */
+static void *map_over(struct oplog_segment *s, size_t size, int fd)
+{
+	void *map = size <= s->room ? map_file(s->at, size, MAP_FIXED, fd)
+				    : map_file(NULL, size, 0, fd);
+
+	if (!sys_map_failed(map) && size > s->room) {
+		s->at = map;
+		s->room = size;
+	}
+	return map;
+}
 
 /*
  * Puts a new segment in its place, which has been cleared.
  */
-static int map_segment(const struct oplog_writer *w, struct oplog_segment *s, int fd,
-		       const struct oplog_header *header)
+static int map_segment(struct oplog_segment *s, int fd, const struct oplog_header *header)
 {
 	size_t size = SEGMENT_SIZE(header->capacity);
-	char *at = w->region + (size_t)(s - w->places) * SEGMENT_SIZE(w->capacity_max);
 	ssize_t written;
 	void *map;
 	int r = allocate_blocks(fd, size);
@@ -281,11 +318,11 @@ static int map_segment(const struct oplog_writer *w, struct oplog_segment *s, in
 	written = sys_pwrite(fd, header, sizeof(*header), 0);
 	if (written != (ssize_t)sizeof(*header))
 		return written < 0 ? (int)written : -ENOSPC;
-	map = map_over(at, size, fd);
+	map = map_over(s, size, fd);
 	if (sys_map_failed(map))
 		return (int)(long)map;
 	__atomic_store_n(&s->header, map, __ATOMIC_RELAXED);
-	__atomic_store_n(&s->slots, (struct oplog_record *)(void *)(at + OPLOG_HEADER_SIZE),
+	__atomic_store_n(&s->slots, (struct oplog_record *)(void *)((char *)map + OPLOG_HEADER_SIZE),
 			 __ATOMIC_RELAXED);
 	__atomic_store_n(&s->capacity, header->capacity, __ATOMIC_RELAXED);
 	__atomic_store_n(&s->sequence, header->sequence, __ATOMIC_SEQ_CST);
@@ -318,13 +355,19 @@ static int make_file(struct oplog_writer *w, int dirfd, struct oplog_segment *s)
 	fd = sys_openat(dirfd, temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return fd;
-	r = map_segment(w, s, fd, &w->identity);
+	r = map_segment(s, fd, &w->identity);
 	sys_close(fd);
 	if (r == 0)
 		r = sys_renameat(dirfd, temporary, dirfd, name);
 	if (r < 0)
 		sys_unlinkat(dirfd, temporary, 0);
 	return r;
+}
+
+static int open_directory(const struct oplog_writer *w)
+{
+	return sys_openat(*w->storefd, OPLOG_DIR,
+			  O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
 }
 
 /* Under w->making. */
@@ -336,8 +379,7 @@ static int make_segment(struct oplog_writer *w, struct oplog_segment **out)
 	if (!s)
 		return w->storefd ? -EBUSY : -EBADF;
 	describe_segment(w);
-	dirfd =
-	    sys_openat(*w->storefd, OPLOG_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+	dirfd = open_directory(w);
 	if (dirfd < 0)
 		return dirfd;
 	r = make_file(w, dirfd, s);
@@ -345,6 +387,7 @@ static int make_segment(struct oplog_writer *w, struct oplog_segment **out)
 	if (r < 0)
 		return r;
 	w->sequence++;
+	w->quiet = false;
 	*out = s;
 	return 0;
 }
@@ -369,12 +412,12 @@ static void prepare_next(struct oplog_writer *w)
 	atomic_flag_clear_explicit(&w->making, memory_order_release);
 }
 
-static void finish_segment(const struct oplog_writer *w, struct oplog_segment *s)
+static void finish_segment(struct oplog_segment *s)
 {
 	struct oplog_header *header = __atomic_load_n(&s->header, __ATOMIC_RELAXED);
 
 	__atomic_store_n(&header->finished, 1, __ATOMIC_RELAXED);
-	SYS3(SYS_madvise, header, SEGMENT_SIZE(w->capacity_max), MADV_DONTNEED);
+	SYS3(SYS_madvise, header, s->room, MADV_DONTNEED);
 }
 
 /* Goes on from the full segment `full`, entered (NULL at the start). False: there is no next one.
@@ -393,7 +436,7 @@ static bool advance(struct oplog_writer *w, struct oplog_segment *full)
 		if (next) {
 			atomic_store(&w->current, next);
 			if (full)
-				finish_segment(w, full);
+				finish_segment(full);
 			return true;
 		}
 		prepare_next(w);
@@ -456,7 +499,7 @@ static struct oplog_claim claim_slots(struct oplog_writer *w, uint32_t n)
 				prepare_next(w);
 			return claim;
 		}
-		advanced = w->region && advance(w, s);
+		advanced = w->storefd && advance(w, s);
 		if (s)
 			leave(s);
 		if (!advanced)
@@ -632,23 +675,26 @@ static void identify_process(struct oplog_header *h)
 	h->finished = 0;
 }
 
+/* Memory in the place of all segments: who was held up still hits something valid. */
+static void leave_places(const struct oplog_writer *w)
+{
+	unsigned i;
+
+	for (i = 0; i < OPLOG_PLACES_MAX; i++)
+		if (w->places[i].room)
+			SYS6(SYS_mmap, w->places[i].at, w->places[i].room, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
 int oplog_writer_open(struct oplog_writer *w, const int *storefd, uint64_t size_limit,
 		      const struct oplog_header *identity)
 {
-	void *region = w->region;
-
-	if (!region)
-		region = sys_mmap(REGION_SIZE, PROT_READ | PROT_WRITE,
-				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (sys_map_failed(region))
-		return (int)(long)region;
 	w->storefd = storefd;
 	w->size_limit = size_limit < OPLOG_LIMIT_MIN ? OPLOG_LIMIT_MIN : size_limit;
 	set_capacity(w);
 	w->identity = *identity;
 	identify_process(&w->identity);
 	w->first = w->sequence;
-	w->region = region;
 	atomic_store(&w->next, NULL);
 	atomic_store(&w->current, NULL);
 	return advance(w, NULL) ? 0 : atomic_load(&w->error);
@@ -658,15 +704,16 @@ void oplog_writer_fork(struct oplog_writer *w)
 {
 	unsigned i;
 
-	if (!w->region)
+	if (!w->storefd)
 		return;
-	SYS6(SYS_mmap, w->region, REGION_SIZE, PROT_READ | PROT_WRITE,
-	     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+	leave_places(w);
 	w->first = w->sequence; /* what the parent's segments know must not seem known to ours */
 	for (i = 0; i < OPLOG_PLACES_MAX; i++) /* the threads that were there are not here */
 		__atomic_store_n(&w->places[i].users, 0, __ATOMIC_RELAXED);
 	identify_process(&w->identity);
 	w->identity.features &= ~(OPLOG_HAS_WRITER | OPLOG_HAS_FENCE);
+	w->identity.features |= OPLOG_IDLE;
+	w->quiet = true;
 	w->identity.refused = 0;
 	atomic_store(&w->next, NULL);
 	atomic_store(&w->current, NULL);
@@ -676,15 +723,36 @@ void oplog_writer_fork(struct oplog_writer *w)
 	atomic_flag_clear(&w->making);
 }
 
+/* The one segment that there is. */
+static void remove_only(const struct oplog_writer *w)
+{
+	char name[NAME_SIZE];
+	int dirfd = open_directory(w);
+
+	if (dirfd < 0)
+		return;
+	segment_name(name, &w->identity, OPLOG_SUFFIX);
+	sys_unlinkat(dirfd, name, 0);
+	sys_close(dirfd);
+}
+
+void oplog_writer_finish(struct oplog_writer *w)
+{
+	struct oplog_segment *s = atomic_load(&w->current);
+
+	if (s)
+		s->header->finished = 1;
+	if (s && oplog_is_idle(w) && w->sequence - w->first == 1)
+		remove_only(w);
+}
+
 void oplog_writer_close(struct oplog_writer *w)
 {
 	oplog_writer_finish(w);
 	atomic_store(&w->current, NULL);
 	atomic_store(&w->next, NULL);
 	w->storefd = NULL;
-	if (w->region) /* who was held up still hits valid memory */
-		SYS6(SYS_mmap, w->region, REGION_SIZE, PROT_READ | PROT_WRITE,
-		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+	leave_places(w);
 }
 
 void oplog_feature(struct oplog_writer *w, uint64_t bits, bool on)
@@ -710,12 +778,22 @@ void oplog_refused(struct oplog_writer *w)
 		__atomic_store_n(&s->header->refused, w->identity.refused, __ATOMIC_RELAXED);
 }
 
+static bool is_in_places(const struct oplog_writer *w, uintptr_t at)
+{
+	unsigned i;
+
+	for (i = 0; i < OPLOG_PLACES_MAX; i++)
+		if (at - (uintptr_t)w->places[i].at < w->places[i].room)
+			return true;
+	return false;
+}
+
 bool oplog_writer_patch(struct oplog_writer *w, void *address)
 {
-	uintptr_t at = (uintptr_t)address, region = (uintptr_t)w->region;
+	uintptr_t at = (uintptr_t)address;
 	void *page;
 
-	if (!region || at < region || at >= region + REGION_SIZE)
+	if (!is_in_places(w, at))
 		return false;
 	at -= at % OPLOG_HEADER_SIZE;
 	page = (void *)SYS6(SYS_mmap, at, OPLOG_HEADER_SIZE, PROT_READ | PROT_WRITE,
@@ -724,12 +802,4 @@ bool oplog_writer_patch(struct oplog_writer *w, void *address)
 		return false;
 	atomic_store(&w->current, NULL);
 	return true;
-}
-
-void oplog_writer_finish(struct oplog_writer *w)
-{
-	struct oplog_segment *s = atomic_load(&w->current);
-
-	if (s)
-		s->header->finished = 1;
 }

@@ -38,6 +38,8 @@ struct oplog_segment {
 	uint32_t capacity; /* copied, since the file could be damaged under us */
 	uint32_t sequence; /* UINT32_MAX: none, or none for long */
 	uint32_t users;	   /* that write into it just now: it is not mapped over */
+	char *at;	   /* the place, of that many bytes; it grows with its segments */
+	size_t room;
 };
 
 /* One per process and protected directory. Zero-initialised memory plus oplog_writer_open(). */
@@ -45,7 +47,6 @@ struct oplog_writer {
 	_Atomic(struct oplog_segment *) current;
 	_Atomic(struct oplog_segment *) next; /* made ahead, so that no one waits for it */
 	struct oplog_segment places[OPLOG_PLACES_MAX];
-	char *region; /* where the places are */
 	atomic_flag making;
 	_Atomic uint64_t lost;
 	_Atomic uint64_t retry_at; /* value of lost at which a failed making is tried again */
@@ -57,6 +58,7 @@ struct oplog_writer {
 	uint32_t capacity_max; /* slots of a segment at most, and how many places of that size */
 	uint32_t place_count;
 	uint64_t dropped; /* segments removed */
+	bool quiet;	  /* a forked child's: it has no segment yet, and needs none so far */
 	/* The life of this process (core/alive.h), asked for when a segment is made; or NULL. */
 	uint64_t (*life)(void *context);
 	void *life_context;
@@ -93,7 +95,13 @@ void oplog_refused(struct oplog_writer *w);
  */
 bool oplog_writer_patch(struct oplog_writer *w, void *address);
 
-/* A process that is about to leave: marks the current segment finished. */
+/* Nothing has been recorded that somebody could want to know (OPLOG_IDLE). */
+static inline bool oplog_is_idle(const struct oplog_writer *w)
+{
+	return w->identity.features & OPLOG_IDLE;
+}
+
+/* A process that is about to leave: marks the current segment finished; if that is idle, it goes. */
 void oplog_writer_finish(struct oplog_writer *w);
 
 /* A claimed record. Valid from oplog_begin() to oplog_end(); then do not touch. */

@@ -158,6 +158,7 @@ static int start_log(struct area *a)
 	identity.protected_since = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 	identity.uid = (uint32_t)SYS0(SYS_geteuid);
 	identity.shim_version = SHIM_VERSION;
+	identity.features = OPLOG_IDLE;
 	n = sys_readlinkat(AT_FDCWD, "/proc/self/exe", identity.program,
 			   sizeof(identity.program) - 1);
 	if (n < 0)

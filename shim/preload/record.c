@@ -50,6 +50,38 @@ static inline void tell_name(unsigned area, uint32_t name, uint32_t told)
 		record_name(area, name, told);
 }
 
+/* Whether anything may be different after it. A file of SQLite's that is only made is none yet. */
+static bool is_change(unsigned op, unsigned role, uint64_t arg)
+{
+	switch (op) {
+	case OP_OPEN:
+	case OP_OPENAT:
+		return (arg & O_TRUNC) || ((arg & O_CREAT) && role == ROLE_OTHER);
+	case OP_START:
+	case OP_EXIT:
+	case OP_EXEC:
+	case OP_CLOSE:
+	case OP_DUP:
+	case OP_INHERIT:
+	case OP_LOCK:
+	case OP_FLOCK:
+	case OP_MUNMAP:
+		return false;
+	default:
+		return op < OP_SQL_COPY || op > OP_SQL_LOAD;
+	}
+}
+
+/* False: it need not be recorded. */
+static bool is_wanted(struct oplog_writer *log, unsigned op, unsigned role, uint64_t arg)
+{
+	bool change = is_change(op, role, arg);
+
+	if (change && __builtin_expect(oplog_is_idle(log), 0))
+		oplog_feature(log, OPLOG_IDLE, false);
+	return change || !log->quiet;
+}
+
 struct oplog_claim record_begin(union slot s, enum oplog_op op, int64_t offset, uint64_t length,
 				uint64_t arg)
 {
@@ -62,8 +94,11 @@ struct oplog_claim record_begin(union slot s, enum oplog_op op, int64_t offset, 
 	    .length = length,
 	    .arg = arg,
 	};
-	struct oplog_claim claim = oplog_begin(&areas[s.area].log, &known);
+	struct oplog_writer *log = &areas[s.area].log;
+	struct oplog_claim claim = {.record = NULL};
 
+	if (is_wanted(log, op, s.role, arg))
+		claim = oplog_begin(log, &known);
 	if (claim.record)
 		tell_name(s.area, s.name, claim.sequence + 1);
 	return claim;
@@ -80,6 +115,8 @@ void record_put(unsigned area, struct oplog_record *r, const char *text, size_t 
 	int saved = errno;
 	uint32_t told;
 
+	if (!is_wanted(&areas[area].log, r->op, ROLE_OTHER, r->arg))
+		return;
 	r->tid = thread_id();
 	told = oplog_put(&areas[area].log, r, text, size);
 	if (told)
