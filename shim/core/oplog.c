@@ -293,8 +293,8 @@ static void *map_file(char *at, size_t size, int flags, int fd)
 /* A place that is too small is left as it is, and another one found. */
 static void *map_over(struct oplog_segment *s, size_t size, int fd)
 {
-	void *map = size <= s->room ? map_file(s->at, size, MAP_FIXED, fd)
-				    : map_file(NULL, size, 0, fd);
+	void *map =
+	    size <= s->room ? map_file(s->at, size, MAP_FIXED, fd) : map_file(NULL, size, 0, fd);
 
 	if (!sys_map_failed(map) && size > s->room) {
 		s->at = map;
@@ -322,7 +322,8 @@ static int map_segment(struct oplog_segment *s, int fd, const struct oplog_heade
 	if (sys_map_failed(map))
 		return (int)(long)map;
 	__atomic_store_n(&s->header, map, __ATOMIC_RELAXED);
-	__atomic_store_n(&s->slots, (struct oplog_record *)(void *)((char *)map + OPLOG_HEADER_SIZE),
+	__atomic_store_n(&s->slots,
+			 (struct oplog_record *)(void *)((char *)map + OPLOG_HEADER_SIZE),
 			 __ATOMIC_RELAXED);
 	__atomic_store_n(&s->capacity, header->capacity, __ATOMIC_RELAXED);
 	__atomic_store_n(&s->sequence, header->sequence, __ATOMIC_SEQ_CST);
@@ -366,8 +367,8 @@ static int make_file(struct oplog_writer *w, int dirfd, struct oplog_segment *s)
 
 static int open_directory(const struct oplog_writer *w)
 {
-	return sys_openat(*w->storefd, OPLOG_DIR,
-			  O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+	return sys_openat(*w->storefd, OPLOG_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
+			  0);
 }
 
 /* Under w->making. */

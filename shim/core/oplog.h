@@ -101,7 +101,8 @@ static inline bool oplog_is_idle(const struct oplog_writer *w)
 	return w->identity.features & OPLOG_IDLE;
 }
 
-/* A process that is about to leave: marks the current segment finished; if that is idle, it goes. */
+/* A process that is about to leave: marks the current segment finished; if that is idle, it goes.
+ */
 void oplog_writer_finish(struct oplog_writer *w);
 
 /* A claimed record. Valid from oplog_begin() to oplog_end(); then do not touch. */

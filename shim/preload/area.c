@@ -8,6 +8,7 @@
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/vfs.h>
 #include <time.h>
 
@@ -302,7 +303,23 @@ static unsigned free_index(void)
 	return used;
 }
 
-static struct area *area_make(int dirfd, const struct stat *st)
+/* Once for each place: who looks at one that was let go finds its texts. */
+static bool make_paths(struct area *a)
+{
+	char(*paths)[PATH_MAX] = a->spelling;
+
+	if (!paths)
+		paths = sys_mmap((SPELLINGS + 1) * sizeof(*paths), PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (sys_map_failed(paths))
+		return false;
+	a->store_below = paths[SPELLINGS];
+	a->spelling = paths;
+	return true;
+}
+
+/* Apart, or each open of a database would need the stack of its first one. */
+static __attribute__((noinline)) struct area *area_make(int dirfd, const struct stat *st)
 {
 	static atomic_flag said = ATOMIC_FLAG_INIT;
 	unsigned index = free_index();
@@ -325,6 +342,8 @@ static struct area *area_make(int dirfd, const struct stat *st)
 	atomic_store(&a->ofd_locks, 0);
 	atomic_store(&a->wal_mode, false);
 	a->root_fd = a->store_fd = -1;
+	if (!make_paths(a))
+		return NULL;
 	if (!read_root(a, dirfd))
 		return NULL;
 	forget_spelling(a);
@@ -368,7 +387,7 @@ static struct area *area_existing(const struct stat *st)
  * a roll-back takes: what it opens would be unprotected for good. False: this is a signal handler
  * on top of the thread that is at it.
  */
-static bool wait_for_turn(int dirfd)
+static __attribute__((noinline)) bool wait_for_turn(int dirfd)
 {
 	char path[PLACE_MAX];
 	int r = turn_take_within(&claiming, LONG_WAIT);

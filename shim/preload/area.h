@@ -23,7 +23,7 @@
 struct area {
 	/* How the host may name the root: absolute; [0] is the real path, without trailing slash.
 	 */
-	char spelling[SPELLINGS][PATH_MAX];
+	char (*spelling)[PATH_MAX];
 	size_t spelling_length[SPELLINGS];
 	_Atomic size_t spellings;
 	_Atomic bool ready; /* else it is being made, or has been let go */
@@ -45,8 +45,8 @@ struct area {
 	_Atomic uint32_t using;
 	ino_t alive_ino;
 	uint8_t store_id[STORE_ID_SIZE]; /* all zero: it has none yet */
-	char store_below[PATH_MAX]; /* the store, when it is elsewhere below the root; relative */
-	bool failed;		    /* the store or its log cannot be used */
+	char *store_below; /* the store, when it is elsewhere below the root; relative */
+	bool failed;	   /* the store or its log cannot be used */
 	/* A persist was undone after the last error that Chroma heeds (persist_end.c). */
 	_Atomic bool persist_lost;
 	struct oplog_writer log;

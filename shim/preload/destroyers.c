@@ -60,7 +60,7 @@ static bool segment_path(const struct change *c, const char *file, char out[PLAC
 	const struct name *directory = name_get(number);
 	size_t n = directory->length, k = strlen(file);
 
-	if (!number || n + 1 + k + 1 > PLACE_MAX)
+	if (!out || !number || n + 1 + k + 1 > PLACE_MAX)
 		return false;
 	memcpy(out, name_text(directory), n);
 	out[n] = '/';
@@ -70,7 +70,7 @@ static bool segment_path(const struct change *c, const char *file, char out[PLAC
 
 static bool read_header(const struct change *c, struct header *h)
 {
-	char path[PLACE_MAX];
+	SCRATCH(path);
 	unsigned char raw[100];
 	int32_t version;
 	ssize_t n;
@@ -96,7 +96,7 @@ static bool read_header(const struct change *c, struct header *h)
 
 bool segment_pickle_is_missing(const struct change *c)
 {
-	char path[PLACE_MAX];
+	SCRATCH(path);
 	struct stat st;
 
 	return segment_path(c, "index_metadata.pickle", path) &&

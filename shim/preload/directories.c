@@ -167,13 +167,13 @@ void directories_read(unsigned area, int dirfd)
 		const struct linux_dirent64 *d;
 
 		for (at = 0; at < n; at += d->length) {
-			struct place place;
+			A_PLACE(place);
 			struct stat st;
 
 			d = (const struct linux_dirent64 *)(const void *)(buf + at);
 			if (strcmp(d->name, "..") == 0 || sys_fstatat(fd, d->name, &st, 0) < 0 ||
 			    !may_be_ours(fd, d->name, &st) ||
-			    !place_join(place.relative, ".", d->name))
+			    !place_join(place_room(&place), ".", d->name))
 				continue;
 			place_settle(&place, area);
 			directory_learn(&place, &st);
@@ -232,19 +232,20 @@ static uint32_t known(const struct stat *st)
 static uint32_t find_below(int dirfd, const char *path, const struct stat *st)
 {
 	const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
-	char relative[PLACE_MAX];
-	struct place place;
+	SCRATCH(relative);
+	A_PLACE(place);
 	struct stat above;
 	uint32_t name;
 
-	if (!name_is_uuid(base, strlen(base)) || (size_t)(base - path) >= sizeof(relative))
+	if (!name_is_uuid(base, strlen(base)) || !relative ||
+	    (size_t)(base - path) + 2 > SCRATCH_SIZE)
 		return 0;
 	memcpy(relative, path, (size_t)(base - path));
 	strcpy(relative + (base - path), ".");
 	if (sys_fstatat(dirfd, relative, &above, 0) < 0)
 		return 0;
 	name = known(&above);
-	if (!name || !place_join(place.relative, name_text(name_get(name)), base))
+	if (!name || !place_join(place_room(&place), name_text(name_get(name)), base))
 		return 0;
 	place_settle(&place, name_get(name)->area);
 	if (!place.slot.name || !is_still(place.slot.name, st))

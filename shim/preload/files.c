@@ -13,18 +13,40 @@
 #include "preload/shim.h"
 
 #define NAMES (1u << 20)
-#define BUCKETS (NAMES * 2)
+#define NAME_CHUNK 1024u /* names are made that many at a time, and never move */
+#define BUCKETS 65536u
 #define ARENA ((size_t)64 << 20)
+#define TEXT_CHUNK ((size_t)256 << 10)
 
-_Atomic uint64_t slots[SLOTS];
+static _Atomic uint64_t first_slots[SLOT_PAGE];
+_Atomic uint64_t *_Atomic slot_pages[SLOTS / SLOT_PAGE] = {first_slots};
 _Atomic int slots_top;
 
-/* Reserved address space, real memory only where touched. */
-static struct name *names;
-static _Atomic uint32_t *buckets;
-static char *arena;
+/* Made as they are needed. */
+static struct name *_Atomic names[NAMES / NAME_CHUNK];
+static char *_Atomic texts[ARENA / TEXT_CHUNK];
+static _Atomic uint32_t buckets[BUCKETS];
 static _Atomic uint32_t names_used = 1;
-static _Atomic uint64_t arena_used;
+static _Atomic uint64_t texts_used;
+
+void *memory_make(size_t size)
+{
+	void *map = sys_mmap(size, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return sys_map_failed(map) ? NULL : map;
+}
+
+/* NULL: a number too high, or no memory. */
+static _Atomic uint64_t *slot_at(int fd)
+{
+	_Atomic uint64_t *page;
+
+	if ((unsigned)fd >= SLOTS)
+		return NULL;
+	page = MADE(slot_pages[fd / SLOT_PAGE], SLOT_PAGE * sizeof(uint64_t));
+	return page ? &page[fd % SLOT_PAGE] : NULL;
+}
 
 /* A directory with descriptors of the host in it is in use. */
 static void count_open(union slot s, int n)
@@ -36,12 +58,13 @@ static void count_open(union slot s, int n)
 void slot_set(int fd, union slot s)
 {
 	int top = atomic_load_explicit(&slots_top, memory_order_relaxed);
+	_Atomic uint64_t *slot = slot_at(fd);
 	union slot old;
 
-	if ((unsigned)fd >= SLOTS)
+	if (!slot)
 		return;
 	count_open(s, 1);
-	old.all = atomic_exchange(&slots[fd], s.all);
+	old.all = atomic_exchange(slot, s.all);
 	count_open(old, -1);
 	while (fd >= top && !atomic_compare_exchange_weak(&slots_top, &top, fd + 1))
 		;
@@ -51,35 +74,27 @@ void slot_clear(int fd)
 {
 	union slot old = {0};
 
-	if ((unsigned)fd < SLOTS)
-		old.all = atomic_exchange(&slots[fd], 0);
+	if (slot_of(fd).all)
+		old.all = atomic_exchange(slot_at(fd), 0);
 	count_open(old, -1);
 }
 
 /* ---- names ---- */
 
-static void *reserve(size_t size)
-{
-	void *map = sys_mmap(size, PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	return sys_map_failed(map) ? NULL : map;
-}
-
+/* The first chunk has the name 0, which is none. */
 bool names_setup(void)
 {
-	if (!names)
-		names = reserve(NAMES * sizeof(*names));
-	if (!buckets)
-		buckets = reserve(BUCKETS * sizeof(*buckets));
-	if (!arena)
-		arena = reserve(ARENA);
-	return names && buckets && arena;
+	return MADE(names[0], NAME_CHUNK * sizeof(struct name)) != NULL;
 }
 
+/* One that is not made yet, or no number, is no name. */
 struct name *name_get(uint32_t number)
 {
-	return &names[number];
+	struct name *chunk =
+	    number < NAMES ? atomic_load_explicit(&names[number / NAME_CHUNK], memory_order_acquire)
+			   : NULL;
+
+	return chunk ? &chunk[number % NAME_CHUNK] : atomic_load(&names[0]);
 }
 
 uint32_t names_count(void)
@@ -89,7 +104,7 @@ uint32_t names_count(void)
 
 const char *name_text(const struct name *n)
 {
-	return arena + n->text;
+	return n->text ? n->text : "";
 }
 
 static bool has_suffix(const char *text, size_t length, const char *suffix)
@@ -166,7 +181,22 @@ static bool is_needed(unsigned kind, const char *text, size_t length)
 
 static bool are_half_used(void)
 {
-	return atomic_load(&names_used) >= NAMES / 2 || atomic_load(&arena_used) >= ARENA / 2;
+	return atomic_load(&names_used) >= NAMES / 2 || atomic_load(&texts_used) >= ARENA / 2;
+}
+
+/* For a text that never moves. NULL: there is none. */
+static char *text_room(size_t n)
+{
+	uint64_t at = atomic_load(&texts_used), from;
+	char *chunk;
+
+	do {
+		from = at % TEXT_CHUNK + n > TEXT_CHUNK ? at + TEXT_CHUNK - at % TEXT_CHUNK : at;
+		if (n > TEXT_CHUNK || from + n > ARENA)
+			return NULL;
+	} while (!atomic_compare_exchange_weak(&texts_used, &at, from + n));
+	chunk = MADE(texts[from / TEXT_CHUNK], TEXT_CHUNK);
+	return chunk ? chunk + from % TEXT_CHUNK : NULL;
 }
 
 static uint32_t name_add(unsigned area, unsigned kind, uint32_t hash, const char *text,
@@ -174,14 +204,16 @@ static uint32_t name_add(unsigned area, unsigned kind, uint32_t hash, const char
 {
 	static atomic_flag said = ATOMIC_FLAG_INIT;
 	uint32_t number;
-	struct name *n;
-	uint64_t at;
+	struct name *n = NULL;
+	char *copy;
 
 	if (!is_needed(kind, text, length) && are_half_used())
 		return 0;
 	number = atomic_fetch_add(&names_used, 1);
-	at = atomic_fetch_add(&arena_used, length + 1);
-	if (number >= NAMES || at + length + 1 > ARENA) {
+	copy = number < NAMES ? text_room(length + 1) : NULL;
+	if (copy)
+		n = MADE(names[number / NAME_CHUNK], NAME_CHUNK * sizeof(struct name));
+	if (!n) {
 		atomic_store(&names_used, NAMES);
 		if (!atomic_flag_test_and_set(&said))
 			shim_say("more file names than can be remembered; newer ones are recorded "
@@ -189,11 +221,11 @@ static uint32_t name_add(unsigned area, unsigned kind, uint32_t hash, const char
 				 NULL);
 		return 0;
 	}
-	n = name_get(number);
-	memcpy(arena + at, text, length);
+	n += number % NAME_CHUNK;
+	memcpy(copy, text, length);
 	n->hash = hash;
 	n->length = (uint32_t)length;
-	n->text = at;
+	n->text = copy;
 	n->area = (uint8_t)area;
 	n->kind = (uint8_t)kind;
 	return number;
@@ -202,18 +234,21 @@ static uint32_t name_add(unsigned area, unsigned kind, uint32_t hash, const char
 uint32_t name_intern_kind(unsigned area, const char *text, size_t length, unsigned kind)
 {
 	uint32_t hash = (uint32_t)checksum64(text, length, area * 8 + kind);
-	uint32_t number = 0, at, found;
+	_Atomic uint32_t *bucket = &buckets[hash % BUCKETS];
+	uint32_t number = 0, first, at;
 
-	for (at = hash % BUCKETS;; at = (at + 1) % BUCKETS) {
-		found = atomic_load_explicit(&buckets[at], memory_order_acquire);
-		if (!found) {
-			if (!number)
-				number = name_add(area, kind, hash, text, length);
-			if (!number || atomic_compare_exchange_strong(&buckets[at], &found, number))
-				return number;
-		}
-		if (same_name(found, area, kind, hash, text, length))
-			return found;
+	for (;;) {
+		first = atomic_load_explicit(bucket, memory_order_acquire);
+		for (at = first; at; at = name_get(at)->next)
+			if (same_name(at, area, kind, hash, text, length))
+				return at;
+		if (!number)
+			number = name_add(area, kind, hash, text, length);
+		if (!number)
+			return 0;
+		name_get(number)->next = first;
+		if (atomic_compare_exchange_strong(bucket, &first, number))
+			return number;
 	}
 }
 
@@ -236,13 +271,13 @@ uint32_t name_intern(unsigned area, const char *text, size_t length)
 
 uint32_t name_renamed(const struct name *n, const struct place *from, const struct place *to)
 {
-	char text[2 * PLACE_MAX];
+	SCRATCH(text);
 	size_t old = strlen(from->relative), new = strlen(to->relative);
 	const char *rest = name_text(n) + old;
 
-	if (n->area != from->slot.area || n->kind != OPLOG_NAME_FILE || n->length < old ||
+	if (!text || n->area != from->slot.area || n->kind != OPLOG_NAME_FILE || n->length < old ||
 	    memcmp(name_text(n), from->relative, old) != 0 || (*rest && *rest != '/') ||
-	    n->length - old + new >= sizeof(text))
+	    n->length - old + new >= SCRATCH_SIZE)
 		return 0;
 	memcpy(text, to->relative, new);
 	memcpy(text + new, rest, n->length - old);

@@ -3,7 +3,7 @@
  * Which file a descriptor or a path means: descriptor -> slot -> protected directory, name, role.
  *
  * Everything here is lock-free, allocates nothing and is async-signal-safe. A descriptor that is
- * not ours costs one load from slots[].
+ * not ours costs two loads.
  */
 #ifndef PRELOAD_FILES_H
 #define PRELOAD_FILES_H
@@ -13,6 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/stat.h>
+
+#include "preload/scratch.h"
 
 enum role {
 	ROLE_NONE,   /* not ours */
@@ -60,17 +62,40 @@ union slot {
 #define SLOT_VOID 4u /* a database's: of a client whose graph is old, destroyers.c */
 
 #define SLOTS (1 << 20)
-extern _Atomic uint64_t slots[SLOTS];
+#define SLOT_PAGE 4096 /* made when a descriptor of it is ours; the first is always there */
+extern _Atomic uint64_t *_Atomic slot_pages[SLOTS / SLOT_PAGE];
 extern _Atomic int slots_top; /* no descriptor at or above this one is ours */
 
 static inline union slot slot_of(int fd)
 {
 	union slot s = {0};
 
-	if ((unsigned)fd < SLOTS)
-		s.all = atomic_load_explicit(&slots[fd], memory_order_relaxed);
+	if ((unsigned)fd < SLOTS) {
+		_Atomic uint64_t *page =
+		    atomic_load_explicit(&slot_pages[fd / SLOT_PAGE], memory_order_relaxed);
+
+		if (page)
+			s.all = atomic_load_explicit(&page[fd % SLOT_PAGE], memory_order_relaxed);
+	}
 	return s;
 }
+
+void *memory_make(size_t size); /* zeros, for good; NULL: there is none */
+
+/* The memory that `place` leads to, made if it is not there yet; NULL: there is none. */
+#define MADE(place, size)                                                                     \
+	({                                                                                    \
+		__typeof__(atomic_load(&(place))) there_ = atomic_load(&(place)), new_;       \
+                                                                                              \
+		if (!there_) {                                                                \
+			new_ = memory_make(size);                                             \
+			if (!new_ || atomic_compare_exchange_strong(&(place), &there_, new_)) \
+				there_ = new_;                                                \
+			else                                                                  \
+				sys_munmap((void *)new_, size);                               \
+		}                                                                             \
+		there_;                                                                       \
+	})
 
 /* Ours and not one of the shim's own. */
 static inline bool slot_protected(union slot s)
@@ -86,8 +111,9 @@ void slot_clear(int fd);
 struct name {
 	uint32_t hash;
 	uint32_t length;
-	uint64_t text;	       /* offset in the arena */
+	const char *text;
 	_Atomic uint32_t told; /* segment (sequence + 1) of the op log that knows it */
+	uint32_t next;	       /* of those with the same bucket, 0: none */
 	uint32_t directory;    /* name of the directory it is in, 0 for the root's own files */
 	uint8_t area;
 	uint8_t role;
@@ -107,7 +133,7 @@ struct name *name_get(uint32_t number);
 uint32_t names_count(void); /* numbers are below it */
 const char *name_text(const struct name *n);
 
-/* Reserves their room; false: out of address space. Called under the lock of area_claim(). */
+/* Makes the first of their room; false: no memory. Called under the lock of area_claim(). */
 bool names_setup(void);
 
 /* The directory of a segment, by its name. */
@@ -116,15 +142,31 @@ bool name_is_segment(const struct name *n);
 /* ---- places: what a path means (places.c) ---- */
 
 /*
- * Longest path below a protected directory that is followed. Small, since a host may open files on
- * a signal stack of a few KiB; Chroma's own names have about 60 characters.
+ * Longest path below a protected directory that is followed; Chroma's own names have about 60
+ * characters.
  */
 #define PLACE_MAX 2048
 
 struct place {
-	union slot slot;	  /* all zero: not ours */
-	char relative[PLACE_MAX]; /* normalised, "." for the directory itself */
+	union slot slot; /* all zero: not ours */
+	char *relative;	 /* normalised, "." for the directory itself; off the stack */
 };
+
+/* Declares one, which gives back what it has at the end of its block. */
+#define A_PLACE(name) struct place name __attribute__((cleanup(place_end))) = {.relative = NULL}
+
+static inline void place_end(struct place *place)
+{
+	scratch_give(&place->relative);
+}
+
+/* Where its path goes; NULL: there is no memory. */
+static inline char *place_room(struct place *place)
+{
+	if (!place->relative)
+		place->relative = scratch_take();
+	return place->relative;
+}
 
 /*
  * Whether `path`, taken relative to dirfd as openat() does, lies in a protected directory. The last
@@ -160,8 +202,8 @@ bool descriptor_path(int fd, char *out, size_t size);
 /* The role and number for place->relative. */
 void place_settle(struct place *place, unsigned area);
 
-/* Joins with single slashes and without "." components. False: too long. */
-bool place_join(char out[PLACE_MAX], const char *directory, const char *rest);
+/* Joins with single slashes and without "." components. False: too long, or out is NULL. */
+bool place_join(char *out, const char *directory, const char *rest);
 
 /* The second, and how often names were changed by this process: what is believed for a moment. */
 uint64_t strangers_moment(void);

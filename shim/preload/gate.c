@@ -42,7 +42,7 @@ static long refuse_uring(void)
 /* Calls whose arguments lie in a struct that grows; all begin with a directory and a path. */
 static long not_on_protected(long number, long a, long b, long c, long d, long e, long f)
 {
-	struct place place;
+	A_PLACE(place);
 
 	if (!place_find_for_open(&place, FD(a), PATH(b), O_RDWR))
 		return real.syscall(number, a, b, c, d, e, f);

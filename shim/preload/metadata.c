@@ -12,7 +12,7 @@
 /* By path: find the place, and the change around the call. */
 #define BY_PATH(find, dirfd, path, op, length_, arg_, call)                                  \
 	do {                                                                                 \
-		struct place place_;                                                         \
+		A_PLACE(place_);                                                             \
                                                                                              \
 		if (LIKELY(!(find)(&place_, dirfd, path, true)))                             \
 			return call;                                                         \

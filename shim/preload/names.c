@@ -33,7 +33,8 @@ static void after_rename(struct place *from, bool from_ours, struct place *to, b
 static int rename_any(void *caller, enum oplog_op op, int fromfd, const char *from, int tofd,
 		      const char *to, unsigned flags)
 {
-	struct place source, target;
+	A_PLACE(source);
+	A_PLACE(target);
 	bool from_ours = place_find(&source, fromfd, from, true);
 	bool to_ours = place_find(&target, tofd, to, true);
 	struct change c;
@@ -103,7 +104,7 @@ static int real_unlink(enum oplog_op op, int dirfd, const char *path, int flags)
 
 static int unlink_any(void *caller, enum oplog_op op, int dirfd, const char *path, int flags)
 {
-	struct place place;
+	A_PLACE(place);
 
 	if (LIKELY(!place_find(&place, dirfd, path, true)))
 		return real_unlink(op, dirfd, path, flags);
@@ -130,7 +131,7 @@ int do_rmdir(const char *path)
 /* As libc does it: unlink, and rmdir if it is a directory. */
 int do_remove(void *caller, const char *path)
 {
-	struct place place;
+	A_PLACE(place);
 
 	if (LIKELY(!place_find(&place, AT_FDCWD, path, true)))
 		return REAL_LATE(remove)(path);
@@ -153,7 +154,7 @@ static int made(const struct place *place, int dirfd, const char *path, int ret)
 
 int do_mkdir(const char *path, mode_t mode)
 {
-	struct place place;
+	A_PLACE(place);
 
 	if (LIKELY(!place_find(&place, AT_FDCWD, path, true)))
 		return real.mkdir(path, mode);
@@ -163,7 +164,7 @@ int do_mkdir(const char *path, mode_t mode)
 
 int do_mkdirat(int dirfd, const char *path, mode_t mode)
 {
-	struct place place;
+	A_PLACE(place);
 
 	if (LIKELY(!place_find(&place, dirfd, path, true)))
 		return real.mkdirat(dirfd, path, mode);
@@ -175,7 +176,7 @@ int do_mkdirat(int dirfd, const char *path, mode_t mode)
 /* The name is known only afterwards. */
 char *do_mkdtemp(char *path)
 {
-	struct place place;
+	A_PLACE(place);
 	char *ret;
 	int saved;
 
@@ -197,7 +198,8 @@ char *do_mkdtemp(char *path)
 static int link_any(enum oplog_op op, int fromfd, const char *from, int tofd, const char *to,
 		    int flags)
 {
-	struct place source, target;
+	A_PLACE(source);
+	A_PLACE(target);
 	bool from_ours = place_find(&source, fromfd, from, true);
 	bool to_ours = place_find(&target, tofd, to, true);
 	struct change c;
@@ -225,7 +227,7 @@ int do_linkat(int fromfd, const char *from, int tofd, const char *to, int flags)
 
 int do_symlink(const char *target, const char *path)
 {
-	struct place place;
+	A_PLACE(place);
 
 	strangers_forget();
 	if (LIKELY(!place_find(&place, AT_FDCWD, path, true)))
@@ -236,7 +238,7 @@ int do_symlink(const char *target, const char *path)
 
 int do_symlinkat(const char *target, int dirfd, const char *path)
 {
-	struct place place;
+	A_PLACE(place);
 
 	strangers_forget();
 	if (LIKELY(!place_find(&place, dirfd, path, true)))
@@ -288,7 +290,7 @@ ssize_t do_readlinkat_chk(int dirfd, const char *path, char *buf, size_t size, s
 
 int do_mknod(const char *path, mode_t mode, dev_t dev)
 {
-	struct place place;
+	A_PLACE(place);
 
 	if (LIKELY(!place_find(&place, AT_FDCWD, path, true)))
 		return real.mknod(path, mode, dev);
@@ -298,7 +300,7 @@ int do_mknod(const char *path, mode_t mode, dev_t dev)
 
 int do_mknodat(int dirfd, const char *path, mode_t mode, dev_t dev)
 {
-	struct place place;
+	A_PLACE(place);
 
 	if (LIKELY(!place_find(&place, dirfd, path, true)))
 		return real.mknodat(dirfd, path, mode, dev);

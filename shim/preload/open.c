@@ -107,7 +107,7 @@ int open_place(const struct place *place, void *caller, enum oplog_op op, int di
 static int open_any(void *caller, enum oplog_op op, int dirfd, const char *path, int flags,
 		    mode_t mode)
 {
-	struct place place;
+	A_PLACE(place);
 
 	if (place_find_for_open(&place, dirfd, path, flags))
 		return open_place(&place, caller, op, dirfd, path, flags, mode);
@@ -154,7 +154,7 @@ int do_creat(void *caller, const char *path, mode_t mode)
 static int known_by_descriptor(enum oplog_op op, int fd, int flags)
 {
 	int saved = errno;
-	struct place place;
+	A_PLACE(place);
 
 	if (fd >= 0 && atomic_load(&areas_used) && place_of_descriptor(&place, fd, false)) {
 		union slot s;
@@ -186,7 +186,7 @@ int do_open_by_handle_at(int mountfd, struct file_handle *handle, int flags)
 
 int do_mkostemps(char *path, int suffix, int flags)
 {
-	struct place place;
+	A_PLACE(place);
 	int fd;
 
 	if (place_find(&place, AT_FDCWD, path, true) && place.slot.role == ROLE_STORE)

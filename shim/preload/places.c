@@ -33,10 +33,12 @@ static bool has_dotdot(const char *path)
 	return false;
 }
 
-bool place_join(char out[PLACE_MAX], const char *directory, const char *rest)
+bool place_join(char *out, const char *directory, const char *rest)
 {
 	size_t n = 0;
 
+	if (!out)
+		return false;
 	if (strcmp(directory, ".") != 0) {
 		n = strlen(directory);
 		if (n >= PLACE_MAX)
@@ -111,7 +113,7 @@ static bool find_by_root(struct place *place, const char *path)
 
 			if (strncmp(path, a->spelling[k], n) == 0 &&
 			    (path[n] == '/' || path[n] == '\0' || n == 1))
-				return place_join(place->relative, ".", path + n) &&
+				return place_join(place_room(place), ".", path + n) &&
 				       settled(place, i);
 		}
 	}
@@ -134,14 +136,14 @@ bool descriptor_path(int fd, char *out, size_t size)
 /* A directory that is not known by inode: one that another process made lately? */
 static bool learn_directory(int dirfd, const char *directory, struct place *place)
 {
-	char path[PATH_MAX];
+	SCRATCH(path);
 	struct stat st;
 	bool found = false;
 	int fd = sys_openat(dirfd, directory, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
 
 	if (fd < 0)
 		return false;
-	if (descriptor_path(fd, path, sizeof(path)) && sys_fstat(fd, &st) == 0) {
+	if (path && descriptor_path(fd, path, SCRATCH_SIZE) && sys_fstat(fd, &st) == 0) {
 		found = find_by_root(place, path);
 		if (!found && store_holds(path)) {
 			store_settle(place, path);
@@ -159,12 +161,12 @@ static bool learn_directory(int dirfd, const char *directory, struct place *plac
 /* By the inode of the directory that the last component is in. */
 static bool find_by_parent(struct place *place, int dirfd, const char *path)
 {
-	char parent[PLACE_MAX];
+	SCRATCH(parent);
 	size_t length = strlen(path), cut;
 	struct stat st;
 	uint32_t name;
 
-	if (length >= sizeof(parent))
+	if (!parent || length >= PLACE_MAX)
 		return false;
 	memcpy(parent, path, length + 1);
 	while (length > 1 && parent[length - 1] == '/')
@@ -191,7 +193,7 @@ static bool find_by_parent(struct place *place, int dirfd, const char *path)
 		       sys_fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
 		       S_ISDIR(st.st_mode) && directory_is_root(&st) &&
 		       learn_directory(dirfd, path, place);
-	return place_join(place->relative, name_text(name_get(name)), path + cut) &&
+	return place_join(place_room(place), name_text(name_get(name)), path + cut) &&
 	       settled(place, name_get(name)->area);
 }
 
@@ -234,18 +236,12 @@ static bool claim_with_store(int dirfd, const char *directory)
 	return a != NULL;
 }
 
-static bool discover_by_name(int dirfd, const char *path)
+/* The data directory of a path whose last component, at `cut`, is so many levels below it. */
+static bool claim_above(int dirfd, const char *path, size_t cut, unsigned levels)
 {
-	char directory[PLACE_MAX];
-	size_t end = strlen(path), cut;
-	unsigned levels;
+	SCRATCH(directory);
 
-	while (end > 1 && path[end - 1] == '/')
-		end--;
-	for (cut = end; cut > 0 && path[cut - 1] != '/'; cut--)
-		;
-	levels = levels_above(path + cut, end - cut);
-	if (__builtin_expect(!levels, 1) || cut + 4 > sizeof(directory))
+	if (!directory)
 		return false;
 	if (cut == 0)
 		memcpy(directory + cut++, ".", 1);
@@ -255,13 +251,28 @@ static bool discover_by_name(int dirfd, const char *path)
 	return claim_with_store(dirfd, directory);
 }
 
+static bool discover_by_name(int dirfd, const char *path)
+{
+	size_t end = strlen(path), cut;
+	unsigned levels;
+
+	while (end > 1 && path[end - 1] == '/')
+		end--;
+	for (cut = end; cut > 0 && path[cut - 1] != '/'; cut--)
+		;
+	levels = levels_above(path + cut, end - cut);
+	if (__builtin_expect(!levels, 1) || cut + 4 > PLACE_MAX)
+		return false;
+	return claim_above(dirfd, path, cut, levels);
+}
+
 bool place_discover_root(int dirfd, const char *path)
 {
-	char store[PLACE_MAX];
+	SCRATCH(store);
 	size_t n = shim_live && text_is_readable(path) ? strlen(path) : 0;
 	struct stat st;
 
-	if (!n || n + sizeof("/" STORE_NAME) > sizeof(store))
+	if (!n || !store || n + sizeof("/" STORE_NAME) > PLACE_MAX)
 		return false;
 	memcpy(store, path, n);
 	memcpy(store + n, "/" STORE_NAME, sizeof("/" STORE_NAME));
@@ -355,12 +366,12 @@ static bool is_database(const char *path)
 /* Starts to protect the directory that the database is in, if it is not protected yet. */
 static void discover(int dirfd, const char *path, int flags)
 {
-	char directory[PLACE_MAX];
+	SCRATCH(directory);
 	size_t n = strlen(path) - (sizeof(DATABASE_NAME) - 1);
 	struct stat st;
 	int fd;
 
-	if (n >= sizeof(directory))
+	if (!directory || n >= PLACE_MAX)
 		return;
 	memcpy(directory, path, n);
 	while (n > 1 && directory[n - 1] == '/')
@@ -416,13 +427,14 @@ bool place_find_for_open(struct place *place, int dirfd, const char *path, int f
 
 bool place_of_descriptor(struct place *place, int fd, bool discover_too)
 {
-	char path[PATH_MAX];
+	SCRATCH(path);
 	struct stat st;
 
 	place->slot.all = 0;
-	if (!shim_live || sys_fstat(fd, &st) < 0 || !(S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)))
+	if (!shim_live || !path || sys_fstat(fd, &st) < 0 ||
+	    !(S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)))
 		return false;
-	if (!descriptor_path(fd, path, sizeof(path)))
+	if (!descriptor_path(fd, path, SCRATCH_SIZE))
 		return false;
 	if (store_holds(path)) {
 		store_settle(place, path);

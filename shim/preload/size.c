@@ -16,7 +16,7 @@ int do_ftruncate(int fd, off_t size)
 
 int do_truncate(const char *path, off_t size)
 {
-	struct place place;
+	A_PLACE(place);
 
 	if (LIKELY(!place_find_target(&place, AT_FDCWD, path, true)))
 		return real.truncate(path, size);

@@ -16,7 +16,7 @@ static bool is_protected(const struct sqlite_calls *calls, sqlite3 *db, const ch
 			 struct sqlite_handle *h)
 {
 	const char *file = db ? calls->sqlite3_db_filename(db, "main") : NULL;
-	struct place place;
+	A_PLACE(place);
 
 	if (!atomic_load(&areas_used))
 		return false;

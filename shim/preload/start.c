@@ -41,7 +41,7 @@ static void claim_named(void)
 
 static void adopt_inherited(int fd)
 {
-	struct place place;
+	A_PLACE(place);
 	int flags = sys_fcntl(fd, F_GETFL, 0);
 
 	if (flags < 0 || !place_of_descriptor(&place, fd, true))

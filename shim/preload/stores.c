@@ -49,10 +49,10 @@ static bool is_there(char path[PATH_MAX], size_t length, const char *name)
 
 static bool is_in(const char *path, int storefd)
 {
-	char store[PATH_MAX];
+	SCRATCH(store);
 	size_t n;
 
-	if (!descriptor_path(storefd, store, sizeof(store)))
+	if (!store || !descriptor_path(storefd, store, SCRATCH_SIZE))
 		return false;
 	n = strlen(store);
 	return n > 1 && strncmp(path, store, n) == 0 && (path[n] == '/' || path[n] == '\0');
@@ -100,6 +100,8 @@ void store_settle(struct place *place, const char *path)
 	size_t n = strnlen(path, PLACE_MAX - 1);
 
 	place->slot = (union slot){.role = ROLE_STORE};
+	if (!place_room(place))
+		return;
 	memcpy(place->relative, path, n);
 	place->relative[n] = '\0';
 }
@@ -166,7 +168,8 @@ static const char *last_component(const char *path)
 /* By the path that the kernel knows the directory by. */
 static __attribute__((noinline)) bool look(struct place *place, int dirfd, const char *path)
 {
-	char real_path[PATH_MAX], link[SYS_FD_PATH];
+	SCRATCH(real_path);
+	char link[SYS_FD_PATH];
 	const char *last = last_component(path);
 	size_t cut = (size_t)(last - path);
 	struct stat st;
@@ -174,7 +177,7 @@ static __attribute__((noinline)) bool look(struct place *place, int dirfd, const
 	bool found;
 	int fd;
 
-	if (cut >= PATH_MAX)
+	if (!real_path || cut >= PATH_MAX)
 		return false;
 	memcpy(real_path, path, cut);
 	real_path[cut] = '\0';

@@ -18,7 +18,18 @@
 #define PUTTING 0x0800
 
 /* The cookie stream of a descriptor. */
-static FILE *_Atomic stream_of[SLOTS];
+static FILE *_Atomic first_streams[SLOT_PAGE];
+static FILE *_Atomic *_Atomic stream_pages[SLOTS / SLOT_PAGE] = {first_streams};
+
+/* NULL: no memory. */
+static FILE *_Atomic *stream_at(int fd)
+{
+	FILE *_Atomic *page = (unsigned)fd < SLOTS
+				  ? MADE(stream_pages[fd / SLOT_PAGE], SLOT_PAGE * sizeof(FILE *))
+				  : NULL;
+
+	return page ? &page[fd % SLOT_PAGE] : NULL;
+}
 
 static ssize_t cookie_read(void *cookie, char *buf, size_t n)
 {
@@ -67,7 +78,8 @@ static int cookie_close(void *cookie)
 {
 	int fd = (int)(intptr_t)cookie - 1;
 
-	atomic_store(&stream_of[fd], NULL);
+	if (stream_at(fd))
+		atomic_store(stream_at(fd), NULL);
 	return do_close(fd);
 }
 
@@ -90,7 +102,8 @@ static FILE *stream_of_cookie(int fd, const char *mode, void *cookie,
 	stream = real.fopencookie(cookie, cookie_mode(mode), functions);
 	if (stream) {
 		stream->_fileno = fd;
-		atomic_store(&stream_of[fd], stream);
+		if (stream_at(fd))
+			atomic_store(stream_at(fd), stream);
 	}
 	return stream;
 }
@@ -258,7 +271,7 @@ static int open_flags(const char *mode)
 
 FILE *do_fopen(void *caller, const char *path, const char *mode)
 {
-	struct place place;
+	A_PLACE(place);
 	FILE *stream;
 	int flags, fd;
 
@@ -306,8 +319,9 @@ FILE *do_fdopen(int fd, const char *mode)
 static bool is_ours(FILE *stream)
 {
 	int fd = stream->_fileno;
+	FILE *_Atomic *page = (unsigned)fd < SLOTS ? stream_pages[fd / SLOT_PAGE] : NULL;
 
-	return (unsigned)fd < SLOTS && atomic_load(&stream_of[fd]) == stream;
+	return page && atomic_load(&page[fd % SLOT_PAGE]) == stream;
 }
 
 int do_fileno(FILE *stream)
@@ -438,7 +452,7 @@ static FILE *reopen_elsewhere(const char *path, const char *mode, FILE *stream)
 FILE *do_freopen(void *caller, const char *path, const char *mode, FILE *stream)
 {
 	int flags = mode ? open_flags(mode) : -1;
-	struct place place;
+	A_PLACE(place);
 
 	if (is_ours(stream))
 		return flags < 0 ? reopen_as_theirs(path, mode, stream)

@@ -125,15 +125,23 @@ static void read_line(const char *text, const char *key, char *out, size_t size)
 	out[n] = '\0';
 }
 
-static void read_holder(const struct area *a, struct holder *h)
+/* The lock file's text; "" if it cannot be read. */
+static void read_text(const struct area *a, char *text, size_t size)
 {
-	char text[512] = "";
 	int fd = sys_openat(a->store_fd, LOCK_NAME, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
-	ssize_t n = fd < 0 ? 0 : sys_pread(fd, text, sizeof(text) - 1, 0);
+	ssize_t n = fd < 0 ? 0 : sys_pread(fd, text, size - 1, 0);
 
 	if (fd >= 0)
 		sys_close(fd);
 	text[n > 0 ? n : 0] = '\0';
+}
+
+static void read_holder(const struct area *a, struct holder *h)
+{
+	SCRATCH(scratch);
+	char none[1], *text = scratch ? scratch : none;
+
+	read_text(a, text, scratch ? SCRATCH_SIZE : sizeof(none));
 	read_line(text, "pid ", h->pid, sizeof(h->pid));
 	read_line(text, "\nsince ", h->since, sizeof(h->since));
 	read_line(text, "\ngeneration ", h->generation, sizeof(h->generation));
@@ -143,12 +151,16 @@ static void read_holder(const struct area *a, struct holder *h)
 /* 0: there is none. */
 static uint64_t read_generation(const struct area *a)
 {
-	const char *at;
-	struct holder h;
+	SCRATCH(text);
+	char generation[24];
+	const char *at = generation;
 	uint64_t n = 0;
 
-	read_holder(a, &h);
-	for (at = h.generation; *at >= '0' && *at <= '9'; at++)
+	if (!text)
+		return 0;
+	read_text(a, text, SCRATCH_SIZE);
+	read_line(text, "\ngeneration ", generation, sizeof(generation));
+	for (; *at >= '0' && *at <= '9'; at++)
 		n = n * 10 + (uint64_t)(*at - '0');
 	return n;
 }
