@@ -80,3 +80,40 @@ def test_removed_and_made_anew(tmp_path, actors, left_open):
     assert torn.first(data) == "NNNN"
     actors().sqlite(data).do("db.execute('SELECT * FROM t')")
     assert torn.first(data) == "OOOO"
+
+
+def test_two_hundred_at_once(tmp_path, actors):
+    """Under the usual limit of 1024 descriptors, of which the host has one each."""
+    owner = actors()
+    owner.do(f"""
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+os.chdir({str(tmp_path)!r})
+held = []
+for i in range(200):
+    os.mkdir(str(i))
+    held.append(sqlite3.connect(f"{{i}}/chroma.sqlite3"))
+    held[-1].execute("PRAGMA synchronous = OFF")
+    held[-1].execute("CREATE TABLE t(x)")
+""", 120)
+    assert not [line for line in owner.lines() if "UNPROTECTED" in line]
+    assert all(any((tmp_path / f"{i}/.chromashim/oplog").iterdir()) for i in range(200))
+    other = actors().sqlite(tmp_path / "100")
+    assert "readonly" in other.fails("db.execute('CREATE TABLE more(x)')")  # its lock is held
+
+
+def test_what_changed_nothing_leaves_nothing(data, actors):
+    """A process that only reads has no log; one that is killed has it until the next one comes."""
+    torn.make(data)
+    oplog = data / ".chromashim/oplog"
+    reads = "db.execute('SELECT * FROM t').fetchall()"
+    killed = actors().sqlite(data)
+    killed.do(reads)
+    assert any(oplog.iterdir())
+    killed.kill()
+    assert any(oplog.iterdir())
+    after = actors().sqlite(data)
+    after.do(reads)
+    assert len(list(oplog.iterdir())) == 1
+    after.stop()
+    assert not list(oplog.iterdir())
