@@ -9,7 +9,8 @@
 
 #include "core/sqlite_page.h"
 
-static const unsigned char magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};
+const unsigned char sqlite_journal_magic[SQLITE_JOURNAL_MAGIC_SIZE] = {0xd9, 0xd5, 0x05, 0xf9,
+								       0x20, 0xa1, 0x63, 0xd7};
 
 #define SECTOR_MAX 65536u
 #define TRAILER_SIZE 16u /* length, sum, magic; before it the name and the lock page's number */
@@ -21,12 +22,12 @@ static bool is_power_of_two(uint32_t n)
 
 int sqlite_journal_header_parse(struct sqlite_journal_header *out, const void *data, size_t size)
 {
-	static const unsigned char zeros[sizeof(magic)];
+	static const unsigned char zeros[SQLITE_JOURNAL_MAGIC_SIZE];
 	const unsigned char *p = data;
 
 	if (size < SQLITE_JOURNAL_HEADER_SIZE || memcmp(p, zeros, sizeof(zeros)) == 0)
 		return -ENODATA;
-	if (memcmp(p, magic, sizeof(magic)) != 0)
+	if (memcmp(p, sqlite_journal_magic, SQLITE_JOURNAL_MAGIC_SIZE) != 0)
 		return -EBADMSG;
 	*out = (struct sqlite_journal_header){
 	    .records = get_be32(p + 8),
@@ -71,8 +72,8 @@ int sqlite_journal_super(const struct file_source *source, char *name, size_t ro
 	if (r < 0)
 		return r;
 	length = get_be32(trailer);
-	if (memcmp(trailer + 8, magic, sizeof(magic)) != 0 || length == 0 ||
-	    length > source->size - TRAILER_SIZE)
+	if (memcmp(trailer + 8, sqlite_journal_magic, SQLITE_JOURNAL_MAGIC_SIZE) != 0 ||
+	    length == 0 || length > source->size - TRAILER_SIZE)
 		return 0;
 	if (length >= room)
 		return -ENAMETOOLONG;

@@ -23,8 +23,12 @@
 
 #include "core/fileio.h"
 
+#define SQLITE_JOURNAL_MAGIC_SIZE 8
 #define SQLITE_JOURNAL_HEADER_SIZE 28u
 #define SQLITE_JOURNAL_TO_END UINT32_MAX
+
+/* What a header begins with, once it is synced. */
+extern const unsigned char sqlite_journal_magic[SQLITE_JOURNAL_MAGIC_SIZE];
 
 struct sqlite_journal_header {
 	uint32_t records; /* 0: not synced yet, SQLITE_JOURNAL_TO_END: as many as there are */

@@ -21,8 +21,9 @@
 #define SQLITE_RESERVED_BYTE (SQLITE_PENDING_BYTE + 1)
 #define SQLITE_SHARED_FIRST (SQLITE_PENDING_BYTE + 2)
 #define SQLITE_SHARED_SIZE 510
-#define SQLITE_LOCKS_SIZE 512  /* of all three */
-#define SQLITE_PAGE_MAX 65536u /* bytes */
+#define SQLITE_LOCKS_SIZE 512 /* of all three */
+#define SQLITE_PAGE_MIN 512u  /* bytes */
+#define SQLITE_PAGE_MAX 65536u
 
 struct sqlite_header {
 	uint32_t page_size;	  /* 512 .. 65536 */

@@ -9,6 +9,7 @@
 #include "preload/faults.h"
 #include "preload/persists.h"
 #include "preload/pins.h"
+#include "preload/readers.h"
 #include "preload/readable.h"
 #include "preload/refuse.h"
 #include "preload/shim.h"
@@ -81,6 +82,8 @@ static enum change_verdict begin(struct change *c)
 
 	if (c->slot.role == ROLE_HIDDEN && shim_borrowed())
 		return CHANGE_GO; /* a vfork child has descriptors of its own */
+	if (reader_answers(c))
+		return CHANGE_ANSWERED;
 	refused = refusal_of(c);
 	if (refused < 0) {
 		errno = -refused;

@@ -59,7 +59,11 @@ union slot {
 
 #define SLOT_WRITABLE 1u
 #define SLOT_APPEND 2u
-#define SLOT_VOID 4u /* a database's: of a client whose graph is old, destroyers.c */
+/* Of a database: */
+#define SLOT_VOID 4u	/* of a client whose graph is old, destroyers.c */
+#define SLOT_NOWHERE 8u /* in a transaction that goes nowhere, readers.c */
+#define SLOT_FRESH 32u	/* opened since its client had its row */
+#define SLOT_STALE 16u	/* what SQLite remembers of it is on no disk */
 
 #define SLOTS (1 << 20)
 #define SLOT_PAGE 4096 /* made when a descriptor of it is ours; the first is always there */

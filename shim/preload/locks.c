@@ -6,6 +6,7 @@
 
 #include "preload/carriers.h"
 #include "preload/readable.h"
+#include "preload/readers.h"
 #include "preload/transactions.h"
 
 static uint64_t lock_arg(int cmd, short type)
@@ -60,6 +61,10 @@ int do_record_lock(int fd, int cmd, struct flock *lock)
 	type = lock->l_type;
 	start = lock_start(fd, lock);
 	length = lock->l_len;
+	if (reader_lock(fd, s, lock, start, &ret)) {
+		errno = ret < 0 ? -ret : errno;
+		return ret < 0 ? -1 : 0;
+	}
 	ret = CHANGED(CHANGE_FD(OP_LOCK, fd, s, start, .length = (uint64_t)length,
 				.arg = lock_arg(cmd, type)),
 		      real_record_lock(fd, s, cmd, lock));

@@ -8,6 +8,7 @@
 #include "preload/call.h"
 #include "preload/carriers.h"
 #include "preload/graphs.h"
+#include "preload/readers.h"
 #include "preload/refuse.h"
 #include "preload/transactions.h"
 
@@ -79,6 +80,7 @@ static int open_entered(const struct place *place, void *caller, enum oplog_op o
 		slot_set(fd, s);
 		carrier_make(s, fd);
 		writer_opened(s, fd);
+		reader_opened(s, fd);
 		if (s.role == ROLE_WAL && (s.writable & SLOT_WRITABLE)) {
 			atomic_store(&areas[s.area].wal_mode, true);
 			oplog_feature(&areas[s.area].log, OPLOG_WAL_MODE, true);
@@ -97,6 +99,9 @@ int open_place(const struct place *place, void *caller, enum oplog_op op, int di
 
 	if (place->slot.role == ROLE_STORE)
 		return open_in_store(place, op, dirfd, path, flags, mode);
+	fd = reader_journal(place, flags);
+	if (fd != -ENOENT)
+		return fd;
 	if (!area_enter(place->slot.area)) /* let go by another thread, in this moment */
 		return real_open(op, dirfd, path, flags, mode);
 	fd = open_entered(place, caller, op, dirfd, path, flags, mode);

@@ -14,6 +14,7 @@
 #include "preload/persists.h"
 #include "preload/pins.h"
 #include "preload/readable.h"
+#include "preload/readers.h"
 #include "preload/refuse.h"
 #include "preload/transactions.h"
 
@@ -287,6 +288,7 @@ void process_forked(void)
 	shim_pid = sys_getpid();
 	carriers_fork();
 	writers_fork();
+	readers_fork();
 	rooms_fork();
 	thread_id_forget();
 	pins_fork();

@@ -4,6 +4,7 @@
  */
 #include "preload/call.h"
 #include "preload/persists.h"
+#include "preload/readers.h"
 #include "preload/transactions.h"
 
 static inline bool wanted(union slot s)
@@ -71,6 +72,8 @@ static ssize_t protected_pread(int fd, union slot s, void *buf, size_t n, off_t 
 		persist_read_end(before, fd, s, offset, buf, (size_t)ret);
 	if (ret >= 0 && tells(s))
 		transaction_read(s, buf, (size_t)ret, offset);
+	if (ret > 0 && s.role == ROLE_DATABASE && s.writable & SLOT_STALE)
+		reader_reads(fd, s, buf, (size_t)ret, offset);
 	return ret;
 }
 

@@ -17,6 +17,10 @@
  */
 int writer_check(const struct change *c);
 bool writer_is_ours(const struct area *a);
+/* Whether another process is. Asks the kernel. */
+bool writer_is_foreign(struct area *a);
+/* Says that the change is refused because another process is the writer. -errno. */
+int writer_refuse(const struct change *c);
 /* From time to time: the lock file may have been taken away under us. */
 void writer_look(struct area *a);
 /* Around fork(): a writer that is in the midst of nothing passes its right to whoever of it and its

@@ -331,15 +331,15 @@ static _Atomic uint8_t seen_place[256]; /* of an object: place in `told` + 1 */
 static _Atomic unsigned seen_used;
 static _Atomic uint32_t told[SEEN][AREAS]; /* segment (sequence + 1) * 2 + enum oplog_copy */
 
-static unsigned how_seen(uint8_t object)
+bool sqlite_is_above(uint8_t object)
 {
 	unsigned i, used = atomic_load_explicit(&sqlite_copies_used, memory_order_acquire);
 
 	for (i = 0; i < used; i++)
 		if (sqlite_copies[i].object == object &&
 		    atomic_load_explicit(&sqlite_copies[i].met, memory_order_relaxed))
-			return OPLOG_COPY_ABOVE;
-	return OPLOG_COPY_BELOW;
+			return true;
+	return false;
 }
 
 static unsigned place_in_told(uint8_t object)
@@ -378,7 +378,7 @@ void sqlite_copy_seen(unsigned area, uint8_t object)
 	place = place_in_told(object);
 	if (!place)
 		return;
-	how = how_seen(object);
+	how = sqlite_is_above(object) ? OPLOG_COPY_ABOVE : OPLOG_COPY_BELOW;
 	now = (s->sequence + 1) * 2 + how;
 	if (atomic_load_explicit(&told[place - 1][area], memory_order_relaxed) == now)
 		return;

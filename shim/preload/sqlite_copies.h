@@ -65,4 +65,7 @@ unsigned sqlite_copy_of(void *caller);
 void sqlite_copy_seen(unsigned area, uint8_t object);
 void sqlite_copies_fork(void);
 
+/* Whether calls of this library's SQLite pass through here. */
+bool sqlite_is_above(uint8_t object);
+
 #endif

@@ -18,6 +18,7 @@
 #include "preload/lives.h"
 #include "preload/older.h"
 #include "preload/persists.h"
+#include "preload/readers.h"
 #include "preload/refuse.h"
 #include "preload/shim.h"
 #include "preload/transactions.h"
@@ -315,7 +316,7 @@ static int become(struct area *a)
 }
 
 /* Does someone else hold it? Without becoming the writer. */
-static bool is_foreign(struct area *a)
+bool writer_is_foreign(struct area *a)
 {
 	int fd, r;
 
@@ -338,7 +339,7 @@ void writer_loads(union slot s)
 
 	if (writer_is_ours(a) || a->store_fd <= 0 || settings.single_writer == SINGLE_WRITER_OFF)
 		return;
-	last = is_foreign(a) ? 0 : read_generation(a);
+	last = writer_is_foreign(a) ? 0 : read_generation(a);
 	if (a->generation != last)
 		graphs_forget(s.area);
 	a->generation = last;
@@ -563,8 +564,11 @@ static enum intent intent_of(const struct change *c)
 static int refuse(const struct change *c, enum intent intent)
 {
 	struct area *a = area_of(c->slot);
-	/* SQLite reports EPERM at once; for EAGAIN it would wait as long as its busy timeout. */
-	int error = c->op == OP_LOCK ? -EPERM : -EBUSY;
+	/* SQLite reports EPERM at once; for EAGAIN it would wait as long as its busy timeout. Of a
+	 * journal that it may not make it says that the database is read-only. */
+	int error = c->op == OP_LOCK					? -EPERM
+		    : c->slot.role == ROLE_JOURNAL && is_opening(c->op) ? -EACCES
+									: -EBUSY;
 	/* SQLite then opens the database for reading by itself. */
 	bool falls_back = intent == MAY_WRITE && c->slot.role == ROLE_DATABASE;
 	struct holder h;
@@ -589,6 +593,11 @@ static int refuse(const struct change *c, enum intent intent)
 	return error;
 }
 
+int writer_refuse(const struct change *c)
+{
+	return refuse(c, WRITES);
+}
+
 /*
  * Only while opening the database: later this process may have a lock that
  * the writer itself waits for. True: the other has ended.
@@ -605,7 +614,7 @@ static bool wait_for_end(struct area *a, const struct change *c)
 	read_holder(a, &h);
 	shim_say(a->spelling[0], ": waiting for process ", h.pid, " (", h.command,
 		 ") to end, which has been writing to this directory since ", h.since, NULL);
-	while (is_foreign(a)) {
+	while (writer_is_foreign(a)) {
 		if (oplog_now() >= until)
 			return false;
 		SYS2(SYS_nanosleep, &pause, NULL);
@@ -617,7 +626,7 @@ static bool is_allowed(struct area *a, enum intent intent)
 {
 	if (intent == READS)
 		return true;
-	return intent == MAY_WRITE ? !is_foreign(a) : become(a) == 0;
+	return intent == MAY_WRITE ? !writer_is_foreign(a) : become(a) == 0;
 }
 
 int writer_check(const struct change *c)
@@ -628,8 +637,11 @@ int writer_check(const struct change *c)
 	if (writer_is_ours(a) || settings.single_writer == SINGLE_WRITER_OFF)
 		return 0;
 	intent = intent_of(c);
-	while (!is_allowed(a, intent))
+	while (!is_allowed(a, intent)) {
+		if (intent == MAY_WRITE && reader_may_open(c))
+			return 0;
 		if (!wait_for_end(a, c))
 			return refuse(c, intent);
+	}
 	return 0;
 }
