@@ -137,15 +137,16 @@ bool acquire_row_saves(const struct acquire_row *t, uint32_t page, const unsigne
 bool acquire_row_saved(const struct acquire_row *t)
 {
 	const unsigned char *bytes;
-	uint32_t i, page, leaves = 0;
+	uint32_t i, page, rows = 0;
 
 	for (i = 0; i < t->records; i++) {
 		bytes = record(t, i, &page);
 		if (!acquire_row_saves(t, page, bytes))
 			return false;
-		leaves += page != 1 && is_leaf(bytes, t->page_size);
+		/* A leaf that is full stays as it is, and its parent gets another one. */
+		rows += page != 1 && (is_leaf(bytes, t->page_size) || is_parent(t, bytes));
 	}
-	return leaves > 0;
+	return rows > 0;
 }
 
 /* The schema, and all of the header that is no counter, stays as it was. */
