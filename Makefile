@@ -85,8 +85,9 @@ LIB_CFLAGS := $(patsubst -I%,-isystem %,$(shell $(PKG_CONFIG) --cflags $(PACKAGE
 LIBS := $(shell $(PKG_CONFIG) --libs $(filter-out libxxhash,$(PACKAGES))) -lm -lpthread
 endif
 
-core_src := $(wildcard shim/core/*.c)
-command_src := $(filter-out shim/command/main.c,$(wildcard shim/command/*.c))
+core_src := $(wildcard shim/core/*/*.c)
+preload_src := $(wildcard shim/preload/*/*.c)
+command_src := $(wildcard shim/command/*/*.c)
 unit_src := $(wildcard tests/unit/test_*.c)
 fuzz_names := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 headers := $(wildcard include/*.h)
@@ -111,27 +112,28 @@ $(BUILD)/flags: FORCE
 	@echo '$(flags_now)' | cmp -s - $@ || echo '$(flags_now)' >$@
 
 $(BUILD)/obj/shim/preload/%.o: EXTRA_FLAGS = $(PRELOAD_FLAGS)
-$(BUILD)/obj/shim/command/run_backend.o: EXTRA_FLAGS = -DCHROMASHIM_LIBDIR='"$(LIBDIR)"'
+$(BUILD)/obj/shim/command/run/backend.o: EXTRA_FLAGS = -DCHROMASHIM_LIBDIR='"$(LIBDIR)"'
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) $(EXTRA_FLAGS) -MMD -MP -c -o $@ $<
 
-# Archives, so that only what is needed is linked in; made anew, so that no removed file stays.
+# Archives, so that only what is needed is linked in; made anew, so that no removed file stays, and
+# appended to, since files of two folders may have the same name.
 $(BUILD)/libcore.a: $(call objects,$(core_src))
 $(BUILD)/libcommand.a: $(call objects,$(command_src))
 $(BUILD)/libunit.a: $(call objects,$(filter-out $(unit_src),$(wildcard tests/unit/*.c)))
 $(BUILD)/lib%.a: $(BUILD)/flags
 	$(call say,AR)
-	$(Q)rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
+	$(Q)rm -f $@ && $(AR) qcs $@ $(filter %.o,$^)
 
 # Only libc, and no symbol left open, except that sanitized code has some that its host provides.
 $(BUILD)/libchromashim.so: LINK_FLAGS = -shared $(if $(SAN),,-Wl,-z,defs) -Wl,-soname,$(@F)
-$(BUILD)/libchromashim.so: $(call objects,$(wildcard shim/preload/*.c)) $(BUILD)/libcore.a
+$(BUILD)/libchromashim.so: $(call objects,$(preload_src)) $(BUILD)/libcore.a
 	$(call say,LINK)
 	$(link)
 
-# The same, with faults on demand: see shim/preload/faults.h.
-faulty := $(wildcard shim/preload/*.c) $(shell grep -l core/sys.h shim/core/*.c)
+# The same, with faults on demand: see shim/preload/place/faults.h.
+faulty := $(preload_src) $(shell grep -l core/base/sys.h $(core_src))
 $(BUILD)/obj-faults/%.o: %.c $(BUILD)/flags
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) $(PRELOAD_FLAGS) -DCHROMASHIM_FAULTS -MMD -MP -c -o $@ $<
@@ -244,7 +246,7 @@ fuzz:
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) tests/run fuzz
 
 format:
-	clang-format -i $(wildcard shim/*/*.[ch] include/*.h tests/*/*.[ch])
+	clang-format -i $(wildcard shim/*/*.[ch] shim/*/*/*.[ch] include/*.h tests/*/*.[ch])
 clean:
 	rm -rf build
 help:

@@ -34,7 +34,7 @@
  * somewhere in the same segment (not always before its first use), so every segment stands alone.
  *
  * Who lives. `life` is the number under which the process holds a lock in the store's alive.lock
- * (see core/alive.h): a segment belongs to a living process as long as that is held. Pids repeat, and
+ * (see core/base/alive.h): a segment belongs to a living process as long as that is held. Pids repeat, and
  * mean nothing in another container; they are for people, and for where there is no such lock
  * (life 0, which is also what version 1 has).
  *

@@ -119,7 +119,7 @@ struct pin_header {
 
 /* A process that changes pinned files. */
 struct pin_writer {
-	uint64_t who;	 /* its life (core/alive.h); PIN_BY_PID | pid where there are no locks; 0: free */
+	uint64_t who;	 /* its life (core/base/alive.h); PIN_BY_PID | pid where there are no locks; 0: free */
 	uint64_t writes; /* that are under way */
 	uint64_t unprotected; /* persists under way without an undo file */
 };

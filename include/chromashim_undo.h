@@ -64,7 +64,7 @@
  * set in it; `counter` is the change counter of the database when the persist was complete, plus 1,
  * or 0 where that tells nothing (WAL mode). Nothing is ever played back from it.
  *
- * Alive. `life` is that of the process (core/alive.h). Where it is 0 the pid, its start and the boot
+ * Alive. `life` is that of the process (core/base/alive.h). Where it is 0 the pid, its start and the boot
  * have to do. Whoever rolls back holds an OFD lock on "rollback.lock".
  *
  * Versions. In version 1 a grain had 4096 bytes. Up to version 2 the header had 256 bytes: the same

@@ -30,8 +30,8 @@ ENVIRONMENT = {**os.environ, "ANONYMIZED_TELEMETRY": "False"}
 
 
 def eras():
-    """(first, last, counts) of each row of core/migrations.c."""
-    source = (ROOT / "shim/core/migrations.c").read_text(encoding="utf-8")
+    """(first, last, counts) of each row of core/chroma/migrations.c."""
+    source = (ROOT / "shim/core/chroma/migrations.c").read_text(encoding="utf-8")
     rows = re.findall(r'\{"([\d.]+)", "([\d.]+)", \{(\d+), (\d+), (\d+)\}\}', source)
     return [(first, last, [int(n) for n in counts]) for first, last, *counts in rows]
 

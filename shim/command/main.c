@@ -2,14 +2,14 @@
  *
  * The chromashim command: a table of verbs.
  */
-#include "command/command.h"
+#include "command/base/command.h"
 
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "command/terminal.h"
-#include "core/database.h"
+#include "command/base/terminal.h"
+#include "core/sqlite/database.h"
 
 /* By this symbol the library knows the command, and stays out of it whatever LD_PRELOAD says. */
 extern const char chromashim_command_marker;

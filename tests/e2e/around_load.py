@@ -276,7 +276,7 @@ def disguise(job: dict[str, Any]) -> None:
 
 
 def be_child(job: dict[str, Any]) -> None:
-    if job.get("fault"):  # see shim/preload/faults.h
+    if job.get("fault"):  # see shim/preload/place/faults.h
         os.environ["CHROMASHIM_FAULT"] = job["fault"]
     os.chdir(job["directory"] if os.path.isdir(job["directory"]) else "/")
     disguise(job)

@@ -276,7 +276,7 @@ def act(host: hosts.Host, data: Path, verb: str, fault: Optional[Fault] = None) 
 
 
 class Killed:
-    """Real Chroma killed at a point of its writing (see shim/preload/faults.h).
+    """Real Chroma killed at a point of its writing (see shim/preload/place/faults.h).
 
     The library only counts, kills, and keeps pre-images: with forget() the directory is as without
     it.

@@ -124,7 +124,7 @@ def main() -> None:
         target, least, *more = line.split()
         child = os.fork()
         if not child:
-            if more and more[-1].startswith("fault="):  # see shim/preload/faults.h
+            if more and more[-1].startswith("fault="):  # see shim/preload/place/faults.h
                 os.environ["CHROMASHIM_FAULT"] = more.pop().removeprefix("fault=")
             run(target, int(least), int(more[0]) if more else int(least) + 1, "only" in more)
             os._exit(0)

@@ -10,7 +10,7 @@ import pytest
 import elf
 import hosts
 
-TABLE = hosts.ROOT / "shim" / "preload" / "calls.def"
+TABLE = hosts.ROOT / "shim" / "preload" / "base" / "calls.def"
 
 # What can change a file's bytes, length, name, links, attributes or locks, or what a descriptor
 # means, in glibc 2.36 to 2.41.

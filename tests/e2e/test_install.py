@@ -33,7 +33,7 @@ def usage(verb):
 def options_of(verb):
     """The long options in the tables of a verb's source."""
     found = set()
-    for source in SOURCES.glob(f"{verb}*.c"):
+    for source in (*SOURCES.glob(f"{verb}/*.c"), *SOURCES.glob(f"*/{verb}*.c")):
         for table in OPTIONS.findall(source.read_text(encoding="utf-8")):
             found |= set(OPTION.findall(table))
     return found - {"help"}

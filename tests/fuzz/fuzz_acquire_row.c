@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/acquire_row.h"
-#include "core/sqlite_page.h"
+#include "core/chroma/acquire_row.h"
+#include "core/sqlite/page.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -10,8 +10,8 @@
 
 #include <zstd.h>
 
-#include "core/checksum.h"
-#include "core/chunks.h"
+#include "core/base/checksum.h"
+#include "core/snapshot/chunks.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/oplog.h"
-#include "core/oplog_read.h"
+#include "core/oplog/oplog.h"
+#include "core/oplog/read.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

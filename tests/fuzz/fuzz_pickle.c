@@ -5,7 +5,7 @@
  */
 #include <stdlib.h>
 
-#include "core/pickle.h"
+#include "core/segment/pickle.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -11,9 +11,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "core/checksum.h"
-#include "core/oplog.h"
-#include "core/pin_view.h"
+#include "core/base/checksum.h"
+#include "core/oplog/oplog.h"
+#include "core/pin/view.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

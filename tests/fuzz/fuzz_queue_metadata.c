@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/export_internal.h"
+#include "core/export/internal.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

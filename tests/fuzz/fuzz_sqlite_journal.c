@@ -5,7 +5,7 @@
  */
 #include <stdlib.h>
 
-#include "core/sqlite_journal.h"
+#include "core/sqlite/journal.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -5,7 +5,7 @@
  */
 #include <stdlib.h>
 
-#include "core/sqlite_page.h"
+#include "core/sqlite/page.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -5,7 +5,7 @@
  */
 #include <stdlib.h>
 
-#include "core/sqlite_tree.h"
+#include "core/sqlite/tree.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

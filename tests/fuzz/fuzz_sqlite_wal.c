@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/sqlite_wal.h"
+#include "core/sqlite/wal.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

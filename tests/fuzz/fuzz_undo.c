@@ -10,9 +10,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "core/checksum.h"
-#include "core/rollback.h"
-#include "core/rollback_last.h"
+#include "core/base/checksum.h"
+#include "core/undo/rollback.h"
+#include "core/undo/rollback_last.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -9,9 +9,9 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
-#include "core/oplog.h"
-#include "core/oplog_file.h"
-#include "core/oplog_read.h"
+#include "core/oplog/file.h"
+#include "core/oplog/oplog.h"
+#include "core/oplog/read.h"
 
 struct fixture {
 	char dir[64]; /* the store */

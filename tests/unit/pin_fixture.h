@@ -8,8 +8,8 @@
 #include <dirent.h>
 #include <time.h>
 
-#include "core/database.h"
-#include "core/pin_view.h"
+#include "core/pin/view.h"
+#include "core/sqlite/database.h"
 #include "scratch.h"
 
 #define SEGMENT "0a1b2c3d-0000-4000-8000-00000000abcd"
@@ -19,7 +19,7 @@
 #define SIZE_LIMIT 60000u
 #define KEPT 4u
 
-static const char *const paths[FILES] = {DATABASE_FILE, SEGMENT_FILE, PICKLE};
+static const char *const paths[FILES] = {CHROMA_DATABASE, SEGMENT_FILE, PICKLE};
 
 struct content {
 	bool there;

@@ -13,8 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "core/fileio.h"
-#include "core/tree.h"
+#include "core/base/fileio.h"
+#include "core/base/tree.h"
 
 struct scratch {
 	char path[64];

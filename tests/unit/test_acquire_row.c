@@ -9,9 +9,9 @@
 #include <string.h>
 #include <sqlite3.h>
 
-#include "core/acquire_row.h"
-#include "core/sqlite_journal.h"
-#include "core/sqlite_page.h"
+#include "core/chroma/acquire_row.h"
+#include "core/sqlite/journal.h"
+#include "core/sqlite/page.h"
 #include "scratch.h"
 
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)

@@ -10,7 +10,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-#include "core/alive.h"
+#include "core/base/alive.h"
 #include "scratch.h"
 
 static struct scratch store;

@@ -16,7 +16,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#include "core/chunks.h"
+#include "core/snapshot/chunks.h"
 #include "scratch.h"
 
 /* Calls of the library that fail: the one whose turn it is, counted down; 0: none. */

@@ -11,8 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/config.h"
-#include "core/filesystem.h"
+#include "core/base/filesystem.h"
+#include "core/settings/config.h"
 
 static void test_defaults_are_valid(void **state)
 {

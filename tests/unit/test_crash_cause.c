@@ -7,7 +7,7 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
-#include "command/crash_cause.h"
+#include "command/base/crash_cause.h"
 
 static void expect(const char *line, enum crash_cause cause, uint64_t when)
 {

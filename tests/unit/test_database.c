@@ -15,8 +15,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "core/database.h"
-#include "core/fulltext.h"
+#include "core/sqlite/database.h"
+#include "core/sqlite/fulltext.h"
 
 static int setup(void **state)
 {
@@ -120,7 +120,7 @@ static void test_log_is_not_given_away(void **state)
 	(void)state;
 	database_spare_owners();
 	assert_non_null(mkdtemp(dir));
-	snprintf(path, sizeof(path), "%s/" DATABASE_FILE, dir);
+	snprintf(path, sizeof(path), "%s/" CHROMA_DATABASE, dir);
 	snprintf(log, sizeof(log), "%s-wal", path);
 	assert_int_equal(sqlite3_open(path, &writer), SQLITE_OK);
 	run(writer, "PRAGMA journal_mode = WAL; CREATE TABLE t(a)");

@@ -9,8 +9,8 @@
 
 #include <string.h>
 
-#include "core/diagnose.h"
-#include "core/explain.h"
+#include "core/check/diagnose.h"
+#include "core/chroma/explain.h"
 
 static const struct explain_text *first(const char *text)
 {

@@ -15,8 +15,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "core/chroma.h"
-#include "core/fileio.h"
+#include "core/base/fileio.h"
+#include "core/chroma/chroma.h"
 
 static char dir[] = "/tmp/chromashim-fileio-XXXXXX";
 static int fd_of_dir;

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "bytes.h"
-#include "core/hnsw.h"
+#include "core/segment/hnsw.h"
 
 #define DIM 3
 #define COUNT 5

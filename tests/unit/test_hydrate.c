@@ -10,10 +10,10 @@
 
 #include <sqlite3.h>
 
-#include "core/chunks.h"
-#include "core/hydrate.h"
-#include "core/manifest.h"
-#include "core/snapshot_content.h"
+#include "core/snapshot/chunks.h"
+#include "core/snapshot/content.h"
+#include "core/snapshot/hydrate.h"
+#include "core/snapshot/manifest.h"
 #include "pin_fixture.h"
 
 static void make_database(struct fixture *f, int rows)
@@ -21,7 +21,7 @@ static void make_database(struct fixture *f, int rows)
 	char path[256], sql[512];
 	sqlite3 *db;
 
-	snprintf(path, sizeof(path), "%s/" DATABASE_FILE, f->root.path);
+	snprintf(path, sizeof(path), "%s/" CHROMA_DATABASE, f->root.path);
 	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
 	snprintf(sql, sizeof(sql),
 		 "CREATE TABLE collections(id, name); CREATE TABLE segments(id, collection); "
@@ -50,7 +50,7 @@ static int hydrate_once(struct fixture *f, struct pin_slot *slot, uint64_t budge
 static void compare_with_chunks(struct fixture *f, const struct manifest *m, const char *expected,
 				size_t size)
 {
-	const struct manifest_file *file = manifest_find(m, DATABASE_FILE);
+	const struct manifest_file *file = manifest_find(m, CHROMA_DATABASE);
 	char *data = malloc(size + SNAPSHOT_CHUNK_SIZE);
 	struct snapshot_store s;
 	uint64_t i;
@@ -84,12 +84,12 @@ static void copied_in_pieces(void **state)
 	make(f);
 	make_database(f, 3000);
 	write_at(f, SEGMENT_FILE, 0, "before", 6);
-	before = scratch_get(f->root.fd, DATABASE_FILE, &size);
+	before = scratch_get(f->root.fd, CHROMA_DATABASE, &size);
 	slot = pin(f);
 	id = slot->id;
 	do {
-		write_at(f, DATABASE_FILE, (uint64_t)roll(f, (unsigned)(size / 4096)) * 4096, junk,
-			 sizeof(junk));
+		write_at(f, CHROMA_DATABASE, (uint64_t)roll(f, (unsigned)(size / 4096)) * 4096,
+			 junk, sizeof(junk));
 		r = hydrate_once(f, slot, 1, &m);
 		if (r == 1) {
 			assert_int_equal(m.header.state, SNAPSHOT_HYDRATING);
@@ -115,7 +115,7 @@ static void copied_in_pieces(void **state)
 static char *settled(struct fixture *f, size_t *size)
 {
 	struct scratch copy;
-	static const char *const names[] = {DATABASE_FILE, DATABASE_FILE "-wal"};
+	static const char *const names[] = {CHROMA_DATABASE, CHROMA_DATABASE "-wal"};
 	char why[200], *data;
 	unsigned i;
 
@@ -126,7 +126,7 @@ static char *settled(struct fixture *f, size_t *size)
 		free(data);
 	}
 	assert_int_equal(content_settle(copy.fd, why, sizeof(why)), 0);
-	data = scratch_get(copy.fd, DATABASE_FILE, size);
+	data = scratch_get(copy.fd, CHROMA_DATABASE, size);
 	scratch_remove(&copy);
 	return data;
 }
@@ -147,7 +147,7 @@ static void copied_with_its_log(void **state)
 	(void)state;
 	make(f);
 	make_database(f, 3000);
-	snprintf(path, sizeof(path), "%s/" DATABASE_FILE, f->root.path);
+	snprintf(path, sizeof(path), "%s/" CHROMA_DATABASE, f->root.path);
 	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
 	sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 	assert_int_equal(
@@ -164,9 +164,10 @@ static void copied_with_its_log(void **state)
 	assert_int_equal(pin_list_make(&f->pins, slot->id, f->root.fd), 0);
 	pin_hold(slot);
 	do {
-		write_at(f, DATABASE_FILE, (uint64_t)roll(f, (unsigned)(size / 4096)) * 4096, junk,
+		write_at(f, CHROMA_DATABASE, (uint64_t)roll(f, (unsigned)(size / 4096)) * 4096,
+			 junk, sizeof(junk));
+		write_at(f, CHROMA_DATABASE "-wal", (uint64_t)roll(f, 50) * 4096, junk,
 			 sizeof(junk));
-		write_at(f, DATABASE_FILE "-wal", (uint64_t)roll(f, 50) * 4096, junk, sizeof(junk));
 		r = hydrate_once(f, slot, 1, &m);
 		if (r == 1) {
 			pieces++;
@@ -220,12 +221,12 @@ static void tables_not_made_yet_are_nothing(void **state)
 
 	(void)state;
 	make(f);
-	write_at(f, DATABASE_FILE, 0, "a database", 10);
+	write_at(f, CHROMA_DATABASE, 0, "a database", 10);
 	assert_int_equal(hydrate_once(f, pin(f), 0, &m), 0);
 	assert_int_equal(m.header.state, SNAPSHOT_COMPLETE); /* what it is, verifying will tell */
 	manifest_free(&m);
-	assert_int_equal(unlinkat(f->root.fd, DATABASE_FILE, 0), 0);
-	scratch_put(f->root.fd, DATABASE_FILE, "", 0);
+	assert_int_equal(unlinkat(f->root.fd, CHROMA_DATABASE, 0), 0);
+	scratch_put(f->root.fd, CHROMA_DATABASE, "", 0);
 	assert_int_equal(hydrate_once(f, pin(f), 0, &m), 0);
 	assert_int_equal(m.header.state, 0);
 	assert_false(pins_any(&f->pins));

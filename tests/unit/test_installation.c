@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "core/installation.h"
+#include "core/chroma/installation.h"
 #include "scratch.h"
 
 static const char native_names[] =

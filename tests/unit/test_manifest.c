@@ -9,8 +9,8 @@
 
 #include <cmocka.h>
 
-#include "core/checksum.h"
-#include "core/snapshot_store.h"
+#include "core/base/checksum.h"
+#include "core/snapshot/store.h"
 #include "scratch.h"
 
 #define UUID "0a1b2c3d-0000-4000-8000-00000000000f"

@@ -11,8 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core/database.h"
-#include "core/migrations.h"
+#include "core/chroma/migrations.h"
+#include "core/sqlite/database.h"
 
 static void run(sqlite3 *db, const char *sql)
 {

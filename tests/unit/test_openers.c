@@ -21,7 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "core/openers.h"
+#include "core/base/openers.h"
 
 #define NAME "chroma.sqlite3"
 #define LONGEST 20 /* s */

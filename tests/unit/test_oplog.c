@@ -19,7 +19,7 @@
 
 #include <cmocka.h>
 
-#include "core/alive.h"
+#include "core/base/alive.h"
 #include "oplog_fixture.h"
 
 #define THREADS 8

@@ -18,7 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "command/output.h"
+#include "command/base/output.h"
 
 static void assert_same(float value)
 {

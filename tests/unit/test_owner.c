@@ -9,8 +9,8 @@
 
 #include <pthread.h>
 
-#include "core/owner.h"
-#include "core/sys.h"
+#include "core/base/owner.h"
+#include "core/base/sys.h"
 #include "scratch.h"
 
 #define USER 65534u

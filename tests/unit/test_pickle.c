@@ -11,7 +11,7 @@
 #include <stdio.h>
 
 #include "bytes.h"
-#include "core/pickle.h"
+#include "core/segment/pickle.h"
 
 struct seen {
 	uint64_t count[PICKLE_MAPS];

@@ -10,8 +10,8 @@
 #include <pthread.h>
 #include <sys/wait.h>
 
-#include "core/checksum.h"
-#include "core/pin.h"
+#include "core/base/checksum.h"
+#include "core/pin/pin.h"
 #include "scratch.h"
 
 #define SIZE (10 * PIN_BLOCK + 100)

@@ -12,8 +12,8 @@
 
 #include <sys/wait.h>
 
-#include "core/checksum.h"
-#include "core/undo.h"
+#include "core/base/checksum.h"
+#include "core/undo/undo.h"
 #include "pin_fixture.h"
 
 static void cut(struct fixture *f, const char *path, uint64_t size)
@@ -132,7 +132,7 @@ static void any_history(void **state)
 	for (round = 1; round <= 60; round++) {
 		make(f);
 		f->seed = round;
-		write_at(f, DATABASE_FILE, 0, "a database", 10);
+		write_at(f, CHROMA_DATABASE, 0, "a database", 10);
 		for (step = 0; step < KEPT * 20; step++) {
 			if (step % 20 == 10) {
 				struct kept *k = &f->kept[step / 20];
@@ -171,7 +171,7 @@ static void while_it_is_written(void **state)
 	for (round = 1; round <= 15; round++) {
 		make(f);
 		f->seed = round;
-		write_at(f, DATABASE_FILE, 0, "a database", 10);
+		write_at(f, CHROMA_DATABASE, 0, "a database", 10);
 		for (i = 0; i < 30; i++)
 			change_something(f);
 		k.slot = pin(f);
@@ -240,7 +240,7 @@ static void segment_as_at_the_groups_start(void **state)
 	(void)state;
 	for (created = 0; created < 2; created++) {
 		make(f);
-		write_at(f, DATABASE_FILE, 0, "a database", 10);
+		write_at(f, CHROMA_DATABASE, 0, "a database", 10);
 		for (i = 0; i < 3; i++)
 			write_at(f, SEGMENT_FILE, i * 4096, "what was there before", 21);
 		write_at(f, PICKLE, 0, "the old pickle", 14);
@@ -325,7 +325,7 @@ static void what_is_damaged_is_told(void **state)
 	(void)state;
 	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		make(f);
-		write_at(f, DATABASE_FILE, 0, "a database", 10);
+		write_at(f, CHROMA_DATABASE, 0, "a database", 10);
 		write_at(f, SEGMENT_FILE, 0, "before", 6);
 		slot = pin(f);
 		write_at(f, SEGMENT_FILE, 0, "after.", 6);
@@ -385,7 +385,7 @@ static void begin(struct fixture *f)
 	unsigned char zeros[20000] = {1};
 
 	make(f);
-	write_at(f, DATABASE_FILE, 0, "a database", 10);
+	write_at(f, CHROMA_DATABASE, 0, "a database", 10);
 	write_at(f, SEGMENT_FILE, 0, zeros, sizeof(zeros));
 }
 

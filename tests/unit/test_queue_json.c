@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-#include "core/queue_json.h"
+#include "core/chroma/queue_json.h"
 
 static void check(const char *text, const char *mended, size_t places)
 {

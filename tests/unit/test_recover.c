@@ -12,10 +12,10 @@
 
 #include <sys/wait.h>
 
-#include "core/database.h"
-#include "core/migrations.h"
-#include "core/recover.h"
-#include "core/restore.h"
+#include "core/chroma/migrations.h"
+#include "core/recover/recover.h"
+#include "core/snapshot/restore.h"
+#include "core/sqlite/database.h"
 #include "scratch.h"
 
 #define COLLECTION "0a1b2c3d-0000-4000-8000-0000000000c0"
@@ -56,7 +56,7 @@ static void make_data(struct fixture *f)
 	int fd;
 
 	f->datafd = tree_make_directory(f->dir.fd, "data");
-	snprintf(path, sizeof(path), "%s/data/" DATABASE_FILE, f->dir.path);
+	snprintf(path, sizeof(path), "%s/data/" CHROMA_DATABASE, f->dir.path);
 	eras = migrations_eras(&count);
 	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
 	assert_int_equal(sqlite3_exec(db, "PRAGMA synchronous = OFF", NULL, NULL, NULL), 0);
@@ -175,7 +175,7 @@ static int64_t mark(struct fixture *f, const char *where)
 {
 	char file[128];
 
-	snprintf(file, sizeof(file), "%s/" DATABASE_FILE, where);
+	snprintf(file, sizeof(file), "%s/" CHROMA_DATABASE, where);
 	return ask(f, file, "SELECT seq_id FROM max_seq_id");
 }
 
@@ -191,12 +191,12 @@ static void assert_old(struct fixture *f, const char *where)
 static void assert_new(struct fixture *f)
 {
 	assert_int_equal(mark(f, "data"), 3);
-	assert_int_equal(ask(f, "data/" DATABASE_FILE,
+	assert_int_equal(ask(f, "data/" CHROMA_DATABASE,
 			     "SELECT count(*) FROM embeddings_queue WHERE id = 'bare' AND "
 			     "operation = 3"),
 			 1);
 	assert_int_equal(
-	    ask(f, "data/" DATABASE_FILE,
+	    ask(f, "data/" CHROMA_DATABASE,
 		"SELECT count(*) FROM embeddings_queue WHERE vector IS NOT NULL AND id IN "
 		"('a', 'b')"),
 	    2);
@@ -268,7 +268,7 @@ static void test_killed_at_every_step(void **state)
 static void write_meanwhile(void *context)
 {
 	const struct fixture *f = context;
-	int fd = openat(f->datafd, DATABASE_FILE, O_WRONLY | O_APPEND);
+	int fd = openat(f->datafd, CHROMA_DATABASE, O_WRONLY | O_APPEND);
 
 	assert_int_equal(write(fd, "x", 1), 1);
 	close(fd);

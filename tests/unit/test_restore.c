@@ -14,9 +14,9 @@
 #include <sqlite3.h>
 #include <sys/wait.h>
 
-#include "core/checksum.h"
-#include "core/restore.h"
-#include "core/verify.h"
+#include "core/base/checksum.h"
+#include "core/check/verify.h"
+#include "core/snapshot/restore.h"
 #include "scratch.h"
 
 #define SEGMENT "0a1b2c3d-0000-4000-8000-00000000000f"

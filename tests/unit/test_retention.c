@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-#include "core/retention.h"
+#include "core/snapshot/retention.h"
 
 #define SECOND UINT64_C(1000000000)
 #define DAY (86400 * SECOND)

@@ -9,7 +9,7 @@
 
 #include <pthread.h>
 
-#include "preload/sqlite_handles.c"
+#include "preload/sqlite/handles.c"
 
 #define MANY 20000
 #define THREADS 4

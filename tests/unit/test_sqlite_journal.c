@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "bytes.h"
-#include "core/sqlite_journal.h"
+#include "core/sqlite/journal.h"
 
 static char directory[] = "/tmp/chromashim-journal-XXXXXX";
 static char database[64], journal[72];

@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "core/sqlite_page.h"
+#include "core/sqlite/page.h"
 
 struct image {
 	char *data;

@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "core/sqlite_tree.h"
+#include "core/sqlite/tree.h"
 
 #define ROWS 300
 

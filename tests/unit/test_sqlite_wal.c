@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "core/sqlite_wal.h"
+#include "core/sqlite/wal.h"
 
 static char directory[] = "/tmp/chromashim-wal-XXXXXX";
 static char database[64], wal[72];

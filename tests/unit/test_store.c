@@ -9,8 +9,8 @@
 
 #include <sys/wait.h>
 
-#include "core/alive.h"
-#include "core/store.h"
+#include "core/base/alive.h"
+#include "core/store/store.h"
 #include "scratch.h"
 
 static struct scratch base;

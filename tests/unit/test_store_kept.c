@@ -11,11 +11,11 @@
 
 #include "scratch.h"
 
-#include "core/alive.h"
-#include "core/clock.h"
-#include "core/snapshot_store.h"
-#include "core/store.h"
-#include "core/store_kept.h"
+#include "core/base/alive.h"
+#include "core/base/clock.h"
+#include "core/snapshot/store.h"
+#include "core/store/kept.h"
+#include "core/store/store.h"
 
 #define HOUR (3600 * SECOND)
 #define DAY (24 * HOUR)

@@ -5,7 +5,7 @@
  */
 #include "undo_fixture.h"
 
-#include "core/alive.h"
+#include "core/base/alive.h"
 
 static void test_whole(void **state)
 {

@@ -3,7 +3,7 @@
  * What a persist left, by its undo file that is kept: as it left it, as before, mixed, or somebody
  * else's.
  */
-#include "core/rollback_last.h"
+#include "core/undo/rollback_last.h"
 #include "undo_fixture.h"
 
 static struct content after[UNDO_FILES];

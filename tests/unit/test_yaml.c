@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "command/yaml.h"
+#include "command/run/yaml.h"
 
 #define KEY "persist_path"
 

@@ -13,8 +13,8 @@
 #include <stdlib.h>
 
 /* The room itself, with what it calls replaced below. */
-#include "preload/transactions.c"
-#include "preload/transaction_pages.c"
+#include "preload/sqlite/transactions.c"
+#include "preload/sqlite/transaction_pages.c"
 
 #define PAGE 4096
 #define AREA 3

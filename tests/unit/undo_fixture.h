@@ -23,9 +23,9 @@
 
 #include <cmocka.h>
 
-#include "core/checksum.h"
-#include "core/oplog.h"
-#include "core/rollback.h"
+#include "core/base/checksum.h"
+#include "core/oplog/oplog.h"
+#include "core/undo/rollback.h"
 
 #define SEGMENT "0a1b2c3d-0000-4000-8000-00000000abcd"
 #define MAX_SIZE 200000

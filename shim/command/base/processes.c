@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Other processes, by /proc. And what SQLite a file carries.
+ */
+#include "command/base/processes.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#define LARGEST (64 << 20)		/* of a library that is looked into */
+#define MARK "chromashim_protect_begin" /* of the C API: every version exports it */
+
+#define NEAR (1u << 20)
+
+int process_maps_file(uint32_t pid, uint64_t device, uint64_t inode, const char *name)
+{
+	char path[64], *line = NULL;
+	size_t room = 0;
+	int found = 0;
+	FILE *maps;
+
+	snprintf(path, sizeof(path), "/proc/%" PRIu32 "/maps", pid);
+	maps = fopen(path, "re");
+	if (!maps)
+		return -errno;
+	while (!found && getline(&line, &room, maps) > 0) {
+		unsigned major_number, minor_number;
+		uint64_t number;
+		char *at;
+
+		if (sscanf(line, "%*s %*s %*s %x:%x %" SCNu64, &major_number, &minor_number,
+			   &number) != 3 ||
+		    number != inode)
+			continue;
+		/* On btrfs and overlayfs stat() and maps name different devices. */
+		at = strrchr(line, '/');
+		found = makedev(major_number, minor_number) == device ||
+			(at && !strncmp(at + 1, name, strlen(name)));
+	}
+	if (!found && ferror(maps))
+		found = -EIO;
+	free(line);
+	fclose(maps);
+	return found;
+}
+
+bool process_is_chroma(uint32_t pid)
+{
+	static const char *const parts[] = {"chromadb_rust_bindings", "chromadb-js-bindings",
+					    "hnswlib"};
+	char path[64], *line = NULL;
+	size_t room = 0;
+	bool found = false;
+	unsigned i;
+	FILE *maps;
+
+	snprintf(path, sizeof(path), "/proc/%" PRIu32 "/maps", pid);
+	maps = fopen(path, "re");
+	while (maps && !found && getline(&line, &room, maps) > 0)
+		for (i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+			found |= strstr(line, parts[i]) != NULL;
+	free(line);
+	if (maps)
+		fclose(maps);
+	return found;
+}
+
+uint32_t process_parent(uint32_t pid)
+{
+	char path[64], text[512], *at;
+	uint32_t parent = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%" PRIu32 "/stat", pid);
+	f = fopen(path, "re");
+	if (!f)
+		return 0;
+	/* A name may have brackets and spaces in it. */
+	at = fgets(text, sizeof(text), f) ? strrchr(text, ')') : NULL;
+	if (at && sscanf(at + 1, " %*c %" SCNu32, &parent) != 1)
+		parent = 0;
+	fclose(f);
+	return parent;
+}
+
+bool file_is_library(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	struct stat st;
+	void *map = MAP_FAILED;
+	bool found = false;
+
+	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0 &&
+	    st.st_size < LARGEST)
+		map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (fd >= 0)
+		close(fd);
+	if (map == MAP_FAILED)
+		return false;
+	found = memmem(map, (size_t)st.st_size, MARK, sizeof(MARK)) != NULL;
+	munmap(map, (size_t)st.st_size);
+	return found;
+}
+
+/* A line of maps: this very file, another one that was or is at its path, another version. */
+static bool is_library(char *line, const char *path, const struct stat *file)
+{
+	char *at = strchr(line, '/'), *name;
+	uint64_t inode;
+
+	if (!at || sscanf(line, "%*s %*s %*s %*s %" SCNu64, &inode) != 1)
+		return false;
+	at[strcspn(at, "\n")] = '\0';
+	name = strrchr(at, '/') + 1;
+	if (!strncmp(at, path, strlen(path)))
+		return true;
+	if (inode == file->st_ino && strchr(path, '/') &&
+	    !strncmp(name, strrchr(path, '/') + 1, strlen(strrchr(path, '/') + 1)))
+		return true;
+	return strstr(name, "chromashim") && file_is_library(at);
+}
+
+int process_has_library(uint32_t pid, const char *path, const struct stat *file)
+{
+	char maps_path[64], *line = NULL;
+	size_t room = 0;
+	int found = 0;
+	FILE *maps;
+
+	snprintf(maps_path, sizeof(maps_path), "/proc/%" PRIu32 "/maps", pid);
+	maps = fopen(maps_path, "re");
+	if (!maps)
+		return -errno;
+	while (!found && getline(&line, &room, maps) > 0)
+		found = is_library(line, path, file);
+	if (!found && ferror(maps))
+		found = -EIO;
+	free(line);
+	fclose(maps);
+	return found;
+}
+
+int process_names_library(uint32_t pid, const char *path)
+{
+	char environment[64], *one = NULL;
+	size_t room = 0;
+	int found = 0;
+	FILE *f;
+
+	snprintf(environment, sizeof(environment), "/proc/%" PRIu32 "/environ", pid);
+	f = fopen(environment, "re");
+	if (!f)
+		return -errno;
+	while (!found && getdelim(&one, &room, '\0', f) > 0)
+		found = !strncmp(one, "LD_PRELOAD=", strlen("LD_PRELOAD=")) && strstr(one, path);
+	free(one);
+	fclose(f);
+	return found;
+}
+
+/* ---- SQLite in a file ---- */
+
+/* 'd' a digit, 'h' a hexadecimal one, else itself. */
+static bool fits(const char *text, const char *pattern)
+{
+	for (; *pattern; pattern++, text++) {
+		if (*pattern == 'd' ? !isdigit((unsigned char)*text) : *text != *pattern)
+			return false;
+	}
+	return true;
+}
+
+static bool is_source_id(const char *text)
+{
+	int i;
+
+	if (!fits(text, "20dd-dd-dd dd:dd:dd "))
+		return false;
+	for (i = 20; i < 84; i++)
+		if (!isxdigit((unsigned char)text[i]) || isupper((unsigned char)text[i]))
+			return false;
+	return true;
+}
+
+/* Length of "3.46.0" or "3.46.0.1" at text, 0 if there is none. */
+static size_t version_length(const char *text, size_t size)
+{
+	size_t i, dots = 0;
+
+	if (size < 8 || text[0] != '3' || text[1] != '.')
+		return 0;
+	for (i = 0; i < size && i < 12 && (isdigit((unsigned char)text[i]) || text[i] == '.'); i++)
+		dots += text[i] == '.';
+	return dots >= 2 && dots <= 3 && i < size && text[i - 1] != '.' ? i : 0;
+}
+
+/*
+ * sqlite3_version[] is a constant like the source id, mostly near it. Where the linker has put it
+ * far away, it is taken if nothing else in the file looks like one.
+ */
+static void find_version(const char *data, size_t size, size_t at, struct sqlite_build *out)
+{
+	const char *p = data + 1, *end = data + size, *best = NULL;
+	size_t best_length = 0, nearest = SIZE_MAX;
+	bool differ = false;
+
+	while (end - p > 8 && (p = memmem(p, (size_t)(end - p), "3.", 2))) {
+		size_t n = version_length(p, (size_t)(end - p));
+		size_t here = (size_t)(p - data), distance = here > at ? here - at : at - here;
+
+		if (n && n < sizeof(out->version) && p[n] == '\0' &&
+		    !isalnum((unsigned char)p[-1]) && p[-1] != '.') {
+			differ |= best && (n != best_length || memcmp(p, best, n) != 0);
+			if (distance < nearest) {
+				nearest = distance;
+				best = p;
+				best_length = n;
+			}
+		}
+		p++;
+	}
+	if (!best || (differ && nearest > NEAR))
+		return;
+	memcpy(out->version, best, best_length);
+	out->version[best_length] = '\0';
+}
+
+bool sqlite_build_find(const char *data, size_t size, struct sqlite_build *out)
+{
+	const char *p = data, *end = data + size;
+
+	memset(out, 0, sizeof(*out));
+	while (end - p > 84 && (p = memmem(p, (size_t)(end - p), "20", 2)) && end - p > 84) {
+		if (is_source_id(p)) {
+			memcpy(out->source_id, p, 84);
+			out->source_id[84] = '\0';
+			find_version(data, size, (size_t)(p - data), out);
+			return true;
+		}
+		p++;
+	}
+	return false;
+}
+
+static bool search_file(const char *path, struct sqlite_build *out)
+{
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	bool found = false;
+	struct stat st;
+
+	if (fd < 0)
+		return false;
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0) {
+		void *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+
+		if (map != MAP_FAILED) {
+			found = sqlite_build_find(map, (size_t)st.st_size, out);
+			munmap(map, (size_t)st.st_size);
+		}
+	}
+	close(fd);
+	return found;
+}
+
+bool process_find_sqlite(uint32_t pid, const char *path, struct sqlite_build *out)
+{
+	char inside[4200];
+
+	memset(out, 0, sizeof(*out));
+	if (*path != '/')
+		return false;
+	/* In a container, the path is the container's. */
+	snprintf(inside, sizeof(inside), "/proc/%" PRIu32 "/root%.4096s", pid, path);
+	return search_file(inside, out) || search_file(path, out);
+}

@@ -1,0 +1,580 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the verbs about snapshots share.
+ */
+#include "command/base/snapshots.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "command/base/guard_settings.h"
+#include "command/base/terminal.h"
+#include "core/base/fileio.h"
+#include "core/base/openers.h"
+#include "core/oplog/oplog.h"
+#include "core/pin/outside.h"
+#include "core/snapshot/hydrate.h"
+#include "core/sqlite/page.h"
+#include "core/undo/rollback.h"
+
+#define WAIT_MS 10000 /* for another chromashim that changes the store */
+
+/* ---- opening ---- */
+
+static int fail_open(const struct snapshots *s, int r)
+{
+	if (r == -EBUSY)
+		return fail(EXIT_BUSY, 0, "Wait until it is done, and try again.",
+			    "another chromashim is at work on the snapshots in '%s'",
+			    s->target.store);
+	if (r == -ENOENT)
+		return fail(EXIT_NO_STORE, 0, "`chromashim snapshot create` takes one.",
+			    "there are no snapshots in '%s'", s->target.store);
+	return fail(exit_code_of(r), r,
+		    r == -ENOSPC   ? "Make room on that file system."
+		    : r == -EACCES ? "Run this as the owner of the data directory."
+				   : "The store has to be a directory that can be written.",
+		    "cannot open the snapshots in '%s'", s->target.store);
+}
+
+static bool is_listed(const struct manifest *list, size_t count, uint64_t id)
+{
+	size_t i;
+
+	for (i = 0; i < count; i++)
+		if (list[i].header.id == id)
+			return true;
+	return false;
+}
+
+static bool is_pinned(const struct snapshots *s, uint64_t id)
+{
+	return pins_find((struct pins *)&s->pins, id) != NULL;
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+	const struct manifest *x = a, *y = b;
+
+	return x->header.id < y->header.id ? -1 : x->header.id > y->header.id;
+}
+
+/* Pins as they are now; before the manifests are read, so that none falls between. */
+static int describe_pins(struct snapshots *s, struct manifest **out, size_t *count)
+{
+	unsigned i;
+	int r = 0;
+
+	*out = NULL;
+	*count = 0;
+	if (pins_open(&s->pins, s->target.storefd, false) < 0) {
+		s->pins = (struct pins){.dirfd = -1};
+		return 0;
+	}
+	*out = calloc(PIN_SLOTS, sizeof(**out));
+	for (i = 0; *out && i < PIN_SLOTS && r == 0; i++) {
+		uint32_t state = __atomic_load_n(&s->pins.slots[i].state, __ATOMIC_SEQ_CST);
+
+		if (state == PIN_HELD || state == PIN_BROKEN)
+			r = hydrate_describe(&s->pins.slots[i], &(*out)[(*count)++]);
+	}
+	return *out ? r : -ENOMEM;
+}
+
+static int merge_pins(struct snapshots *s, struct manifest *pinned, size_t count)
+{
+	struct manifest *all = reallocarray(s->list, s->count + count + 1, sizeof(*all));
+	size_t i, had = s->count;
+
+	if (!all)
+		return -ENOMEM;
+	s->list = all;
+	for (i = 0; i < had; i++)
+		if (all[i].header.state == SNAPSHOT_HYDRATING && !is_pinned(s, all[i].header.id)) {
+			all[i].header.state = SNAPSHOT_BROKEN;
+			if (manifest_set_text(&all[i].trouble, "its pin is lost") < 0)
+				return -ENOMEM;
+		}
+	for (i = 0; i < count; i++) {
+		if (is_listed(all, had, pinned[i].header.id))
+			continue;
+		all[s->count++] = pinned[i];
+		pinned[i] = (struct manifest){0};
+	}
+	if (s->count)
+		qsort(all, s->count, sizeof(*all), compare_ids);
+	return 0;
+}
+
+static int read_list(struct snapshots *s)
+{
+	struct manifest *pinned;
+	size_t count;
+	int r = describe_pins(s, &pinned, &count);
+
+	if (r == 0)
+		r = snapshot_list(&s->store, &s->list, &s->count);
+	if (r == 0)
+		r = merge_pins(s, pinned, count);
+	snapshot_list_free(pinned, count);
+	return r;
+}
+
+static int open_store(struct snapshots *s, enum snapshot_access access, bool make, unsigned wait_ms)
+{
+	struct pins pins;
+	int r;
+
+	if (access == SNAPSHOT_CHANGE && !make &&
+	    faccessat(s->target.storefd, SNAPSHOTS_DIR, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+		r = -errno;
+	else
+		r = snapshot_store_open(&s->store, s->target.storefd, access, wait_ms);
+	/* Only pins so far: the place for manifests is made for them. */
+	if (r == -ENOENT && !make && pins_open(&pins, s->target.storefd, false) == 0) {
+		bool any = pins_any(&pins);
+
+		pins_close(&pins);
+		if (any)
+			r = snapshot_store_open(&s->store, s->target.storefd, SNAPSHOT_CHANGE,
+						wait_ms);
+	}
+	return r;
+}
+
+int snapshots_load(struct snapshots *s, enum snapshot_access access, bool make, unsigned wait_ms)
+{
+	int r = make ? target_make_store(&s->target) : s->target.storefd < 0 ? -ENOENT : 0;
+
+	s->access = access;
+	s->list = NULL;
+	s->count = 0;
+	if (r == 0)
+		r = open_store(s, access, make, wait_ms);
+	if (r < 0)
+		return r;
+	r = read_list(s);
+	if (r < 0)
+		snapshots_unload(s);
+	return r;
+}
+
+void snapshots_unload(struct snapshots *s)
+{
+	snapshot_list_free(s->list, s->count);
+	s->list = NULL;
+	s->count = 0;
+	if (s->pins.state)
+		pins_close(&s->pins);
+	s->pins = (struct pins){.dirfd = -1};
+	snapshot_store_close(&s->store);
+}
+
+int snapshots_open(struct snapshots *s, const char *dir, enum snapshot_access access, bool make)
+{
+	int status, r;
+
+	memset(s, 0, sizeof(*s));
+	s->pins.dirfd = -1;
+	status = target_open(&s->target, dir, false);
+	if (status)
+		return status;
+	r = snapshots_load(s, access, make, WAIT_MS);
+	if (r == 0)
+		return 0;
+	status = fail_open(s, r);
+	target_close(&s->target);
+	return status;
+}
+
+void snapshots_close(struct snapshots *s)
+{
+	snapshots_unload(s);
+	target_close(&s->target);
+}
+
+/* ---- what is only pinned ---- */
+
+static bool is_only_pinned(const struct manifest *m)
+{
+	return m->header.state == SNAPSHOT_PINNED || m->header.state == SNAPSHOT_HYDRATING;
+}
+
+static int upgrade(struct snapshots *s)
+{
+	int r;
+
+	if (s->access == SNAPSHOT_CHANGE)
+		return 0;
+	snapshot_store_close(&s->store);
+	r = snapshot_store_open(&s->store, s->target.storefd, SNAPSHOT_CHANGE, WAIT_MS);
+	s->access = r == 0 ? SNAPSHOT_CHANGE : s->access;
+	return r;
+}
+
+/* Or it was done by the guardian, meanwhile. */
+static int hydrate(struct snapshots *s, struct manifest *m, const struct snapshot_flags *flags,
+		   struct snapshot_trouble *t)
+{
+	struct pin_slot *slot = pins_find(&s->pins, m->header.id);
+	struct guard_settings settings;
+	struct progress p;
+	struct hydrate_options options = {
+	    .dirfd = s->target.dirfd, .progress = progress_step, .context = &p};
+	uint64_t id = m->header.id;
+	int r;
+
+	guard_settings_read(&settings, s->target.storefd);
+	options.rate = settings.rate;
+	guard_settings_free(&settings);
+	manifest_free(m);
+	*m = (struct manifest){0};
+	if (!slot)
+		return manifest_read(s->store.dirfd, id, m);
+	progress_start(&p, "copying", flags->quiet);
+	r = hydrate_pin(&s->store, &s->pins, slot, &options, m, t);
+	progress_end(&p);
+	return r;
+}
+
+int snapshots_settle(struct snapshots *s, long at, const struct snapshot_flags *flags)
+{
+	struct manifest *m = &s->list[at];
+	struct snapshot_trouble t = {{0}, {0}};
+	uint64_t id = m->header.id;
+	int r;
+
+	if (!is_only_pinned(m))
+		return 0;
+	r = upgrade(s);
+	if (r < 0)
+		return fail_open(s, r);
+	r = hydrate(s, m, flags, &t);
+	if (r == 0 && m->header.state == 0)
+		return fail(EXIT_NOT_FOUND, 0, "Use another one.",
+			    "snapshot %" PRIu64
+			    " held nothing yet: it was pinned while Chroma made "
+			    "its tables",
+			    id);
+	if (r == 0 && m->header.state != SNAPSHOT_BROKEN)
+		return 0;
+	if (r == 0)
+		return fail(EXIT_FAILED, 0,
+			    "Use another one; `chromashim snapshot create` takes a new one.",
+			    "snapshot %" PRIu64 " is broken: %s", id, m->trouble);
+	m->header.id = id;
+	if (!t.file[0] && !t.detail[0])
+		snprintf(t.detail, sizeof(t.detail), "%s", strerror(-r));
+	return snapshots_fail(s, r, &t, "cannot copy what is pinned of");
+}
+
+int snapshots_settle_all(struct snapshots *s, const struct snapshot_flags *flags)
+{
+	size_t i;
+	int status;
+
+	for (i = 0; i < s->count; i++) {
+		status = snapshots_settle(s, (long)i, flags);
+		if (status && status != EXIT_NOT_FOUND &&
+		    s->list[i].header.state != SNAPSHOT_BROKEN)
+			return status;
+	}
+	return 0;
+}
+
+int snapshots_remove(struct snapshots *s, size_t at)
+{
+	uint64_t id = s->list[at].header.id;
+	struct pin_slot *slot = pins_find(&s->pins, id);
+	int r = snapshot_remove(&s->store, id);
+
+	if (r < 0 && !(slot && r == -ENOENT))
+		return r;
+	if (slot) {
+		pin_drop(&s->pins, slot);
+		pins_sweep(&s->pins);
+	}
+	return 0;
+}
+
+const char *snapshots_state(const struct manifest *m, char *out, size_t room)
+{
+	if (m->header.state != SNAPSHOT_HYDRATING)
+		return snapshot_state_name(m->header.state);
+	snprintf(out, room, "hydrating %u %%", m->header.progress);
+	return out;
+}
+
+/* ---- which one ---- */
+
+static bool is_restorable(const struct manifest *m)
+{
+	return m->header.state == SNAPSHOT_VERIFIED || m->header.state == SNAPSHOT_COMPLETE ||
+	       is_only_pinned(m);
+}
+
+static long find_number(const struct snapshots *s, const char *spec)
+{
+	uint64_t id;
+	size_t i;
+
+	errno = 0;
+	id = strtoull(spec, NULL, 10);
+	if (errno)
+		return -1;
+	for (i = 0; i < s->count; i++)
+		if (s->list[i].header.id == id)
+			return (long)i;
+	return -1;
+}
+
+/* What a restore kept is the state that somebody wanted to get rid of. */
+static bool is_offered(const struct manifest *m)
+{
+	return is_restorable(m) && strcmp(m->reason, "restore") != 0;
+}
+
+/* The newest of those on offer not after `time`, with that reason (or `run`'s for the same) if one
+ * is given. */
+static long find_newest(const struct snapshots *s, uint64_t time, const char *reason)
+{
+	long i, found = -1;
+
+	for (i = 0; i < (long)s->count; i++) {
+		const struct manifest *m = &s->list[i];
+
+		if (is_offered(m) && m->header.time <= time &&
+		    (!reason || !strcmp(m->reason, reason) || !strcmp(m->reason, "migration")) &&
+		    (found < 0 || m->header.time >= s->list[found].header.time))
+			found = i;
+	}
+	return found;
+}
+
+long snapshots_find(const struct snapshots *s, const char *spec)
+{
+	uint64_t time;
+	long found;
+
+	if (*spec && spec[strspn(spec, "0123456789")] == '\0') {
+		found = find_number(s, spec);
+	} else if (!strcmp(spec, "latest")) {
+		found = find_newest(s, UINT64_MAX, NULL);
+	} else if (!strcmp(spec, "before-schema")) {
+		found = find_newest(s, UINT64_MAX, "schema");
+	} else if (parse_time(spec, &time)) {
+		found = find_newest(s, time, NULL);
+	} else {
+		fail(EXIT_USAGE, 0,
+		     "Give a number, latest, before-schema, an age as @10m, or a time as "
+		     "2026-01-31T10:00.",
+		     "'%s' names no snapshot", spec);
+		return -1;
+	}
+	if (found < 0)
+		fail(EXIT_NOT_FOUND, 0, "`chromashim snapshot list` shows what there is.",
+		     "there is no snapshot '%s' in '%s'", spec, s->target.store);
+	return found;
+}
+
+/* ---- telling and asking ---- */
+
+int snapshots_fail(const struct snapshots *s, int error, const struct snapshot_trouble *t,
+		   const char *what)
+{
+	const char *todo = "`chromashim check` tells more about the directory.";
+	bool has_detail = t->detail[0] && error != -ENOSPC;
+
+	switch (-error) {
+	case ENOSPC:
+	case EDQUOT:
+		todo =
+		    "Make room on the store's file system, or prune: `chromashim snapshot prune`.";
+		break;
+	case EBUSY:
+		todo = "The backend was busy all the time; try again.";
+		break;
+	case EACCES:
+	case EPERM:
+		todo = "Run this as the owner of the data directory.";
+		break;
+	case EFBIG:
+	case EROFS:
+		todo = "The store must be on a file system that takes such files.";
+		break;
+	case EXDEV:
+		todo = "The store is on another file system: restore with -o, then exchange the "
+		       "directories yourself.";
+		break;
+	default:
+		break;
+	}
+	if (t->file[0])
+		return fail(exit_code_of(error), has_detail ? 0 : error, todo, "%s '%s': %s%s%s",
+			    what, s->target.dir, t->file, has_detail ? ": " : "",
+			    has_detail ? t->detail : "");
+	return fail(exit_code_of(error), has_detail ? 0 : error, todo, "%s '%s'%s%s", what,
+		    s->target.dir, has_detail ? ": " : "", has_detail ? t->detail : "");
+}
+
+int snapshots_confirm(const struct snapshot_flags *flags, const char *question, ...)
+{
+	char answer[16] = "";
+	va_list ap;
+
+	if (flags->yes)
+		return 0;
+	if (!isatty(STDIN_FILENO))
+		return fail(EXIT_USAGE, 0, "Add -y to say yes, or -n to see what would be done.",
+			    "this needs an answer, and there is no terminal to ask on");
+	fflush(stdout);
+	va_start(ap, question);
+	vfprintf(stderr, question, ap);
+	va_end(ap);
+	fputs(" [y/N] ", stderr);
+	fflush(stderr);
+	if (fgets(answer, sizeof(answer), stdin) && (answer[0] == 'y' || answer[0] == 'Y'))
+		return 0;
+	warn("nothing was changed");
+	return EXIT_FAILED;
+}
+
+/* ---- progress ---- */
+
+void progress_start(struct progress *p, const char *label, bool quiet)
+{
+	*p = (struct progress){.label = label,
+			       .started = oplog_now(),
+			       .is_terminal = isatty(STDERR_FILENO) == 1,
+			       .quiet = quiet};
+}
+
+void progress_step(void *progress, uint64_t done, uint64_t total)
+{
+	static const char full[] = "##############################";
+	struct progress *p = progress;
+	uint64_t now = oplog_now();
+	char have[24], all[24];
+	int filled;
+
+	if (!p->is_terminal || p->quiet || total == 0 || now - p->started < UINT64_C(500000000) ||
+	    now - p->shown < UINT64_C(100000000))
+		return;
+	done = done < total ? done : total;
+	filled = (int)(done * 30 / total);
+	fprintf(stderr, "\r%-10s [%-30.*s] %3u %%  %s of %s \033[K", p->label, filled, full,
+		(unsigned)(done * 100 / total), format_bytes(have, sizeof(have), done),
+		format_bytes(all, sizeof(all), total));
+	fflush(stderr);
+	p->shown = now;
+	p->visible = true;
+}
+
+void progress_end(struct progress *p)
+{
+	if (p->visible)
+		fputs("\r\033[K", stderr);
+	fflush(stderr);
+	p->visible = false;
+}
+
+/* ---- verifying ---- */
+
+int snapshots_verify(struct snapshots *s, struct manifest *m, const struct snapshot_flags *flags)
+{
+	struct snapshot_trouble t;
+	struct progress p;
+	int r;
+
+	if (is_only_pinned(m)) {
+		r = snapshots_settle(s, m - s->list, flags);
+		if (r)
+			return r;
+	}
+	if (m->header.magic != SNAPSHOT_MAGIC)
+		return fail(EXIT_FAILED, 0,
+			    "What it had is lost; `chromashim snapshot delete` removes it from the "
+			    "list.",
+			    "snapshot %" PRIu64 ": %s", m->header.id, m->trouble);
+	progress_start(&p, "verifying", flags->quiet);
+	r = verify_snapshot(&s->store, m, progress_step, &p, &t);
+	progress_end(&p);
+	if (r < 0)
+		return snapshots_fail(s, r, &t, "cannot verify a snapshot of");
+	if (m->header.state == SNAPSHOT_BROKEN)
+		return fail(EXIT_FAILED, 0,
+			    "Use another one; `chromashim snapshot create` takes a new one.",
+			    "snapshot %" PRIu64 " is broken: %s", m->header.id, m->trouble);
+	if (m->header.state != SNAPSHOT_VERIFIED) {
+		warn("snapshot %" PRIu64 " is complete, but could not be verified: %s",
+		     m->header.id, m->trouble);
+		return EXIT_WARNINGS;
+	}
+	return EXIT_DONE;
+}
+
+/* ---- who is in the way ---- */
+
+/* SQLite's locks, in case /proc may not be looked into. */
+static bool is_locked(const struct target *t)
+{
+	struct flock lock = {.l_type = F_WRLCK,
+			     .l_whence = SEEK_SET,
+			     .l_start = SQLITE_PENDING_BYTE,
+			     .l_len = SQLITE_LOCKS_SIZE};
+	int fd = openat(t->dirfd, CHROMA_DATABASE, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	bool locked = fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+
+	if (fd >= 0)
+		close(fd);
+	return locked;
+}
+
+int snapshots_find_process(const struct target *t, char *name_out, size_t room)
+{
+	struct process_opener *list;
+	unsigned hidden;
+	struct stat st;
+	int n, pid = 0;
+
+	snprintf(name_out, room, "another process");
+	if (fstatat(t->dirfd, CHROMA_DATABASE, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0;
+	n = process_find_openers(&st, CHROMA_DATABASE, &list, &hidden);
+	if (n > 0) {
+		pid = (int)list[0].pid;
+		snprintf(name_out, room, "%s", list[0].command[0] ? list[0].command : list[0].name);
+	}
+	free(list);
+	return pid ? pid : is_locked(t) ? -1 : 0;
+}
+
+/* The snapshot says if a segment is torn. */
+static void tell_pins(void *context, const struct rollback_outcome *outcome)
+{
+	const struct target *t = context;
+
+	if (outcome->result <= ROLLBACK_COMMITTED)
+		pins_segment_undone(t->storefd, t->dirfd, outcome->header.segment);
+}
+
+void snapshots_roll_back(const struct target *t)
+{
+	struct rollback rb = {
+	    .rootfd = t->dirfd, .report = tell_pins, .context = (void *)(uintptr_t)t};
+
+	rb.undofd = file_open_directory_at(t->storefd, UNDO_DIR);
+	if (rb.undofd < 0)
+		return;
+	rollback_directory(&rb);
+	close(rb.undofd);
+}

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the verbs about snapshots share: opening them, naming one, asking, progress, telling.
+ */
+#ifndef COMMAND_SNAPSHOTS_H
+#define COMMAND_SNAPSHOTS_H
+
+#include "command/base/command.h"
+#include "core/check/verify.h"
+#include "core/pin/pin.h"
+#include "core/snapshot/retention.h"
+
+/* Options that several of them have. */
+struct snapshot_flags {
+	bool json, utc, dry, yes, quiet, force;
+	int verbose;
+};
+
+/* Snapshots of a data directory, read. What is only pinned is in the list as well. */
+struct snapshots {
+	struct target target;
+	struct snapshot_store store;
+	enum snapshot_access access;
+	struct pins pins; /* state NULL: there are none */
+	struct manifest *list;
+	size_t count;
+};
+
+/*
+ * Opens them and reads the list. `make`: where there are none, the store is made; else that is an
+ * error. Returns 0, or the exit status after saying why.
+ */
+int snapshots_open(struct snapshots *s, const char *dir, enum snapshot_access access, bool make);
+void snapshots_close(struct snapshots *s);
+/* The same on s->target, which is open already, and without a word: 0 or -errno. */
+int snapshots_load(struct snapshots *s, enum snapshot_access access, bool make, unsigned wait_ms);
+void snapshots_unload(struct snapshots *s);
+
+/* The index of the one that `spec` names (N, latest, before-schema, @10m, a time), or -1 after
+ * saying why. */
+long snapshots_find(const struct snapshots *s, const char *spec);
+
+/*
+ * list[at] is copied first if it is only pinned, and may then be broken: that is told. 0, or the
+ * exit status. The store is then open for SNAPSHOT_CHANGE.
+ */
+int snapshots_settle(struct snapshots *s, long at, const struct snapshot_flags *flags);
+/* All that are pinned: before the files they rest on are exchanged. */
+int snapshots_settle_all(struct snapshots *s, const struct snapshot_flags *flags);
+
+/* It goes, be it a manifest, a pin, or both; its chunks stay. 0 or -errno. */
+int snapshots_remove(struct snapshots *s, size_t at);
+
+/* Which directories beside this one were removed under the library, and can be had back; `label`
+ * begins the line. Nothing where there are none. */
+void snapshots_tell_kept(const struct target *t, const char *label);
+
+/* "verified", "hydrating 42 %". */
+const char *snapshots_state(const struct manifest *m, char *out, size_t room);
+
+/* After a failure to take, restore or verify: says it. Returns the exit status. */
+int snapshots_fail(const struct snapshots *s, int error, const struct snapshot_trouble *t,
+		   const char *what);
+
+/*
+ * Asks on the terminal, unless `yes`. 0: go on; else the exit status: 2 where nobody can be asked,
+ * 1 if the answer is no.
+ */
+int snapshots_confirm(const struct snapshot_flags *flags, const char *question, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* A bar on stderr if that is a terminal and the work takes a while. */
+struct progress {
+	const char *label;
+	uint64_t started, shown; /* ns */
+	bool is_terminal, quiet, visible;
+};
+void progress_start(struct progress *p, const char *label, bool quiet);
+void progress_step(void *progress, uint64_t done, uint64_t total);
+void progress_end(struct progress *p);
+
+/*
+ * Takes one and, if wanted, verifies it; says it on stdout unless flags->quiet. The exit status;
+ * *id_out is 0 if none was taken.
+ */
+int snapshots_create(struct snapshots *s, const char *reason, const char *description, bool verify,
+		     const struct snapshot_flags *flags, uint64_t *id_out);
+
+/* Its chunks looked at, it says what it found; the exit status. */
+int snapshots_verify(struct snapshots *s, struct manifest *m, const struct snapshot_flags *flags);
+
+/* A pid that has the data directory's database open or locked, 0: none. *name_out is its name. */
+int snapshots_find_process(const struct target *t, char *name_out, size_t room);
+/* 0, or the exit status after saying which process, and todo. */
+int snapshots_refuse_if_open(const struct target *t, const char *todo);
+
+/*
+ * Persists that died half-way are undone, as the next start would do: else they would be torn in
+ * what is taken. Nobody has the directory open.
+ */
+void snapshots_roll_back(const struct target *t);
+
+/* What `snapshot prune` does. */
+struct prune_rules {
+	struct retention_policy policy; /* without `now` */
+	uint64_t max_space, min_free;	/* bytes, 0: no such limit */
+};
+struct prune_result {
+	size_t removed;
+	uint64_t freed;
+	bool
+	    is_short; /* a limit on space was not reached: the rest is held, or the last verified */
+};
+/* Asks nothing, says nothing. 0 or -errno; -EBADMSG: done, but chunks had to stay. */
+int snapshots_prune(struct snapshots *s, const struct prune_rules *rules, struct prune_result *out);
+
+/* The verbs below `chromashim snapshot`. */
+int snapshot_command_list(int argc, char **argv);
+int snapshot_command_show(int argc, char **argv);
+int snapshot_command_diff(int argc, char **argv);
+int snapshot_command_verify(int argc, char **argv);
+int snapshot_command_hold(int argc, char **argv);
+int snapshot_command_release(int argc, char **argv);
+int snapshot_command_delete(int argc, char **argv);
+int snapshot_command_prune(int argc, char **argv);
+
+#endif

@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * `chromashim guard`: the process beside the backend. Here: its arguments, that there is only one,
+ * and when it wakes up.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "command/base/terminal.h"
+#include "command/guard/guardian.h"
+#include "command/run/run.h"
+#include "core/base/alive.h"
+#include "core/base/background.h"
+#include "core/base/clock.h"
+#include "core/base/fileio.h"
+#include "core/oplog/oplog.h"
+#include "core/pin/outside.h"
+#include "core/snapshot/hydrate.h"
+
+#define LOCK_NAME "guard.lock"
+#define TICK_MS 1000
+#define WAIT_LOCK_MS 200
+#define WHILE_OPEN_TRIES 10
+#define END_SECONDS 20 /* after SIGTERM, for what is under way */
+
+const char guard_usage[] =
+    "Usage: chromashim guard [OPTION]... [DIR]\n"
+    "\n"
+    "Works beside a backend, at low priority: copies what is pinned into snapshots of their own,\n"
+    "verifies them, takes one every CHROMASHIM_EVERY (6h), removes those that no rule keeps,\n"
+    "compresses the log, and writes status.json and metrics.prom into the store. There is one for\n"
+    "a directory; `chromashim run`, or the library in a backend, starts it. DIR is CHROMASHIM_DIR "
+    "or ./chroma_data if not "
+    "given.\n"
+    "It may be killed at any moment: the next one goes on where it was.\n"
+    "\n"
+    "      --once        do what there is to be done, then end\n"
+    "      --follow=PID  end when that process has ended, and nobody else has the directory open,\n"
+    "                    after a last snapshot\n"
+    "      --while-open  the same, without a process to begin with\n"
+    "      --background  with its log in the store, and nothing of who started it\n"
+    "      --library=FILE  say which process of those that are followed has the directory open\n"
+    "                    without this library\n"
+    "  -q, --quiet       say only what goes wrong\n"
+    "\n"
+    "Settings, from the environment or chromashim.conf in the store:\n"
+    "  CHROMASHIM_EVERY       time between snapshots by the clock; 0: none (6h)\n"
+    "  CHROMASHIM_KEEP        rules as those of `snapshot prune`, or all\n"
+    "                         (last=3 hourly=24 daily=7 weekly=4 monthly=3); those taken by hand\n"
+    "                         stay 90 days, the newest broken one a week\n"
+    "  CHROMASHIM_KEEP_SPACE  at most so many bytes of snapshots\n"
+    "  CHROMASHIM_KEEP_FREE   so many bytes left free on the file system\n"
+    "  CHROMASHIM_RATE        bytes a second while copying\n"
+    "  CHROMASHIM_HOOK        a program called on events, with the event as its argument and what\n"
+    "                         happened as JSON on its standard input\n"
+    "\n"
+    "Exit status: 0 done, 1 failed (with --once: at anything), 2 usage, 10 no store, 11 there is a "
+    "guardian already.\n";
+
+/* ---- following ---- */
+
+static int open_followed(struct guardian *g)
+{
+	g->pidfd = -1;
+	g->gone = g->while_open;
+	if (!g->follow)
+		return 0;
+	g->pidfd = (int)syscall(SYS_pidfd_open, g->follow, 0);
+	if (g->pidfd < 0 && errno != ESRCH)
+		return fail(EXIT_FAILED, -errno, "Start it without --follow.",
+			    "cannot follow process %d", (int)g->follow);
+	g->gone = g->pidfd < 0;
+	return 0;
+}
+
+/* Until something may have happened. */
+static void wait_a_while(struct guardian *g, int ms)
+{
+	struct pollfd p = {.fd = g->pidfd, .events = POLLIN};
+
+	if (poll(&p, 1, guard_stopping ? 0 : ms) != 1)
+		return;
+	g->gone = true;
+	close(g->pidfd);
+	g->pidfd = -1;
+}
+
+/* Whether anybody has the directory open, be it the one that was followed or not. */
+static bool is_open(const struct guardian *g)
+{
+	char name[64];
+
+	return alive_any(g->s.target.storefd) == ALIVE_LIVES ||
+	       pin_has_writer(g->s.target.storefd) ||
+	       snapshots_find_process(&g->s.target, name, sizeof(name)) != 0;
+}
+
+/* ---- only one ---- */
+
+/* Two bytes of guard.lock: who is the guardian, and who waits to become it. */
+enum { GUARDIAN_BYTE, WAITING_BYTE };
+
+static int lock_byte(int fd, int cmd, off_t byte, short *type)
+{
+	struct flock lock = {.l_type = *type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+	int r = fcntl(fd, cmd, &lock) < 0 ? -errno : 0;
+
+	*type = lock.l_type;
+	return r == -EACCES ? -EAGAIN : r;
+}
+
+static int set_lock(int fd, off_t byte, short type)
+{
+	return lock_byte(fd, F_OFD_SETLK, byte, &type);
+}
+
+/* By somebody else. */
+static bool is_locked(int fd, off_t byte)
+{
+	short type = F_WRLCK;
+
+	return lock_byte(fd, F_OFD_GETLK, byte, &type) == 0 && type != F_UNLCK;
+}
+
+static void write_lock_text(const struct guardian *g)
+{
+	char text[128];
+	int n = snprintf(text, sizeof(text), "pid %d\nfollows %d\n", (int)getpid(), (int)g->follow);
+
+	/* For people and `status`; the lock alone counts. */
+	if (ftruncate(g->lockfd, 0) == 0 && pwrite(g->lockfd, text, (size_t)n, 0) != n)
+		return;
+}
+
+int guard_is_running(int storefd)
+{
+	int fd = file_open_at(storefd, LOCK_NAME), pid = 0;
+	char text[64] = "";
+
+	if (fd < 0)
+		return 0;
+	if (is_locked(fd, GUARDIAN_BYTE) && (file_read_at(fd, text, sizeof(text) - 1, 0) <= 0 ||
+					     sscanf(text, "pid %d", &pid) != 1 || pid <= 0))
+		pid = -1;
+	close(fd);
+	return pid;
+}
+
+/* What stays there without the lock is of a guardian that did not end by itself. */
+static void clear_lock_text(const struct guardian *g)
+{
+	if (ftruncate(g->lockfd, 0) < 0)
+		return;
+}
+
+bool guard_has_died(int storefd)
+{
+	int fd = file_open_at(storefd, LOCK_NAME);
+	struct stat st;
+	bool died =
+	    fd >= 0 && fstat(fd, &st) == 0 && st.st_size > 0 && !is_locked(fd, GUARDIAN_BYTE);
+
+	if (fd >= 0)
+		close(fd);
+	return died;
+}
+
+/*
+ * A backend that is restarted at once: the guardian of the one before is still at its last
+ * snapshot, or goes on with this backend unless it sees that another one waits.
+ */
+static int wait_for_lock(struct guardian *g)
+{
+	unsigned tries = 0;
+	int r;
+
+	while ((r = set_lock(g->lockfd, GUARDIAN_BYTE, F_WRLCK)) == -EAGAIN) {
+		if (g->gone && (!g->while_open || ++tries > WHILE_OPEN_TRIES))
+			break;
+		if (!g->follow && !g->while_open)
+			break;
+		if (g->follow)
+			set_lock(g->lockfd, WAITING_BYTE, F_WRLCK);
+		wait_a_while(g, WAIT_LOCK_MS);
+	}
+	set_lock(g->lockfd, WAITING_BYTE, F_UNLCK);
+	return r;
+}
+
+static int take_lock(struct guardian *g)
+{
+	char owner[64] = "";
+	int r;
+
+	g->lockfd =
+	    openat(g->s.target.storefd, LOCK_NAME, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (g->lockfd < 0)
+		return fail(exit_code_of(-errno), -errno, "Run this as the store's owner.",
+			    "cannot open '%s/" LOCK_NAME "'", g->s.target.store);
+	r = wait_for_lock(g);
+	if (r == 0) {
+		write_lock_text(g);
+		return 0;
+	}
+	if (r != -EAGAIN)
+		return fail(EXIT_FAILED, r, "Have the store on a file system that has locks.",
+			    "cannot lock '%s/" LOCK_NAME "'", g->s.target.store);
+	if (g->while_open)
+		return EXIT_BUSY; /* that one goes on as long as anybody is there */
+	if (file_read_at(g->lockfd, owner, sizeof(owner) - 1, 0) > 0)
+		owner[strcspn(owner, "\n")] = '\0';
+	return fail(EXIT_BUSY, 0, "One is enough; stop it first if this one shall take over.",
+		    "'%s' has a guardian already%s%s", g->s.target.dir, owner[0] ? ": " : "",
+		    owner);
+}
+
+/*
+ * The lock is given back, and then looked once more whether anybody has come meanwhile: who opened
+ * the directory before that saw a guardian. True: there is somebody, and the lock is held again.
+ */
+static bool is_called_back(struct guardian *g)
+{
+	clear_lock_text(g);
+	if (guard_stopping || g->once)
+		return false;
+	set_lock(g->lockfd, GUARDIAN_BYTE, F_UNLCK);
+	if (is_locked(g->lockfd, WAITING_BYTE) || !is_open(g) ||
+	    set_lock(g->lockfd, GUARDIAN_BYTE, F_WRLCK) != 0)
+		return false;
+	write_lock_text(g);
+	return true;
+}
+
+/* ---- signals ---- */
+
+static void on_stop(int signal)
+{
+	(void)signal;
+	guard_stopping = 1;
+	alarm(END_SECONDS);
+}
+
+/* What is under way takes too long; nothing is lost by leaving it. */
+static void on_alarm(int signal)
+{
+	(void)signal;
+	_exit(EXIT_DONE);
+}
+
+static void catch_signals(void)
+{
+	struct sigaction stop = {.sa_handler = on_stop}, late = {.sa_handler = on_alarm};
+
+	sigaction(SIGTERM, &stop, NULL);
+	sigaction(SIGINT, &stop, NULL);
+	sigaction(SIGALRM, &late, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGCHLD, SIG_DFL); /* ignored, a hook's end could not be waited for */
+}
+
+/* ---- the whole ---- */
+
+static void start(struct guardian *g)
+{
+	int r;
+
+	background_enter();
+	g->started = clock_read(CLOCK_REALTIME);
+	g->look = true;
+	if (g->follow)
+		guardian_tell(g, "guard.start", 0, "guarding %s for process %d", g->s.target.dir,
+			      (int)g->follow);
+	else
+		guardian_tell(g, "guard.start", 0, "guarding %s", g->s.target.dir);
+	/* What a restart of the machine has left of pins. */
+	r = snapshots_load(&g->s, SNAPSHOT_CHANGE, true, 0);
+	if (r == 0) {
+		r = hydrate_give_up_lost(&g->s.store, &g->s.pins);
+		if (r > 0)
+			guardian_say(g,
+				     "%d snapshots that had only been pinned are lost: the "
+				     "machine was started again",
+				     r);
+		snapshots_unload(&g->s);
+	}
+}
+
+/* True: it is time to end. Else something is to be done, or to be waited for. */
+static bool is_over(struct guardian *g, bool *last_taken)
+{
+	if (is_open(g)) {
+		*last_taken = false;
+		/* Another backend, whose guardian has its settings. */
+		if (is_locked(g->lockfd, WAITING_BYTE)) {
+			guardian_say(g, "the guardian of another process takes over");
+			return true;
+		}
+		wait_a_while(g, TICK_MS);
+		return false;
+	}
+	if (*last_taken)
+		return true;
+	*last_taken = true;
+	guardian_last_snapshot(g);
+	g->look = true;
+	return false;
+}
+
+static void run(struct guardian *g)
+{
+	bool last_taken = false;
+
+	for (;;) {
+		bool more = guardian_duties(g);
+
+		guardian_look_at_launch(g);
+		guardian_reap(g);
+		if (guard_stopping)
+			break;
+		if (!more && g->once)
+			break;
+		if (g->gone && (!more || is_locked(g->lockfd, WAITING_BYTE))) {
+			if (is_over(g, &last_taken))
+				break;
+			continue;
+		}
+		wait_a_while(g, more ? 0 : TICK_MS);
+	}
+	guardian_tell(g, "guard.stop", 0, "%s",
+		      guard_stopping ? "told to stop"
+		      : g->gone	     ? "nobody has the directory open any more"
+		      : g->failed    ? "not all could be done"
+				     : "all is done");
+	guardian_report(g, false);
+	guardian_finish_hooks(g);
+}
+
+static int guard(struct guardian *g, const char *dir)
+{
+	int status = target_open(&g->s.target, dir, false), r;
+
+	g->s.pins.dirfd = -1;
+	if (status)
+		return status;
+	r = target_make_store(&g->s.target);
+	if (r < 0)
+		status = fail(exit_code_of(r), r, "Run this as the owner of the data directory.",
+			      "cannot make the store '%s'", g->s.target.store);
+	guardian_prepare_launch(g);
+	if (status == 0 && g->background)
+		guard_go_to_background(g->s.target.storefd);
+	if (status == 0)
+		status = open_followed(g);
+	if (status == 0)
+		status = take_lock(g);
+	guard_settings_read(&g->settings, g->s.target.storefd);
+	if (status == 0 && g->while_open)
+		memory_keep(g->s.target.dir);
+	if (status == 0) {
+		catch_signals();
+		do {
+			start(g);
+			run(g);
+		} while (is_called_back(g));
+		/* With --once nobody tries again. */
+		status = g->once && g->failed ? EXIT_FAILED : EXIT_DONE;
+	}
+	guard_settings_free(&g->settings);
+	target_close(&g->s.target);
+	return status;
+}
+
+int command_guard(int argc, char **argv)
+{
+	enum { ONCE = 256, FOLLOW, WHILE_OPEN, BACKGROUND, LIBRARY };
+	static const struct option options[] = {{"once", no_argument, NULL, ONCE},
+						{"follow", required_argument, NULL, FOLLOW},
+						{"while-open", no_argument, NULL, WHILE_OPEN},
+						{"background", no_argument, NULL, BACKGROUND},
+						{"library", required_argument, NULL, LIBRARY},
+						{"quiet", no_argument, NULL, 'q'},
+						{NULL, 0, NULL, 0}};
+	struct guardian g = {.pidfd = -1};
+	uint32_t number;
+	int option;
+
+	/* `run` starts it as /proc/self/exe, and it would be called "exe". */
+	prctl(PR_SET_NAME, "chromashim");
+	while ((option = getopt_long(argc, argv, "q", options, NULL)) != -1) {
+		switch (option) {
+		case ONCE:
+			g.once = true;
+			break;
+		case FOLLOW:
+			if (!parse_number(optarg, &number) || number > INT_MAX) {
+				warn("'%s' is no process number", optarg);
+				return fail_usage("guard");
+			}
+			g.follow = (pid_t)number;
+			break;
+		case WHILE_OPEN:
+			g.while_open = true;
+			break;
+		case BACKGROUND:
+			g.background = true;
+			break;
+		case LIBRARY:
+			g.library = optarg;
+			break;
+		case 'q':
+			g.quiet = true;
+			break;
+		default:
+			return fail_usage("guard");
+		}
+	}
+	if (argc - optind > 1) {
+		warn("guard takes one directory");
+		return fail_usage("guard");
+	}
+	if (g.background)
+		guard_shed_host();
+	return guard(&g, argv[optind]);
+}

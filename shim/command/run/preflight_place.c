@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The pre-flight's look at the place: the directory and its store, rights, room, and who is there.
+ */
+#include "command/run/preflight.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/vfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <bsd/string.h>
+
+#include "command/base/processes.h"
+#include "command/base/terminal.h"
+#include "core/base/clock.h"
+#include "core/base/fileio.h"
+#include "core/base/filesystem.h"
+#include "core/base/openers.h"
+#include "core/oplog/oplog.h"
+#include "core/store/foreign.h"
+
+#define WRITER_LOCK "writer.lock"
+
+/* ---- the directory ---- */
+
+/* As Chroma would make it. */
+static int make_directories(const char *path)
+{
+	char part[PATH_MAX];
+	size_t i;
+
+	snprintf(part, sizeof(part), "%s", path);
+	for (i = 1; part[i]; i++) {
+		if (part[i] != '/')
+			continue;
+		part[i] = '\0';
+		if (mkdir(part, 0777) < 0 && errno != EEXIST)
+			return -errno;
+		part[i] = '/';
+	}
+	return mkdir(part, 0777) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+int preflight_open(struct preflight *p)
+{
+	struct run *r = p->run;
+	int e;
+
+	p->target.dirfd = p->target.storefd = p->target.strayfd = -1;
+	if (access(r->dir, F_OK) < 0 && errno == ENOENT) {
+		if (!r->dir_from)
+			run_say(r, "no data directory is named and './chroma_data' is not there; "
+				   "what Chroma opens will be protected (--dir names it)");
+		else
+			run_say(r, "'%s' is not there yet (%s)%s", r->dir, r->dir_from,
+				r->check_only ? "" : "; it is made");
+		e = r->dir_from && !r->check_only ? make_directories(r->dir) : 0;
+		if (e < 0)
+			return fail(EXIT_FAILED, e, "Make it, as the user that runs Chroma.",
+				    "cannot make the data directory '%s'", r->dir);
+		if (!r->dir_from || r->check_only)
+			return -1;
+		p->is_made = true;
+	}
+	e = target_open_directory(&p->target, r->dir);
+	if (e)
+		return e;
+	target_find_store(&p->target);
+	p->is_new = faccessat(p->target.dirfd, CHROMA_DATABASE, F_OK, AT_SYMLINK_NOFOLLOW) < 0;
+	p->is_unused = p->is_new && p->target.storefd >= 0 &&
+		       faccessat(p->target.storefd, OPLOG_DIR, F_OK, 0) == 0;
+	return 0;
+}
+
+/* ---- rights ---- */
+
+static const char *user_name(uid_t uid, char room[64])
+{
+	const struct passwd *user = getpwuid(uid);
+
+	if (user)
+		snprintf(room, 64, "%.63s", user->pw_name);
+	else
+		snprintf(room, 64, "uid %u", (unsigned)uid);
+	return room;
+}
+
+static int is_writable(int dirfd, const char *name)
+{
+	return faccessat(dirfd, name, W_OK, AT_EACCESS) < 0 ? -errno : 0;
+}
+
+/* `file` is what cannot be written, from the directory. */
+static int fail_rights(const struct preflight *p, const char *file, const char *what, int error)
+{
+	char room[64], todo[256];
+	struct stat st;
+
+	if (error == -EROFS)
+		snprintf(todo, sizeof(todo),
+			 "Chroma writes at every start: mount it read-write, or use a copy.");
+	else if (fstatat(p->target.dirfd, file, &st, 0) == 0 && st.st_uid == geteuid())
+		snprintf(todo, sizeof(todo), "Its mode is %04o: make it writable with chmod u+w.",
+			 (unsigned)st.st_mode & 07777);
+	else if (fstatat(p->target.dirfd, file, &st, 0) == 0)
+		snprintf(
+		    todo, sizeof(todo),
+		    "It belongs to %s: start this as that user, or give it away with chown -R.",
+		    user_name(st.st_uid, room));
+	return fail(EXIT_FAILED, error, todo, "cannot write to %s'%s'", what, p->run->dir);
+}
+
+/* Root's files in a user's store: the library and the guardian cannot use them. */
+static void judge_store_owner(struct preflight *p)
+{
+	char todo[2 * PATH_MAX + 128], owner[64], user[64];
+	struct store_foreign foreign;
+
+	if (p->target.storefd < 0 || store_find_foreign(p->target.storefd, &foreign) <= 0)
+		return;
+	snprintf(todo, sizeof(todo), "Give them back: chown -R %u:%u '%s'", (unsigned)foreign.owner,
+		 (unsigned)foreign.group, p->target.store);
+	preflight_warn(p, todo,
+		       "'%s/%s' belongs to %s, and the store to %s, who cannot use it (%" PRIu64
+		       " such files)",
+		       p->target.store, foreign.path, user_name(foreign.user, user),
+		       user_name(foreign.owner, owner), foreign.count);
+}
+
+/* Protection alone needs it: the backend could run without. */
+static int store_rights(struct preflight *p)
+{
+	int e = p->run->check_only ? 0 : target_make_store(&p->target);
+
+	if (e == 0 && p->target.storefd >= 0)
+		e = is_writable(p->target.storefd, ".");
+	judge_store_owner(p);
+	if (e == 0)
+		return 0;
+	if (run_is_set_to(p->run, CONFIG_ON_FAILURE, "closed"))
+		return fail(EXIT_FAILED, e,
+			    "Make it writable, or name another one: "
+			    "CHROMASHIM_STORE.",
+			    "cannot write to the store '%s'", p->target.store);
+	preflight_warn(p, "Make it writable, or name another one: CHROMASHIM_STORE.",
+		       "UNPROTECTED: cannot write to the store '%s': %s", p->target.store,
+		       strerror(-e));
+	return 0;
+}
+
+int preflight_rights(struct preflight *p)
+{
+	char room[64], other[64];
+	struct stat st;
+	int e = is_writable(p->target.dirfd, ".");
+
+	if (e < 0)
+		return fail_rights(p, ".", "", e);
+	e = is_writable(p->target.dirfd, CHROMA_DATABASE);
+	if (e < 0 && e != -ENOENT)
+		return fail_rights(p, CHROMA_DATABASE, CHROMA_DATABASE " in ", e);
+	if (fstatat(p->target.dirfd, p->is_new ? "." : CHROMA_DATABASE, &st, AT_SYMLINK_NOFOLLOW) ==
+		0 &&
+	    st.st_uid != geteuid())
+		preflight_warn(
+		    p, "Start it as that user; what is written now will belong to this one.",
+		    "'%s' belongs to %s, and this is %s", p->run->dir, user_name(st.st_uid, room),
+		    user_name(geteuid(), other));
+	return store_rights(p);
+}
+
+/* ---- the file system and its room ---- */
+
+static void judge_filesystem(struct preflight *p)
+{
+	static const char said[] = "its locks are not relied on, so other processes are kept out "
+				   "only if they run under the shim too";
+	const struct filesystem *kind;
+	struct statfs fs;
+
+	if (fstatfs(p->target.dirfd, &fs) < 0)
+		return;
+	kind = filesystem_find((uint64_t)fs.f_type);
+	if (kind && kind->network)
+		preflight_warn(p, "Move it to a local disk; use it from one machine only.",
+			       "'%s' is on %s: %s", p->run->dir, kind->name, said);
+	else if (!kind || !kind->locks)
+		run_say(p->run, "'%s' is on %s: %s", p->run->dir,
+			kind ? kind->name : "a file system unknown here", said);
+}
+
+int preflight_room(struct preflight *p)
+{
+	unsigned percent;
+	uint64_t bytes, least, room;
+	struct statvfs space;
+	char left[24], text[24];
+
+	judge_filesystem(p);
+	if (fstatvfs(p->target.dirfd, &space) < 0 ||
+	    !config_read_room(config_get(&p->run->config, CONFIG_MIN_FREE), &percent, &bytes))
+		return 0;
+	room = (uint64_t)space.f_bavail * space.f_frsize;
+	least = (uint64_t)space.f_blocks * space.f_frsize / 100 * percent;
+	least = least < bytes ? least : bytes;
+	if (room < least)
+		preflight_warn(p, "Make room: reads work, and new writes are refused until then.",
+			       "the disk is nearly full: %s left, less than CHROMASHIM_MIN_FREE "
+			       "(%s)",
+			       format_bytes(left, sizeof(left), room),
+			       format_bytes(text, sizeof(text), least));
+	return 0;
+}
+
+/* ---- who is there ---- */
+
+/* The kernel knows whether somebody holds it. */
+static bool has_writer(const struct preflight *p, char *out, size_t size)
+{
+	char text[512], *rest = text, *line;
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	int fd = p->target.storefd < 0 ? -1
+				       : openat(p->target.storefd, WRITER_LOCK,
+						O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	bool held = fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+	ssize_t n = held ? file_read_at(fd, text, sizeof(text) - 1, 0) : 0;
+
+	if (fd >= 0)
+		close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	for (*out = '\0'; (line = strsep(&rest, "\n")) && *line;) {
+		strlcat(out, *out ? ", " : "", size);
+		strlcat(out, line, size);
+	}
+	return held;
+}
+
+static int in_the_way(struct preflight *p, const char *who)
+{
+	static const char *const todo =
+	    "Stop it first: two that write would ruin the index. CHROMASHIM_WAIT says how long its "
+	    "end is waited for.";
+
+	if (!run_is_set_to(p->run, CONFIG_SINGLE_WRITER, "deny")) {
+		p->others_write = true;
+		preflight_warn(p, NULL, "another process works on '%s': %s", p->run->dir, who);
+		return 0;
+	}
+	return fail(EXIT_IN_THE_WAY, 0, todo, "another process works on '%s': %s", p->run->dir,
+		    who);
+}
+
+/* The first that must not be there; with `tell`, others are warned of. */
+static bool find_in_the_way(struct preflight *p, char *who, size_t room, bool tell)
+{
+	struct process_opener *list = NULL;
+	unsigned hidden = 0;
+	bool found;
+	struct stat st;
+	int n = 0, i;
+
+	if (fstatat(p->target.dirfd, CHROMA_DATABASE, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		n = process_find_openers(&st, CHROMA_DATABASE, &list, &hidden);
+	found = has_writer(p, who, room);
+	if (found && !*who)
+		strlcpy(who, "it holds writer.lock", room);
+	p->alone = !found;
+	for (i = 0; !found && i < n; i++) {
+		/* The last backend's guardian may still be at its last snapshot; it only reads. */
+		if (strcmp(list[i].name, "chromashim") == 0)
+			continue;
+		p->alone = false;
+		snprintf(who, room, "pid %" PRIu32 ", %s", list[i].pid,
+			 list[i].command[0] ? list[i].command : list[i].name);
+		found = process_is_chroma(list[i].pid);
+		if (!found && tell)
+			preflight_warn(p, NULL, "'%s' is open in another program: %s", p->run->dir,
+				       who);
+	}
+	free(list);
+	return found;
+}
+
+/*
+ * In every ordinary restart the one before needs some seconds to end. A second backend that stays
+ * is refused when they are over. True: it has ended.
+ */
+static bool wait_for_end(struct preflight *p, const char *who)
+{
+	const struct timespec pause = {0, 100000000};
+	char text[24], next[512];
+	uint64_t wait = 0, until, now;
+
+	if (p->run->check_only || run_is_set_to(p->run, CONFIG_SINGLE_WRITER, "off") ||
+	    !config_read_time(config_get(&p->run->config, CONFIG_WAIT), &wait) || !wait)
+		return false;
+	until = clock_read(CLOCK_MONOTONIC) + wait;
+	run_say(p->run, "'%s' is still in use: %s; waiting up to %s for its end (CHROMASHIM_WAIT)",
+		p->run->dir, who, format_duration(text, sizeof(text), wait));
+	do {
+		nanosleep(&pause, NULL);
+		now = clock_read(CLOCK_MONOTONIC);
+		if (!find_in_the_way(p, next, sizeof(next), false))
+			return true;
+	} while (now < until);
+	return false;
+}
+
+int preflight_processes(struct preflight *p)
+{
+	char who[512];
+
+	if (!find_in_the_way(p, who, sizeof(who), true))
+		return 0;
+	if (wait_for_end(p, who) && !find_in_the_way(p, who, sizeof(who), true))
+		return 0;
+	return in_the_way(p, who);
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The parts of `chromashim run`: settings, the backend's program, its directory, the pre-flight.
+ */
+#ifndef COMMAND_RUN_H
+#define COMMAND_RUN_H
+
+#include <limits.h>
+
+#include "command/base/command.h"
+#include "core/settings/config.h"
+
+/* The program that is to be started, as far as its files tell. */
+struct backend {
+	char program[PATH_MAX];	     /* what exec runs */
+	char interpreter[PATH_MAX];  /* what is mapped in the end: the program, or its script's */
+	char installation[PATH_MAX]; /* where its Chroma is, for installation_find(); "": unknown */
+	char trouble[256];	     /* why nothing can be preloaded into it; "": it can */
+};
+
+struct run {
+	struct config config;
+	const char *config_file;    /* --config, or NULL */
+	char config_path[PATH_MAX]; /* which file was read; "": none */
+	char **command;		    /* CMD... with its NULL */
+	char dir[PATH_MAX];	    /* the data directory */
+	const char *dir_from;	    /* what named it, for --print-config; NULL: nobody, a guess */
+	char library[PATH_MAX];	    /* to preload; "": none */
+	struct backend backend;
+	bool quiet, check_only, no_preflight, print_config;
+};
+
+/* One line on stderr, unless --quiet; in say.c. */
+void run_say(const struct run *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- settings.c ---- */
+
+/* Environment and --config FILE; then, once the directory is known, the store's own file. Both
+ * return 0 or the exit status after saying why. */
+int run_read_settings(struct run *r);
+int run_read_store_settings(struct run *r);
+void run_print_settings(const struct run *r);
+/* What the backend and the guardian shall see. -errno. */
+int run_export_settings(const struct run *r);
+bool run_is_set_to(const struct run *r, enum config_key key, const char *word);
+
+/* ---- directory.c ---- */
+
+/* Chooses r->dir: the settings, else CMD's own arguments, its environment, ./chroma_data. */
+int run_choose_directory(struct run *r);
+
+/* ---- backend.c ---- */
+
+/* Looks at command[0] and what it leads to. 0, -ENOENT or -EACCES: it cannot be started. */
+int backend_find(char *const *command, struct backend *out);
+/* Whether anything can be preloaded into b->interpreter: b->trouble. */
+void backend_judge(struct backend *b);
+/* Finds libchromashim.so and puts it in front of LD_PRELOAD; says why it cannot. 0 or an exit
+ * status. */
+int run_preload(struct run *r);
+
+/* ---- memory.c ---- */
+
+/* The directory that this command has used here; false: none is known. What it uses this time is
+ * noted by the guardian that its library starts. */
+bool memory_recall(char *const *command, char out[PATH_MAX]);
+/* By that guardian. */
+void memory_keep(const char *dir);
+
+/* ---- preload.c ---- */
+
+/* Puts r->library in front of LD_PRELOAD, in the place of any other version of it. -errno. */
+int preload_set(const struct run *r);
+
+/* ---- preflight.c ---- */
+
+/* 0: go on; else the exit status, after saying why. */
+int preflight(struct run *r);
+
+/* ---- guardian.c ---- */
+
+void run_start_guardian(const struct run *r);
+
+#endif

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What `chromashim status` has found out, and how it is shown.
+ */
+#ifndef COMMAND_STATUS_H
+#define COMMAND_STATUS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "command/base/command.h"
+#include "command/base/processes.h"
+#include "core/base/openers.h"
+#include "core/oplog/read.h"
+
+#define STATUS_COPIES 8
+
+/* Is the process that the log names at work on it? */
+enum status_proof {
+	PROOF_NONE,	 /* it lives, and does not map its segment any more */
+	PROOF_HIDDEN,	 /* it lives, and we may not look into it */
+	PROOF_ELSEWHERE, /* it lives by its lock, in another container: not to be seen from here */
+	PROOF_MAPPED,	 /* it lives and maps its segment */
+};
+
+struct status_copy {
+	char path[256];
+	bool above; /* its entry points are seen; else through the file protocol */
+	struct sqlite_build build;
+};
+
+struct status_process {
+	struct oplog_header header;
+	enum status_proof proof;
+	bool is_here;	  /* its pid is of this container */
+	uint32_t seen_as; /* else its pid as it is seen from here, 0: not at all */
+	uint64_t records;
+	struct status_copy copies[STATUS_COPIES];
+	unsigned copies_size;
+};
+
+struct status_snapshots {
+	unsigned count, pinned, verified, broken;
+	uint64_t newest, newest_id; /* of the verified ones */
+	uint64_t every;		    /* between those by the clock */
+	int guardian;		    /* its pid, 0: none */
+	bool guardian_died;	    /* and did not end by itself, while a backend goes on */
+	bool is_old;		    /* the newest verified one, or there is none among them */
+};
+
+struct status {
+	const struct target *target;
+	struct status_process *processes; /* living ones */
+	unsigned processes_size, protected_size, unproven_size;
+	struct process_opener *others; /* have the database open and are not protected */
+	unsigned openers_size;	       /* before those that are protected were left out */
+	unsigned others_size, hidden;
+	uint64_t segments, packed, bytes, records, in_flight_dead;
+	uint64_t lost, damaged, unreadable, cut;
+	int64_t foreign;		/* files in the store that are not of its owner */
+	bool dropped;			/* the oldest records are gone, since the log has a bound */
+	uint64_t first_time, last_time; /* of records */
+	struct status_snapshots snapshots;
+	unsigned disk_used; /* percent of the data directory's file system */
+	bool disk_full;	    /* CHROMASHIM_WARN_FULL or more */
+	enum check_code verdict;
+};
+
+struct status_options {
+	bool json, check, utc;
+	const char *dir;
+};
+
+void status_print_json(const struct status *s);
+void status_print_text(const struct status *s, bool utc);
+/* One line, as monitoring plugins give it. */
+void status_print_check(const struct status *s);
+
+/* ---- snapshots.c ---- */
+
+struct json;
+void status_gather_snapshots(struct status *s);
+void status_json_snapshots(struct json *j, const struct status *s);
+void status_text_snapshots(const struct status *s);
+void status_check_snapshots(const struct status *s);
+
+#endif

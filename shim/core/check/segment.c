@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Judging the files of a vector segment: each by itself, and their sizes against each other.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/check/internal.h"
+#include "core/segment/pickle.h"
+#include "core/undo/rollback_last.h"
+#include "core/undo/undo.h"
+
+enum file { HEADER, LEVEL0, LENGTH, LINKS, PICKLE, FILES };
+
+static const char *const file_names[FILES] = {HNSW_HEADER_FILE, HNSW_LEVEL0_FILE, HNSW_LENGTH_FILE,
+					      HNSW_LINKS_FILE, PICKLE_FILE};
+
+#define TRIES 8
+#define PAUSE_US 150000
+#define RUNAWAY_SLACK (UINT64_C(1) << 20)
+
+struct segment {
+	const struct chroma_collection *c;
+	int dirfd;
+	int fd[FILES]; /* or -errno */
+	struct file_source source[FILES];
+	struct stat stat[FILES];
+};
+
+static struct diagnose_place place_of(const struct segment *s, enum file file)
+{
+	return (struct diagnose_place){s->c->name, s->c->vector_segment, file_names[file]};
+}
+
+static void open_files(struct segment *s)
+{
+	int i;
+
+	for (i = 0; i < FILES; i++) {
+		s->fd[i] = file_open_at(s->dirfd, file_names[i]);
+		if (s->fd[i] >= 0) {
+			if (i == LEVEL0 || i == LINKS)
+				file_source_open_data(&s->source[i], s->fd[i]);
+			else
+				file_source_open(&s->source[i], s->fd[i]);
+			fstat(s->fd[i], &s->stat[i]);
+		}
+	}
+}
+
+static void close_files(struct segment *s)
+{
+	int i;
+
+	for (i = 0; i < FILES; i++)
+		if (s->fd[i] >= 0)
+			close(s->fd[i]);
+}
+
+/* Whether nothing was written since open_files(). */
+static bool kept_still(const struct segment *s)
+{
+	struct stat now;
+	int i;
+
+	for (i = 0; i < FILES; i++) {
+		if (fstatat(s->dirfd, file_names[i], &now, AT_SYMLINK_NOFOLLOW) < 0) {
+			if (s->fd[i] >= 0)
+				return false;
+			continue;
+		}
+		if (s->fd[i] == -ENOENT)
+			return false;
+		if (s->fd[i] >= 0 &&
+		    (now.st_ino != s->stat[i].st_ino || now.st_size != s->stat[i].st_size ||
+		     now.st_mtim.tv_sec != s->stat[i].st_mtim.tv_sec ||
+		     now.st_mtim.tv_nsec != s->stat[i].st_mtim.tv_nsec))
+			return false;
+	}
+	return true;
+}
+
+/* ---- each file ---- */
+
+/* The files as Chroma makes them, before the first persist: no element, no pickle. */
+static bool is_initial(const struct segment *s, const struct hnsw_header *h)
+{
+	return s->fd[PICKLE] == -ENOENT && h->count == 0;
+}
+
+static bool read_header(struct diagnosis *d, const struct segment *s, struct hnsw_header *h)
+{
+	struct diagnose_place place = place_of(s, HEADER);
+	unsigned char raw[HNSW_HEADER_SIZE];
+	unsigned faults;
+	int r = file_source_read(&s->source[HEADER], raw, sizeof(raw), 0);
+
+	if (r == 0)
+		r = hnsw_header_parse(h, raw, sizeof(raw));
+	if (r == -ENODATA)
+		diagnose_report(d, DIAGNOSE_HEADER_DAMAGED, place, "%llu of 100 bytes",
+				(unsigned long long)s->source[HEADER].size);
+	else if (r == -EPROTONOSUPPORT && h->version >= 2 && h->version < 100)
+		diagnose_report(d, DIAGNOSE_HEADER_VERSION, place, "%d", h->version);
+	else if (r == -EPROTONOSUPPORT)
+		diagnose_report(d, DIAGNOSE_HEADER_DAMAGED, place, "version %d", h->version);
+	else if (r < 0)
+		diagnose_report(d, DIAGNOSE_UNREADABLE, place, "%s", strerror(-r));
+	if (r < 0)
+		return false;
+	faults = hnsw_header_check(h);
+	if (faults)
+		diagnose_report(d, DIAGNOSE_HEADER_DAMAGED, place, "%s%s%s%s",
+				faults & HNSW_FAULT_LAYOUT ? "sizes contradict each other; " : "",
+				faults & HNSW_FAULT_COUNT ? "impossible number of elements; " : "",
+				faults & HNSW_FAULT_ENTRY ? "impossible entry point; " : "",
+				faults & HNSW_FAULT_MULT ? "wrong level factor" : "");
+	return !(faults & HNSW_FAULT_LAYOUT);
+}
+
+static void check_size(struct diagnosis *d, const struct segment *s, enum file file,
+		       enum diagnose_code code, uint64_t count, uint64_t each)
+{
+	uint64_t have = s->source[file].size / each;
+
+	if (have < count)
+		diagnose_report(d, code, place_of(s, file), "%llu of %llu elements",
+				(unsigned long long)have, (unsigned long long)count);
+}
+
+static void check_links(struct diagnosis *d, const struct segment *s, const struct hnsw_header *h)
+{
+	struct diagnose_place place = place_of(s, LINKS);
+	struct hnsw_links links;
+	int r = hnsw_links_walk(h, &s->source[LINKS], &links);
+
+	if (r == -ENODATA)
+		diagnose_report(d, DIAGNOSE_LINKS_SHORT, place, "%llu of %llu elements",
+				(unsigned long long)links.entries, (unsigned long long)h->count);
+	else if (r == -EBADMSG)
+		diagnose_report(d, DIAGNOSE_LINKS_DAMAGED, place, "element %llu, at byte %llu",
+				(unsigned long long)links.entries, (unsigned long long)links.bytes);
+	else if (r < 0)
+		diagnose_report(d, DIAGNOSE_UNREADABLE, place, "%s", strerror(-r));
+	else if (links.bad_links)
+		diagnose_report(d, DIAGNOSE_GRAPH, place, "%llu links",
+				(unsigned long long)links.bad_links);
+	if ((uint64_t)s->stat[LINKS].st_size > 2 * links.bytes + RUNAWAY_SLACK)
+		diagnose_report(d, DIAGNOSE_LINKS_RUNAWAY, place, "%llu bytes, %llu are used",
+				(unsigned long long)s->stat[LINKS].st_size,
+				(unsigned long long)links.bytes);
+}
+
+static void check_index(struct diagnosis *d, const struct segment *s, const struct hnsw_header *h)
+{
+	check_size(d, s, LEVEL0, DIAGNOSE_LEVEL0_SHORT, h->count, h->stride);
+	check_size(d, s, LENGTH, DIAGNOSE_LENGTH_SHORT, h->count, sizeof(float));
+	check_links(d, s, h);
+	if (d->options->full && !d->pending_count)
+		diagnose_graph(d, place_of(s, LEVEL0), h, &s->source[LEVEL0], &s->source[LINKS]);
+	if (s->c->dimension > 0 && (uint64_t)s->c->dimension != hnsw_dimension(h))
+		diagnose_report(d, DIAGNOSE_DIMENSION, place_of(s, HEADER),
+				"%llu in the index, %lld in the collection",
+				(unsigned long long)hnsw_dimension(h), (long long)s->c->dimension);
+}
+
+/* ---- the segment ---- */
+
+static bool have_all(struct diagnosis *d, const struct segment *s)
+{
+	bool all = true;
+	int i;
+
+	for (i = 0; i < PICKLE; i++) {
+		if (s->fd[i] >= 0)
+			continue;
+		all = false;
+		diagnose_report(d,
+				s->fd[i] == -ENOENT ? DIAGNOSE_FILE_MISSING : DIAGNOSE_UNREADABLE,
+				place_of(s, (enum file)i), "%s",
+				s->fd[i] == -ENOENT ? "" : strerror(-s->fd[i]));
+	}
+	return all;
+}
+
+static void judge_without_pickle(struct diagnosis *d, const struct segment *s,
+				 const struct hnsw_header *h)
+{
+	struct diagnose_files none = {0};
+
+	if (s->c->vector_mark.type != SQLITE_NULL) {
+		diagnose_report(d, DIAGNOSE_PICKLE_MISSING, place_of(s, PICKLE),
+				"%llu elements in the index", (unsigned long long)h->count);
+		return;
+	}
+	if (!is_initial(s, h))
+		diagnose_report(d, DIAGNOSE_PERSIST_FIRST_CUT, place_of(s, PICKLE), "%s", "");
+	diagnose_ids(d, s->c, &none);
+}
+
+/* A header has 100 bytes. Of the others only vectors never look like text. */
+static bool is_copied_wrong(struct diagnosis *d, const struct segment *s)
+{
+	bool odd = s->fd[HEADER] >= 0 && s->source[HEADER].size != HNSW_HEADER_SIZE;
+	int i;
+
+	for (i = 0; i < FILES; i++)
+		if (s->fd[i] >= 0 &&
+		    diagnose_is_copied_wrong(d, place_of(s, (enum file)i), &s->source[i],
+					     i == LEVEL0 || odd, odd && i != HEADER))
+			return true;
+	return false;
+}
+
+/* Against what the store knows of the last persist. */
+static void compare_with_last(struct diagnosis *d, const struct segment *s)
+{
+	static const enum diagnose_code codes[] = {
+	    [LAST_MIXED] = DIAGNOSE_INDEX_MIXED,
+	    [LAST_BEFORE] = DIAGNOSE_INDEX_BEFORE,
+	    [LAST_WITHOUT_PICKLE] = DIAGNOSE_INDEX_WITHOUT_PICKLE,
+	};
+	struct rollback_last last;
+	int undofd = d->options->storefd > 0 ? file_open_directory_at(d->options->storefd, UNDO_DIR)
+					     : -ENOENT;
+
+	if (undofd < 0)
+		return;
+	if (rollback_last(d->dirfd, undofd, s->c->vector_segment, &last) == 0 &&
+	    last.result >= LAST_MIXED)
+		diagnose_report(d, codes[last.result],
+				(struct diagnose_place){s->c->name, s->c->vector_segment, NULL},
+				"of its pieces %llu are as it left them, %llu as before, %llu "
+				"neither",
+				(unsigned long long)last.now, (unsigned long long)last.before,
+				(unsigned long long)last.others);
+	close(undofd);
+}
+
+static void judge_files(struct diagnosis *d, const struct segment *s)
+{
+	struct diagnose_files files;
+	struct hnsw_header h = {0};
+	bool has_index;
+
+	if (is_copied_wrong(d, s))
+		return;
+
+	if (s->fd[PICKLE] == -ENOENT && s->c->vector_mark.type == SQLITE_NULL) {
+		/* Never persisted: whatever the four files hold, it is made anew from the queue. */
+		if (s->fd[HEADER] >= 0 && s->source[HEADER].size == HNSW_HEADER_SIZE)
+			read_header(&(struct diagnosis){.holds_back = true,
+							.pending = d->pending,
+							.pending_count = DIAGNOSE_PENDING_MAX},
+				    s, &h);
+		judge_without_pickle(d, s, &h);
+		return;
+	}
+	has_index = have_all(d, s) && read_header(d, s, &h);
+	if (has_index && s->fd[PICKLE] != -ENOENT)
+		check_index(d, s, &h);
+	if (s->fd[PICKLE] == -ENOENT) {
+		judge_without_pickle(d, s, &h);
+	} else if (s->fd[PICKLE] < 0) {
+		diagnose_report(d, DIAGNOSE_UNREADABLE, place_of(s, PICKLE), "%s",
+				strerror(-s->fd[PICKLE]));
+	} else {
+		files = (struct diagnose_files){.pickle = &s->source[PICKLE],
+						.level0 = has_index ? &s->source[LEVEL0] : NULL,
+						.header = has_index ? &h : NULL};
+		diagnose_ids(d, s->c, &files);
+		compare_with_last(d, s);
+	}
+}
+
+/* No directory: normal until the first write, and while everything is still in the queue. */
+static void judge_missing(struct diagnosis *d, const struct chroma_collection *c, int error)
+{
+	struct diagnose_place place = {.collection = c->name, .segment = c->vector_segment};
+	struct diagnose_files none = {0};
+	char alias[CHROMA_ID_SIZE + 192];
+
+	if (error == -ENOENT && c->vector_mark.type != SQLITE_NULL &&
+	    chroma_find_alias(d->dirfd, c->vector_segment, alias, sizeof(alias))) {
+		d->lacks_segment = true;
+		diagnose_report(d, DIAGNOSE_SEGMENT_RENAMED, place, "%s", alias);
+		return;
+	}
+	if (error == -ELOOP)
+		diagnose_link(d, place, c->vector_segment);
+	else if (error != -ENOENT)
+		diagnose_report(d, DIAGNOSE_UNREADABLE, place, "%s", strerror(-error));
+	else if (c->vector_mark.type != SQLITE_NULL)
+		diagnose_report(d, DIAGNOSE_SEGMENT_MISSING, place, "%s", "");
+	else
+		diagnose_ids(d, c, &none);
+}
+
+/* A persist under way leaves the index newer than the pickle for a moment. */
+static bool is_being_written(const struct diagnosis *d, const struct segment *s)
+{
+	time_t newest = 0, now = time(NULL);
+	int i;
+
+	if (!d->summary->processes)
+		return false;
+	for (i = 0; i < FILES; i++)
+		if (s->fd[i] >= 0 && s->stat[i].st_mtim.tv_sec > newest)
+			newest = s->stat[i].st_mtim.tv_sec;
+	return now - newest < 10;
+}
+
+static void flush_pending(struct diagnosis *d)
+{
+	unsigned i;
+
+	d->holds_back = false;
+	for (i = 0; i < d->pending_count; i++) {
+		const struct diagnose_pending *p = &d->pending[i];
+		struct diagnose_place place = {p->collection[0] ? p->collection : NULL,
+					       p->segment[0] ? p->segment : NULL,
+					       p->file[0] ? p->file : NULL};
+
+		d->absent += p->code == DIAGNOSE_SEGMENT_MISSING;
+		diagnose_report(d, p->code, place, "%s", p->detail);
+	}
+	d->pending_count = 0;
+}
+
+/* Once, under a read transaction. True: the files kept still, and the findings stand. */
+static bool judge_once(struct diagnosis *d, const struct chroma_collection *c, bool is_last)
+{
+	struct segment s = {.c = c};
+	bool stands;
+
+	d->holds_back = true;
+	d->pending_count = 0;
+	s.dirfd = file_follow_directory_at(d->dirfd, c->vector_segment);
+	if (s.dirfd < 0) {
+		judge_missing(d, c, s.dirfd);
+		return d->pending_count == 0 || !d->summary->processes || is_last;
+	}
+	open_files(&s);
+	judge_files(d, &s);
+	stands = kept_still(&s);
+	if (stands && d->pending_count && is_being_written(d, &s))
+		stands = false;
+	if (!stands && is_last) {
+		d->pending_count = 0;
+		d->holds_back = false;
+		diagnose_report(d, DIAGNOSE_SEGMENT_BUSY,
+				(struct diagnose_place){c->name, c->vector_segment, NULL}, "%s",
+				"");
+		stands = true;
+	}
+	close_files(&s);
+	close(s.dirfd);
+	return stands;
+}
+
+void diagnose_segment(struct diagnosis *d, const struct chroma_collection *c)
+{
+	int tries;
+
+	if (!chroma_is_uuid(c->vector_segment))
+		return;
+	d->persisted += c->vector_mark.type != SQLITE_NULL;
+	for (tries = 1; !judge_once(d, c, tries == TRIES); tries++)
+		usleep(PAUSE_US);
+	flush_pending(d);
+}

@@ -1,0 +1,499 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The vectors of a segment: from its files as far as they can be read, and from the queue.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/export/internal.h"
+#include "core/segment/pickle.h"
+#include "core/sqlite/database.h"
+
+void export_trouble(struct exporter *x, const struct chroma_collection *c, const char *what,
+		    int error)
+{
+	x->summary->troubles++;
+	x->options->trouble(x->options->context, c ? c->name : NULL, what, error);
+}
+
+static int run(struct exporter *x, const char *sql)
+{
+	return database_error(sqlite3_exec(x->db, sql, NULL, NULL, NULL));
+}
+
+/* ---- the pickle: id -> label ---- */
+
+static int insert_label(void *context, enum pickle_map map, const char *id, size_t size,
+			int64_t label)
+{
+	sqlite3_stmt *insert = context;
+	int code;
+
+	if (map != PICKLE_ID_TO_LABEL || label < 1)
+		return 0;
+	sqlite3_bind_text(insert, 1, id, (int)size, SQLITE_STATIC);
+	sqlite3_bind_int64(insert, 2, label);
+	code = sqlite3_step(insert);
+	sqlite3_reset(insert);
+	return database_error(code);
+}
+
+/* Returns what reading it did; *mark_out: the mark that Chroma up to 0.5.5 kept in it, 0 if none.
+ */
+static int load_labels(struct export_vectors *v, struct exporter *x, uint64_t *mark_out)
+{
+	const struct chroma_collection *c = v->collection;
+	struct pickle_index index = {0};
+	struct export_file file;
+	sqlite3_stmt *insert = NULL;
+	int r = export_file_open(x, c->vector_segment, PICKLE_FILE, &file);
+
+	if (r == 0)
+		r = database_prepare(x->db, &insert,
+				     "INSERT OR REPLACE INTO temp.label VALUES (?, ?)");
+	/* A pickle that is cut short gives what it has. */
+	if (r == 0)
+		r = pickle_read_index(&file.source, insert_label, insert, &index);
+	sqlite3_finalize(insert);
+	export_file_close(&file);
+	/* Before the first persist the queue has everything. */
+	v->labels_lost = r < 0 && v->collection->vector_mark.value > 0;
+	if (index.has_total && index.total_elements_added > 0 &&
+	    index.total_elements_added < UINT32_MAX && r == 0)
+		v->last_label = (uint64_t)index.total_elements_added;
+	*mark_out = index.has_max_seq_id && index.max_seq_id > 0 ? (uint64_t)index.max_seq_id : 0;
+	return r;
+}
+
+/* ---- the index: label -> element ---- */
+
+static int load_elements(struct export_vectors *v, struct exporter *x)
+{
+	sqlite3_stmt *insert = NULL;
+	struct hnsw_element e;
+	uint64_t i;
+	int r =
+	    database_prepare(x->db, &insert, "INSERT OR IGNORE INTO temp.element VALUES (?, ?)");
+
+	for (i = 0; r == 0 && i < hnsw_level0_count(&v->level0); i++) {
+		r = hnsw_level0_get(&v->level0, i, &e);
+		if (r < 0 || e.deleted || e.label == 0 || e.label > INT64_MAX ||
+		    (v->is_guessed && v->last_label &&
+		     !export_is_element(&v->level0.header, &e, v->last_label)))
+			continue;
+		sqlite3_bind_int64(insert, 1, (sqlite3_int64)e.label);
+		sqlite3_bind_int64(insert, 2, (sqlite3_int64)i);
+		r = database_error(sqlite3_step(insert));
+		sqlite3_reset(insert);
+	}
+	sqlite3_finalize(insert);
+	return r;
+}
+
+static int read_header(struct exporter *x, const char *segment, struct hnsw_header *out)
+{
+	unsigned char raw[HNSW_HEADER_SIZE];
+	struct export_file file;
+	int r = export_file_open(x, segment, HNSW_HEADER_FILE, &file);
+
+	if (r == 0)
+		r = file_source_read(&file.source, raw, sizeof(raw), 0);
+	export_file_close(&file);
+	if (r == 0)
+		r = hnsw_header_parse(out, raw, sizeof(raw));
+	return r == 0 && hnsw_header_check(out) & HNSW_FAULT_LAYOUT ? -EBADMSG : r;
+}
+
+/* From the elements, where it cannot be read. */
+static int guess_header(struct export_vectors *v, struct exporter *x, struct hnsw_header *out)
+{
+	const struct chroma_collection *c = v->collection;
+	struct export_file lengths;
+	uint64_t entries = 0;
+	int r = export_file_open(x, c->vector_segment, HNSW_LENGTH_FILE, &lengths);
+
+	if (r == 0)
+		entries = lengths.source.size / sizeof(float);
+	export_file_close(&lengths);
+	r = export_guess_header(out, &v->level0_file.source, c->dimension, v->last_label, entries);
+	v->is_guessed = r == 0;
+	return r;
+}
+
+static bool is_lost(int r)
+{
+	return r == -ENOENT || r == -ENODATA || r == -EBADMSG || r == -EPROTONOSUPPORT;
+}
+
+/* The direction alone is better than nothing, but it is said. */
+static void report_lengths(struct export_vectors *v, struct exporter *x, int error)
+{
+	if (!v->lengths_lost)
+		export_trouble(x, v->collection,
+			       "the lengths of its vectors (" HNSW_LENGTH_FILE ")", error);
+	v->lengths_lost = true;
+}
+
+static int open_lengths(struct export_vectors *v, struct exporter *x)
+{
+	int r =
+	    export_file_open(x, v->collection->vector_segment, HNSW_LENGTH_FILE, &v->length_file);
+
+	return r < 0 ? r : file_window_open(&v->length, &v->length_file.source, 64u << 10);
+}
+
+static int open_index(struct export_vectors *v, struct exporter *x)
+{
+	const char *segment = v->collection->vector_segment;
+	struct hnsw_header header;
+	int r = export_file_open(x, segment, HNSW_LEVEL0_FILE, &v->level0_file), found;
+
+	if (r == 0)
+		r = read_header(x, segment, &header);
+	found = r;
+	if (is_lost(r) && v->level0_file.is_open && guess_header(v, x, &header) == 0)
+		r = 0;
+	if (r == 0)
+		r = hnsw_level0_open(&v->level0, &header, &v->level0_file.source);
+	if (r < 0)
+		return r;
+	v->has_index = true;
+	if (found < 0)
+		export_mended(x, v->collection,
+			      "the header of its vector index was made again from %llu elements",
+			      (unsigned long long)hnsw_level0_count(&v->level0));
+	if (v->collection->space == CHROMA_COSINE) {
+		r = open_lengths(v, x);
+		v->has_length = r == 0;
+		if (r < 0)
+			report_lengths(v, x, r);
+	}
+	return 0;
+}
+
+/* ---- the queue ---- */
+
+/* With the big end first, as Chroma before 1.0 kept it: blobs compare as numbers do. */
+static void bind_sequence_blob(sqlite3_stmt *s, int at, uint64_t sequence)
+{
+	unsigned char bytes[8];
+	unsigned i;
+
+	for (i = 0; i < sizeof(bytes); i++)
+		bytes[i] = (unsigned char)(sequence >> (56 - 8 * i));
+	sqlite3_bind_blob(s, at, bytes, sizeof(bytes), SQLITE_TRANSIENT);
+}
+
+/*
+ * Without the pickle it is not known which ids the index had. An `add` of one that was there is
+ * ignored by Chroma; the one that made the record left its number in the row, and later changes of
+ * the record theirs. So with a lower number the record is older, and with a higher one it is if its
+ * time says so, or if a record that was made after it has a number from before this `add`.
+ */
+static int was_ignored(struct export_vectors *v, struct exporter *x, sqlite3_stmt *row)
+{
+	static const char sql[] =
+	    "SELECT e.seq_id, e.seq_id <> CASE typeof(e.seq_id) WHEN 'blob' THEN ?4 ELSE ?3 END "
+	    "AND (e.created_at < q.created_at OR EXISTS (SELECT 1 FROM embeddings l WHERE "
+	    "l.segment_id = ?1 AND l.id > e.id AND l.seq_id < CASE typeof(l.seq_id) WHEN 'blob' "
+	    "THEN ?4 ELSE ?3 END)) FROM embeddings e JOIN embeddings_queue q ON q.seq_id = ?3 "
+	    "WHERE e.segment_id = ?1 AND e.embedding_id = ?2";
+	uint64_t mine = (uint64_t)sqlite3_column_int64(row, 0), sequence = 0;
+	sqlite3_stmt *s = NULL;
+	int r = database_prepare(x->db, &s, sql);
+
+	if (r == 0) {
+		sqlite3_bind_text(s, 1, v->collection->metadata_segment, -1, SQLITE_STATIC);
+		sqlite3_bind_value(s, 2, sqlite3_column_value(row, 2));
+		sqlite3_bind_int64(s, 3, (sqlite3_int64)mine);
+		bind_sequence_blob(s, 4, mine);
+		r = database_step(s);
+	}
+	if (r == 1) {
+		database_sequence(s, 0, &sequence);
+		r = sequence < mine || (sequence > mine && sqlite3_column_int(s, 1));
+	}
+	sqlite3_finalize(s);
+	return r;
+}
+
+/* Rows beyond the mark in their order: which row has an id's vector now, 0 if it was deleted. */
+static int load_newer(struct export_vectors *v, struct exporter *x, uint64_t mark)
+{
+	static const char add[] =
+	    "INSERT INTO temp.newer VALUES (?1, ?2) ON CONFLICT DO UPDATE SET seq = ?2";
+	static const char is_there[] =
+	    "SELECT coalesce((SELECT seq > 0 FROM temp.newer WHERE id = ?1), "
+	    "EXISTS (SELECT 1 FROM temp.label WHERE id = ?1)), "
+	    "EXISTS (SELECT 1 FROM temp.newer WHERE id = ?1)";
+	sqlite3_stmt *rows = NULL, *put = NULL, *ask = NULL;
+	int r = database_prepare(x->db, &rows,
+				 "SELECT seq_id, operation, id, vector IS NOT NULL FROM "
+				 "embeddings_queue WHERE topic = ? AND seq_id > ? ORDER BY seq_id");
+
+	if (r == 0)
+		r = database_prepare(x->db, &put, add);
+	if (r == 0)
+		r = database_prepare(x->db, &ask, is_there);
+	if (r == 0) {
+		sqlite3_bind_text(rows, 1, v->collection->topic, -1, SQLITE_STATIC);
+		sqlite3_bind_int64(rows, 2, (sqlite3_int64)mark);
+	}
+	while (r == 0 && (r = database_step(rows)) == 1) {
+		int operation = sqlite3_column_int(rows, 1);
+		bool has_vector = sqlite3_column_int(rows, 3), exists, known;
+
+		sqlite3_bind_value(ask, 1, sqlite3_column_value(rows, 2));
+		r = database_step(ask);
+		exists = r == 1 && sqlite3_column_int(ask, 0);
+		known = exists || (r == 1 && sqlite3_column_int(ask, 1));
+		sqlite3_reset(ask);
+		if (r < 0)
+			break;
+		r = 0;
+		if (v->labels_lost && !known && operation == CHROMA_ADD)
+			exists = was_ignored(v, x, rows) != 0;
+		if (operation == CHROMA_DELETE
+			? !exists
+			: !has_vector || (operation == CHROMA_ADD && exists) ||
+			      (operation == CHROMA_UPDATE && !exists))
+			continue;
+		sqlite3_bind_value(put, 1, sqlite3_column_value(rows, 2));
+		sqlite3_bind_int64(put, 2,
+				   operation == CHROMA_DELETE ? 0 : sqlite3_column_int64(rows, 0));
+		r = database_error(sqlite3_step(put));
+		sqlite3_reset(put);
+	}
+	sqlite3_finalize(rows);
+	sqlite3_finalize(put);
+	sqlite3_finalize(ask);
+	return r;
+}
+
+/* Rows up to the mark: which has the newest vector of an id that was not deleted after it. */
+static int load_applied(struct export_vectors *v, struct exporter *x)
+{
+	sqlite3_stmt *rows = NULL, *put = NULL;
+	int r = database_prepare(x->db, &rows,
+				 "SELECT seq_id, operation, id FROM embeddings_queue WHERE topic = "
+				 "? AND seq_id <= ? AND (vector IS NOT NULL OR operation = 3) "
+				 "ORDER BY seq_id");
+
+	if (r == 0)
+		r = database_prepare(x->db, &put,
+				     "INSERT OR REPLACE INTO temp.applied VALUES (?, ?)");
+	if (r == 0) {
+		sqlite3_bind_text(rows, 1, v->collection->topic, -1, SQLITE_STATIC);
+		sqlite3_bind_int64(rows, 2, (sqlite3_int64)v->mark);
+	}
+	while (r == 0 && (r = database_step(rows)) == 1) {
+		int operation = sqlite3_column_int(rows, 1);
+
+		r = operation == CHROMA_ADD ? was_ignored(v, x, rows) : 0;
+		if (r == 0) {
+			sqlite3_bind_value(put, 1, sqlite3_column_value(rows, 2));
+			sqlite3_bind_int64(
+			    put, 2, operation == CHROMA_DELETE ? 0 : sqlite3_column_int64(rows, 0));
+			r = database_step(put);
+			sqlite3_reset(put);
+		}
+		r = r > 0 ? 0 : r;
+	}
+	sqlite3_finalize(rows);
+	sqlite3_finalize(put);
+	return r;
+}
+
+/* Only when a record lacks its vector, which is rare. */
+static int open_applied(struct export_vectors *v, struct exporter *x)
+{
+	int r = run(x, "SAVEPOINT applied; CREATE TEMP TABLE IF NOT EXISTS applied(id TEXT PRIMARY "
+		       "KEY, seq INTEGER) WITHOUT ROWID; DELETE FROM temp.applied");
+
+	if (r < 0)
+		return r;
+	r = load_applied(v, x);
+	if (r < 0)
+		export_trouble(x, v->collection, "the queue", r);
+	r = run(x, "RELEASE applied");
+	return r < 0 ? r
+		     : database_prepare(x->db, &v->applied,
+					"SELECT seq FROM temp.applied WHERE id = ? AND seq > 0");
+}
+
+/* ---- all of it ---- */
+
+static void load_index(struct export_vectors *v, struct exporter *x)
+{
+	int r = open_index(v, x);
+
+	if (r == 0)
+		r = load_elements(v, x);
+	if (r < 0)
+		export_trouble(x, v->collection, "the vector index", r);
+}
+
+static void load_segment(struct export_vectors *v, struct exporter *x, uint64_t *mark)
+{
+	const struct chroma_collection *c = v->collection;
+	uint64_t in_pickle;
+	int r = export_find_segment(x, c->vector_segment), pickle;
+
+	/* Without a pickle Chroma starts from the beginning of the queue. */
+	if (r < 0) {
+		v->labels_lost = *mark > 0;
+		if (r != -ENOENT || *mark)
+			export_trouble(x, c, c->vector_segment, r);
+		*mark = 0;
+		return;
+	}
+	pickle = load_labels(v, x, &in_pickle);
+	if (pickle != -ENOENT || *mark)
+		load_index(v, x);
+	if (v->labels_lost && v->has_index && export_pair_labels(v, x) == 1) {
+		v->labels_lost = false;
+		return;
+	}
+	if (pickle < 0 && (pickle != -ENOENT || *mark))
+		export_trouble(x, c, PICKLE_FILE, pickle);
+	if (pickle == -ENOENT)
+		*mark = 0;
+	else
+		*mark = in_pickle > *mark ? in_pickle : *mark;
+}
+
+int export_vectors_open(struct export_vectors *v, struct exporter *x,
+			const struct chroma_collection *c, bool has_queue)
+{
+	uint64_t mark = chroma_mark_restore(c->vector_mark.value);
+	int r;
+
+	*v = (struct export_vectors){.collection = c};
+	r = run(x, "CREATE TEMP TABLE IF NOT EXISTS label(id TEXT PRIMARY KEY, label INTEGER) "
+		   "WITHOUT ROWID;"
+		   "CREATE TEMP TABLE IF NOT EXISTS element(label INTEGER PRIMARY KEY, at INTEGER);"
+		   "CREATE TEMP TABLE IF NOT EXISTS newer(id TEXT PRIMARY KEY, seq INTEGER) "
+		   "WITHOUT ROWID;"
+		   "DELETE FROM temp.label; DELETE FROM temp.element; DELETE FROM temp.newer;");
+	if (r < 0 || !x->options->vectors)
+		return r;
+	/* One transaction, or each row would be one. The tables are scratch: no journal. */
+	r = run(x, "SAVEPOINT load");
+	if (r < 0)
+		return r;
+	load_segment(v, x, &mark);
+	v->mark = mark < INT64_MAX ? mark : INT64_MAX;
+	if (has_queue) {
+		r = load_newer(v, x, mark);
+		if (r == 0)
+			r = database_prepare(x->db, &v->from_queue,
+					     "SELECT vector, encoding FROM embeddings_queue WHERE "
+					     "seq_id = ?");
+		if (r < 0)
+			export_trouble(x, c, "the queue", r);
+	}
+	return run(x, "RELEASE load");
+}
+
+void export_vectors_close(struct export_vectors *v)
+{
+	if (v->has_index)
+		hnsw_level0_close(&v->level0);
+	if (v->has_length)
+		file_window_close(&v->length);
+	export_file_close(&v->level0_file);
+	export_file_close(&v->length_file);
+	sqlite3_finalize(v->from_queue);
+	sqlite3_finalize(v->applied);
+	free(v->buf);
+}
+
+static int reserve(struct export_vectors *v, size_t floats)
+{
+	float *more;
+
+	if (floats <= v->room)
+		return 0;
+	more = realloc(v->buf, floats * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	v->buf = more;
+	v->room = floats;
+	return 0;
+}
+
+int export_vector_of_index(struct export_vectors *v, struct exporter *x, uint64_t at,
+			   const float **out, uint64_t *dimension_out)
+{
+	struct hnsw_element e;
+	float length = 1;
+	uint64_t dimension;
+	int r = v->has_index ? hnsw_level0_get(&v->level0, at, &e) : -ENODATA;
+
+	if (r < 0)
+		return r;
+	dimension = hnsw_dimension(&v->level0.header);
+	r = reserve(v, (size_t)dimension);
+	if (r < 0)
+		return r;
+	r = v->has_length ? hnsw_length_get(&v->length, at, &length) : 0;
+	if (r < 0) {
+		report_lengths(v, x, r);
+		length = 1;
+	}
+	hnsw_vector_copy(v->buf, &e, dimension, length);
+	*out = v->buf;
+	*dimension_out = dimension;
+	return 0;
+}
+
+int export_vector_of_queue(struct export_vectors *v, int64_t row, const float **out,
+			   uint64_t *dimension_out)
+{
+	const char *encoding;
+	const void *data;
+	size_t size, i;
+	int r = -ENODATA;
+
+	sqlite3_reset(v->from_queue);
+	sqlite3_bind_int64(v->from_queue, 1, row);
+	if (database_step(v->from_queue) != 1)
+		return -ENODATA;
+	data = sqlite3_column_blob(v->from_queue, 0);
+	size = (size_t)sqlite3_column_bytes(v->from_queue, 0);
+	encoding = (const char *)sqlite3_column_text(v->from_queue, 1);
+	if (data && size && size % sizeof(float) == 0)
+		r = reserve(v, size / sizeof(float));
+	if (r == 0) {
+		memcpy(v->buf, data, size);
+		*dimension_out = size / sizeof(float);
+		*out = v->buf;
+	}
+	if (r == 0 && encoding && strcmp(encoding, "INT32") == 0) {
+		for (i = 0; i < size / sizeof(float); i++) {
+			int32_t number;
+
+			memcpy(&number, &v->buf[i], sizeof(number));
+			v->buf[i] = (float)number;
+		}
+	}
+	sqlite3_reset(v->from_queue);
+	return r;
+}
+
+int export_vector_of_applied(struct export_vectors *v, struct exporter *x, const char *id,
+			     size_t size, const float **out, uint64_t *dimension_out)
+{
+	int64_t row = 0;
+	int r = !v->from_queue ? -ENODATA : v->applied ? 0 : open_applied(v, x);
+
+	if (r < 0)
+		return r;
+	sqlite3_bind_text(v->applied, 1, id, (int)size, SQLITE_STATIC);
+	if (database_step(v->applied) == 1)
+		row = sqlite3_column_int64(v->applied, 0);
+	sqlite3_reset(v->applied);
+	return row ? export_vector_of_queue(v, row, out, dimension_out) : -ENODATA;
+}

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the steps of a recovery share; for recover*.c only.
+ */
+#ifndef CORE_RECOVER_INTERNAL_H
+#define CORE_RECOVER_INTERNAL_H
+
+#include "core/chroma/chroma.h"
+#include "core/export/export.h"
+#include "core/recover/recover.h"
+#include "core/sqlite/database.h"
+
+/* What a diagnosis found that is damage, or that a step heals. */
+struct recover_finding {
+	enum diagnose_code code;
+	char segment[CHROMA_ID_SIZE]; /* "": none */
+};
+struct recover_judgement {
+	struct recover_finding *list;
+	size_t count;
+	unsigned steps; /* 1 << step of those that heal something of it */
+	uint64_t damage;
+	bool has_unknown; /* something could not be judged */
+	bool is_bad_copy; /* check/diagnose.h */
+	bool is_stale;	  /* something was healed since */
+	int error;
+};
+
+/* Of the directory as it is now; *j is all zero or an older one. 0 or -errno. */
+int recover_judge(int dirfd, struct recover_judgement *j);
+void recover_judgement_free(struct recover_judgement *j);
+/* The code of a finding that the step heals in that segment; NULL: none. */
+const char *recover_finding_of(const struct recover_judgement *j, enum recover_step step,
+			       const char *segment);
+/* Whether it explains that records of this vector segment have lost their vectors. */
+bool recover_costs_vectors(const struct recover_judgement *j, const char *segment);
+
+/* ---- the copy ---- */
+
+/* -ENOSPC if Chroma's files of one directory would not fit into the other, and cannot be cloned. */
+int recover_room(int from, int to, struct recover_room *out);
+/* A sum over those files that changes when one of them does. */
+uint64_t recover_state(int dirfd);
+/* Those files into a directory that is empty, as clones where the file system can. Not synced.
+ * step: as in recover_job. */
+int recover_copy(int from, int to, void (*step)(void *context), void *context);
+/* Directories of segments that have been given another name, under their own. */
+int recover_copy_renamed(int from, int to, const struct recover_judgement *j);
+/* All of a directory, and what was set aside. */
+int recover_sync(int dirfd);
+
+/* ---- healing it ---- */
+
+/*
+ * Heals the directory, which nobody else uses, of what is in the judgement, which follows.
+ * *healed_out: how many things. 0 or -errno. Not synced.
+ */
+int recover_heal(int dirfd, const struct recover_options *options, struct recover_judgement *j,
+		 uint64_t *healed_out);
+
+struct recovery {
+	int dirfd;
+	char path[48]; /* the same, for SQLite */
+	const struct recover_options *options;
+	const struct recover_judgement *judgement;
+	sqlite3 *db;	 /* for writing; NULL: not open */
+	bool is_rust;	 /* of Chroma >= 1.0 */
+	bool lost_pages; /* of the database: they could not be read */
+	bool lost_rows;	 /* of records, and nothing there tells which */
+	uint64_t healed;
+};
+
+void recover_say(struct recovery *r, enum recover_step step, const char *collection,
+		 const char *format, ...) __attribute__((format(printf, 4, 5)));
+int recover_open(struct recovery *r); /* r->db */
+int recover_sql(struct recovery *r, const char *sql);
+
+/* One change; the parameters are ?1 and so on, each a text. */
+int recover_change(struct recovery *r, const char *sql, const char *const *texts);
+#define RECOVER_CHANGE(r, sql, ...) recover_change(r, sql, (const char *const[]){__VA_ARGS__, NULL})
+
+/* shared.c: snapshots that can be restored, the newest first. One that cannot be read is
+ * passed over; a result above 0 ends it. */
+typedef int recover_snapshot_fn(void *context, const struct manifest *m);
+int recover_each_snapshot(struct recovery *r, recover_snapshot_fn *each, void *context);
+void recover_make_uuid(char out[CHROMA_ID_SIZE]);
+/* The end of the queue and of every mark: what is written next must not count as applied. */
+int recover_find_end(struct recovery *r, int64_t *out);
+/* As Chroma puts it into its queue. *out is the caller's to free. */
+int recover_format_metadata(const struct export_record *record, char **out, size_t *size_out);
+
+/* Collections that are wanted, without their database and tenant: to change the database meanwhile.
+ * *out is to be freed, also after an error. */
+struct recover_list {
+	struct chroma_collection *list;
+	size_t count;
+};
+typedef bool recover_wanted_fn(const struct recovery *r, const struct chroma_collection *c);
+int recover_list_collections(struct recovery *r, recover_wanted_fn *wanted,
+			     struct recover_list *out);
+void recover_list_free(struct recover_list *list);
+
+/* Each heals what was found, and says so. 0, also if there was nothing, or -errno. */
+int recover_journal(struct recovery *r);
+int recover_read_release(struct recovery *r); /* r->is_rust */
+int recover_pages(struct recovery *r);	      /* pages.c */
+struct salvage;
+/* collections.c: as salvage_help.find_collections; the context is the recovery. */
+int recover_collections(void *context, struct salvage *s);
+int recover_indexes(struct recovery *r);
+int recover_queue(struct recovery *r);	    /* settings.c */
+int recover_parameters(struct recovery *r); /* settings.c */
+int recover_migration(struct recovery *r);  /* migration.c */
+int recover_segments(struct recovery *r);   /* segments.c */
+int recover_marks(struct recovery *r);
+int recover_records(struct recovery *r); /* records.c */
+int recover_hnsw(struct recovery *r);
+int recover_bare(struct recovery *r);	  /* bare.c */
+int recover_undelete(struct recovery *r); /* undelete.c */
+
+/* replay.c: what is there by half is applied again; in how many collections. */
+int recover_replay(struct recovery *r, bool only_half, int64_t *again_out);
+
+/* pairs.c: takes out of temp.given what the pickle contradicts itself about. */
+int recover_drop_contradictions(struct recovery *r, const struct chroma_collection *c,
+				uint64_t *dropped_out);
+
+/* ---- lost.c ---- */
+
+/* RECOVER_LOST_FILE beside the database as schema `lost`, once for a connection. */
+int recover_lost_open(sqlite3 *db, const char *path);
+/* An expression: the metadata of the record with the number `row`, as a JSON object without the
+ * document. For sqlite3_free(); NULL: no memory. */
+char *recover_lost_metadata(sqlite3 *db, const char *row);
+/*
+ * Documents and metadata of records whose own row, and with it their id, is lost. Chroma gives its
+ * number to a new record, which they are then in the way of: they are set aside. *count_out:
+ * records.
+ */
+int recover_nameless(sqlite3 *db, const char *path, uint64_t *count_out);
+
+#endif

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What a diagnosis says to a recovery.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/recover/internal.h"
+
+int recover_step_of(enum diagnose_code code)
+{
+	switch (code) {
+	case DIAGNOSE_JOURNAL_HOT:
+		return RECOVER_JOURNAL;
+	case DIAGNOSE_DATABASE_MALFORMED:
+	case DIAGNOSE_DATABASE_SHORT:
+	case DIAGNOSE_JOURNAL_LOST:
+	case DIAGNOSE_DATABASE_FOREIGN:
+		return RECOVER_PAGES;
+	case DIAGNOSE_TABLE_MISSING: /* if it is the full-text index */
+	case DIAGNOSE_INDEX_MALFORMED:
+	case DIAGNOSE_FTS_MALFORMED:
+	case DIAGNOSE_FTS_INCOMPLETE:
+	case DIAGNOSE_METADATA_BARE:
+		return RECOVER_INDEXES;
+	case DIAGNOSE_MIGRATION_CUT:
+		return RECOVER_MIGRATION;
+	case DIAGNOSE_QUEUE_DAMAGED:
+		return RECOVER_QUEUE;
+	case DIAGNOSE_SEGMENT_ROW:
+	case DIAGNOSE_SEGMENT_RENAMED:
+		return RECOVER_SEGMENTS;
+	case DIAGNOSE_MARK_POISONED:
+	case DIAGNOSE_MARK_BLOB:
+	case DIAGNOSE_MARK_BEYOND:
+		return RECOVER_MARKS;
+	case DIAGNOSE_SEGMENT_MISSING:
+	case DIAGNOSE_FILE_MISSING:
+	case DIAGNOSE_PICKLE_MISSING:
+	case DIAGNOSE_PICKLE_CUT:
+	case DIAGNOSE_PICKLE_DAMAGED:
+	case DIAGNOSE_PICKLE_MAPS:
+	case DIAGNOSE_HEADER_DAMAGED:
+	case DIAGNOSE_LEVEL0_SHORT:
+	case DIAGNOSE_LENGTH_SHORT:
+	case DIAGNOSE_LINKS_SHORT:
+	case DIAGNOSE_LINKS_DAMAGED:
+	case DIAGNOSE_LINKS_RUNAWAY:
+	case DIAGNOSE_LABELS_DAMAGED:
+	case DIAGNOSE_PERSIST_TORN:
+	case DIAGNOSE_LABELS_LOST:
+	case DIAGNOSE_DIMENSION:
+	case DIAGNOSE_GRAPH:
+	case DIAGNOSE_MOMENTS:
+		return RECOVER_HNSW;
+	case DIAGNOSE_RECORDS_GONE:
+		return RECOVER_RECORDS;
+	case DIAGNOSE_RECORDS_BARE:
+		return RECOVER_BARE;
+	default:
+		return -1;
+	}
+}
+
+static void note(void *context, const struct diagnose_finding *f)
+{
+	struct recover_judgement *j = context;
+	int step = recover_step_of(f->code);
+	struct recover_finding *more;
+
+	j->is_bad_copy |= diagnose_is_bad_copy(f->code);
+	if (step < 0 && diagnose_kinds[f->code].severity != DIAGNOSE_DAMAGE)
+		return;
+	j->steps |= step < 0 ? 0 : 1u << step;
+	more = reallocarray(j->list, j->count + 1, sizeof(*more));
+	if (!more) {
+		j->error = -ENOMEM;
+		return;
+	}
+	j->list = more;
+	j->list[j->count].code = f->code;
+	snprintf(j->list[j->count++].segment, CHROMA_ID_SIZE, "%.40s",
+		 f->segment ? f->segment : "");
+}
+
+int recover_judge(int dirfd, struct recover_judgement *out)
+{
+	struct recover_judgement j = {.list = NULL};
+	struct diagnose_options options = {.full = true, .report = note, .context = &j};
+	struct diagnose_summary summary;
+	char path[48];
+	int r;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", dirfd);
+	r = diagnose_directory(path, dirfd, &options, &summary);
+	if (r == 0)
+		r = j.error;
+	if (r == 0) {
+		j.damage = summary.findings[DIAGNOSE_DAMAGE];
+		j.has_unknown = summary.findings[DIAGNOSE_UNKNOWN] > 0;
+	}
+	recover_judgement_free(out);
+	*out = j;
+	return r;
+}
+
+void recover_judgement_free(struct recover_judgement *j)
+{
+	free(j->list);
+	*j = (struct recover_judgement){.list = NULL};
+}
+
+const char *recover_finding_of(const struct recover_judgement *j, enum recover_step step,
+			       const char *segment)
+{
+	size_t i;
+
+	for (i = 0; i < j->count; i++)
+		if (recover_step_of(j->list[i].code) == (int)step &&
+		    strcmp(j->list[i].segment, segment) == 0)
+			return diagnose_kinds[j->list[i].code].code;
+	return NULL;
+}
+
+/* Without a segment it is of the whole database. */
+bool recover_costs_vectors(const struct recover_judgement *j, const char *segment)
+{
+	size_t i;
+
+	for (i = 0; i < j->count; i++) {
+		enum diagnose_code code = j->list[i].code;
+		int step = recover_step_of(code);
+
+		if (step == RECOVER_PAGES || code == DIAGNOSE_MARK_BEYOND ||
+		    code == DIAGNOSE_QUEUE_DAMAGED || code == DIAGNOSE_DATABASE_MISSING ||
+		    (step == RECOVER_HNSW && strcmp(j->list[i].segment, segment) == 0))
+			return true;
+	}
+	return false;
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Healing a copy of a Chroma directory: the table of steps.
+ */
+#include <errno.h>
+#include <stdio.h>
+
+#include "core/recover/internal.h"
+
+const char *const recover_step_names[RECOVER_STEPS] = {
+    "journal",	"pages", "indexes", "migration", "queue", "parameters",
+    "segments", "marks", "records", "hnsw",	 "bare",  "undelete"};
+
+static int (*const steps[RECOVER_STEPS])(struct recovery *) = {
+    recover_journal, recover_pages,	 recover_indexes,  recover_migration,
+    recover_queue,   recover_parameters, recover_segments, recover_marks,
+    recover_records, recover_hnsw,	 recover_bare,	   recover_undelete};
+
+/* What was not found needs no step; the journal comes first in any case. */
+static bool is_due(const struct recovery *r, int step)
+{
+	if (step == RECOVER_UNDELETE)
+		return r->options->undelete != NULL;
+	if (r->options->steps != RECOVER_ALL && 1u << step & RECOVER_ON_REQUEST)
+		return true;
+	if (step == RECOVER_HNSW && r->options->rebuild)
+		return true;
+	if (step == RECOVER_RECORDS && r->lost_pages)
+		return true;
+	return step == RECOVER_JOURNAL || r->judgement->steps & 1u << step;
+}
+
+int recover_heal(int dirfd, const struct recover_options *options, struct recover_judgement *j,
+		 uint64_t *healed_out)
+{
+	struct recovery r = {.dirfd = dirfd, .options = options, .judgement = j};
+	int step, error;
+
+	snprintf(r.path, sizeof(r.path), "/proc/self/fd/%d", dirfd);
+	error = recover_open(&r);
+	for (step = 0; step < RECOVER_STEPS && error == 0; step++) {
+		uint64_t before = r.healed;
+
+		if (!(options->steps & 1u << step) && step != RECOVER_JOURNAL)
+			continue;
+		if (j->is_stale)
+			error = recover_judge(dirfd, j);
+		/* A copy, which is synced as a whole. Said to SQLite, it plays a journal back. */
+		if (step != RECOVER_JOURNAL)
+			recover_sql(&r, "PRAGMA synchronous = OFF");
+		if (error == 0 && is_due(&r, step))
+			error = steps[step](&r);
+		j->is_stale |= r.healed > before;
+	}
+	if (sqlite3_close(r.db) != SQLITE_OK && error == 0)
+		error = -EBUSY;
+	*healed_out = r.healed;
+	return error;
+}

@@ -1,0 +1,493 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Storing pieces of files by their content.
+ */
+#include "core/snapshot/chunks.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <sha2.h>
+#include <zstd.h>
+#include <zstd_errors.h>
+
+#include "core/base/checksum.h"
+#include "core/base/fileio.h"
+
+#define ZSTD_LEVEL 1
+#define HEADER sizeof(struct snapshot_chunk)
+#define DIGITS (2 * SNAPSHOT_NAME_SIZE)
+#define SUFFIX_BAD ".bad"
+#define MARK ".naming" /* names may be there that have not reached the disk yet */
+
+/* "ab/ab…" */
+struct path {
+	char text[3 + DIGITS + sizeof(SUFFIX_BAD)];
+};
+
+static void path_of(struct path *p, const struct chunk_name *name)
+{
+	static const char hex[] = "0123456789abcdef";
+	unsigned i;
+
+	for (i = 0; i < SNAPSHOT_NAME_SIZE; i++) {
+		p->text[3 + 2 * i] = hex[name->bytes[i] >> 4];
+		p->text[4 + 2 * i] = hex[name->bytes[i] & 15];
+	}
+	p->text[0] = p->text[3];
+	p->text[1] = p->text[4];
+	p->text[2] = '/';
+	p->text[3 + DIGITS] = '\0';
+}
+
+static bool parse_name(struct chunk_name *out, const char *text)
+{
+	unsigned i;
+
+	for (i = 0; i < DIGITS; i++) {
+		char c = text[i];
+		int digit = c >= '0' && c <= '9'   ? c - '0'
+			    : c >= 'a' && c <= 'f' ? c - 'a' + 10
+						   : -1;
+
+		if (digit < 0)
+			return false;
+		out->bytes[i / 2] = (unsigned char)(out->bytes[i / 2] << 4 | digit);
+	}
+	return text[DIGITS] == '\0';
+}
+
+bool chunk_is_zero(const struct chunk_name *name)
+{
+	static const struct chunk_name zero;
+
+	return memcmp(name, &zero, sizeof(zero)) == 0;
+}
+
+void chunk_name_of(const void *data, size_t size, struct chunk_name *out)
+{
+	const unsigned char *p = data;
+	SHA2_CTX context;
+
+	*out = (struct chunk_name){{0}};
+	if (size == 0 || (p[0] == 0 && memcmp(p, p + 1, size - 1) == 0))
+		return;
+	SHA256Init(&context);
+	SHA256Update(&context, p, size);
+	SHA256Final(out->bytes, &context);
+}
+
+static uint32_t header_check(const struct snapshot_chunk *h)
+{
+	return (uint32_t)checksum64(h, offsetof(struct snapshot_chunk, check), 0);
+}
+
+static int parse_header(struct snapshot_chunk *h, const void *file, size_t have)
+{
+	if (have < HEADER)
+		return -ENODATA;
+	memcpy(h, file, HEADER);
+	if (h->magic != SNAPSHOT_CHUNK_MAGIC)
+		return -EBADMSG;
+	if (h->version > SNAPSHOT_VERSION)
+		return -EPROTONOSUPPORT;
+	return h->version && h->check == header_check(h) && h->plain <= SNAPSHOT_CHUNK_SIZE
+		   ? 0
+		   : -EBADMSG;
+}
+
+/* ---- the directory ---- */
+
+/* Of one that died between naming and syncing: no name is sure until all are synced. */
+static void doubt_names(struct chunks *c)
+{
+	c->marked = faccessat(c->dirfd, MARK, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+	memset(c->touched, c->marked, sizeof(c->touched));
+}
+
+int chunks_open(struct chunks *c, int snapshotsfd, bool make)
+{
+	unsigned i;
+	int r = 0;
+
+	*c = (struct chunks){.dirfd = -1};
+	for (i = 0; i < CHUNKS_BATCH; i++)
+		c->batch_fd[i] = -1;
+	if (make && mkdirat(snapshotsfd, CHUNKS_DIR, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	r = file_open_directory_at(snapshotsfd, CHUNKS_DIR);
+	if (r < 0)
+		return r;
+	c->dirfd = r;
+	c->room = HEADER + ZSTD_compressBound(SNAPSHOT_CHUNK_SIZE);
+	c->packed = malloc(c->room);
+	c->compressor = ZSTD_createCCtx();
+	c->decompressor = ZSTD_createDCtx();
+	if (!c->packed || !c->compressor || !c->decompressor) {
+		chunks_close(c);
+		return -ENOMEM;
+	}
+	doubt_names(c);
+	ZSTD_CCtx_setParameter(c->compressor, ZSTD_c_compressionLevel, ZSTD_LEVEL);
+	ZSTD_CCtx_setParameter(c->compressor, ZSTD_c_checksumFlag, 1);
+	return 0;
+}
+
+static void temporary_name(char out[48], unsigned slot)
+{
+	snprintf(out, 48, ".%d-%u.tmp", (int)getpid(), slot);
+}
+
+static void forget_batch(struct chunks *c)
+{
+	char temporary[48];
+	unsigned i;
+
+	for (i = 0; i < c->waiting; i++) {
+		if (c->batch_fd[i] >= 0)
+			close(c->batch_fd[i]);
+		c->batch_fd[i] = -1;
+		temporary_name(temporary, i);
+		unlinkat(c->dirfd, temporary, 0);
+	}
+	c->waiting = 0;
+}
+
+void chunks_close(struct chunks *c)
+{
+	forget_batch(c);
+	ZSTD_freeCCtx(c->compressor);
+	ZSTD_freeDCtx(c->decompressor);
+	free(c->packed);
+	if (c->dirfd >= 0)
+		close(c->dirfd);
+	*c = (struct chunks){.dirfd = -1};
+}
+
+static int open_chunk(struct chunks *c, const struct chunk_name *name, uint64_t *size_out)
+{
+	struct path path;
+	struct stat st;
+	int fd;
+
+	path_of(&path, name);
+	fd = openat(c->dirfd, path.text, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOTDIR ? -ENOENT : -errno;
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+		close(fd);
+		return -EBADMSG;
+	}
+	*size_out = (uint64_t)st.st_size;
+	return fd;
+}
+
+int chunks_stat(struct chunks *c, const struct chunk_name *name, uint64_t *stored_out)
+{
+	unsigned char start[HEADER];
+	struct snapshot_chunk h;
+	uint64_t size;
+	ssize_t n;
+	int fd, r;
+
+	*stored_out = 0;
+	if (chunk_is_zero(name))
+		return 0;
+	fd = open_chunk(c, name, &size);
+	if (fd < 0)
+		return fd;
+	n = file_read_at(fd, start, sizeof(start), 0);
+	close(fd);
+	if (n < 0)
+		return (int)n;
+	*stored_out = size;
+	r = parse_header(&h, start, (size_t)n);
+	if (r < 0)
+		return r;
+	return size == HEADER + h.stored ? 0 : size < HEADER + h.stored ? -ENODATA : -EBADMSG;
+}
+
+/* ---- writing ---- */
+
+/* Whoever finds the mark syncs all directories before its first manifest. */
+static int mark_names(struct chunks *c)
+{
+	int fd;
+
+	if (c->marked)
+		return 0;
+	fd = openat(c->dirfd, MARK, O_WRONLY | O_CREAT | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	close(fd);
+	if (fsync(c->dirfd) < 0)
+		return -errno;
+	c->marked = true;
+	return 0;
+}
+
+static int name_one(struct chunks *c, unsigned i)
+{
+	char temporary[48], directory[3];
+	struct path path;
+
+	path_of(&path, &c->batch[i]);
+	snprintf(directory, sizeof(directory), "%.2s", path.text);
+	if (mkdirat(c->dirfd, directory, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	temporary_name(temporary, i);
+	if (renameat(c->dirfd, temporary, c->dirfd, path.text) < 0)
+		return -errno;
+	c->touched[c->batch[i].bytes[0]] = 1;
+	return 0;
+}
+
+/* Not yet for good: the directories' turn is at the end. What it could not name has been said to
+ * be stored: nothing may be called flushed any more. */
+static int name_batch(struct chunks *c)
+{
+	unsigned i;
+	int r = c->waiting ? mark_names(c) : 0;
+
+	for (i = 0; i < c->waiting && r == 0; i++)
+		if (fdatasync(c->batch_fd[i]) < 0)
+			r = -errno;
+	for (i = 0; i < c->waiting && r == 0; i++)
+		r = name_one(c, i);
+	forget_batch(c);
+	c->lost = r < 0 ? r : c->lost;
+	return r;
+}
+
+static int sync_directory(struct chunks *c, unsigned first)
+{
+	char directory[12]; /* two digits; the type could hold more */
+	int fd, r;
+
+	snprintf(directory, sizeof(directory), "%02x", first);
+	fd = file_open_directory_at(c->dirfd, directory);
+	r = fd == -ENOENT ? 0 : fd < 0 ? fd : fsync(fd) < 0 ? -errno : 0;
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+int chunks_flush(struct chunks *c)
+{
+	int r = name_batch(c);
+	unsigned i;
+
+	if (r == 0)
+		r = c->lost;
+	for (i = 0; i < 256 && r == 0; i++) {
+		if (c->touched[i])
+			r = sync_directory(c, i);
+		if (r == 0)
+			c->touched[i] = 0;
+	}
+	if (r == 0 && fsync(c->dirfd) < 0)
+		r = -errno;
+	if (r == 0 && c->marked) {
+		unlinkat(c->dirfd, MARK, 0);
+		c->marked = false;
+	}
+	return r;
+}
+
+static int pack(struct chunks *c, const void *data, size_t size, size_t *packed_out)
+{
+	struct snapshot_chunk h = {.magic = SNAPSHOT_CHUNK_MAGIC, .version = SNAPSHOT_VERSION};
+	size_t n = ZSTD_compress2(c->compressor, c->packed + HEADER, c->room - HEADER, data, size);
+
+	if (ZSTD_isError(n))
+		return -ENOMEM;
+	h.plain = (uint32_t)size;
+	h.stored = (uint32_t)n;
+	h.check = header_check(&h);
+	memcpy(c->packed, &h, HEADER);
+	*packed_out = HEADER + n;
+	return 0;
+}
+
+static bool is_waiting(const struct chunks *c, const struct chunk_name *name)
+{
+	unsigned i;
+
+	for (i = 0; i < c->waiting; i++)
+		if (!memcmp(&c->batch[i], name, sizeof(*name)))
+			return true;
+	return false;
+}
+
+/* A new file with what is packed: it is in the batch only once it is whole. */
+static int write_packed(struct chunks *c, size_t n, const struct chunk_name *name)
+{
+	char temporary[48];
+	int fd, r;
+
+	temporary_name(temporary, c->waiting);
+	unlinkat(c->dirfd, temporary, 0); /* of a dead process, or no file at all */
+	fd =
+	    openat(c->dirfd, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	r = file_write_all(fd, c->packed, n);
+	if (r < 0) {
+		close(fd);
+		unlinkat(c->dirfd, temporary, 0);
+		return r;
+	}
+	/* The disk begins now, so that the syncs of the batch wait less. */
+	sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+	c->batch[c->waiting] = *name;
+	c->batch_fd[c->waiting++] = fd;
+	c->added_bytes += n;
+	return 0;
+}
+
+int chunks_put(struct chunks *c, const void *data, size_t size, struct chunk_name *out)
+{
+	uint64_t stored;
+	size_t n;
+	int r;
+
+	chunk_name_of(data, size, out);
+	if (chunk_is_zero(out))
+		return 0;
+	if (is_waiting(c, out) || chunks_stat(c, out, &stored) == 0) {
+		c->reused++;
+		return 0;
+	}
+	r = pack(c, data, size, &n);
+	if (r == 0)
+		r = write_packed(c, n, out);
+	return r == 0 && c->waiting == CHUNKS_BATCH ? name_batch(c) : r;
+}
+
+/* ---- reading ---- */
+
+int chunk_decode(void *decompressor, const void *file, size_t file_size, void *data, size_t size)
+{
+	struct snapshot_chunk h;
+	int r = parse_header(&h, file, file_size);
+	size_t n;
+
+	if (r < 0)
+		return r;
+	if (file_size != HEADER + h.stored)
+		return file_size < HEADER + h.stored ? -ENODATA : -EBADMSG;
+	if (h.plain != size)
+		return -EBADMSG;
+	n = ZSTD_decompressDCtx(decompressor, data, size, (const char *)file + HEADER, h.stored);
+	if (ZSTD_isError(n))
+		return ZSTD_getErrorCode(n) == ZSTD_error_memory_allocation ? -ENOMEM : -EBADMSG;
+	return n == size ? 0 : -EBADMSG;
+}
+
+int chunks_get(struct chunks *c, const struct chunk_name *name, void *data, size_t size)
+{
+	struct chunk_name found;
+	uint64_t stored;
+	ssize_t n;
+	int fd, r;
+
+	if (chunk_is_zero(name)) {
+		memset(data, 0, size);
+		return 0;
+	}
+	fd = open_chunk(c, name, &stored);
+	if (fd < 0)
+		return fd;
+	n = stored <= c->room ? file_read_at(fd, c->packed, c->room, 0) : -EBADMSG;
+	close(fd);
+	if (n < 0)
+		return (int)n;
+	r = chunk_decode(c->decompressor, c->packed, (size_t)n, data, size);
+	if (r < 0)
+		return r;
+	chunk_name_of(data, size, &found);
+	return memcmp(&found, name, sizeof(found)) == 0 ? 0 : -EBADMSG;
+}
+
+int chunks_set_aside(struct chunks *c, const struct chunk_name *name)
+{
+	struct path from, to;
+
+	path_of(&from, name);
+	to = from;
+	memcpy(to.text + 3 + DIGITS, SUFFIX_BAD, sizeof(SUFFIX_BAD));
+	return renameat(c->dirfd, from.text, c->dirfd, to.text) < 0 ? -errno : 0;
+}
+
+/* ---- removing ---- */
+
+struct collection {
+	chunks_needed_fn *needed;
+	void *context;
+	bool dry;
+	uint64_t count, bytes;
+};
+
+static int collect_file(struct collection *k, int fd, const char *file)
+{
+	struct chunk_name name;
+	struct stat st;
+
+	if (!strcmp(file, MARK) ||
+	    (parse_name(&name, file) && (!k->needed || k->needed(k->context, &name))))
+		return 0;
+	if (fstatat(fd, file, &st, AT_SYMLINK_NOFOLLOW) < 0 || S_ISDIR(st.st_mode))
+		return 0;
+	if (!k->dry && unlinkat(fd, file, 0) < 0 && errno != ENOENT)
+		return -errno;
+	k->count++;
+	k->bytes += (uint64_t)st.st_size;
+	return 0;
+}
+
+/* Takes fd. */
+static int collect_directory(struct collection *k, int fd)
+{
+	DIR *dir;
+	const struct dirent *entry;
+	int r = file_names_of(fd, &dir);
+
+	while (r == 0 && (entry = readdir(dir)))
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+			r = collect_file(k, dirfd(dir), entry->d_name);
+	if (dir)
+		closedir(dir);
+	return r;
+}
+
+int chunks_collect(struct chunks *c, chunks_needed_fn *needed, void *context, bool dry,
+		   uint64_t *count_out, uint64_t *bytes_out)
+{
+	struct collection k = {.needed = needed, .context = context, .dry = dry};
+	char directory[3];
+	unsigned i;
+	int r, fd = openat(c->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (!dry) {
+		forget_batch(c); /* its files would be taken for leftovers */
+		c->lost = 0;
+	}
+	r = fd < 0 ? -errno : collect_directory(&k, fd);
+	for (i = 0; i < 256 && r == 0; i++) {
+		snprintf(directory, sizeof(directory), "%02x", i);
+		fd = file_open_directory_at(c->dirfd, directory);
+		if (fd >= 0)
+			r = collect_directory(&k, fd);
+		else if (fd != -ENOENT)
+			r = fd;
+	}
+	*count_out = k.count;
+	*bytes_out = k.bytes;
+	return r;
+}

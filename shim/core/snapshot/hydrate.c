@@ -1,0 +1,419 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Hydration: from a pin to a snapshot.
+ */
+#include "core/snapshot/hydrate.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/oplog/oplog.h"
+#include "core/pin/view.h"
+#include "core/snapshot/content.h"
+#include "core/sqlite/wal.h"
+
+#define SAVE_EVERY UINT64_C(2000000000) /* ns: what a death costs at most */
+#define WAL_FILE CHROMA_DATABASE "-wal"
+
+struct hydration {
+	struct snapshot_store *store;
+	const struct hydrate_options *options;
+	struct pin_view view;
+	struct manifest *out;
+	struct snapshot_trouble *trouble;
+	struct content_meter meter;
+	uint64_t deadline; /* of this piece, 0: none */
+	bool has_worked;   /* in this piece */
+	bool is_empty;	   /* Chroma has not made its tables yet */
+};
+
+/* ---- the manifest ---- */
+
+static void copy_text(char *out, size_t room, const char *text, size_t size)
+{
+	snprintf(out, room, "%.*s", (int)strnlen(text, size), text);
+}
+
+int hydrate_describe(const struct pin_slot *slot, struct manifest *out)
+{
+	char text[PIN_TEXT + 64], detail[PIN_TEXT];
+	int r;
+
+	*out = (struct manifest){0};
+	out->header.id = slot->id;
+	out->header.time = slot->time;
+	out->header.state = slot->state == PIN_BROKEN ? SNAPSHOT_BROKEN : SNAPSHOT_PINNED;
+	copy_text(text, sizeof(text), slot->reason, sizeof(slot->reason));
+	r = manifest_set_text(&out->reason, text);
+	copy_text(text, sizeof(text), slot->description, sizeof(slot->description));
+	if (r == 0)
+		r = manifest_set_text(&out->description, text);
+	copy_text(detail, sizeof(detail), slot->detail, sizeof(slot->detail));
+	snprintf(text, sizeof(text), "%s%s%s", detail, detail[0] && slot->error ? ": " : "",
+		 slot->error ? strerror(slot->error < 0 ? -slot->error : slot->error) : "");
+	if (!text[0])
+		snprintf(text, sizeof(text), "its undo data was lost");
+	if (r == 0)
+		r = manifest_set_text(&out->trouble, slot->state == PIN_BROKEN ? text : "");
+	return r;
+}
+
+/* Where a piece before this one has stopped. */
+static int load_manifest(struct hydration *h, const struct pin_slot *slot)
+{
+	int r = manifest_read(h->store->dirfd, slot->id, h->out);
+
+	if (r == 0 && h->out->header.state == SNAPSHOT_HYDRATING)
+		return 0;
+	if (r == 0)
+		return -EEXIST;
+	manifest_free(h->out);
+	if (r == -ENOMEM)
+		return r;
+	r = hydrate_describe(slot, h->out);
+	h->out->header.state = SNAPSHOT_HYDRATING;
+	oplog_boot_id(h->out->header.boot_id);
+	return r;
+}
+
+/* What a manifest names is put before. */
+static int save_progress(struct hydration *h)
+{
+	int r = chunks_flush(&h->store->chunks);
+
+	h->out->header.progress =
+	    h->meter.total ? (uint32_t)(h->meter.done * 100 / h->meter.total) : 0;
+	return r == 0 ? snapshot_add_numbered(h->store, h->out) : r;
+}
+
+static int set_broken(struct hydration *h)
+{
+	char text[sizeof(h->trouble->file) + sizeof(h->trouble->detail) + 4];
+	struct manifest *m = h->out;
+
+	snprintf(text, sizeof(text), "%s%s%s", h->trouble->file, h->trouble->file[0] ? ": " : "",
+		 h->trouble->detail);
+	/* What there is of it is no snapshot. */
+	while (m->file_count)
+		manifest_remove_last_file(m);
+	m->header.state = SNAPSHOT_BROKEN;
+	m->header.progress = 0;
+	return manifest_set_text(&m->trouble, text);
+}
+
+/* ---- files ---- */
+
+static struct manifest_file *find_entry(struct manifest *m, const char *path)
+{
+	uint32_t i;
+
+	for (i = 0; i < m->file_count; i++)
+		if (!strcmp(m->files[i].path, path))
+			return &m->files[i];
+	return NULL;
+}
+
+static void fill_entry(struct manifest_file *f, const struct pin_view_file *from)
+{
+	f->mode = from->mode;
+	f->mtime = from->mtime;
+	f->mtime_ns = from->mtime_ns;
+}
+
+/* Until SAVE_EVERY or the deadline: 1: not all yet. */
+static int chunk_piece(struct hydration *h, struct manifest_file *f,
+		       const struct file_source *source)
+{
+	uint64_t next = manifest_chunk_count(f->size), now = oplog_now();
+	int r;
+
+	h->has_worked = true;
+	h->meter.deadline = now + SAVE_EVERY;
+	if (h->deadline && h->deadline < h->meter.deadline)
+		h->meter.deadline = h->deadline;
+	r = content_chunk_some(&h->store->chunks, source, next, &f->chunks, &h->meter, &next);
+	if (r >= 0)
+		f->size = r == 0 ? source->size : next * SNAPSHOT_CHUNK_SIZE;
+	return r;
+}
+
+static bool is_over(const struct hydration *h)
+{
+	return h->deadline && oplog_now() > h->deadline;
+}
+
+/* What has been read is judged before it is put down. `log` may be NULL. */
+static int judge(struct pin_reader *file, struct pin_reader *log)
+{
+	int r = pin_reader_judge(file);
+
+	return r == 0 && log ? pin_reader_judge(log) : r;
+}
+
+/* 1: the time is over. */
+static int hydrate_source(struct hydration *h, const struct pin_view_file *file,
+			  const struct file_source *source, struct pin_reader *reader,
+			  struct pin_reader *log)
+{
+	struct manifest_file *f = find_entry(h->out, file->path);
+	int r;
+
+	if (f && f->size == source->size)
+		return 0;
+	if (!f)
+		f = manifest_add_file(h->out, file->path);
+	if (!f)
+		return -ENOMEM;
+	if (f->size > source->size || f->size % SNAPSHOT_CHUNK_SIZE)
+		f->size = 0;
+	fill_entry(f, file);
+	do {
+		int judged;
+
+		r = chunk_piece(h, f, source);
+		judged = r >= 0 ? judge(reader, log) : 0;
+		r = judged < 0 ? judged : r;
+		if (r == 1) {
+			int saved = save_progress(h);
+
+			r = saved < 0 ? saved : r;
+		}
+	} while (r == 1 && !is_over(h));
+	return r;
+}
+
+static int hydrate_file(struct hydration *h, const struct pin_view_file *file)
+{
+	struct pin_reader reader;
+	int r = pin_reader_open(&reader, &h->view, file->path);
+
+	if (r == 0)
+		r = hydrate_source(h, file, &reader.source, &reader, NULL);
+	if (r == -ENOENT)
+		r = -ESTALE;
+	pin_reader_close(&reader);
+	return r;
+}
+
+/* ---- the database ---- */
+
+static int note_database(struct hydration *h, const struct file_source *source)
+{
+	sqlite3 *db = NULL;
+	int r = 0;
+
+	content_note_header(h->out, source);
+	if (database_open_source(source, &db) == 0) {
+		h->is_empty = database_has_table(db, "collections") == 0;
+		r = content_note_database(h->out, db);
+	}
+	sqlite3_close(db);
+	return r;
+}
+
+/* A snapshot's database is one file: with its log, if it has one. It is noted when all is there. */
+static int hydrate_database(struct hydration *h, bool note)
+{
+	struct pin_reader file, log = {.live = -1, .moved = -1};
+	struct sqlite_wal_database both = {{0}, NULL, NULL, {0}};
+	const struct file_source *source = &file.source;
+	int r = pin_reader_open(&file, &h->view, CHROMA_DATABASE), e = -ENOENT;
+
+	if (r == 0 && h->view.wal) {
+		e = pin_reader_open(&log, &h->view, WAL_FILE);
+		r = e == -ENOENT ? 0 : e;
+	}
+	if (r == 0 && e == 0) {
+		r = sqlite_wal_database_open(&both, &file.source, &log.source);
+		source = &both.source;
+		if (r == -EBADMSG && !h->trouble->file[0])
+			*h->trouble = (struct snapshot_trouble){WAL_FILE, "it is damaged"};
+	}
+	if (r == 0)
+		r = note
+			? note_database(h, source)
+			: hydrate_source(h, &h->view.files[0], source, &file, e == 0 ? &log : NULL);
+	if (r == 0 && note)
+		r = judge(&file, e == 0 ? &log : NULL);
+	sqlite_wal_database_close(&both);
+	if (h->view.wal)
+		pin_reader_close(&log);
+	pin_reader_close(&file);
+	return r == -ENOENT ? -ESTALE : r;
+}
+
+/* ---- all of it ---- */
+
+static void start_meter(struct hydration *h)
+{
+	size_t i;
+
+	h->meter = (struct content_meter){.rate = h->options->rate,
+					  .progress = h->options->progress,
+					  .context = h->options->context};
+	for (i = 0; i < h->view.count; i++) {
+		const struct manifest_file *f = find_entry(h->out, h->view.files[i].path);
+
+		h->meter.total += h->view.files[i].size;
+		h->meter.done += f ? f->size : 0;
+	}
+}
+
+static int hydrate_files(struct hydration *h)
+{
+	size_t i;
+	int r = 0;
+
+	start_meter(h);
+	for (i = 0; i < h->view.count && r == 0; i++) {
+		const struct pin_view_file *file = &h->view.files[i];
+
+		if (!strcmp(file->path, WAL_FILE))
+			continue;
+		r = i == 0 ? hydrate_database(h, false) : hydrate_file(h, file);
+		if (r == 0 && h->has_worked && is_over(h) && i + 1 < h->view.count) {
+			r = save_progress(h);
+			r = r == 0 ? 1 : r;
+		}
+	}
+	if (r == 0)
+		r = hydrate_database(h, true);
+	if (r == 0 && h->is_empty)
+		return -ENOMSG;
+	if (r == 0)
+		r = pin_view_check(&h->view);
+	if (r == 0) {
+		h->out->header.state = SNAPSHOT_COMPLETE;
+		h->out->header.progress = 0;
+	}
+	return r;
+}
+
+static bool is_worth_nothing(int r)
+{
+	return r == -EBADMSG || r == -ESTALE || r == -EPROTONOSUPPORT;
+}
+
+static int hydrate_held(struct hydration *h, struct pins *pins, struct pin_slot *slot)
+{
+	int r = pin_view_open(&h->view, pins, slot, h->options->dirfd, h->trouble);
+
+	if (r == 0) {
+		r = hydrate_files(h);
+		pin_view_close(&h->view);
+	}
+	/* While it was read, the backend may have found that it cannot go on saving. */
+	if (__atomic_load_n(&slot->state, __ATOMIC_SEQ_CST) == PIN_BROKEN &&
+	    __atomic_load_n(&slot->id, __ATOMIC_SEQ_CST) == h->out->header.id) {
+		struct manifest said;
+
+		if (hydrate_describe(slot, &said) == 0)
+			snprintf(h->trouble->detail, sizeof(h->trouble->detail), "%s",
+				 said.trouble);
+		manifest_free(&said);
+		h->trouble->file[0] = '\0';
+		return set_broken(h);
+	}
+	if (r == 0 && !pins_are_current(pins)) {
+		snprintf(h->trouble->detail, sizeof(h->trouble->detail),
+			 "pins/state in the store was lost while it was copied");
+		h->trouble->file[0] = '\0';
+		return set_broken(h);
+	}
+	return is_worth_nothing(r) ? set_broken(h) : r;
+}
+
+/* Pinned while Chroma was making its tables for the first time: there is nothing to keep. */
+static int forget_pin(struct hydration *h, struct pins *pins, struct pin_slot *slot)
+{
+	int r = snapshot_remove(h->store, slot->id);
+
+	h->out->header.state = 0;
+	if (r < 0 && r != -ENOENT)
+		return r;
+	pin_drop(pins, slot);
+	pins_sweep(pins);
+	return 0;
+}
+
+int hydrate_pin(struct snapshot_store *s, struct pins *pins, struct pin_slot *slot,
+		const struct hydrate_options *options, struct manifest *out,
+		struct snapshot_trouble *t)
+{
+	struct hydration h = {.store = s, .options = options, .out = out, .trouble = t};
+	uint64_t id = __atomic_load_n(&slot->id, __ATOMIC_SEQ_CST);
+	int r;
+
+	*out = (struct manifest){0};
+	*t = (struct snapshot_trouble){{0}, {0}};
+	h.deadline = options->budget ? oplog_now() + options->budget : 0;
+	r = load_manifest(&h, slot);
+	if (r == -EEXIST) { /* only its end was missed */
+		pin_let_go(pins, slot, id);
+		pins_sweep(pins);
+		return 0;
+	}
+	if (r == 0)
+		r = hydrate_held(&h, pins, slot);
+	if (r == -ENOMSG)
+		return forget_pin(&h, pins, slot);
+	if (r != 0)
+		return r;
+	r = chunks_flush(&s->chunks);
+	if (r == 0)
+		r = snapshot_add_numbered(s, out);
+	if (r == 0) {
+		/* A backend with many may have given it up meanwhile, and its slot be another's. */
+		if (out->header.state != SNAPSHOT_BROKEN)
+			pin_let_go(pins, slot, id);
+		else if (__atomic_load_n(&slot->id, __ATOMIC_SEQ_CST) == id)
+			pin_drop(pins, slot);
+		pins_sweep(pins);
+	}
+	return r;
+}
+
+/* ---- what is lost ---- */
+
+static struct pin_slot *find_slot(struct pins *pins, uint64_t id)
+{
+	unsigned i;
+
+	for (i = 0; pins && pins->state && i < PIN_SLOTS; i++)
+		if (pins->slots[i].id == id && pins->slots[i].state != PIN_FREE)
+			return &pins->slots[i];
+	return NULL;
+}
+
+static int give_up(struct snapshot_store *s, struct manifest *m)
+{
+	struct snapshot_trouble t = {{0}, "the machine was started again before it was copied"};
+	struct hydration h = {.store = s, .out = m, .trouble = &t};
+	int r = set_broken(&h);
+
+	return r == 0 ? manifest_write(s->dirfd, m) : r;
+}
+
+int hydrate_give_up_lost(struct snapshot_store *s, struct pins *pins)
+{
+	struct manifest *list;
+	size_t count, i;
+	int r = snapshot_list(s, &list, &count), n = 0;
+
+	if (r < 0)
+		return r;
+	for (i = 0; i < count && r == 0; i++) {
+		if (list[i].header.state != SNAPSHOT_HYDRATING ||
+		    find_slot(pins, list[i].header.id))
+			continue;
+		r = give_up(s, &list[i]);
+		n++;
+	}
+	snapshot_list_free(list, count);
+	return r < 0 ? r : n;
+}

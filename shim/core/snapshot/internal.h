@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the parts of snapshot-taking share; for snapshot*.c only.
+ */
+#ifndef CORE_SNAPSHOT_INTERNAL_H
+#define CORE_SNAPSHOT_INTERNAL_H
+
+#include <sys/stat.h>
+
+#include "core/chroma/chroma.h"
+#include "core/snapshot/snapshot.h"
+
+/* A file of a segment. */
+struct segment_file {
+	char name[256];
+	struct stat st;
+	bool chunked; /* `chunks` is its content as of st; else it is staged, or neither */
+	bool staged;
+	struct chunk_name *chunks;
+};
+
+struct segment {
+	char id[CHROMA_ID_SIZE];
+	struct segment_file *files;
+	size_t count;
+	bool gone, torn;
+};
+
+struct taking {
+	struct snapshot_store *store;
+	const struct snapshot_options *options;
+	struct manifest *out;
+	struct snapshot_trouble *trouble;
+	int stagefd;
+	struct segment *segments;
+	size_t segment_count;
+	/* A change of any segment under the lock spoils it. */
+	bool strict;
+	bool raw; /* the database is taken as it is, with its journals */
+	uint64_t done, total;
+};
+
+int taking_fail(struct taking *k, int r, const char *file, const char *detail);
+
+/* Chunks of the file that fd is open on; *chunks_out is the caller's. */
+int taking_chunk(struct taking *k, int fd, uint64_t size, struct chunk_name **chunks_out);
+
+/* segments.c */
+int segments_find(struct taking *k);
+/* Before the lock: reads what is quiet. */
+int segments_read_ahead(struct taking *k);
+/* Under the lock, first: how they are now. */
+int segments_look(struct taking *k);
+/* Under the lock: stages what has changed. -EAGAIN: begin again. */
+int segments_stage(struct taking *k);
+/* After the lock: everything into the manifest. */
+int segments_finish(struct taking *k);
+void segments_free(struct taking *k);
+
+#endif

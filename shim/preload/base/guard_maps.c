@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * SIGBUS in the maps of the store's files.
+ */
+#include "preload/base/guard_maps.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "core/base/shared_map.h"
+#include "preload/base/shim.h"
+#include "preload/pin/pins.h"
+#include "preload/place/area.h"
+
+static struct sigaction hosts_own;
+
+/* As it would have been without us: once more, and by what the host had there. */
+static void give_back(siginfo_t *info)
+{
+	sigaction(SIGBUS, &hosts_own, NULL);
+	if (info->si_code <= 0) /* sent by somebody: it does not come again by itself */
+		SYS4(SYS_rt_tgsigqueueinfo, sys_getpid(), sys_gettid(), SIGBUS, info);
+}
+
+static void say_lost(const char *file)
+{
+	shim_say(file,
+		 " in the store was cut while it was in use, or its disk is full (SIGBUS); "
+		 "what it had is lost, and the backend goes on. Files of the store must not "
+		 "be changed; make room.",
+		 NULL);
+}
+
+/* The log goes on in a new file; a persist and a pin see that they cannot go on, and say more. */
+static bool patch_log(const siginfo_t *info)
+{
+	static atomic_flag said = ATOMIC_FLAG_INIT;
+	unsigned i, used = atomic_load(&areas_used);
+
+	for (i = 0; i <= used && i < AREAS; i++)
+		if (oplog_writer_patch(&areas[i].log, info->si_addr)) {
+			if (!atomic_flag_test_and_set(&said))
+				say_lost("a file of oplog/");
+			return true;
+		}
+	return false;
+}
+
+static bool patch_map(const siginfo_t *info)
+{
+	static atomic_flag said = ATOMIC_FLAG_INIT;
+	unsigned i, used = atomic_load(&areas_used);
+	bool pins = false;
+
+	if (!shared_map_patch(info->si_addr))
+		return false;
+	for (i = 0; i <= used && i < AREAS; i++)
+		pins = pins_are_lost(i) || pins;
+	if (pins)
+		say_lost("pins/state (no snapshot can be pinned until the backend is restarted)");
+	else if (!atomic_flag_test_and_set(&said))
+		say_lost("a file of undo/ or pins/");
+	return true;
+}
+
+static void on_bus_error(int number, siginfo_t *info, void *context)
+{
+	int saved = errno;
+
+	(void)number, (void)context;
+	if (info->si_code <= 0 || (!patch_log(info) && !patch_map(info)))
+		give_back(info);
+	errno = saved;
+}
+
+static bool same(const struct sigaction *a, const struct sigaction *b)
+{
+	return a->sa_handler == b->sa_handler && a->sa_flags == b->sa_flags;
+}
+
+void guard_maps(void)
+{
+	static atomic_bool known;
+	struct sigaction ours, is;
+
+	if (sigaction(SIGBUS, NULL, &is) < 0 || is.sa_sigaction == on_bus_error)
+		return;
+	if (!atomic_exchange(&known, true))
+		hosts_own = is;
+	else if (!same(&is, &hosts_own))
+		return;
+	memset(&ours, 0, sizeof(ours));
+	ours.sa_sigaction = on_bus_error;
+	ours.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
+	sigaction(SIGBUS, &ours, NULL);
+}

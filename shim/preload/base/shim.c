@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The shim's own voice and its own descriptors, which the host must neither see nor close.
+ */
+#include "preload/base/shim.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/uio.h>
+#include <time.h>
+
+#include "preload/base/real.h"
+#include "preload/place/files.h"
+
+#define HIDDEN 1024
+#define LOWEST 10 /* of the numbers of hidden descriptors */
+#define PARTS 32  /* of a line */
+
+bool shim_live;
+int shim_pid;
+
+static struct {
+	_Atomic int fd; /* 0: free. Descriptor 0 is never one of ours */
+	int *owner;
+} hidden[HIDDEN];
+
+/* What standard error was when the process began, or what the host has put there since. */
+static _Atomic uint64_t stderr_dev, stderr_ino; /* ino 0: it was closed */
+
+void shim_stderr_is_now(void)
+{
+	struct stat st;
+	bool open = sys_fstat(2, &st) == 0;
+
+	atomic_store(&stderr_dev, open ? (uint64_t)st.st_dev : 0);
+	atomic_store(&stderr_ino, open ? (uint64_t)st.st_ino : 0);
+}
+
+/* With standard error closed, the next file to be opened has its number: a socket, the database. */
+static bool is_stderr(void)
+{
+	struct stat st;
+
+	return !slot_protected(slot_of(2)) && sys_fstat(2, &st) == 0 &&
+	       (uint64_t)st.st_ino == atomic_load(&stderr_ino) &&
+	       (uint64_t)st.st_dev == atomic_load(&stderr_dev);
+}
+
+/* To a pipe that nobody reads, without the signal that would end the host. */
+static void write_quietly(const struct iovec *parts, int count)
+{
+	const uint64_t pipe_signal = UINT64_C(1) << (SIGPIPE - 1);
+	const struct timespec now = {0, 0};
+	uint64_t before = 0, pending = 0;
+
+	SYS4(SYS_rt_sigprocmask, SIG_BLOCK, &pipe_signal, &before, sizeof(before));
+	SYS2(SYS_rt_sigpending, &pending, sizeof(pending));
+	if (SYS3(SYS_writev, 2, parts, count) == -EPIPE && !(pending & pipe_signal))
+		SYS4(SYS_rt_sigtimedwait, &pipe_signal, NULL, &now, sizeof(pipe_signal));
+	SYS4(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
+}
+
+void shim_say(const char *part, ...)
+{
+	struct iovec line[PARTS];
+	va_list parts;
+	int n = 1;
+
+	if (!is_stderr())
+		return;
+	line[0] = (struct iovec){(void *)(uintptr_t) "chromashim: ", 12};
+	va_start(parts, part);
+	for (; part && n < PARTS - 1; part = va_arg(parts, const char *))
+		line[n++] = (struct iovec){(void *)(uintptr_t)part, strlen(part)};
+	va_end(parts);
+	line[n++] = (struct iovec){(void *)(uintptr_t) "\n", 1};
+	write_quietly(line, n);
+}
+
+/* High, so that hosts that count on low numbers are not met; not so high that the kernel's table
+ * of descriptors grows and every fork copies it. */
+static int hidden_floor(void)
+{
+	struct rlimit limit = {1024, 1024};
+
+	SYS4(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &limit);
+	if (limit.rlim_cur > 4096)
+		limit.rlim_cur = 4096;
+	return limit.rlim_cur > 256 ? (int)limit.rlim_cur - 128 : (int)limit.rlim_cur / 2;
+}
+
+static int move_up(int fd)
+{
+	int from, high = -EMFILE;
+
+	for (from = hidden_floor(); high == -EMFILE && from >= LOWEST; from /= 2)
+		high = sys_fcntl(fd, F_DUPFD_CLOEXEC, (unsigned long)from);
+	return high >= SLOTS ? (sys_close(high), -EMFILE) : high;
+}
+
+int hidden_adopt(int fd, int *owner)
+{
+	union slot s = {.role = ROLE_HIDDEN};
+	int high = move_up(fd);
+	int i, free_place = 0;
+
+	sys_close(fd);
+	if (high < 0)
+		return *owner = high;
+	for (i = 0; i < HIDDEN; i++) {
+		free_place = 0;
+		if (atomic_compare_exchange_strong(&hidden[i].fd, &free_place, high)) {
+			hidden[i].owner = owner;
+			slot_set(high, s);
+			return *owner = high;
+		}
+	}
+	sys_close(high);
+	return *owner = -EMFILE;
+}
+
+static int hidden_index(int fd)
+{
+	int i;
+
+	for (i = 0; slot_of(fd).role == ROLE_HIDDEN && i < HIDDEN; i++)
+		if (atomic_load(&hidden[i].fd) == fd)
+			return i;
+	return -1;
+}
+
+void hidden_release(int *owner)
+{
+	int i = *owner > 0 ? hidden_index(*owner) : -1;
+
+	if (i < 0)
+		return;
+	slot_clear(*owner);
+	atomic_store(&hidden[i].fd, 0);
+	sys_close(*owner);
+	*owner = -1;
+}
+
+void hidden_dodge(int fd)
+{
+	union slot s = {.role = ROLE_HIDDEN};
+	int i = hidden_index(fd);
+	int high = i < 0 ? -1 : move_up(fd);
+
+	if (high < 0)
+		return;
+	atomic_store(&hidden[i].fd, high);
+	*hidden[i].owner = high;
+	slot_set(high, s);
+	slot_clear(fd);
+}
+
+/* ---- one that is kept ---- */
+
+static int spare = -1; /* hidden */
+static _Atomic bool spare_taken;
+
+static void spare_keep(void)
+{
+	if (atomic_exchange(&spare_taken, true))
+		return;
+	if (spare <= 0)
+		hidden_adopt(sys_openat(AT_FDCWD, "/", O_PATH | O_CLOEXEC, 0), &spare);
+	atomic_store(&spare_taken, false);
+}
+
+static bool spare_give(void)
+{
+	bool given = false;
+
+	if (atomic_exchange(&spare_taken, true))
+		return false;
+	given = spare > 0;
+	hidden_release(&spare);
+	atomic_store(&spare_taken, false);
+	return given;
+}
+
+int spare_open(int dirfd, const char *path, int flags, mode_t mode)
+{
+	int fd = sys_openat(dirfd, path, flags, mode);
+
+	if (fd == -EMFILE && spare_give())
+		fd = sys_openat(dirfd, path, flags, mode);
+	else if (fd >= 0)
+		spare_keep();
+	return fd;
+}
+
+int hidden_in_range(unsigned first, unsigned last)
+{
+	unsigned fd, top = (unsigned)atomic_load(&slots_top);
+
+	for (fd = first; fd <= last && fd < top; fd++)
+		if (slot_of((int)fd).role == ROLE_HIDDEN)
+			return (int)fd;
+	return -1;
+}

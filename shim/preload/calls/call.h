@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the bodies of the calls share.
+ */
+#ifndef PRELOAD_CALL_H
+#define PRELOAD_CALL_H
+
+#include <errno.h>
+
+#include "preload/base/real.h"
+#include "preload/base/shim.h"
+#include "preload/calls/bodies.h"
+#include "preload/calls/pipeline.h"
+#include "preload/place/files.h"
+#include "preload/place/record.h"
+
+#define LIKELY(x) __builtin_expect(!!(x), 1)
+
+/* A call that changes nothing, and its record; for calls that return -1 and errno. */
+#define RECORDED(slot, op, offset, length, arg, call)                        \
+	({                                                                   \
+		struct oplog_claim claim_ =                                  \
+		    record_begin(slot, op, offset, length, (uint64_t)(arg)); \
+		__typeof__(call) ret_ = (call);                              \
+                                                                             \
+		record_end(claim_, (int64_t)ret_);                           \
+		ret_;                                                        \
+	})
+
+/* Where a write() at the file's position will go. An unseekable file has none. */
+static inline int64_t position_of(int fd)
+{
+	off_t at = sys_lseek(fd, 0, SEEK_CUR);
+
+	return at < 0 ? -1 : at;
+}
+
+/* data.c: write() to a protected file, by its slot, whose position is known to be `at`. */
+ssize_t write_at_position(int fd, union slot s, const void *buf, size_t n, int64_t at);
+/* open.c: a place that is ours, opened and known from now on. */
+int open_place(const struct place *place, void *caller, enum oplog_op op, int dirfd,
+	       const char *path, int flags, mode_t mode);
+/* streams.c: standard output or error that was inherited open on a protected file. */
+void streams_adopt(int fd);
+/* process.c: the environment as it is at the start; in a forked child. */
+void process_remember(void);
+void process_forked(void);
+
+#endif

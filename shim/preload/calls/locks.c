@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Locks: SQLite's are byte ranges, and tell its transactions.
+ */
+#include "preload/calls/call.h"
+
+#include "preload/base/readable.h"
+#include "preload/refuse/readers.h"
+#include "preload/sqlite/carriers.h"
+#include "preload/sqlite/transactions.h"
+
+static uint64_t lock_arg(int cmd, short type)
+{
+	uint64_t arg = type == F_WRLCK	 ? OPLOG_LOCK_WRITE
+		       : type == F_UNLCK ? OPLOG_LOCK_UNLOCK
+					 : OPLOG_LOCK_READ;
+
+	if (cmd == F_SETLKW || cmd == F_OFD_SETLKW)
+		arg |= OPLOG_LOCK_WAIT;
+	if (cmd == F_OFD_SETLK || cmd == F_OFD_SETLKW)
+		arg |= OPLOG_LOCK_OFD;
+	return arg;
+}
+
+/* Start of the range from the beginning of the file. */
+static off_t lock_start(int fd, const struct flock *lock)
+{
+	struct stat st;
+
+	if (lock->l_whence == SEEK_CUR)
+		return lock->l_start + position_of(fd);
+	if (lock->l_whence == SEEK_END && sys_fstat(fd, &st) == 0)
+		return lock->l_start + st.st_size;
+	return lock->l_start;
+}
+
+static int real_record_lock(int fd, union slot s, int cmd, struct flock *lock)
+{
+	int ret;
+
+	if (!carrier_lock(s, fd, cmd, lock, &ret))
+		return real.fcntl(fd, cmd, (unsigned long)lock);
+	if (ret < 0) {
+		errno = -ret;
+		ret = -1;
+	}
+	return ret;
+}
+
+int do_record_lock(int fd, int cmd, struct flock *lock)
+{
+	union slot s = slot_of(fd);
+	short type;
+	off_t start, length;
+	int ret;
+
+	if (!address_is_readable(lock, sizeof(*lock)))
+		return real.fcntl(fd, cmd, (unsigned long)lock);
+	if (cmd == F_GETLK || cmd == F_OFD_GETLK)
+		return real_record_lock(fd, s, cmd, lock);
+	type = lock->l_type;
+	start = lock_start(fd, lock);
+	length = lock->l_len;
+	if (reader_lock(fd, s, lock, start, &ret)) {
+		errno = ret < 0 ? -ret : errno;
+		return ret < 0 ? -1 : 0;
+	}
+	ret = CHANGED(CHANGE_FD(OP_LOCK, fd, s, start, .length = (uint64_t)length,
+				.arg = lock_arg(cmd, type)),
+		      real_record_lock(fd, s, cmd, lock));
+	if (ret == 0)
+		transaction_locked(s, type, start, length);
+	return ret;
+}
+
+int do_flock(int fd, int operation)
+{
+	union slot s = slot_of(fd);
+
+	if (LIKELY(!slot_protected(s)))
+		return real.flock(fd, operation);
+	return RECORDED(s, OP_FLOCK, -1, 0, (unsigned)operation, real.flock(fd, operation));
+}
+
+/* As libc does it, through our own fcntl. */
+int do_lockf(int fd, int cmd, off_t length)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_CUR, .l_len = length};
+
+	if (LIKELY(!slot_protected(slot_of(fd))))
+		return REAL_LATE(lockf)(fd, cmd, length);
+	switch (cmd) {
+	case F_TEST:
+		lock.l_type = F_RDLCK;
+		if (real.fcntl(fd, F_GETLK, (unsigned long)&lock) < 0)
+			return -1;
+		if (lock.l_type == F_UNLCK || lock.l_pid == sys_getpid())
+			return 0;
+		errno = EACCES;
+		return -1;
+	case F_ULOCK:
+		lock.l_type = F_UNLCK;
+		return do_record_lock(fd, F_SETLK, &lock);
+	case F_LOCK:
+		return do_record_lock(fd, F_SETLKW, &lock);
+	case F_TLOCK:
+		return do_record_lock(fd, F_SETLK, &lock);
+	default:
+		errno = EINVAL;
+		return -1;
+	}
+}

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The C API for programs that run under the shim: include/chromashim.h.
+ */
+#include "chromashim.h"
+
+#include <string.h>
+
+#include "preload/base/shim.h"
+#include "preload/pin/pins.h"
+
+#define EXPORT __attribute__((visibility("default")))
+#define VERSION_TEXT "0.1.0"
+#define PATIENCE UINT64_C(10000000000) /* ns */
+#define OPERATIONS 256		       /* under way at once whose snapshot can be asked for */
+#define NAME_MAX_BYTES 191u
+
+/* A protected operation that is under way. */
+static struct {
+	_Atomic uint64_t token; /* 0: free */
+	_Atomic int64_t snapshot;
+} operations[OPERATIONS];
+
+static _Atomic uint64_t last_token;
+
+EXPORT const char *chromashim_version(void)
+{
+	return VERSION_TEXT;
+}
+
+EXPORT int chromashim_active(void)
+{
+	unsigned i, used = atomic_load(&areas_used);
+	int count = 0;
+
+	if (!shim_live || settings.off)
+		return 0;
+	for (i = 0; i < used; i++) {
+		if (areas[i].failed)
+			return -EIO;
+		count += areas[i].store_fd >= 0;
+	}
+	return count;
+}
+
+static size_t text_length(const char *name)
+{
+	size_t n = name ? strnlen(name, NAME_MAX_BYTES) : 0;
+
+	while (n && name[n] && ((unsigned char)name[n] & 0xc0) == 0x80)
+		n--;
+	return n;
+}
+
+static void record(enum oplog_op op, uint64_t token, int64_t result, const char *name)
+{
+	unsigned i, used = atomic_load(&areas_used);
+
+	for (i = 0; i < used; i++) {
+		struct oplog_record r = {.op = (uint16_t)op, .offset = -1, .result = result};
+
+		r.arg = token;
+		if (!areas[i].failed)
+			record_put(i, &r, name, text_length(name));
+	}
+}
+
+/* In every directory; the number is that of the first. */
+static int64_t pin_all(const char *name, bool fresh)
+{
+	unsigned i, used = atomic_load(&areas_used);
+	int64_t first = -ENOENT, r;
+
+	for (i = 0; i < used; i++) {
+		r = pin_take_waiting(i, "protected", name, PATIENCE, fresh);
+		if (i == 0 || (r < 0 && first >= 0))
+			first = r;
+	}
+	return first;
+}
+
+/* Of more than there is room for, the oldest is forgotten: its program may never end it. */
+static void remember(uint64_t token, int64_t snapshot)
+{
+	atomic_store(&operations[token % OPERATIONS].token, 0);
+	atomic_store(&operations[token % OPERATIONS].snapshot, snapshot);
+	atomic_store(&operations[token % OPERATIONS].token, token);
+}
+
+EXPORT uint64_t chromashim_protect_begin(const char *name, unsigned flags)
+{
+	int saved = errno;
+	int64_t snapshot = 0;
+	uint64_t token;
+
+	if (chromashim_active() <= 0 || shim_borrowed())
+		return 0;
+	token = atomic_fetch_add(&last_token, 1) + 1;
+	if (flags & (CHROMASHIM_SNAPSHOT | CHROMASHIM_SNAPSHOT_ALWAYS))
+		snapshot = pin_all(name, flags & CHROMASHIM_SNAPSHOT_ALWAYS);
+	remember(token, snapshot);
+	record(OP_PROTECT_BEGIN, token, snapshot, name);
+	errno = saved;
+	return token;
+}
+
+EXPORT int64_t chromashim_protect_snapshot(uint64_t token)
+{
+	if (!token || atomic_load(&operations[token % OPERATIONS].token) != token)
+		return -EINVAL;
+	return atomic_load(&operations[token % OPERATIONS].snapshot);
+}
+
+EXPORT int chromashim_protect_end(uint64_t token, int outcome)
+{
+	uint64_t expected = token;
+	int saved = errno;
+
+	if (!token || !shim_live ||
+	    !atomic_compare_exchange_strong(&operations[token % OPERATIONS].token, &expected, 0))
+		return -EINVAL;
+	record(OP_PROTECT_END, token, outcome, NULL);
+	errno = saved;
+	return 0;
+}

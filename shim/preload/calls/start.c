@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Start and end: settings, inherited descriptors, fork. Nothing here may stop the host.
+ */
+#include <string.h>
+
+#include "preload/calls/call.h"
+#include "preload/refuse/guardian.h"
+#include "preload/refuse/refuse.h"
+#include "preload/sqlite/calls.h"
+
+/* CHROMASHIM_DIR: one or several, with colons between. One that is not there yet is found later. */
+static void claim_named(void)
+{
+	const char *p = settings.dir;
+
+	while (p && *p) {
+		const char *end = strchrnul(p, ':');
+		char path[PLACE_MAX];
+		size_t n = (size_t)(end - p);
+		int fd;
+
+		if (n && n < sizeof(path)) {
+			struct area *a = NULL;
+
+			memcpy(path, p, n);
+			path[n] = '\0';
+			fd = sys_openat(AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+			if (fd >= 0)
+				a = area_claim(fd);
+			if (a)
+				a->named = true;
+			if (a && path[0] == '/')
+				area_add_spelling(a, path);
+			if (fd >= 0)
+				sys_close(fd);
+		}
+		p = *end ? end + 1 : end;
+	}
+}
+
+static void adopt_inherited(int fd)
+{
+	A_PLACE(place);
+	int flags = sys_fcntl(fd, F_GETFL, 0);
+
+	if (flags < 0 || !place_of_descriptor(&place, fd, true))
+		return;
+	if (place.slot.role == ROLE_STORE) {
+		slot_set(fd, place.slot);
+		return;
+	}
+	if ((flags & O_ACCMODE) != O_RDONLY)
+		place.slot.writable |= SLOT_WRITABLE;
+	if (flags & O_APPEND)
+		place.slot.writable |= SLOT_APPEND;
+	slot_set(fd, place.slot);
+	record_end(record_begin(place.slot, OP_INHERIT, -1, 0, (unsigned)flags), fd);
+	if (place.slot.writable & SLOT_WRITABLE)
+		streams_adopt(fd);
+}
+
+static void read_inherited(void)
+{
+	char buf[2048] __attribute__((aligned(8)));
+	int dirfd = sys_openat(AT_FDCWD, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	ssize_t n, at;
+
+	while (dirfd >= 0 && (n = sys_getdents(dirfd, buf, sizeof(buf))) > 0) {
+		const struct linux_dirent64 *d;
+
+		for (at = 0; at < n; at += d->length) {
+			const char *p;
+			int fd = 0;
+
+			d = (const struct linux_dirent64 *)(const void *)(buf + at);
+			for (p = d->name; *p >= '0' && *p <= '9' && fd < SLOTS; p++)
+				fd = fd * 10 + (*p - '0');
+			if (p != d->name && fd != dirfd && !slot_of(fd).all)
+				adopt_inherited(fd);
+		}
+	}
+	if (dirfd >= 0)
+		sys_close(dirfd);
+}
+
+/*
+ * What pthread_atfork() calls, with this library's handle; without one it stays for good, and so
+ * does the library. Only glibc has it: the child of a protected host that uses musl gets the
+ * preload with its environment, and would not even start if the symbol had to be there.
+ */
+extern int __register_atfork(void (*before)(void), void (*parent)(void), void (*child)(void),
+			     void *library) __attribute__((weak));
+
+__attribute__((constructor)) static void start(void)
+{
+	int saved = errno;
+
+	real_bind();
+	shim_stderr_is_now();
+	settings_read();
+	if (!settings.off && !__register_atfork) {
+		settings.off = true;
+		shim_say("this program uses another C library than glibc: it runs UNPROTECTED",
+			 NULL);
+	}
+	if (settings.off)
+		return;
+	shim_pid = sys_getpid();
+	process_remember();
+	guardian_find_command();
+	__register_atfork(writers_before_fork, NULL, process_forked, NULL);
+	shim_live = true;
+	claim_named();
+	read_inherited();
+	errno = saved;
+}
+
+__attribute__((destructor)) static void end(void)
+{
+	if (shim_live && !shim_borrowed())
+		areas_finish(0);
+}

@@ -1,0 +1,510 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * How a persist group ends: committed, rolled back, given up; and what is done at the start.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "core/undo/rollback.h"
+#include "preload/base/settings.h"
+#include "preload/base/shim.h"
+#include "preload/persist/state.h"
+#include "preload/pin/pins.h"
+#include "preload/place/faults.h"
+#include "preload/sqlite/transactions.h"
+
+#define KEPT_MOST (UINT64_C(64) << 20)
+
+static _Atomic unsigned tentative; /* groups that wait for a transaction */
+
+void group_record(const struct group *g, enum oplog_op op, uint64_t length, int64_t result)
+{
+	uint64_t now = oplog_now();
+	struct oplog_record r = {
+	    .op = (uint16_t)op,
+	    .time = now,
+	    .duration = op == OP_PERSIST_BEGIN ? 0 : now - g->since,
+	    .file = g->directory,
+	    .offset = -1,
+	    .length = length,
+	    .result = result,
+	    .arg = g->header.number,
+	};
+
+	record_put(g->area, &r, NULL, 0);
+}
+
+const char *persist_error_text(int error)
+{
+	switch (error) {
+	case ENOSPC:
+		return "no space left on the device";
+	case EDQUOT:
+		return "disk quota exceeded";
+	case EFBIG:
+		return "a file would be larger than its index can be";
+	case EIO:
+		return "input/output error";
+	case EROFS:
+		return "read-only file system";
+	case ELOOP:
+		return "a file of it is a symbolic link";
+	case EACCES:
+	case EPERM:
+		return "permission denied";
+	case EMFILE:
+	case ENFILE:
+		return "too many open files";
+	default:
+		return "system error";
+	}
+}
+
+static void set_state(struct group *g, enum group_state state)
+{
+	if (g->state == GROUP_TENTATIVE && state != GROUP_TENTATIVE)
+		atomic_fetch_sub(&tentative, 1);
+	if (g->state != GROUP_TENTATIVE && state == GROUP_TENTATIVE)
+		atomic_fetch_add(&tentative, 1);
+	if ((g->state == GROUP_UNPROTECTED) != (state == GROUP_UNPROTECTED))
+		pin_unprotected(g->area, state == GROUP_UNPROTECTED ? 1 : -1);
+	atomic_store(&g->state, (uint8_t)state);
+}
+
+void group_reopen(struct group *g)
+{
+	set_state(g, GROUP_OPEN);
+	g->page->complete = 0;
+	if (group_page_lost(g))
+		group_unprotect(g, -EIO);
+}
+
+/* ---- failure ---- */
+
+static void say_frozen(const struct group *g, const char *why, int rolled_back, bool unheard)
+{
+	shim_say(
+	    areas[g->area].spelling[0], "/", g->header.segment, ": a persist failed (", why,
+	    rolled_back < 0 ? "); it will be undone at the next start" : ") and was undone",
+	    ". Nothing is lost: the records stay in Chroma's queue. This segment is frozen until "
+	    "the backend is restarted; make room or look at the disk, then restart it.",
+	    unheard ? " Chroma may not notice, and would then remove the records: until the "
+		      "restart all writing to this directory is refused."
+		    : "",
+	    NULL);
+}
+
+/* What it wrote is in no pin's way: what that overwrote was saved. */
+static int undo_own(struct group *g, struct rollback_outcome *outcome)
+{
+	struct rollback rb = {
+	    .rootfd = areas[g->area].root_fd,
+	    .undofd = group_undo_folder(g),
+	};
+	struct pin_writer *writer = pin_enter(g->area);
+	uint64_t pinned[UNDO_FILES];
+	unsigned i;
+	int r;
+
+	for (i = 0; i < UNDO_FILES; i++)
+		pinned[i] = pin_save(g->area, group_file_name(g, i), 0, 0);
+	r = rb.undofd < 0 ? rb.undofd : rollback_own(&rb, g->undo.fd, outcome);
+	if (rb.undofd >= 0)
+		sys_close(rb.undofd);
+	for (i = 0; i < UNDO_FILES; i++)
+		pin_saved(g->area, group_file_name(g, i), pinned[i]);
+	pin_leave(writer);
+	return r;
+}
+
+static void fail(struct group *g, int error, const char *why)
+{
+	bool unheard = g->pickle_opened;
+	struct rollback_outcome outcome = {0};
+	int r;
+
+	/* Before the pickle's close: it is followed by the transaction that counts on the persist.
+	 */
+	if (unheard)
+		atomic_store(&areas[g->area].persist_lost, true);
+	held_drop(g);
+	r = group_equip(g);
+	if (r == 0 && !g->power)
+		r = undo_flush(&g->undo);
+	if (r == 0)
+		r = undo_own(g, &outcome);
+	group_record(g, OP_PERSIST_ROLLBACK, outcome.bytes, r);
+	group_record(g, OP_PERSIST_FREEZE, 0, -error);
+	say_frozen(g, why, r, unheard);
+	g->error = error;
+	set_state(g, GROUP_FROZEN);
+	group_release(g);
+}
+
+void group_fail(struct group *g, int error)
+{
+	error = error < 0 ? -error : error;
+	fail(g, error, persist_error_text(error));
+}
+
+/* ---- commit ---- */
+
+/* The undo file under the name of the last one, for `check`: it knows what its persist made of the
+ * segment. Nothing is played back from it. */
+static bool keep_undo(const struct group *g, int undofd, const char *name, const char *last)
+{
+	if (!g->page || g->undo.at > KEPT_MOST)
+		return false;
+	g->page->ended = 1;
+	return !group_page_lost(g) && sys_renameat(undofd, name, undofd, last) == 0;
+}
+
+static void remove_undo(const struct group *g, bool persisted)
+{
+	char name[UNDO_NAME_MAX], last[UNDO_NAME_MAX];
+	int undofd = group_undo_folder(g), r = undofd < 0 ? undofd : 0;
+	unsigned i;
+
+	undo_name(name, &g->header, UNDO_SUFFIX);
+	undo_last_name(last, g->header.segment);
+	fault_point();
+	if (undofd >= 0 && (!persisted || !keep_undo(g, undofd, name, last))) {
+		r = sys_unlinkat(undofd, name, 0);
+		sys_unlinkat(undofd, last, 0);
+	}
+	/* It would be undone at the next start. */
+	if (r < 0 && r != -ENOENT && g->page)
+		g->page->ended = 1;
+	fault_point();
+	if (g->power && g->undo_known && undofd >= 0)
+		sys_fsync(undofd);
+	for (i = 0; i < UNDO_FILES && undofd >= 0; i++) {
+		if (!g->files[i].moved)
+			continue;
+		undo_moved_name(name, &g->header, i);
+		sys_unlinkat(undofd, name, 0);
+	}
+	if (undofd >= 0)
+		sys_close(undofd);
+}
+
+void group_abandon(struct group *g)
+{
+	if (g->holding && held_release(g) < 0) {
+		group_unprotect(g, -EIO);
+		return;
+	}
+	if (g->state == GROUP_FROZEN)
+		return;
+	remove_undo(g, false);
+	set_state(g, GROUP_OPEN);
+	group_release(g);
+}
+
+static int sync_path(const struct group *g, const char *path, int (*sync)(int))
+{
+	int fd = sys_openat(areas[g->area].root_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+	int r;
+
+	if (fd < 0)
+		return fd == -ENOENT ? 0 : fd;
+	r = sync(fd);
+	sys_close(fd);
+	return r;
+}
+
+void group_commit(struct group *g)
+{
+	/*
+	 * SQLite leaves it to the disk when its journal's name is gone. If the undo file's went
+	 * first and the power then, the transaction would be rolled back and the persist would
+	 * stand.
+	 */
+	if (g->state == GROUP_TENTATIVE && g->power)
+		sync_path(g, ".", sys_fsync);
+	remove_undo(g, true);
+	group_record(g, OP_PERSIST_COMMIT, g->undo.bytes, 0);
+	set_state(g, GROUP_OPEN);
+	group_release(g);
+}
+
+/* All of the segment's files. The first error. */
+static int sync_files(const struct group *g, int (*sync)(int))
+{
+	char path[sizeof(g->header.segment) + 32];
+	size_t n = strlen(g->header.segment);
+	int r = 0, error;
+	unsigned i;
+
+	memcpy(path, g->header.segment, n);
+	path[n] = '/';
+	for (i = 0; i < UNDO_FILES; i++) {
+		strcpy(path + n + 1, undo_file_names[i]);
+		error = sync_path(g, path, sync);
+		r = r < 0 ? r : error;
+	}
+	return r;
+}
+
+static int start_writing(int fd)
+{
+	sys_start_writing(fd, 0, 0);
+	return 0;
+}
+
+/*
+ * Before SQLite may commit past the persist, it is on the disk. All files are on their way there
+ * when the first is waited for: the others share its commit of the file system's journal.
+ */
+static int sync_segment(const struct group *g)
+{
+	int r, error;
+
+	sync_files(g, start_writing);
+	r = sync_files(g, sys_fdatasync);
+	error = sync_path(g, g->header.segment, sys_fsync);
+	if (r == 0 && error == 0 && g->creation) /* and the name of the directory itself */
+		error = sync_path(g, ".", sys_fsync);
+	return r < 0 ? r : error;
+}
+
+/* Every pickle ends with STOP; one that does not was given up by an exception. */
+static bool pickle_is_whole(const struct group *g)
+{
+	char path[sizeof(g->header.segment) + 32];
+	char last = 0;
+	struct stat st;
+	int fd;
+
+	strcpy(path, g->header.segment);
+	strcat(path, "/");
+	strcat(path, undo_file_names[UNDO_PICKLE]);
+	fd = sys_openat(areas[g->area].root_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+	if (fd == -ENOENT)
+		return false;
+	if (fd < 0) /* cannot be read, for whatever reason: nothing speaks against it */
+		return true;
+	if (sys_fstat(fd, &st) == 0 && st.st_size > 0)
+		sys_pread(fd, &last, 1, st.st_size - 1);
+	sys_close(fd);
+	return last == '.';
+}
+
+/* The change counter of the database as it is on the disk, through a descriptor of the host. */
+static bool change_counter(unsigned area, uint32_t *counter)
+{
+	unsigned char p[4];
+	int fd, top = atomic_load(&slots_top);
+
+	for (fd = 0; fd < top; fd++) {
+		union slot s = slot_of(fd);
+
+		if (s.role != ROLE_DATABASE || s.area != area ||
+		    sys_pread(fd, p, sizeof(p), 24) != (ssize_t)sizeof(p))
+			continue;
+		*counter = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+		return true;
+	}
+	return false;
+}
+
+/* Within a transaction of this thread? In WAL mode nothing on the disk tells that it ended. */
+static bool in_transaction(const struct group *g)
+{
+	return !atomic_load(&areas[g->area].wal_mode) && transaction_thread(g->area) == thread_id();
+}
+
+int group_expect(struct group *g)
+{
+	uint32_t counter;
+	int r;
+
+	if (g->expected || !in_transaction(g) || !change_counter(g->area, &counter))
+		return 0;
+	r = group_equip(g);
+	if (r == 0)
+		r = undo_put(&g->undo, UNDO_TENTATIVE, 0, counter);
+	g->undo_synced = false;
+	g->expected = r == 0;
+	return r;
+}
+
+/* By which it is told later that the database has gone on. */
+static void note_counter(const struct group *g)
+{
+	uint32_t counter;
+
+	if (g->page && !atomic_load(&areas[g->area].wal_mode) && change_counter(g->area, &counter))
+		g->page->counter = (uint64_t)counter + 1;
+}
+
+/* The undo file knows the transaction since the pickle's open: now it counts. */
+static bool waits(struct group *g, int *error)
+{
+	*error = 0;
+	if (!in_transaction(g) || !g->expected)
+		return false;
+	g->page->complete = 1;
+	if (group_page_lost(g)) /* the next start would undo what Chroma has been told */
+		return false;
+	if (g->power)
+		*error = sys_fdatasync(g->undo.fd);
+	g->thread = thread_id();
+	set_state(g, GROUP_TENTATIVE);
+	return true;
+}
+
+static void say_not_synced(const struct group *g, int error)
+{
+	shim_say(areas[g->area].spelling[0], "/", g->header.segment, ": ",
+		 persist_error_text(-error),
+		 " on syncing a persist; a power cut now may lose it. Look at the disk.", NULL);
+}
+
+/*
+ * What is on its way to the disk gets there while Chroma still heeds an error: a disk that cannot
+ * take it is found out at the pickle's open. The sync at its close has little left to do.
+ */
+void group_write_out(struct group *g)
+{
+	int r;
+
+	if (!g->power)
+		return;
+	sync_files(g, start_writing);
+	r = sync_files(g, sys_wait_written);
+	if (r == -EIO || r == -ENOSPC || r == -EDQUOT)
+		group_fail(g, r);
+}
+
+void group_complete(struct group *g)
+{
+	int r;
+
+	if (g->state == GROUP_UNPROTECTED) {
+		set_state(g, GROUP_OPEN);
+		group_release(g);
+		return;
+	}
+	if (g->state != GROUP_OPEN)
+		return;
+	g->pickle_opened = false;
+	/* Of this thread nothing is; what others have written meanwhile belongs to it. */
+	r = held_release(g);
+	if (r < 0 || g->state != GROUP_OPEN) {
+		if (r < 0)
+			group_unprotect(g, r);
+		return;
+	}
+	/* Chroma knows: whatever kept it from ending its pickle was an error of its own. */
+	if (!pickle_is_whole(g)) {
+		fail(g, EIO, "its pickle has no end");
+		return;
+	}
+	note_counter(g);
+	if (g->power && (r = sync_segment(g)) < 0)
+		say_not_synced(g, r);
+	if (!waits(g, &r))
+		group_commit(g);
+	else if (r < 0)
+		say_not_synced(g, r);
+}
+
+void persists_transaction_ended(unsigned area, bool committed)
+{
+	uint32_t me;
+	unsigned i;
+
+	if (!atomic_load(&tentative))
+		return;
+	me = thread_id();
+	for (i = 0; i < atomic_load(&groups_top); i++) {
+		struct group *g = &groups[i];
+
+		if (g->state != GROUP_TENTATIVE || g->area != area || g->thread != me ||
+		    group_lock(g->directory) != g)
+			continue;
+		if (g->state == GROUP_TENTATIVE && committed)
+			group_commit(g);
+		else if (g->state == GROUP_TENTATIVE)
+			fail(g, EIO, "its transaction was rolled back");
+		group_unlock(g);
+	}
+}
+
+/* ---- without undo data ---- */
+
+void group_unprotect(struct group *g, int error)
+{
+	if (settings.closed) {
+		group_fail(g, error);
+		return;
+	}
+	shim_say(areas[g->area].spelling[0], "/", g->header.segment,
+		 ": cannot save what a persist overwrites (", persist_error_text(-error),
+		 "); it goes on UNPROTECTED: a crash before its end may break this collection. "
+		 "Make the store writable, or make room.",
+		 NULL);
+	set_state(g, GROUP_UNPROTECTED); /* before: whoever pins sees the one or the other */
+	remove_undo(g, false);
+	held_release(g);
+	group_release(g);
+}
+
+/* ---- letting go ---- */
+
+bool persists_none(unsigned area)
+{
+	_Atomic unsigned *count = &persist_stores[area].groups;
+	unsigned i;
+
+	for (i = 0; atomic_load(count) && i < atomic_load(&groups_top); i++) {
+		struct group *g = &groups[i];
+
+		if (g->state != GROUP_OPEN || g->area != area || group_lock(g->directory) != g)
+			continue;
+		if (g->state == GROUP_OPEN && g->creation && !g->pickle_opened)
+			group_abandon(g);
+		group_unlock(g);
+	}
+	return atomic_load(count) == 0;
+}
+
+bool persists_idle(unsigned area)
+{
+	return atomic_load(&persist_stores[area].groups) == 0;
+}
+
+void persists_stop(unsigned area)
+{
+	unsigned i;
+
+	for (i = 0; i < atomic_load(&groups_top); i++)
+		if (groups[i].state != GROUP_FREE && groups[i].area == area) {
+			set_state(&groups[i], GROUP_OPEN);
+			group_release(&groups[i]);
+		}
+	persist_stores[area].usable = false;
+	persist_stores[area].known = false;
+	persist_stores[area].round++;
+}
+
+/* A child has none of its parent's groups: what it closes or writes is no end of theirs. */
+void persists_fork(void)
+{
+	unsigned i, used = atomic_load(&areas_used);
+
+	for (i = 0; i < atomic_load(&groups_top); i++)
+		if (groups[i].state != GROUP_FREE) {
+			/* Not set_state(): its parent counts, and the child has counted nothing. */
+			atomic_store(&groups[i].state, GROUP_OPEN);
+			atomic_store(&groups[i].owner, 0);
+			group_release(&groups[i]);
+		}
+	atomic_store(&persists_holding, 0);
+	atomic_store(&tentative, 0);
+	atomic_store(&groups_top, 0);
+	for (i = 0; i < used; i++)
+		persist_stores[i].number = 0;
+}

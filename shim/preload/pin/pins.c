@@ -1,0 +1,559 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Saving for pins: the pre-image files that are open, and who is writing.
+ */
+#include "preload/pin/internal.h"
+#include "preload/place/lives.h"
+
+#include <string.h>
+
+#include "preload/base/shim.h"
+#include "preload/persist/state.h"
+#include "preload/place/faults.h"
+#include "preload/refuse/refuse.h"
+
+#define ENTRIES 16 /* with up to two hidden descriptors each, which persists need as well */
+#define SPINS 1000
+
+struct pins area_pins[AREAS];
+static struct pin_writer *_Atomic writers[AREAS];
+static struct pin_writer uncounted; /* where there is no place */
+THREAD_LOCAL unsigned entered;	    /* how often this thread is counted among the writes */
+
+/* A pre-image file that is open. */
+struct entry {
+	_Atomic uint32_t owner; /* thread that has it, 0: none */
+	uint32_t name;		/* of the file, 0: not in use */
+	struct pin_file file;
+	int source; /* hidden, of a segment's file as it was at first; -1: none */
+};
+
+static struct entry entries[ENTRIES];
+
+int pins_enter(unsigned area, struct pins *p)
+{
+	*p = area_pins[area];
+	p->dirfd = area_folder(&areas[area], PINS_DIR);
+	return p->dirfd < 0 ? p->dirfd : 0;
+}
+
+void pins_leave(unsigned area, struct pins *p)
+{
+	if (p->state && area_pins[area].generation < p->generation)
+		area_pins[area].generation = p->generation;
+	sys_close(p->dirfd);
+}
+
+bool pins_are_lost(unsigned area)
+{
+	struct pins *whole = &area_pins[area], p;
+	bool lost = whole->state && whole->state->magic != PIN_MAGIC;
+
+	if (lost && pins_enter(area, &p) == 0) {
+		pins_state_lost(&p);
+		pins_leave(area, &p);
+	}
+	return lost;
+}
+
+/* ---- failure ---- */
+
+static const char *reason_of(int error)
+{
+	switch (error) {
+	case ENOSPC:
+	case EDQUOT:
+		return "there is no room for what it needs";
+	case EFBIG:
+		return "what it needs outgrew CHROMASHIM_UNDO_SIZE";
+	case EMFILE:
+	case ENFILE:
+		return "too many files are open";
+	case ESTALE:
+		return "a file was changed without the shim";
+	case EOWNERDEAD:
+		return "pins/ in the store was replaced, by a copy of another moment it seems";
+	case EDEADLK:
+		return "a signal handler wrote in the midst of it";
+	default:
+		return "the store could not be written";
+	}
+}
+
+/* By the number of each. */
+static void record_broken(unsigned area, int error, const char *what)
+{
+	const struct pins *p = &area_pins[area];
+	unsigned i;
+
+	for (i = 0; i < PIN_SLOTS; i++) {
+		uint32_t state = __atomic_load_n(&p->slots[i].state, __ATOMIC_SEQ_CST);
+		struct oplog_record r = {
+		    .op = OP_SNAPSHOT_STATE, .offset = -1, .result = -error, .arg = p->slots[i].id};
+
+		if (state == PIN_HELD || state == PIN_TAKING)
+			record_put(area, &r, what, strlen(what));
+	}
+}
+
+void pins_fail(unsigned area, int error, const char *what)
+{
+	struct pins p;
+
+	record_broken(area, error, what);
+	pin_break(&area_pins[area], NULL, error, what);
+	if (pins_enter(area, &p) == 0) {
+		pins_sweep(&p); /* its room is wanted, if that is what failed */
+		pins_leave(area, &p);
+	}
+	shim_say(areas[area].spelling[0], ": the snapshot that was pinned is broken: ", what,
+		 "; the backend goes on. Take another one: chromashim snapshot create", NULL);
+}
+
+/* ---- entries ---- */
+
+static bool try_lock(struct entry *e)
+{
+	uint32_t none = 0;
+
+	return atomic_compare_exchange_strong(&e->owner, &none, thread_id());
+}
+
+static void unlock(struct entry *e)
+{
+	atomic_store(&e->owner, 0);
+}
+
+static void forget(struct entry *e)
+{
+	if (e->file.header) { /* else it was never open, and its numbers mean nothing */
+		hidden_release(&e->file.fd);
+		if (e->source >= 0)
+			hidden_release(&e->source);
+		pin_file_close(&e->file);
+	}
+	e->file = (struct pin_file){.fd = -1};
+	e->source = -1;
+	e->name = 0;
+}
+
+/* One that is not in use, or not just now. NULL: all are. */
+static struct entry *take_any(void)
+{
+	static _Atomic unsigned next;
+	unsigned i, from = atomic_fetch_add(&next, 1);
+
+	for (i = 0; i < ENTRIES; i++)
+		if (!entries[(from + i) % ENTRIES].name && try_lock(&entries[(from + i) % ENTRIES]))
+			return &entries[(from + i) % ENTRIES];
+	for (i = 0; i < ENTRIES; i++)
+		if (try_lock(&entries[(from + i) % ENTRIES]))
+			return &entries[(from + i) % ENTRIES];
+	return NULL;
+}
+
+/* The one of a name, locked: 1; 0: there is none; -EDEADLK: this thread is in it already. */
+static int find(uint32_t name, struct entry **out)
+{
+	uint32_t number = atomic_load(&name_get(name)->pin);
+	struct entry *e = number ? &entries[number - 1] : NULL;
+	unsigned spins;
+
+	if (!e)
+		return 0;
+	for (spins = 0; !try_lock(e); spins++) {
+		if (atomic_load(&e->owner) == thread_id())
+			return -EDEADLK;
+		if (spins > SPINS)
+			SYS0(SYS_sched_yield);
+	}
+	if (e->name == name) {
+		*out = e;
+		return 1;
+	}
+	unlock(e);
+	return 0;
+}
+
+/* Whether others than this thread are in the midst of a write; or that cannot be told. */
+static bool others_write(unsigned area)
+{
+	struct pins p;
+	bool do_they;
+
+	if (pins_enter(area, &p) < 0)
+		return true;
+	do_they = pins_count_writes(&p) > entered;
+	pins_leave(area, &p);
+	return do_they;
+}
+
+/*
+ * Nobody else may have changed the file since it was seen last; what this write is about to make of
+ * it would hide that. Who is in the midst of a change now, or has seen one since, has yet to tell.
+ */
+static int check_seen(const struct pin_file *f, unsigned area)
+{
+	struct pin_identity is, was = {
+				    .dev = f->header->dev,
+				    .ino = f->header->ino,
+				    .birth = f->header->birth,
+				};
+	int64_t seen = __atomic_load_n(&f->life->seen, __ATOMIC_SEQ_CST);
+
+	if (f->header->size < 0 || __atomic_load_n(&f->life->busy, __ATOMIC_SEQ_CST) ||
+	    pin_identify(areas[area].root_fd, f->header->path, &is) < 0 ||
+	    !pin_identity_same(&is, &was) || is.changed == seen)
+		return 0;
+	/* In this order: whoever ends a change tells what he saw, and counts himself out then. */
+	if (__atomic_load_n(&f->life->busy, __ATOMIC_SEQ_CST) || others_write(area) ||
+	    seen != __atomic_load_n(&f->life->seen, __ATOMIC_SEQ_CST))
+		return 0;
+	return pin_file_has_all(f) ? 0 : -ESTALE;
+}
+
+static int open_file(struct pin_file *f, unsigned area, const char *path, uint64_t epoch)
+{
+	struct pins p;
+	int r = pins_enter(area, &p);
+
+	if (r < 0)
+		return r;
+	r = pins_are_current(&p) ? pin_file_open(f, &p, epoch, areas[area].root_fd, path)
+				 : -EOWNERDEAD;
+	if (r >= 0)
+		r = hidden_adopt(f->fd, &f->fd);
+	pins_leave(area, &p);
+	return r;
+}
+
+static int open_entry(struct entry *e, unsigned area, uint32_t name, uint64_t epoch)
+{
+	const struct name *n = name_get(name);
+	int r;
+
+	forget(e);
+	r = open_file(&e->file, area, name_text(n), epoch);
+	/* SQLite's files have locks, which the closing of another descriptor may take away. */
+	if (r >= 0 && role_in_segment(n->role) && e->file.header->size > 0) {
+		r = sys_openat(areas[area].root_fd, name_text(n),
+			       O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+		if (r >= 0)
+			r = hidden_adopt(r, &e->source);
+		else if (r == -ENOENT)
+			r = 0;
+	}
+	if (r < 0) {
+		forget(e);
+		return r;
+	}
+	e->name = name;
+	return 0;
+}
+
+/* The entry of a file in the epoch, locked; -errno. */
+static int entry_for(unsigned area, uint32_t name, uint64_t epoch, struct entry **out)
+{
+	struct entry *e = NULL;
+	int r = find(name, &e);
+
+	if (r < 0)
+		return r;
+	if (!r) {
+		e = take_any();
+		if (!e)
+			return -EBUSY;
+		e->name = name;
+		e->file.id = 0;
+		atomic_store(&name_get(name)->pin, (uint32_t)(e - entries) + 1);
+	}
+	r = e->file.id == epoch ? 0 : open_entry(e, area, name, epoch);
+	if (r < 0) {
+		unlock(e);
+		return r;
+	}
+	*out = e;
+	return 0;
+}
+
+/* ---- saving ---- */
+
+/*
+ * A database that nobody has locked in this process, or whose locks last: it may be opened and
+ * closed. -ENOENT: it has been removed, and is kept.
+ */
+static int open_database(unsigned area, uint32_t name)
+{
+	const struct name *n = name_get(name);
+
+	if (role_in_segment(n->role) ||
+	    (atomic_load(&areas[area].ofd_locks) <= 0 && destroyer_database_in_use(area)))
+		return -EBADF;
+	return sys_openat(areas[area].root_fd, name_text(n),
+			  O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+}
+
+/* [offset, offset + length) of the entry's file, from what of it is open. */
+static int save_range(struct entry *e, unsigned area, int hostfd, uint64_t offset, uint64_t length)
+{
+	int from = e->source >= 0 ? e->source : hostfd, own = -1, r;
+
+	if (!length || e->file.header->size <= (int64_t)offset)
+		return 0;
+	if (from < 0)
+		from = own = open_database(area, e->name);
+	if (from < 0)
+		return from == -ENOENT ? 0 : from;
+	r = pin_file_save(&e->file, &area_pins[area], from, offset, length);
+	if (own >= 0)
+		sys_close(own);
+	return r;
+}
+
+/* `after`: the change has been made already, and is what may be found. */
+static int save(unsigned area, uint32_t name, int hostfd, uint64_t offset, uint64_t length,
+		bool after, uint64_t *pinned)
+{
+	uint64_t epoch = pins_epoch(&area_pins[area]);
+	struct entry *e;
+	int r;
+
+	if (!epoch)
+		return 0; /* let go of since the look at it */
+	r = entry_for(area, name, epoch, &e);
+	if (r < 0)
+		return r;
+	fault_point();
+	r = after ? 0 : check_seen(&e->file, area);
+	if (r == 0)
+		r = save_range(e, area, hostfd, offset, length);
+	if (*pinned != epoch) {
+		pin_file_enter(&e->file);
+		*pinned = epoch;
+	}
+	if (r == 0 && pin_file_is_lost(&e->file))
+		r = -EIO;
+	unlock(e);
+	fault_point();
+	return r;
+}
+
+int pin_save_range(unsigned area, uint32_t name, int hostfd, uint64_t offset, uint64_t length,
+		   uint64_t *pinned)
+{
+	return save(area, name, hostfd, offset, length, false, pinned);
+}
+
+/* The pre-image file of an epoch that is there, for what is short. */
+static int borrow(unsigned area, uint32_t name, uint64_t epoch, struct pin_file *own,
+		  struct pin_file **out, struct entry **entry)
+{
+	int r = find(name, entry);
+	struct pins p;
+
+	if (r > 0 && (*entry)->file.id == epoch) {
+		*out = &(*entry)->file;
+		return 0;
+	}
+	if (r > 0)
+		unlock(*entry);
+	*entry = NULL;
+	*out = own;
+	r = pins_enter(area, &p);
+	if (r < 0)
+		return r;
+	r = pin_file_open_existing(own, &p, epoch, name_text(name_get(name)));
+	pins_leave(area, &p);
+	return r;
+}
+
+static void give_back(struct pin_file *file, struct entry *entry)
+{
+	if (entry)
+		unlock(entry);
+	else
+		pin_file_close(file);
+}
+
+void pin_range_saved(unsigned area, uint32_t name, uint64_t pinned)
+{
+	struct pin_file own, *file;
+	struct entry *entry = NULL;
+
+	if (borrow(area, name, pinned, &own, &file, &entry) < 0)
+		return;
+	pin_file_leave(file, areas[area].root_fd);
+	give_back(file, entry);
+}
+
+void pin_note_late(unsigned area, uint32_t name, uint64_t epoch)
+{
+	struct pin_file own, *file;
+	struct entry *entry = NULL;
+	uint64_t pinned = 0;
+
+	if (!role_in_segment(name_get(name)->role) && save(area, name, -1, 0, 0, true, &pinned) < 0)
+		return;
+	if (borrow(area, name, epoch, &own, &file, &entry) < 0)
+		return;
+	pin_file_set_late(file);
+	if (!pinned)
+		pin_file_enter(file);
+	pin_file_leave(file, areas[area].root_fd);
+	give_back(file, entry);
+}
+
+static struct pin_writer *writer_of(unsigned area)
+{
+	struct pin_writer *w = atomic_load(&writers[area]), *none = NULL;
+	uint64_t life = w ? 0 : area_life(&areas[area]);
+	struct pins p;
+
+	if (w)
+		return w;
+	if (pins_enter(area, &p) == 0) {
+		w = pins_be_writer(&p, life);
+		pins_leave(area, &p);
+	}
+	if (w && !persist_stores[area].usable) /* none of its persists can be undone */
+		__atomic_fetch_add(&w->unprotected, 1, __ATOMIC_SEQ_CST);
+	if (atomic_compare_exchange_strong(&writers[area], &none, w ? w : &uncounted))
+		return w ? w : &uncounted;
+	if (w) /* another thread was quicker */
+		__atomic_store_n(&w->who, 0, __ATOMIC_SEQ_CST);
+	return none;
+}
+
+struct pin_writer *pin_enter(unsigned area)
+{
+	struct pin_writer *w = area_pins[area].state ? writer_of(area) : NULL;
+
+	if (w)
+		__atomic_fetch_add(&w->writes, 1, __ATOMIC_SEQ_CST);
+	if (w && w != &uncounted)
+		entered++;
+	return w;
+}
+
+void pin_leave(struct pin_writer *writer)
+{
+	if (!writer)
+		return;
+	__atomic_fetch_sub(&writer->writes, 1, __ATOMIC_SEQ_CST);
+	if (entered && writer != &uncounted)
+		entered--;
+}
+
+void pin_conclude(unsigned area, int r)
+{
+	struct pins *p = &area_pins[area];
+	uint64_t limit = __atomic_load_n(&p->state->limit, __ATOMIC_RELAXED);
+
+	if (r == 0 && limit && __atomic_load_n(&p->state->saved, __ATOMIC_RELAXED) > limit)
+		r = -EFBIG;
+	if (r < 0)
+		pins_fail(area, -r, reason_of(-r));
+}
+
+uint64_t pin_save_slow(unsigned area, uint32_t name, uint64_t offset, uint64_t length)
+{
+	uint64_t pinned = 0;
+	int saved = errno;
+
+	pin_conclude(area, pin_save_range(area, name, -1, offset, length, &pinned));
+	errno = saved;
+	return pinned;
+}
+
+void pin_saved_slow(unsigned area, uint32_t name, uint64_t pinned)
+{
+	int saved = errno;
+
+	pin_range_saved(area, name, pinned);
+	errno = saved;
+}
+
+void pin_unprotected(unsigned area, int change)
+{
+	if (area_pins[area].state)
+		__atomic_fetch_add(&writer_of(area)->unprotected, (uint64_t)change,
+				   __ATOMIC_SEQ_CST);
+}
+
+/* ---- links ---- */
+
+bool pins_have(unsigned area, ino_t ino)
+{
+	char buf[2048] __attribute__((aligned(8)));
+	int fd = area_pins[area].state ? area_folder(&areas[area], PINS_DIR) : -1;
+	const struct linux_dirent64 *d;
+	bool found = false;
+	ssize_t n, at;
+
+	while (fd >= 0 && !found && (n = sys_getdents(fd, buf, sizeof(buf))) > 0)
+		for (at = 0; at < n; at += d->length) {
+			d = (const struct linux_dirent64 *)(const void *)(buf + at);
+			found = found || d->ino == ino;
+		}
+	if (fd >= 0)
+		sys_close(fd);
+	return found;
+}
+
+/* ---- start and fork ---- */
+
+void pins_stop(unsigned area)
+{
+	struct pin_writer *w = atomic_exchange(&writers[area], NULL);
+	struct pins *p = &area_pins[area];
+	int i;
+
+	if (!p->state)
+		return;
+
+	for (i = 0; i < ENTRIES; i++)
+		if (entries[i].name && try_lock(&entries[i])) {
+			if (entries[i].name && name_get(entries[i].name)->area == area)
+				forget(&entries[i]);
+			unlock(&entries[i]);
+		}
+	if (w && w != &uncounted)
+		__atomic_store_n(&w->who, 0, __ATOMIC_SEQ_CST);
+	pins_close(p);
+}
+
+void pins_start(unsigned area)
+{
+	struct pins *p = &area_pins[area];
+	struct area *a = &areas[area];
+	int r;
+
+	*p = (struct pins){.dirfd = -1};
+	if (a->store_fd < 0 || a->failed)
+		return;
+	r = pins_open(p, a->store_fd, true);
+	if (r >= 0) {
+		pins_skip_known(p);
+		pins_adopt(p, a->root_fd, NULL);
+		sys_close(p->dirfd);
+		p->dirfd = -1;
+		return;
+	}
+	shim_say(a->spelling[0], ": no snapshots can be pinned: ",
+		 r == -EPROTONOSUPPORT
+		     ? "pins/state is of a newer chromashim, or a process with an older one has it"
+		 : r == -EBADMSG ? "pins/state is damaged; remove it when nothing runs"
+				 : "the store cannot be written",
+		 NULL);
+}
+
+void pins_fork(void)
+{
+	unsigned i, used = atomic_load(&areas_used);
+
+	for (i = 0; i < ENTRIES; i++)
+		atomic_store(&entries[i].owner, 0);
+	for (i = 0; i < used; i++)
+		atomic_store(&writers[i], NULL);
+	entered = 0; /* what it is in the midst of, the parent is counted for */
+}

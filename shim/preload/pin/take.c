@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Taking pins: what they are taken before, and the moment.
+ *
+ * In the midst of a transaction the moment is its first write to the database: the journal is
+ * complete, the database untouched, and the thread holds the lock under which nobody else writes.
+ * A transaction that writes another page first has outgrown the page cache; a commit begins with
+ * page 1. In WAL mode any moment will do, since what is not committed counts for nothing.
+ */
+#include <string.h>
+#include <sys/vfs.h>
+#include <time.h>
+
+#include "core/base/clock.h"
+#include "core/base/names.h"
+#include "preload/base/shim.h"
+#include "preload/persist/state.h"
+#include "preload/pin/internal.h"
+#include "preload/place/lives.h"
+#include "preload/sqlite/carriers.h"
+#include "preload/sqlite/transaction_state.h"
+
+#define SHARERS 64   /* steps of a burst that share one pin */
+#define HELD_MOST 24 /* automatic pins; of one more, one is given up */
+#define TRIES 8
+#define STEP UINT64_C(1000000)
+
+#define LOAD(field) __atomic_load_n(&(field), __ATOMIC_SEQ_CST)
+#define STORE(field, value) __atomic_store_n(&(field), (value), __ATOMIC_SEQ_CST)
+
+/* ---- taking ---- */
+
+static uint64_t size_of(unsigned area, const char *name)
+{
+	struct stat st;
+
+	return sys_fstatat(areas[area].root_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0
+		   ? (uint64_t)st.st_size
+		   : 0;
+}
+
+/* What pre-images may take: as it is set, and never more than half of what is free. */
+static uint64_t limit_of(unsigned area)
+{
+	uint64_t limit = settings.undo_size;
+	struct statfs fs;
+
+	if (SYS2(SYS_fstatfs, areas[area].store_fd, &fs) == 0) {
+		uint64_t half = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize / 2;
+
+		if (!limit || half < limit)
+			limit = half;
+	}
+	return limit;
+}
+
+static void record_pin(unsigned area, uint64_t id, const char *reason, uint64_t ns)
+{
+	struct oplog_record r = {.op = OP_SNAPSHOT_PIN, .offset = -1, .arg = id, .length = ns};
+
+	record_put(area, &r, reason, strlen(reason));
+}
+
+/* With all slots in use, an automatic pin makes room. */
+static int take_place(struct pins *p, const struct pin_request *q, struct pin_slot **out)
+{
+	int r = pin_begin(p, q, out);
+
+	if (r == -ENOSPC) {
+		pins_thin(p, 0);
+		r = pin_begin(p, q, out);
+	}
+	return r;
+}
+
+static int add_groups(unsigned area, struct pins *p, const struct pin_slot *s)
+{
+	int r, undofd = persist_stores[area].usable ? area_folder(&areas[area], UNDO_DIR) : -1;
+
+	if (persist_stores[area].usable && undofd < 0)
+		return undofd;
+	r = pin_add_groups(p, s, undofd);
+	if (undofd >= 0)
+		sys_close(undofd);
+	return r;
+}
+
+static int pin_once(unsigned area, struct pins *p, const struct pin_request *q,
+		    struct pin_slot **out)
+{
+	int r = take_place(p, q, out);
+
+	if (r == 0)
+		r = add_groups(area, p, *out);
+	if (r == 0)
+		r = pin_list_make(p, (*out)->id, areas[area].root_fd);
+	if (r < 0 && *out)
+		pin_drop(p, *out);
+	return r;
+}
+
+/* 0, the slot is out then, or -errno. */
+static int take(unsigned area, struct pins *p, struct pin_request *q, struct pin_slot **out)
+{
+	int tries, r = -EAGAIN;
+
+	if (!pins_are_current(p)) {
+		pins_fail(area, EOWNERDEAD, "pins/ in the store was replaced; restart the backend");
+		return -EOWNERDEAD;
+	}
+	q->wal = atomic_load(&areas[area].wal_mode);
+	q->database_size = size_of(area, CHROMA_DATABASE);
+	q->wal_size = q->wal ? size_of(area, CHROMA_DATABASE "-wal") : 0;
+	STORE(p->state->limit, limit_of(area));
+	for (tries = 0; tries < TRIES && r == -EAGAIN; tries++) {
+		*out = NULL;
+		r = pin_once(area, p, q, out);
+	}
+	return r;
+}
+
+int64_t pin_take(unsigned area, const char *reason, const char *description)
+{
+	struct pin_request q = {
+	    .reason = reason, .description = description, .life = area_life(&areas[area])};
+	struct pins *whole = &area_pins[area], p;
+	uint64_t begin = clock_read(CLOCK_MONOTONIC);
+	struct pin_slot *s = NULL;
+	uint64_t id, held;
+	int r;
+
+	if (!whole->state)
+		return -ENOENT;
+	r = pins_enter(area, &p);
+	if (r < 0)
+		return r;
+	r = take(area, &p, &q, &s);
+	pins_leave(area, &p);
+	if (r < 0)
+		return r;
+	id = s->id;
+	s->held_ns = held = clock_read(CLOCK_MONOTONIC) - begin;
+	STORE(whole->state->sharers, 0);
+	STORE(whole->state->shared, id);
+	pin_hold(s); /* from now on it may be copied, and its slot be another's */
+	record_pin(area, id, reason, held);
+	pins_thin(whole, HELD_MOST + 1);
+	return (int64_t)id;
+}
+
+/* ---- bursts ---- */
+
+/*
+ * Is there one that holds the moment before this, but for what else was risky? It is over with the
+ * first transaction that is no part of it, and does not go on for ever.
+ */
+static bool is_shared(unsigned area)
+{
+	struct pin_header *h = area_pins[area].state;
+
+	return settings.burst && LOAD(h->shared) &&
+	       __atomic_fetch_add(&h->sharers, 1, __ATOMIC_SEQ_CST) < SHARERS;
+}
+
+static bool removing[AREAS];  /* pinned for what is removed, and nothing was written since */
+static uint64_t risky[AREAS]; /* the transaction under way, or the last one: one writer at a time */
+
+void pins_transaction_committed(unsigned area, uint64_t number)
+{
+	removing[area] = false;
+	if (area_pins[area].state && risky[area] != number && LOAD(area_pins[area].state->shared))
+		STORE(area_pins[area].state->shared, 0);
+}
+
+static void pin_for(unsigned area, const char *reason, const char *description)
+{
+	int64_t r;
+
+	risky[area] = transactions[area].number;
+	if (is_shared(area))
+		return;
+	r = pin_take(area, reason, description);
+	if (r < 0 && r != -ENOENT) {
+		struct oplog_record record = {
+		    .op = OP_SNAPSHOT_PIN, .offset = -1, .result = (int32_t)r};
+
+		record_put(area, &record, reason, strlen(reason));
+	}
+}
+
+/* ---- triggers ---- */
+
+static void database_trigger(const struct change *c)
+{
+	unsigned area = c->slot.area;
+	const struct transaction *t = &transactions[area];
+
+	if (!c->iov || !transaction_database_starts(c->slot, c->length, c->offset) ||
+	    !t->initial_pages)
+		return;
+	if (c->offset == 0 &&
+	    transaction_changes_schema(c->slot, c->iov->iov_base, c->iov->iov_len, 0))
+		pin_for(area, "schema", "before the tables change");
+	else if ((uint64_t)transaction_journaled(area) +
+		     transaction_frees(c->slot, c->iov->iov_base, c->iov->iov_len, c->offset) >=
+		 settings.bulk_pages)
+		pin_for(area, "bulk", "before many pages change");
+	else if (c->offset > 0)
+		pin_for(area, "bulk", "before a transaction larger than the page cache");
+}
+
+static void wal_trigger(const struct change *c)
+{
+	static uint64_t done[AREAS]; /* the transaction that was pinned for: one writer at a time */
+	unsigned area = c->slot.area;
+	const struct transaction *t = &transactions[area];
+
+	if (!c->iov || t->kind != TRANSACTION_WAL || done[area] == t->number)
+		return;
+	if (c->offset > 0 &&
+	    transaction_changes_schema(c->slot, c->iov->iov_base, c->iov->iov_len, c->offset))
+		pin_for(area, "schema", "before the tables change");
+	else if (t->pages >= settings.bulk_pages)
+		pin_for(area, "bulk", "before many pages change");
+	else
+		return;
+	done[area] = t->number;
+}
+
+/* Elements, or the database, are about to go, with their file or without. */
+static bool destroys(const struct change *c)
+{
+	struct stat st;
+	bool cuts = ((c->op == OP_FTRUNCATE || c->op == OP_TRUNCATE) && c->length == 0) ||
+		    ((c->op == OP_OPEN || c->op == OP_OPENAT || c->op == OP_CREAT) &&
+		     (c->flags & O_TRUNC) && c->slot.role != ROLE_PICKLE);
+
+	if (c->op != OP_UNLINK && c->op != OP_UNLINKAT && !cuts &&
+	    !(change_renames(c) && c->slot.role == ROLE_DATABASE))
+		return false;
+	return sys_fstatat(areas[c->slot.area].root_fd, name_text(name_get(c->slot.name)), &st,
+			   AT_SYMLINK_NOFOLLOW) == 0 &&
+	       st.st_size > 0;
+}
+
+/* A directory that is removed file by file is pinned before the first one. */
+static void removal_trigger(const struct change *c)
+{
+	unsigned area = c->slot.area;
+
+	if (removing[area] || !destroys(c) || is_shared(area))
+		return;
+	removing[area] =
+	    pin_take_waiting(area, "bulk",
+			     c->slot.role == ROLE_DATABASE ? "before the database is removed"
+							   : "before a segment is removed",
+			     0, true) > 0;
+}
+
+void pin_trigger(const struct change *c)
+{
+	int saved = errno;
+
+	if (!settings.snapshots || !area_pins[c->slot.area].state)
+		return;
+	if (c->slot.role == ROLE_DATABASE && c->iov)
+		database_trigger(c);
+	else if (c->slot.role == ROLE_DATABASE)
+		removal_trigger(c);
+	else if (c->slot.role == ROLE_WAL)
+		wal_trigger(c);
+	else if (role_in_segment(c->slot.role))
+		removal_trigger(c);
+	errno = saved;
+}
+
+/* ---- at any moment ---- */
+
+/* SQLite's SHARED, on a descriptor of our own: with locks that last, closing it hurts nobody. */
+static int lock_database(unsigned area, int *fd_out)
+{
+	struct flock lock = {.l_whence = SEEK_SET};
+	int fd, r;
+
+	if (atomic_load(&areas[area].ofd_locks) < 0)
+		return -ENOTSUP;
+	fd = sys_openat(areas[area].root_fd, CHROMA_DATABASE, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+	if (fd < 0)
+		return fd;
+	if (!carriers_usable(area, fd)) {
+		sys_close(fd);
+		return -ENOTSUP;
+	}
+	lock.l_type = F_RDLCK;
+	lock.l_start = 0x40000000; /* PENDING: a writer that waits goes first */
+	lock.l_len = 1;
+	r = sys_fcntl(fd, F_OFD_SETLK, (unsigned long)&lock);
+	if (r == 0) {
+		lock.l_start = 0x40000002;
+		lock.l_len = 510;
+		r = sys_fcntl(fd, F_OFD_SETLK, (unsigned long)&lock);
+	}
+	if (r < 0) {
+		sys_close(fd);
+		return r;
+	}
+	*fd_out = fd;
+	return 0;
+}
+
+/*
+ * What a failed transaction, or a process that died in one, has left stands for pages that are not
+ * in the database. Nobody holds RESERVED over such a journal.
+ */
+static bool journal_is_hot(unsigned area, int fd)
+{
+	struct flock reserved = {
+	    .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0x40000001, .l_len = 1};
+
+	return size_of(area, CHROMA_DATABASE "-journal") > 0 &&
+	       sys_fcntl(fd, F_OFD_GETLK, (unsigned long)&reserved) == 0 &&
+	       reserved.l_type == F_UNLCK;
+}
+
+static int64_t take_at_rest(unsigned area, const char *reason, const char *description)
+{
+	int64_t r;
+	int fd = -1;
+
+	if (!atomic_load(&areas[area].wal_mode)) {
+		r = lock_database(area, &fd);
+		if (r < 0)
+			return r;
+	}
+	r = fd >= 0 && journal_is_hot(area, fd) ? -EAGAIN : pin_take(area, reason, description);
+	if (fd >= 0)
+		sys_close(fd);
+	return r;
+}
+
+int64_t pin_take_waiting(unsigned area, const char *reason, const char *description,
+			 uint64_t patience, bool fresh)
+{
+	static const struct timespec step = {0, STEP};
+	uint64_t end = clock_read(CLOCK_MONOTONIC) + patience;
+	int64_t r;
+
+	if (!area_pins[area].state)
+		return -ENOENT;
+	r = (int64_t)LOAD(area_pins[area].state->shared);
+	if (!fresh && is_shared(area) && r > 0)
+		return r;
+	for (;;) {
+		r = take_at_rest(area, reason, description);
+		if ((r != -EAGAIN && r != -EACCES) || clock_read(CLOCK_MONOTONIC) >= end)
+			return r == -EAGAIN || r == -EACCES ? -ETIMEDOUT : r;
+		SYS2(SYS_nanosleep, &step, NULL);
+	}
+}

@@ -1,0 +1,477 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Taking a directory under protection: its store, its log, and what is said when that fails.
+ */
+#include "preload/place/area.h"
+
+#include <errno.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/vfs.h>
+#include <time.h>
+
+#include "core/base/names.h"
+#include "core/store/aside.h"
+#include "preload/base/guard_maps.h"
+#include "preload/base/shim.h"
+#include "preload/persist/persists.h"
+#include "preload/pin/pins.h"
+#include "preload/place/faults.h"
+#include "preload/place/lives.h"
+#include "preload/place/record.h"
+#include "preload/place/turn.h"
+#include "preload/refuse/others.h"
+#include "preload/sqlite/transactions.h"
+
+struct area areas[AREAS];
+_Atomic unsigned areas_used;
+
+#define LONG_WAIT UINT64_C(10000000000) /* ns after which it is said that an open waits */
+
+static _Atomic uint32_t claiming; /* the thread that takes a directory under protection */
+
+static const char *error_text(int error)
+{
+	switch (-error) {
+	case EACCES:
+	case EPERM:
+		return "permission denied";
+	case EROFS:
+		return "read-only file system";
+	case ENOSPC:
+	case EDQUOT:
+		return "no space left on the device";
+	case EMFILE:
+	case ENFILE:
+		return "too many open files";
+	case ELOOP:
+	case ENOTDIR:
+		return "it is not a directory (a symbolic link is not followed)";
+	case ENOTEMPTY:
+		return "it is no store, and files of others are in it, or meant to be";
+	case EINVAL:
+		return "it is the data directory itself";
+	case EPROTONOSUPPORT:
+		return "it was made by a newer chromashim";
+	case ENOENT:
+		return "the directory that it is to be made in is not there";
+	default:
+		return "system error";
+	}
+}
+
+/* ---- the store ---- */
+
+static struct store met; /* while `claiming` is held */
+
+/* The path of the store from the root, "" if it is not below it. */
+static void find_below(struct area *a)
+{
+	char link[SYS_FD_PATH];
+	size_t n = a->spelling_length[0];
+	ssize_t length;
+
+	a->store_below[0] = '\0';
+	sys_fd_path(link, a->store_fd);
+	length = sys_readlinkat(AT_FDCWD, link, a->store_below, PATH_MAX - 1);
+	if (length > 0 && (size_t)length > n + 1 && a->store_below[n] == '/' &&
+	    memcmp(a->store_below, a->spelling[0], n) == 0) {
+		memmove(a->store_below, a->store_below + n + 1, (size_t)length - n - 1);
+		a->store_below[(size_t)length - n - 1] = '\0';
+	} else {
+		a->store_below[0] = '\0';
+	}
+}
+
+/*
+ * What is written through a map must not need a new block at each store: on a full btrfs that is
+ * SIGBUS. What is made in a directory, also a directory, has its attribute.
+ */
+static void no_copy_on_write(int fd)
+{
+	struct statfs fs;
+	int flags = 0;
+
+	if (SYS2(SYS_fstatfs, fd, &fs) == 0 && fs.f_type == BTRFS_SUPER_MAGIC &&
+	    SYS3(SYS_ioctl, fd, FS_IOC_GETFLAGS, &flags) == 0 && !(flags & FS_NOCOW_FL)) {
+		flags |= FS_NOCOW_FL;
+		SYS3(SYS_ioctl, fd, FS_IOC_SETFLAGS, &flags);
+	}
+}
+
+static int open_store(struct area *a, int dirfd)
+{
+	struct stat st;
+	int r;
+
+	if (sys_fstatat(dirfd, STORE_NAME, &st, AT_SYMLINK_NOFOLLOW) == -ENOENT)
+		store_aside_take(dirfd, a->spelling[0]);
+	r = store_open(&met, dirfd, a->spelling[0], settings.store, STORE_USE);
+	if (r < 0)
+		return r;
+	memcpy(a->store_id, met.id, sizeof(a->store_id));
+	r = hidden_adopt(met.fd, &a->store_fd);
+	if (r < 0)
+		return r;
+	find_below(a);
+	no_copy_on_write(a->store_fd);
+	sys_mkdirat(a->store_fd, OPLOG_DIR, 0700);
+	return 0;
+}
+
+int area_folder(const struct area *a, const char *name)
+{
+	return spare_open(a->store_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+}
+
+static void put_start_record(unsigned index)
+{
+	struct oplog_record r = {.op = OP_START, .offset = -1};
+	char command[1024];
+	int fd = sys_openat(AT_FDCWD, "/proc/self/cmdline", O_RDONLY | O_CLOEXEC, 0);
+	ssize_t i, n = fd < 0 ? 0 : sys_read(fd, command, sizeof(command));
+
+	if (fd >= 0)
+		sys_close(fd);
+	if (n > 0 && command[n - 1] == '\0')
+		n--;
+	for (i = 0; i < n; i++)
+		if (command[i] == '\0')
+			command[i] = ' ';
+	record_put(index, &r, command, n > 0 ? (size_t)n : 0);
+}
+
+static uint64_t life_of(void *area)
+{
+	return area_life(area);
+}
+
+static int start_log(struct area *a)
+{
+	struct oplog_header identity;
+	struct timespec now = {0, 0};
+	ssize_t n;
+
+	memset(&identity, 0, sizeof(identity));
+	clock_gettime(CLOCK_REALTIME, &now);
+	identity.protected_since = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	identity.uid = (uint32_t)SYS0(SYS_geteuid);
+	identity.shim_version = SHIM_VERSION;
+	identity.features = OPLOG_IDLE;
+	n = sys_readlinkat(AT_FDCWD, "/proc/self/exe", identity.program,
+			   sizeof(identity.program) - 1);
+	if (n < 0)
+		identity.program[0] = '\0';
+	n = (ssize_t)a->spelling_length[0];
+	if ((size_t)n >= sizeof(identity.data_dir))
+		n = sizeof(identity.data_dir) - 1;
+	memcpy(identity.data_dir, a->spelling[0], (size_t)n);
+	a->log.life = life_of;
+	a->log.life_context = a;
+	return oplog_writer_open(&a->log, &a->store_fd, settings.log_size, &identity);
+}
+
+static void say_unprotected(const struct area *a, int error)
+{
+	shim_say(a->spelling[0], ": cannot use the store ", met.inside ? STORE_NAME : met.path,
+		 ": ", error_text(error),
+		 settings.closed ? "; the database is not opened for writing "
+				   "(CHROMASHIM_ON_FAILURE=closed). "
+				 : "; the backend runs UNPROTECTED and unrecorded. ",
+		 error == -EMFILE || error == -ENFILE
+		     ? "Allow the process more open files (ulimit -n), and restart."
+		 : error == -ENOTEMPTY || error == -EINVAL
+		     ? "Name a directory of its own as CHROMASHIM_STORE, and restart."
+		 : met.former >= STORE_FORMER_WAITS
+		     ? "Make it writable for this user, and restart: it cannot be left yet."
+		     : "Make it writable for this user, or set CHROMASHIM_STORE, and restart.",
+		 NULL);
+}
+
+/* Another store is named than the directory had: once, as it says the new one from then on. */
+static void tell_former(const struct area *a)
+{
+	const char *named = settings.store ? settings.store : met.mine.store;
+
+	if (met.former == STORE_FORMER_LEFT)
+		shim_say(a->spelling[0], ": its store was ", met.former_path, ", and is ", named,
+			 " from now on. Log and snapshots stay in the old one: to see them or to "
+			 "go back, stop the backend and set CHROMASHIM_STORE=",
+			 met.former_path, "; remove it when you need them no more.", NULL);
+	else if (met.former == STORE_FORMER_GONE)
+		shim_say(a->spelling[0], ": its store was ", met.former_path,
+			 ", which is not there, cannot be read, or is another directory's; ", named,
+			 " is used from now on. Unless it was moved there, what a crash has cut "
+			 "short CANNOT BE UNDONE: after a crash, stop the backend, bring the old "
+			 "store back, and start with CHROMASHIM_STORE=",
+			 met.former_path, NULL);
+	else if (met.former == STORE_FORMER_WAITS)
+		shim_say(a->spelling[0], ": its store is ", met.former_path, ", not ", named,
+			 ": what a crash has cut short is undone from there. It stays the store "
+			 "until the next start.",
+			 NULL);
+	else if (met.former == STORE_FORMER_LIVES)
+		shim_say(a->spelling[0], ": its store is ", met.former_path, ", not ", named,
+			 ": another process uses it. It stays the store until none does; stop all "
+			 "of them, and start again.",
+			 NULL);
+}
+
+/* What a reader of the log should know of the store. */
+static void tell_store(unsigned index)
+{
+	static const char copy[] =
+	    "this directory is a copy of another one, or was moved to another file system: its "
+	    "store is taken on under a new id, and pins are not. The other was at ";
+	struct oplog_record r = {.op = OP_NOTE, .offset = -1};
+	static char text[sizeof(copy) + PATH_MAX]; /* under `claiming`, too */
+	size_t n = strlen(met.from);
+
+	if (met.lost)
+		shim_say(areas[index].spelling[0], ": its store, ", met.mine.store,
+			 ", is not there, or is another directory's; ", STORE_NAME,
+			 " is used. Bring it back, or name one as CHROMASHIM_STORE, and restart.",
+			 NULL);
+	tell_former(&areas[index]);
+	if (met.met != STORE_ADOPTED)
+		return;
+	memcpy(text, copy, sizeof(copy) - 1);
+	memcpy(text + sizeof(copy) - 1, met.from, n);
+	record_put(index, &r, text, sizeof(copy) - 1 + n);
+}
+
+/* SQLite keeps the journal beside what a link leads to, where nobody looks for it. */
+static void tell_link(unsigned index)
+{
+	static const char text[] = "chroma.sqlite3 is a symbolic link: the database is unprotected";
+	struct oplog_record r = {.op = OP_NOTE, .offset = -1};
+	const struct area *a = &areas[index];
+	char target[512];
+	ssize_t n = sys_readlinkat(a->root_fd, CHROMA_DATABASE, target, sizeof(target) - 1);
+
+	if (n <= 0)
+		return;
+	target[n] = '\0';
+	shim_say(a->spelling[0], "/" CHROMA_DATABASE " is a symbolic link to ", target,
+		 ": the database is UNPROTECTED (one writer, log, snapshots), "
+		 "only its indexes are protected. Move the file here, or let "
+		 "the whole directory be the link, and restart.",
+		 NULL);
+	record_put(index, &r, text, sizeof(text) - 1);
+}
+
+/* ---- areas ---- */
+
+static bool read_root(struct area *a, int dirfd)
+{
+	char link[SYS_FD_PATH];
+	ssize_t length;
+
+	sys_fd_path(link, dirfd);
+	length = sys_readlinkat(AT_FDCWD, link, a->spelling[0], PATH_MAX - 1);
+	if (length <= 0 || a->spelling[0][0] != '/')
+		return false;
+	a->spelling[0][length] = '\0';
+	a->spelling_length[0] = (size_t)length;
+	atomic_store(&a->spellings, 1);
+	return true;
+}
+
+/* One that was removed, and in which the host has something open still, is not meant by its old
+ * path. */
+static void forget_spelling(const struct area *fresh)
+{
+	unsigned i, used = atomic_load(&areas_used);
+
+	for (i = 0; i < used; i++)
+		if (&areas[i] != fresh && strcmp(areas[i].spelling[0], fresh->spelling[0]) == 0)
+			atomic_store(&areas[i].spellings, 0);
+}
+
+/* A place for a new directory; one that was let go before a fresh one. */
+static unsigned free_index(void)
+{
+	unsigned i, used;
+
+	areas_tidy();
+	used = atomic_load(&areas_used);
+	for (i = 0; i < used; i++)
+		if (!atomic_load(&areas[i].ready) && atomic_load(&areas[i].open) <= 0)
+			return i;
+	return used;
+}
+
+/* Once for each place: who looks at one that was let go finds its texts. */
+static bool make_paths(struct area *a)
+{
+	char(*paths)[PATH_MAX] = a->spelling;
+
+	if (!paths)
+		paths = sys_mmap((SPELLINGS + 1) * sizeof(*paths), PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (sys_map_failed(paths))
+		return false;
+	a->store_below = paths[SPELLINGS];
+	a->spelling = paths;
+	return true;
+}
+
+/* Apart, or each open of a database would need the stack of its first one. */
+static __attribute__((noinline)) struct area *area_make(int dirfd, const struct stat *st)
+{
+	static atomic_flag said = ATOMIC_FLAG_INIT;
+	unsigned index = free_index();
+	struct area *a = &areas[index];
+	int r;
+
+	if (index >= AREAS || !names_setup()) {
+		if (!atomic_flag_test_and_set(&said))
+			shim_say("more directories are open at once than one process can have "
+				 "protected (255); further ones are UNPROTECTED",
+				 NULL);
+		return NULL;
+	}
+	a->dev = st->st_dev;
+	a->ino = st->st_ino;
+	a->named = false;
+	atomic_store(&a->idle_since, oplog_now());
+	life_stop(a);
+	atomic_store(&a->writer, 0);
+	atomic_store(&a->ofd_locks, 0);
+	atomic_store(&a->wal_mode, false);
+	a->root_fd = a->store_fd = -1;
+	if (!make_paths(a))
+		return NULL;
+	if (!read_root(a, dirfd))
+		return NULL;
+	forget_spelling(a);
+	r = hidden_adopt(sys_fcntl(dirfd, F_DUPFD_CLOEXEC, 0), &a->root_fd);
+	if (r >= 0)
+		r = open_store(a, dirfd);
+	if (r >= 0)
+		r = start_log(a);
+	if (r >= 0)
+		guard_maps();
+	a->failed = r < 0;
+	if (r < 0)
+		say_unprotected(a, r);
+	persists_start(index);
+	pins_start(index);
+	atomic_store(&a->ready, true);
+	if (index == atomic_load(&areas_used))
+		atomic_store_explicit(&areas_used, index + 1, memory_order_release);
+	directories_read(index, dirfd);
+	put_start_record(index);
+	tell_store(index);
+	persists_started(index);
+	tell_link(index);
+	others_report(index);
+	return a;
+}
+
+static struct area *area_existing(const struct stat *st)
+{
+	unsigned i, used = atomic_load(&areas_used);
+
+	for (i = 0; i < used; i++)
+		if (atomic_load(&areas[i].ready) && areas[i].ino == st->st_ino &&
+		    areas[i].dev == st->st_dev && !area_is_gone(&areas[i]))
+			return &areas[i];
+	return NULL;
+}
+
+/*
+ * Whoever comes while a directory is taken under protection waits until that is done, however long
+ * a roll-back takes: what it opens would be unprotected for good. False: this is a signal handler
+ * on top of the thread that is at it.
+ */
+static __attribute__((noinline)) bool wait_for_turn(int dirfd)
+{
+	char path[PLACE_MAX];
+	int r = turn_take_within(&claiming, LONG_WAIT);
+
+	if (r == 0) {
+		shim_say(descriptor_path(dirfd, path, sizeof(path)) ? path : "a data directory",
+			 ": its opening waits for another thread, which takes a directory under "
+			 "protection and undoes what a dead process has left; it goes on then",
+			 NULL);
+		r = turn_take(&claiming) ? 1 : -EDEADLK;
+	}
+	return r > 0;
+}
+
+struct area *area_claim(int dirfd)
+{
+	struct area *a;
+	struct stat st;
+
+	if (sys_fstat(dirfd, &st) < 0)
+		return NULL;
+	a = area_existing(&st);
+	if (a || !wait_for_turn(dirfd))
+		return a;
+	a = area_existing(&st);
+	if (!a)
+		a = area_make(dirfd, &st);
+	turn_give(&claiming);
+	return a;
+}
+
+void area_add_spelling(struct area *a, const char *directory)
+{
+	size_t i, used = atomic_load(&a->spellings), n = strlen(directory);
+
+	for (i = 0; i < used; i++)
+		if (strcmp(a->spelling[i], directory) == 0)
+			return;
+	if (used >= SPELLINGS || n >= PATH_MAX)
+		return;
+	memcpy(a->spelling[used], directory, n + 1);
+	a->spelling_length[used] = n;
+	atomic_store(&a->spellings, used + 1);
+}
+
+void areas_moved(void)
+{
+	unsigned i, used = atomic_load(&areas_used);
+
+	for (i = 0; i < used; i++) {
+		struct area *a = &areas[i];
+		struct stat st;
+
+		if (sys_fstatat(AT_FDCWD, a->spelling[0], &st, 0) == 0 && st.st_ino == a->ino &&
+		    st.st_dev == a->dev)
+			continue;
+		if (a->root_fd > 0)
+			read_root(a, a->root_fd);
+	}
+}
+
+void areas_fork(void)
+{
+	unsigned i, used = atomic_load(&areas_used);
+
+	atomic_store(&claiming, 0);
+	for (i = 0; i < used; i++) {
+		life_fork(&areas[i]);
+		atomic_store(&areas[i].users, 0);
+		oplog_writer_fork(&areas[i].log);
+	}
+}
+
+void areas_finish(int number)
+{
+	unsigned i, used = atomic_load(&areas_used);
+
+	fault_count();
+	for (i = 0; i < used; i++) {
+		struct oplog_record r = {.op = OP_EXIT, .offset = -1, .arg = (uint64_t)number};
+
+		if (!atomic_load(&areas[i].log.current))
+			continue;
+		record_put(i, &r, NULL, 0);
+		oplog_writer_finish(&areas[i].log);
+	}
+}

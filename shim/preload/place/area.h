@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Protected directories of this process: their root, their store, their log.
+ */
+#ifndef PRELOAD_AREA_H
+#define PRELOAD_AREA_H
+
+#include <limits.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "core/oplog/oplog.h"
+#include "core/store/store.h"
+#include "preload/place/files.h"
+#include "preload/place/holds.h"
+
+#define AREAS 255 /* directories that one process can have protected */
+
+#define SPELLINGS 4
+
+struct area {
+	/* How the host may name the root: absolute; [0] is the real path, without trailing slash.
+	 */
+	char (*spelling)[PATH_MAX];
+	size_t spelling_length[SPELLINGS];
+	_Atomic size_t spellings;
+	_Atomic bool ready; /* else it is being made, or has been let go */
+	_Atomic int open;   /* descriptors that the host has in it (files.c) */
+	_Atomic int users;  /* changes by path that are under way */
+	_Atomic uint64_t idle_since;
+	bool named; /* by CHROMASHIM_DIR: not let go */
+	dev_t dev;
+	ino_t ino;
+	int root_fd;  /* hidden O_PATH descriptor of the directory */
+	int store_fd; /* hidden descriptor of the store, -1: unprotected */
+	/* lives.c */
+	_Atomic uint64_t life;
+	atomic_flag beginning; /* of the life */
+	bool lifeless;	       /* the store's file system has no such locks */
+	bool maps_hold;	       /* a map keeps a file open there, and its locks */
+	struct hold alive;     /* has the lock that says that this process lives */
+	struct hold use;       /* has the one that says that it has the database open */
+	_Atomic uint32_t using;
+	ino_t alive_ino;
+	uint8_t store_id[STORE_ID_SIZE]; /* all zero: it has none yet */
+	char *store_below; /* the store, when it is elsewhere below the root; relative */
+	bool failed;	   /* the store or its log cannot be used */
+	/* A persist was undone after the last error that Chroma heeds (persist/end.c). */
+	_Atomic bool persist_lost;
+	struct oplog_writer log;
+	_Atomic int ofd_locks; /* sqlite/carriers.c: 1 usable, -1 not, 0 not known yet */
+	_Atomic bool wal_mode; /* a WAL was opened for writing */
+	/* refuse/writer.c */
+	_Atomic int writer;	       /* shim_pid when this process is the writer */
+	_Atomic uint32_t writer_claim; /* the thread that is about to become it */
+	struct hold first, rest;       /* have the lock: of its first byte, and of all others */
+	ino_t writer_ino;
+	bool forked;	     /* from the writer */
+	bool left;	     /* to a child; until all is closed here */
+	struct right *right; /* of the family, refuse/heirs.h; NULL: it was never passed on */
+	uint64_t generation; /* what is in memory is as of it; 0: not known */
+	_Atomic bool in_use; /* said to others: the database is open here */
+};
+
+extern struct area areas[AREAS];
+extern _Atomic unsigned areas_used;
+
+static inline unsigned area_number(const struct area *a)
+{
+	return (unsigned)(a - areas);
+}
+
+static inline struct area *area_of(union slot s)
+{
+	return &areas[s.area];
+}
+
+/* A folder of its store, for a moment: the caller closes it. -errno. */
+int area_folder(const struct area *a, const char *name);
+
+/* Finds or makes the area of the directory that dirfd is open on. NULL: no room for another. */
+struct area *area_claim(int dirfd);
+void area_add_spelling(struct area *a, const char *directory);
+/* ---- being used and let go: area_use.c ---- */
+
+/* Around whatever uses a directory without a descriptor in it. False: it was let go meanwhile. */
+bool area_enter(unsigned area);
+void area_leave(unsigned area);
+/* Under the turn of area_claim(): those that are gone, and the oldest of many that are idle, give
+ * back what they have. */
+void areas_tidy(void);
+bool area_is_gone(const struct area *a); /* its directory was removed */
+void area_descriptors_release(struct area *a);
+
+/* Something was renamed that may be, or be above, a root: roots that moved get their new path. */
+void areas_moved(void);
+
+/* In a forked child. */
+void areas_fork(void);
+void areas_finish(int number);
+
+#endif

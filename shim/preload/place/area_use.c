@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * How a directory is let go: what is taken for its first use has an end. When several directories
+ * are idle, or one is gone, the oldest gives back all it has.
+ *
+ * A directory is in use as long as the host has a descriptor in it or a change by path is under
+ * way. Who takes away first says so and then looks for users, who first count themselves and then
+ * look: one of the two sees the other.
+ */
+#include <string.h>
+#include <time.h>
+
+#include "preload/base/shim.h"
+#include "preload/persist/persists.h"
+#include "preload/pin/pins.h"
+#include "preload/place/area.h"
+#include "preload/place/lives.h"
+#include "preload/place/record.h"
+#include "preload/refuse/refuse.h"
+#include "preload/sqlite/carriers.h"
+#include "preload/sqlite/transactions.h"
+
+#define IDLE_KEPT 4u /* that are as they were, for who comes back */
+
+bool area_enter(unsigned area)
+{
+	struct area *a = &areas[area];
+
+	atomic_fetch_add(&a->users, 1);
+	if (atomic_load(&a->ready))
+		return true;
+	atomic_fetch_sub(&a->users, 1);
+	return false;
+}
+
+void area_leave(unsigned area)
+{
+	atomic_fetch_sub(&areas[area].users, 1);
+}
+
+static bool in_use(const struct area *a)
+{
+	return atomic_load(&a->open) > 0 || atomic_load(&a->users) > 0;
+}
+
+/* ---- giving all back ---- */
+
+bool area_is_gone(const struct area *a)
+{
+	struct stat st;
+
+	return a->root_fd > 0 && sys_fstat(a->root_fd, &st) == 0 && st.st_nlink == 0;
+}
+
+void area_descriptors_release(struct area *a)
+{
+	hidden_release(&a->root_fd);
+	hidden_release(&a->store_fd);
+	hold_let_go(&a->first);
+	hold_let_go(&a->rest);
+	life_stop(a);
+	a->root_fd = a->store_fd = -1;
+}
+
+static void release(unsigned area)
+{
+	struct area *a = &areas[area];
+	struct oplog_record r = {.op = OP_EXIT, .offset = -1};
+
+	if (atomic_load(&a->log.current))
+		record_put(area, &r, NULL, 0);
+	pins_stop(area);
+	persists_stop(area);
+	transactions_stop(area);
+	room_stop(area);
+	oplog_writer_close(&a->log);
+	atomic_store(&a->writer, 0);
+	a->right = NULL;
+	a->left = a->forked = false;
+	a->generation = 0;
+	area_descriptors_release(a);
+	atomic_store(&a->spellings, 0);
+	a->dev = 0;
+	a->ino = 0;
+}
+
+/* False: it is in use after all. */
+static bool try_release(unsigned area)
+{
+	struct area *a = &areas[area];
+
+	atomic_store(&a->ready, false);
+	if (in_use(a) || (!area_is_gone(a) && !persists_none(area))) {
+		atomic_store(&a->ready, true);
+		return false;
+	}
+	release(area);
+	return true;
+}
+
+static bool may_go(const struct area *a)
+{
+	return atomic_load(&a->ready) && !a->named && !in_use(a);
+}
+
+void areas_tidy(void)
+{
+	unsigned i, idle = 0, oldest = 0, used = atomic_load(&areas_used);
+	uint64_t since = UINT64_MAX;
+
+	for (i = 0; i < used; i++) {
+		struct area *a = &areas[i];
+
+		if (!may_go(a) || (area_is_gone(a) && try_release(i)))
+			continue;
+		idle++;
+		if (atomic_load(&a->idle_since) < since) {
+			since = atomic_load(&a->idle_since);
+			oldest = i;
+		}
+	}
+	if (idle > IDLE_KEPT)
+		try_release(oldest);
+}

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Which file a descriptor or a path means: descriptor -> slot -> protected directory, name, role.
+ *
+ * Everything here is lock-free, allocates nothing and is async-signal-safe. A descriptor that is
+ * not ours costs two loads.
+ */
+#ifndef PRELOAD_FILES_H
+#define PRELOAD_FILES_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+#include "preload/base/scratch.h"
+
+enum role {
+	ROLE_NONE,   /* not ours */
+	ROLE_STORE,  /* something in a store: stores.h */
+	ROLE_HIDDEN, /* a descriptor of the shim itself: as good as not there */
+	ROLE_DIRECTORY,
+	ROLE_DATABASE, /* chroma.sqlite3 */
+	ROLE_JOURNAL,
+	ROLE_WAL,
+	ROLE_SHM,
+	ROLE_HEADER, /* <segment>/header.bin */
+	ROLE_LEVEL0, /* <segment>/data_level0.bin */
+	ROLE_LENGTH, /* <segment>/length.bin */
+	ROLE_LINKS,  /* <segment>/link_lists.bin */
+	ROLE_PICKLE, /* <segment>/index_metadata.pickle */
+	ROLE_OTHER,
+};
+
+/* One of the four hnswlib files or the pickle. */
+static inline bool role_in_segment(unsigned role)
+{
+	return role >= ROLE_HEADER && role <= ROLE_PICKLE;
+}
+
+static inline bool role_of_chroma(unsigned role)
+{
+	return role >= ROLE_DATABASE && role <= ROLE_PICKLE;
+}
+
+/* What a descriptor means; plain value, copied on dup, inherited by fork. */
+union slot {
+	uint64_t all; /* 0: not ours */
+	struct {
+		uint32_t name; /* number of the name, see names below */
+		uint8_t area;  /* index of the protected directory */
+		uint8_t role;
+		uint8_t object;	  /* index of the library that opened it; of an index's file: its
+				     graph; 0 unknown */
+		uint8_t writable; /* SLOT_ flags */
+	};
+};
+
+#define SLOT_WRITABLE 1u
+#define SLOT_APPEND 2u
+/* Of a database: */
+#define SLOT_VOID 4u	/* of a client whose graph is old, refuse/destroyers.c */
+#define SLOT_NOWHERE 8u /* in a transaction that goes nowhere, refuse/readers.c */
+#define SLOT_FRESH 32u	/* opened since its client had its row */
+#define SLOT_STALE 16u	/* what SQLite remembers of it is on no disk */
+
+#define SLOTS (1 << 20)
+#define SLOT_PAGE 4096 /* made when a descriptor of it is ours; the first is always there */
+extern _Atomic uint64_t *_Atomic slot_pages[SLOTS / SLOT_PAGE];
+extern _Atomic int slots_top; /* no descriptor at or above this one is ours */
+
+static inline union slot slot_of(int fd)
+{
+	union slot s = {0};
+
+	if ((unsigned)fd < SLOTS) {
+		_Atomic uint64_t *page =
+		    atomic_load_explicit(&slot_pages[fd / SLOT_PAGE], memory_order_relaxed);
+
+		if (page)
+			s.all = atomic_load_explicit(&page[fd % SLOT_PAGE], memory_order_relaxed);
+	}
+	return s;
+}
+
+void *memory_make(size_t size); /* zeros, for good; NULL: there is none */
+
+/* The memory that `place` leads to, made if it is not there yet; NULL: there is none. */
+#define MADE(place, size)                                                                     \
+	({                                                                                    \
+		__typeof__(atomic_load(&(place))) there_ = atomic_load(&(place)), new_;       \
+                                                                                              \
+		if (!there_) {                                                                \
+			new_ = memory_make(size);                                             \
+			if (!new_ || atomic_compare_exchange_strong(&(place), &there_, new_)) \
+				there_ = new_;                                                \
+			else                                                                  \
+				sys_munmap((void *)new_, size);                               \
+		}                                                                             \
+		there_;                                                                       \
+	})
+
+/* Ours and not one of the shim's own. */
+static inline bool slot_protected(union slot s)
+{
+	return s.role > ROLE_HIDDEN;
+}
+
+void slot_set(int fd, union slot s);
+void slot_clear(int fd);
+
+/* ---- names: paths relative to their protected directory, interned for the process's life ---- */
+
+struct name {
+	uint32_t hash;
+	uint32_t length;
+	const char *text;
+	_Atomic uint32_t told; /* segment (sequence + 1) of the op log that knows it */
+	uint32_t next;	       /* of those with the same bucket, 0: none */
+	uint32_t directory;    /* name of the directory it is in, 0 for the root's own files */
+	uint8_t area;
+	uint8_t role;
+	uint8_t kind;		 /* enum oplog_name_kind */
+	_Atomic uint32_t group;	 /* of a segment's directory: its persist group + 1 (persists.c) */
+	_Atomic uint64_t parked; /* the same: its undo file, while it needs no group (groups.c) */
+	_Atomic uint32_t pin;	 /* of a file: its pre-image file that is open, + 1 (pin/pins.c) */
+	/* Of a segment's directory, as hnswlib announced it, 0: not known (refuse/graphs.c) */
+	_Atomic uint32_t graphs, elements, stride, list, pickle;
+};
+
+/* 0: no room any more (counted, and said once). */
+uint32_t name_intern(unsigned area, const char *text, size_t length);
+/* For texts that are no file: statement texts, libraries. */
+uint32_t name_intern_kind(unsigned area, const char *text, size_t length, unsigned kind);
+struct name *name_get(uint32_t number);
+uint32_t names_count(void); /* numbers are below it */
+const char *name_text(const struct name *n);
+
+/* Makes the first of their room; false: no memory. Called under the lock of area_claim(). */
+bool names_setup(void);
+
+/* The directory of a segment, by its name. */
+bool name_is_segment(const struct name *n);
+
+/* ---- places: what a path means (places.c) ---- */
+
+/*
+ * Longest path below a protected directory that is followed; Chroma's own names have about 60
+ * characters.
+ */
+#define PLACE_MAX 2048
+
+struct place {
+	union slot slot; /* all zero: not ours */
+	char *relative;	 /* normalised, "." for the directory itself; off the stack */
+};
+
+/* Declares one, which gives back what it has at the end of its block. */
+#define A_PLACE(name) struct place name __attribute__((cleanup(place_end))) = {.relative = NULL}
+
+static inline void place_end(struct place *place)
+{
+	scratch_give(&place->relative);
+}
+
+/* Where its path goes; NULL: there is no memory. */
+static inline char *place_room(struct place *place)
+{
+	if (!place->relative)
+		place->relative = scratch_take();
+	return place->relative;
+}
+
+/*
+ * Whether `path`, taken relative to dirfd as openat() does, lies in a protected directory. The last
+ * component is taken as it is, symbolic link or not. True: place is filled in. Keeps errno.
+ *
+ * thorough: ask the kernel also for absolute paths that do not begin with a known root (a path
+ * through a symbolic link); costs a few hundred ns for every path that is not ours.
+ */
+bool place_find(struct place *place, int dirfd, const char *path, bool thorough);
+
+/* A directory about to be renamed: if it has a store, it is taken under protection. */
+bool place_discover_root(int dirfd, const char *path);
+
+/* As place_find(), for calls that follow a symbolic link in the last component. */
+bool place_find_target(struct place *place, int dirfd, const char *path, bool thorough);
+
+/* For opens: starts to protect the directory of a chroma.sqlite3 that is about to be opened. */
+bool place_find_for_open(struct place *place, int dirfd, const char *path, int flags);
+
+/* A name was changed by this process: what led elsewhere may lead here now. */
+void strangers_forget(void);
+
+/* The same for a chroma.sqlite3 that was found to be a symbolic link: SQLite opens what it leads
+ * to. */
+void place_met_link(int dirfd, const char *path);
+
+/* An open descriptor of which only the number is known (inherited, or through a link). */
+bool place_of_descriptor(struct place *place, int fd, bool discover);
+
+/* Absolute path of an open descriptor; one that is too long is cut off. */
+bool descriptor_path(int fd, char *out, size_t size);
+
+/* The role and number for place->relative. */
+void place_settle(struct place *place, unsigned area);
+
+/* Joins with single slashes and without "." components. False: too long, or out is NULL. */
+bool place_join(char *out, const char *directory, const char *rest);
+
+/* The second, and how often names were changed by this process: what is believed for a moment. */
+uint64_t strangers_moment(void);
+
+/* ---- directories by device and inode: directories.c ---- */
+
+/* A directory was made, or opened, or is a link's target; gone ones are found out when they are met
+ * again. */
+void directory_learn(const struct place *place, const struct stat *st);
+void directory_made(const struct place *place, int dirfd, const char *path);
+void directories_read(unsigned area, int dirfd); /* learns the directories in the root */
+/* The name of the directory that `path` leads to, whose stat() is st; 0: not ours, or not known. */
+uint32_t directory_find(int dirfd, const char *path, const struct stat *st);
+/* What was found not to be ours is believed for a second, or each open beside us would look. */
+void directory_stranger(const struct stat *st);
+bool directory_is_stranger(const struct stat *st);
+bool directory_is_root(const struct stat *st);
+bool directory_device(dev_t dev); /* something of ours is on that device */
+
+/* A segment's directory is named by a UUID: 8-4-4-4-12. */
+bool name_is_uuid(const char *text, size_t length);
+
+/* After a rename: what is open, and what is below a renamed directory, gets its new name. */
+void files_renamed(const struct place *from, const struct place *to, bool exchanged);
+void directories_renamed(const struct place *from, const struct place *to, bool exchanged);
+/* The name that the rename of `from` to `to` gives to n, 0 if it is not concerned. */
+uint32_t name_renamed(const struct name *n, const struct place *from, const struct place *to);
+
+#endif

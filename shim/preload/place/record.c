@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * From a call to its record in the op log, and which library called.
+ */
+#include "preload/place/record.h"
+
+#include <link.h>
+#include <string.h>
+
+#include "preload/base/shim.h"
+
+#define OBJECTS 255
+
+__thread uint8_t record_flags __attribute__((tls_model("initial-exec")));
+THREAD_LOCAL uint32_t own_thread_id;
+
+uint32_t thread_id(void)
+{
+	if (__builtin_expect(!own_thread_id, 0))
+		own_thread_id = (uint32_t)sys_gettid();
+	return own_thread_id;
+}
+
+void thread_id_forget(void)
+{
+	own_thread_id = 0;
+}
+
+static void record_name(unsigned area, uint32_t name, uint32_t told)
+{
+	struct name *n = name_get(name);
+	struct oplog_record r = {.op = OP_NAME, .file = name, .arg = n->kind, .offset = -1};
+	int tries;
+
+	for (tries = 0; tries < 3; tries++) {
+		uint32_t in;
+
+		r.tid = thread_id();
+		r.length = n->length;
+		in = oplog_put(&areas[area].log, &r, name_text(n), n->length);
+		atomic_store_explicit(&n->told, in, memory_order_relaxed);
+		if (in >= told || !in)
+			return;
+	}
+}
+
+static inline void tell_name(unsigned area, uint32_t name, uint32_t told)
+{
+	if (name && atomic_load_explicit(&name_get(name)->told, memory_order_relaxed) != told)
+		record_name(area, name, told);
+}
+
+/* Whether anything may be different after it. A file of SQLite's that is only made is none yet. */
+static bool is_change(unsigned op, unsigned role, uint64_t arg)
+{
+	switch (op) {
+	case OP_OPEN:
+	case OP_OPENAT:
+		return (arg & O_TRUNC) || ((arg & O_CREAT) && role == ROLE_OTHER);
+	case OP_START:
+	case OP_EXIT:
+	case OP_EXEC:
+	case OP_CLOSE:
+	case OP_DUP:
+	case OP_INHERIT:
+	case OP_LOCK:
+	case OP_FLOCK:
+	case OP_MUNMAP:
+		return false;
+	default:
+		return op < OP_SQL_COPY || op > OP_SQL_LOAD;
+	}
+}
+
+/* False: it need not be recorded. */
+static bool is_wanted(struct oplog_writer *log, unsigned op, unsigned role, uint64_t arg)
+{
+	bool change = is_change(op, role, arg);
+
+	if (change && __builtin_expect(oplog_is_idle(log), 0))
+		oplog_feature(log, OPLOG_IDLE, false);
+	return change || !log->quiet;
+}
+
+struct oplog_claim record_begin(union slot s, enum oplog_op op, int64_t offset, uint64_t length,
+				uint64_t arg)
+{
+	const struct oplog_record known = {
+	    .op = (uint16_t)op,
+	    .flags = record_flags,
+	    .tid = thread_id(),
+	    .file = s.name,
+	    .offset = offset,
+	    .length = length,
+	    .arg = arg,
+	};
+	struct oplog_writer *log = &areas[s.area].log;
+	struct oplog_claim claim = {.record = NULL};
+
+	if (is_wanted(log, op, s.role, arg))
+		claim = oplog_begin(log, &known);
+	if (claim.record)
+		tell_name(s.area, s.name, claim.sequence + 1);
+	return claim;
+}
+
+void record_mention(struct oplog_claim claim, unsigned area, uint32_t name)
+{
+	if (claim.record)
+		tell_name(area, name, claim.sequence + 1);
+}
+
+void record_put(unsigned area, struct oplog_record *r, const char *text, size_t size)
+{
+	int saved = errno;
+	uint32_t told;
+
+	if (!is_wanted(&areas[area].log, r->op, ROLE_OTHER, r->arg))
+		return;
+	r->tid = thread_id();
+	told = oplog_put(&areas[area].log, r, text, size);
+	if (told)
+		tell_name(area, r->file, told);
+	errno = saved;
+}
+
+/* ---- which library ---- */
+
+/* From the first on; one is taken by its start, which makes "is it there, else add it" one step. */
+static struct object {
+	_Atomic uintptr_t start; /* 0: free */
+	_Atomic uintptr_t end;	 /* 0: not filled in yet */
+	char path[256];
+} objects[OBJECTS];
+
+struct lookup {
+	uintptr_t address, start, end;
+	const char *path;
+};
+
+static int find_object(struct dl_phdr_info *info, size_t size, void *context)
+{
+	struct lookup *l = context;
+	uintptr_t start = UINTPTR_MAX, end = 0;
+	int i;
+
+	(void)size;
+	for (i = 0; i < info->dlpi_phnum; i++) {
+		const ElfW(Phdr) *p = &info->dlpi_phdr[i];
+
+		if (p->p_type != PT_LOAD)
+			continue;
+		if (info->dlpi_addr + p->p_vaddr < start)
+			start = info->dlpi_addr + p->p_vaddr;
+		if (info->dlpi_addr + p->p_vaddr + p->p_memsz > end)
+			end = info->dlpi_addr + p->p_vaddr + p->p_memsz;
+	}
+	if (l->address < start || l->address >= end)
+		return 0;
+	l->start = start;
+	l->end = end;
+	l->path = info->dlpi_name;
+	return 1;
+}
+
+static void object_fill(struct object *o, const struct lookup *l)
+{
+	size_t length = strlen(l->path);
+
+	if (!*l->path) { /* the program itself */
+		ssize_t n =
+		    sys_readlinkat(AT_FDCWD, "/proc/self/exe", o->path, sizeof(o->path) - 1);
+
+		o->path[n > 0 ? n : 0] = '\0';
+	} else {
+		if (length >= sizeof(o->path))
+			length = sizeof(o->path) - 1;
+		memcpy(o->path, l->path, length);
+	}
+	atomic_store_explicit(&o->end, l->end, memory_order_release);
+}
+
+static uint8_t object_add(const struct lookup *l)
+{
+	unsigned i;
+
+	for (i = 0; i < OBJECTS; i++) {
+		uintptr_t there = 0;
+
+		if (atomic_compare_exchange_strong(&objects[i].start, &there, l->start))
+			object_fill(&objects[i], l);
+		else if (there != l->start)
+			continue;
+		return (uint8_t)(i + 1);
+	}
+	return 0;
+}
+
+uint8_t object_of(const void *address)
+{
+	struct lookup l = {.address = (uintptr_t)address};
+	unsigned i;
+
+	for (i = 0; i < OBJECTS; i++) {
+		uintptr_t start = atomic_load(&objects[i].start);
+
+		if (!start)
+			break;
+		if (l.address >= start &&
+		    l.address < atomic_load_explicit(&objects[i].end, memory_order_acquire))
+			return (uint8_t)(i + 1);
+	}
+	if (!dl_iterate_phdr(find_object, &l))
+		return 0;
+	return object_add(&l);
+}
+
+const char *object_path(uint8_t object)
+{
+	return object ? objects[object - 1].path : NULL;
+}

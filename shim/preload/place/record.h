@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * From a call to its record in the op log.
+ */
+#ifndef PRELOAD_RECORD_H
+#define PRELOAD_RECORD_H
+
+#include <errno.h>
+#include <stddef.h>
+
+#include "core/oplog/oplog.h"
+#include "preload/place/area.h"
+#include "preload/place/files.h"
+
+/* The number of this thread, asked of the kernel once. */
+uint32_t thread_id(void);
+void thread_id_forget(void);
+
+/* Set by the gate while a call comes through syscall(), by streams while through stdio. */
+extern __thread uint8_t record_flags __attribute__((tls_model("initial-exec")));
+
+/* Before the call. The name is told to the segment when it does not know it yet. Keeps errno. */
+struct oplog_claim record_begin(union slot s, enum oplog_op op, int64_t offset, uint64_t length,
+				uint64_t arg);
+
+/* After it: ret as the call returned it, errno if that is negative. Keeps errno. */
+static inline void record_end(struct oplog_claim claim, int64_t ret)
+{
+	oplog_end(claim, ret < 0 ? -(int64_t)errno : ret);
+}
+
+/* A record of its own, with an optional text; r->tid, time and name are seen to. Keeps errno. */
+void record_put(unsigned area, struct oplog_record *r, const char *text, size_t size);
+
+/* The claimed record speaks of another name as well: its segment must know that one too. */
+void record_mention(struct oplog_claim claim, unsigned area, uint32_t name);
+
+/* The library that holds a code address: index for slot.object, 0 if unknown. Not for hot paths. */
+uint8_t object_of(const void *address);
+/* Its path, or NULL. Valid for the life of the process. */
+const char *object_path(uint8_t object);
+
+#endif

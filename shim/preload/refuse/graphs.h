@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What hnswlib has of an index in memory, as its files show it: which of several graphs on the same
+ * files may be written, and how large a file can become.
+ */
+#ifndef PRELOAD_GRAPHS_H
+#define PRELOAD_GRAPHS_H
+
+#include "preload/place/change.h"
+
+/*
+ * A graph is loaded by opening the index's files for writing, and knows nothing of what another one
+ * writes afterwards. So one may be written as long as no other has been written since it was
+ * loaded; the others must not, whatever their order.
+ */
+
+/* One of the four files was opened for writing: to which graph it belongs, for slot.object. */
+uint8_t graph_opened(union slot s, int flags);
+/* Another process may have written since: none that is loaded may be written any more. */
+void graphs_forget(unsigned area);
+/* Whether a write is that of a graph that is no longer up to date; or the pickle is about to be
+ * written for one. */
+bool graph_is_old(const struct change *c);
+/* This thread has written the header of the segment, and not its pickle since. */
+bool graph_is_persisted(const struct change *c);
+
+/*
+ * Whether a write makes the file larger than its index can need by the header that hnswlib wrote,
+ * as it does before all else of a persist; the pickle, larger than the ids that there are. One
+ * wrong length in memory is else written as many bytes.
+ */
+bool graph_outgrows(const struct change *c);
+
+#endif

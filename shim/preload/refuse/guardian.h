@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A guardian for a directory that `chromashim run` did not know of.
+ */
+#ifndef PRELOAD_GUARDIAN_H
+#define PRELOAD_GUARDIAN_H
+
+#include "preload/place/area.h"
+
+/* In the constructor: where the command is, beside the library. */
+void guardian_find_command(void);
+
+/* Once this process writes the directory: starts one unless there is one, or none is wanted. */
+void guardian_start(struct area *a);
+
+#endif

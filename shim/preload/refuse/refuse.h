@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The refusals: the only ways in which the shim makes a call fail that would have succeeded. Each
+ * has one line on stderr (who, what, which file, what to do) and a record.
+ */
+#ifndef PRELOAD_REFUSE_H
+#define PRELOAD_REFUSE_H
+
+#include "preload/place/change.h"
+
+/* ---- one writer (writer.c) ---- */
+
+/*
+ * A process becomes the writer of a directory by its first act of writing, and stays it until it
+ * ends or has closed all that it had open there: it holds an OFD lock on writer.lock in the store.
+ * Returns 0, or -errno for the call.
+ */
+int writer_check(const struct change *c);
+bool writer_is_ours(const struct area *a);
+/* Whether another process is. Asks the kernel. */
+bool writer_is_foreign(struct area *a);
+/* Says that the change is refused because another process is the writer. -errno. */
+int writer_refuse(const struct change *c);
+/* From time to time: the lock file may have been taken away under us. */
+void writer_look(struct area *a);
+/* Around fork(): a writer that is in the midst of nothing passes its right to whoever of it and its
+ * children writes first (heirs.h). */
+void writers_before_fork(void);
+void writers_fork(void);
+/* An index is about to be loaded, by which it may later be written. */
+void writer_loads(union slot s);
+
+/* A file was opened: others are told that the database is in use here. */
+void writer_opened(union slot s, int fd);
+/* Where none of Chroma's files is open for writing any more, another process may write. */
+void writer_give_back(unsigned area);
+void writers_closed_slow(void);
+
+/* A descriptor was closed, or replaced by another file. Keeps errno. */
+static inline void writers_closed(union slot s)
+{
+	if (__builtin_expect(s.role >= ROLE_DATABASE && s.role <= ROLE_PICKLE && s.writable, 0))
+		writers_closed_slow();
+}
+
+/* ---- room on the disk (room.c) ---- */
+
+/* Refuses only where SQLite and Chroma take it well: before a transaction has changed anything. */
+int room_check(const struct change *c);
+/* After ENOSPC or EDQUOT in the midst of something: gives up the ballast. True: try again. */
+bool room_make(unsigned area);
+/* Whether `bytes` more fit, the ballast counted in. Asks the kernel. */
+bool room_for(unsigned area, uint64_t bytes);
+void room_quota_hit(unsigned area);
+void rooms_fork(void);
+void room_stop(unsigned area); /* the directory is let go */
+
+/* ---- the shim's own failure (refuse.c) ---- */
+
+/* CHROMASHIM_ON_FAILURE=closed: rather no writing at all than unprotected. */
+int failure_check(const struct change *c);
+
+/* ---- known destroyers (destroyers.c) ---- */
+
+int destroyer_check(const struct change *c);
+bool segment_pickle_is_missing(const struct change *c);
+/* Of it: what is in use is taken away (removals.c). */
+int removal_check(const struct change *c);
+/* Some SQLite of this process has the database open. */
+bool destroyer_database_in_use(unsigned area);
+
+/* ---- how it is said ---- */
+
+/* The line and the record. At most one line in ten seconds for each directory and kind. */
+void refuse_say(const struct change *c, enum oplog_op op, int error, const char *const parts[]);
+
+#endif

@@ -1,0 +1,643 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * One writer: who may change a protected directory.
+ *
+ * The lock is the kernel's (OFD, on writer.lock), so no death leaves it behind. The file's text
+ * tells others who holds it: lines "pid N", "since TIME", "generation N", "command ...". The
+ * generation goes up whenever the right to write goes to another process or comes back from a fork:
+ * what was loaded into memory in an older one may be out of date.
+ */
+#include <string.h>
+#include <time.h>
+
+#include "core/base/number.h"
+#include "preload/base/shim.h"
+#include "preload/persist/persists.h"
+#include "preload/place/lives.h"
+#include "preload/place/turn.h"
+#include "preload/refuse/graphs.h"
+#include "preload/refuse/guardian.h"
+#include "preload/refuse/heirs.h"
+#include "preload/refuse/older.h"
+#include "preload/refuse/refuse.h"
+#include "preload/sqlite/carriers.h"
+#include "preload/sqlite/transactions.h"
+
+#define LOCK_NAME "writer.lock"
+#define WAL_WRITE_BYTE 120
+
+struct holder {
+	char pid[16];
+	char since[32];
+	char generation[24];
+	char command[256];
+};
+
+bool writer_is_ours(const struct area *a)
+{
+	return atomic_load_explicit(&a->writer, memory_order_relaxed) == shim_pid;
+}
+
+/* ---- the lock file ---- */
+
+static size_t put(char *out, size_t at, size_t size, const char *text, size_t n)
+{
+	if (n > size - at)
+		n = size - at;
+	memcpy(out + at, text, n);
+	return at + n;
+}
+
+static size_t put_number(char *out, size_t at, size_t size, uint64_t value, unsigned digits)
+{
+	return (size_t)(number_put(out + at, out + size, value, 10, digits) - out);
+}
+
+/* RFC 3339, UTC, from seconds since 1970. Howard Hinnant's days-to-civil arithmetic. */
+static size_t put_time(char *out, size_t at, size_t size, time_t now)
+{
+	uint64_t days = (uint64_t)now / 86400, seconds = (uint64_t)now % 86400;
+	uint64_t z = days + 719468, era = z / 146097, doe = z % 146097;
+	uint64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
+	uint64_t doy = doe - (365 * yoe + yoe / 4 - yoe / 100), mp = (5 * doy + 2) / 153;
+	uint64_t month = mp < 10 ? mp + 3 : mp - 9;
+
+	at = put_number(out, at, size, yoe + era * 400 + (month <= 2), 4);
+	at = put(out, at, size, "-", 1);
+	at = put_number(out, at, size, month, 2);
+	at = put(out, at, size, "-", 1);
+	at = put_number(out, at, size, doy - (153 * mp + 2) / 5 + 1, 2);
+	at = put(out, at, size, "T", 1);
+	at = put_number(out, at, size, seconds / 3600, 2);
+	at = put(out, at, size, ":", 1);
+	at = put_number(out, at, size, seconds / 60 % 60, 2);
+	at = put(out, at, size, ":", 1);
+	at = put_number(out, at, size, seconds % 60, 2);
+	return put(out, at, size, "Z", 1);
+}
+
+static void sign(const struct area *a)
+{
+	char text[512];
+	size_t n = 0;
+	ssize_t got = 0;
+	struct timespec now = {0, 0};
+	int command = sys_openat(AT_FDCWD, "/proc/self/cmdline", O_RDONLY | O_CLOEXEC, 0);
+	int fd = spare_open(a->store_fd, LOCK_NAME, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	n = put(text, n, sizeof(text), "pid ", 4);
+	n = put_number(text, n, sizeof(text), (uint64_t)shim_pid, 1);
+	n = put(text, n, sizeof(text), "\nsince ", 7);
+	n = put_time(text, n, sizeof(text), now.tv_sec);
+	n = put(text, n, sizeof(text), "\ngeneration ", 12);
+	n = put_number(text, n, sizeof(text), a->generation, 1);
+	n = put(text, n, sizeof(text), "\ncommand ", 9);
+	if (command >= 0) {
+		got = sys_read(command, text + n, 240);
+		sys_close(command);
+	}
+	for (; got > 0; got--, n++)
+		if (text[n] == '\0' || text[n] == '\n')
+			text[n] = ' ';
+	text[n++] = '\n';
+	if (fd < 0)
+		return;
+	sys_ftruncate(fd, 0);
+	sys_pwrite(fd, text, n, 0);
+	sys_close(fd);
+}
+
+static void read_line(const char *text, const char *key, char *out, size_t size)
+{
+	const char *at = strstr(text, key), *end;
+	size_t n;
+
+	memcpy(out, "?", 2);
+	if (!at)
+		return;
+	at += strlen(key);
+	end = strchrnul(at, '\n');
+	n = (size_t)(end - at) < size - 1 ? (size_t)(end - at) : size - 1;
+	while (n && at[n - 1] == ' ')
+		n--;
+	memcpy(out, at, n);
+	out[n] = '\0';
+}
+
+/* The lock file's text; "" if it cannot be read. */
+static void read_text(const struct area *a, char *text, size_t size)
+{
+	int fd = sys_openat(a->store_fd, LOCK_NAME, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+	ssize_t n = fd < 0 ? 0 : sys_pread(fd, text, size - 1, 0);
+
+	if (fd >= 0)
+		sys_close(fd);
+	text[n > 0 ? n : 0] = '\0';
+}
+
+static void read_holder(const struct area *a, struct holder *h)
+{
+	SCRATCH(scratch);
+	char none[1], *text = scratch ? scratch : none;
+
+	read_text(a, text, scratch ? SCRATCH_SIZE : sizeof(none));
+	read_line(text, "pid ", h->pid, sizeof(h->pid));
+	read_line(text, "\nsince ", h->since, sizeof(h->since));
+	read_line(text, "\ngeneration ", h->generation, sizeof(h->generation));
+	read_line(text, "\ncommand ", h->command, sizeof(h->command));
+}
+
+/* 0: there is none. */
+static uint64_t read_generation(const struct area *a)
+{
+	SCRATCH(text);
+	char generation[24];
+	const char *at = generation;
+	uint64_t n = 0;
+
+	if (!text)
+		return 0;
+	read_text(a, text, SCRATCH_SIZE);
+	read_line(text, "\ngeneration ", generation, sizeof(generation));
+	for (; *at >= '0' && *at <= '9'; at++)
+		n = n * 10 + (uint64_t)(*at - '0');
+	return n;
+}
+
+static int lock_file(int fd, int cmd, off_t from, off_t length)
+{
+	struct flock lock = {
+	    .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = from, .l_len = length};
+	int r = sys_fcntl(fd, cmd, (unsigned long)&lock);
+
+	if (cmd == F_OFD_GETLK)
+		return r < 0 ? r : lock.l_type != F_UNLCK;
+	return r;
+}
+
+/* Opens and locks. 0, -EAGAIN: another has it, or why there can be no lock at all. */
+static int lock_part(struct area *a, struct hold *h, off_t from, off_t length)
+{
+	struct stat st, named;
+	int r, fd = spare_open(a->store_fd, LOCK_NAME, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
+			       0600);
+
+	if (fd < 0)
+		return fd;
+	r = lock_file(fd, F_OFD_SETLK, from, length);
+	if (r < 0) {
+		sys_close(fd);
+		return r == -EACCES ? -EAGAIN : r;
+	}
+	if (sys_fstat(fd, &st) < 0 ||
+	    sys_fstatat(a->store_fd, LOCK_NAME, &named, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    st.st_ino != named.st_ino) {
+		sys_close(fd); /* taken away between opening and locking */
+		return -EINTR;
+	}
+	a->writer_ino = st.st_ino;
+	return hold_keep(h, fd, a->maps_hold);
+}
+
+/* In two parts, since the family keeps the first when it passes on the rest. Others lock them in
+ * this order, or the whole file. */
+static int try_lock(struct area *a, off_t from)
+{
+	int r;
+
+	area_life(a); /* tells whether maps hold files open */
+	r = from ? 0 : lock_part(a, &a->first, 0, HEIRS_BYTE);
+	if (r == 0)
+		r = lock_part(a, &a->rest, HEIRS_BYTE, 0);
+	if (r < 0 && !from)
+		hold_let_go(&a->first);
+	return r;
+}
+
+/* ---- becoming the writer ---- */
+
+static void say_unlocked(const struct area *a)
+{
+	static atomic_flag said = ATOMIC_FLAG_INIT;
+
+	if (!atomic_flag_test_and_set(&said))
+		shim_say(a->spelling[0], ": cannot lock ", STORE_NAME "/" LOCK_NAME,
+			 "; a second writer would not be noticed. See that the store is writable "
+			 "and its file system has locks, and restart.",
+			 NULL);
+}
+
+static bool has_lock(const struct area *a)
+{
+	return hold_is(&a->first) || hold_is(&a->rest);
+}
+
+static void unlock(struct area *a)
+{
+	hold_let_go(&a->rest);
+	hold_let_go(&a->first);
+}
+
+/* The first of a family has written nothing since it forked; has one of its children? */
+static int take_back(struct area *a)
+{
+	if (heirs_take(a, 0))
+		return 0;
+	a->left = true;
+	unlock(a);
+	oplog_feature(&a->log, OPLOG_HAS_WRITER, false);
+	return -EAGAIN;
+}
+
+static int take(struct area *a)
+{
+	int r, from, holder;
+
+	if (a->left)
+		return -EAGAIN;
+	if (heirs_is_first(a))
+		return take_back(a);
+	from = heirs_from(a);
+	holder = from ? heirs_holder(a) : 0;
+	r = try_lock(a, from);
+	if (r < 0 || !from || heirs_take(a, holder))
+		return r;
+	unlock(a);
+	return -EAGAIN;
+}
+
+/* What was loaded before may be older than what another process has written. */
+static void begin_generation(struct area *a)
+{
+	uint64_t last = read_generation(a);
+
+	if (a->generation != last)
+		graphs_forget(area_number(a));
+	a->generation = last + 1;
+	sign(a);
+}
+
+static int claim(struct area *a)
+{
+	bool is_new = false;
+	int tries = 0, r = 0;
+
+	if (!turn_take(&a->writer_claim))
+		return 0; /* a signal handler on top of the claim; it is told in time */
+	if (!writer_is_ours(a)) {
+		do
+			r = take(a);
+		while (r == -EINTR && ++tries < 100);
+		if (r >= 0) {
+			begin_generation(a);
+			atomic_store(&a->writer, shim_pid);
+			oplog_feature(&a->log, OPLOG_HAS_WRITER, true);
+			is_new = true;
+		}
+	}
+	turn_give(&a->writer_claim);
+	if (is_new)
+		guardian_start(a);
+	return r;
+}
+
+/* 0: this process is the writer (or there can be no lock, which is said); -EBUSY: another is. */
+static int become(struct area *a)
+{
+	int r = writer_is_ours(a) || a->store_fd < 0 ? 0 : claim(a);
+
+	if (r == -EAGAIN)
+		return -EBUSY;
+	if (r < 0)
+		say_unlocked(a);
+	return 0;
+}
+
+/* Does someone else hold it? Without becoming the writer. */
+bool writer_is_foreign(struct area *a)
+{
+	int fd, r;
+
+	if (writer_is_ours(a) || a->store_fd < 0 || !turn_take(&a->writer_claim))
+		return false;
+	fd = writer_is_ours(a)
+		 ? -1
+		 : sys_openat(a->store_fd, LOCK_NAME, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
+	r = fd < 0 ? 0 : lock_file(fd, F_OFD_GETLK, heirs_from(a), 0);
+	if (fd >= 0)
+		sys_close(fd);
+	turn_give(&a->writer_claim);
+	return r == 1 || a->left;
+}
+
+void writer_loads(union slot s)
+{
+	struct area *a = area_of(s);
+	uint64_t last;
+
+	if (writer_is_ours(a) || a->store_fd <= 0 || settings.single_writer == SINGLE_WRITER_OFF)
+		return;
+	last = writer_is_foreign(a) ? 0 : read_generation(a);
+	if (a->generation != last)
+		graphs_forget(s.area);
+	a->generation = last;
+}
+
+void writer_look(struct area *a)
+{
+	struct stat st;
+	int r;
+
+	if (!writer_is_ours(a) || !has_lock(a))
+		return;
+	r = sys_fstatat(a->store_fd, LOCK_NAME, &st, AT_SYMLINK_NOFOLLOW);
+	if (r == 0 ? st.st_ino == a->writer_ino : r != -ENOENT)
+		return;
+	r = try_lock(a, 0);
+	if (r >= 0)
+		sign(a);
+	if (r >= 0)
+		shim_say(a->spelling[0], ": ", STORE_NAME "/" LOCK_NAME,
+			 " was removed while this process is the writer; it is made again. "
+			 "Nothing in the store may be removed while a backend runs.",
+			 NULL);
+	else
+		say_unlocked(a);
+}
+
+/* ---- giving it back ---- */
+
+/* Chroma's own files, but for SQLite's index of its log, which readers write too. */
+static bool is_of_chroma(union slot s)
+{
+	return s.role >= ROLE_DATABASE && s.role <= ROLE_PICKLE && s.role != ROLE_SHM;
+}
+
+/* Whether a descriptor could write any of them; or only the database. */
+static bool is_open(unsigned area, bool database_only)
+{
+	int fd, top = atomic_load(&slots_top);
+
+	for (fd = 0; fd < top; fd++) {
+		union slot s = slot_of(fd);
+
+		if (s.area == area && (s.writable & SLOT_WRITABLE) &&
+		    (database_only ? s.role == ROLE_DATABASE : is_of_chroma(s)))
+			return true;
+	}
+	return false;
+}
+
+void writer_opened(union slot s, int fd)
+{
+	struct area *a = area_of(s);
+
+	if (s.role != ROLE_DATABASE || !(s.writable & SLOT_WRITABLE) || a->store_fd <= 0 ||
+	    atomic_exchange(&a->in_use, true))
+		return;
+	older_report(a, fd);
+	if (!life_use(a, true))
+		atomic_store(&a->in_use, false);
+}
+
+void writer_give_back(unsigned area)
+{
+	struct area *a = &areas[area];
+	int before;
+
+	if (atomic_load(&a->in_use) && !is_open(area, true)) {
+		atomic_store(&a->in_use, false);
+		life_use(a, false);
+	}
+	if (!(writer_is_ours(a) || heirs_is_first(a)) || is_open(area, false) ||
+	    !persists_none(area) || turn_take_within(&a->writer_claim, 0) <= 0)
+		return;
+	/* Who comes back meanwhile either is seen here, or waits and then claims it anew. */
+	before = atomic_exchange(&a->writer, 0);
+	if (is_open(area, false) || atomic_load(&a->users) > 0) {
+		atomic_store(&a->writer, before);
+	} else {
+		fence_drop(area);
+		unlock(a);
+		if (heirs_is_first(a))
+			a->right = NULL;
+		a->left = false;
+		oplog_feature(&a->log, OPLOG_HAS_WRITER, false);
+	}
+	turn_give(&a->writer_claim);
+}
+
+void writers_closed_slow(void)
+{
+	unsigned i, used = atomic_load(&areas_used);
+	int saved = errno;
+
+	for (i = 0; i < used; i++)
+		writer_give_back(i);
+	errno = saved;
+}
+
+/* ---- passing it on ---- */
+
+static bool is_idle(unsigned area)
+{
+	return !transaction_open(area) && persists_idle(area);
+}
+
+static void pass_on(unsigned area)
+{
+	struct area *a = &areas[area];
+
+	if (!writer_is_ours(a) || !has_lock(a) || !is_idle(area) ||
+	    (a->right && !heirs_is_first(a)) || turn_take_within(&a->writer_claim, 0) <= 0)
+		return;
+	if (!a->right)
+		a->right = right_new();
+	if (a->right) {
+		atomic_store(&a->writer, 0);
+		fence_rest(area);
+		if (is_idle(area)) {
+			hold_let_go(&a->rest);
+			atomic_store(&a->right->holder, 0);
+		} else {
+			atomic_store(&a->writer, shim_pid);
+		}
+	}
+	turn_give(&a->writer_claim);
+}
+
+void writers_before_fork(void)
+{
+	unsigned i, used = atomic_load(&areas_used);
+	int saved = errno;
+
+	if (shim_live && !shim_borrowed())
+		for (i = 0; i < used; i++)
+			pass_on(i);
+	errno = saved;
+}
+
+void writers_fork(void)
+{
+	unsigned i, used = atomic_load(&areas_used);
+
+	for (i = 0; i < used; i++) {
+		atomic_store(&areas[i].writer, 0);
+		atomic_store(&areas[i].writer_claim, 0);
+		atomic_store(&areas[i].in_use, false);
+		areas[i].forked |= has_lock(&areas[i]);
+		areas[i].left = false;
+		if (!areas[i].right || heirs_holder(&areas[i]) != 0)
+			areas[i].generation = 0; /* its parent goes on writing */
+		hold_fork(&areas[i].first);
+		hold_fork(&areas[i].rest);
+	}
+}
+
+/* ---- what is an act of writing ---- */
+
+enum intent { READS, MAY_WRITE, WRITES };
+
+static enum intent intent_of_open(const struct change *c)
+{
+	struct stat st;
+
+	if (c->slot.role == ROLE_SHM || c->slot.role == ROLE_DIRECTORY)
+		return READS; /* readers in WAL mode share their index through -shm */
+	if (c->flags & O_TRUNC)
+		return WRITES;
+	if ((c->flags & O_CREAT) && sys_fstatat(areas[c->slot.area].root_fd, c->place->relative,
+						&st, AT_SYMLINK_NOFOLLOW) == -ENOENT)
+		return WRITES;
+	return (c->flags & O_ACCMODE) == O_RDONLY ? READS : MAY_WRITE;
+}
+
+static enum intent intent_of_lock(const struct change *c)
+{
+	bool exclusive = (c->arg & 0xff) == OPLOG_LOCK_WRITE;
+
+	if (c->slot.role == ROLE_DATABASE)
+		return exclusive ? WRITES : READS;
+	return c->slot.role == ROLE_SHM && exclusive && c->offset == WAL_WRITE_BYTE ? WRITES
+										    : READS;
+}
+
+static bool is_opening(enum oplog_op op)
+{
+	return op == OP_OPEN || op == OP_OPENAT || op == OP_CREAT;
+}
+
+/* Chroma's own, or something that takes them away; and not a neighbour's file. */
+static bool concerns_chroma(const struct change *c, union slot s)
+{
+	const struct name *n = name_get(s.name);
+
+	return (s.role != ROLE_OTHER && s.role != ROLE_DIRECTORY) || name_is_segment(n) ||
+	       (change_renames(c) && strcmp(name_text(n), ".") == 0);
+}
+
+static enum intent intent_of(const struct change *c)
+{
+	if (!concerns_chroma(c, c->slot) && !(c->target && concerns_chroma(c, c->target->slot)))
+		return READS;
+	switch (c->op) {
+	case OP_OPEN:
+	case OP_OPENAT:
+	case OP_CREAT:
+		return intent_of_open(c);
+	case OP_LOCK:
+		return intent_of_lock(c);
+	case OP_CHMOD:
+	case OP_CHOWN:
+	case OP_UTIME:
+	case OP_SETXATTR:
+	case OP_REMOVEXATTR:
+	case OP_IOCTL:
+		return READS; /* no bytes, no names */
+	default:
+		return c->slot.role == ROLE_SHM ? READS : WRITES;
+	}
+}
+
+static int refuse(const struct change *c, enum intent intent)
+{
+	struct area *a = area_of(c->slot);
+	/* SQLite reports EPERM at once; for EAGAIN it would wait as long as its busy timeout. Of a
+	 * journal that it may not make it says that the database is read-only. */
+	int error = c->op == OP_LOCK					? -EPERM
+		    : c->slot.role == ROLE_JOURNAL && is_opening(c->op) ? -EACCES
+									: -EBUSY;
+	/* SQLite then opens the database for reading by itself. */
+	bool falls_back = intent == MAY_WRITE && c->slot.role == ROLE_DATABASE;
+	struct holder h;
+
+	oplog_refused(&a->log);
+	read_holder(a, &h);
+	refuse_say(
+	    c, OP_REFUSE_WRITER, error,
+	    (const char *const[]){
+		a->spelling[0], "/", name_text(name_get(c->slot.name)),
+		falls_back ? ": opened for reading only: process " : ": writing refused: process ",
+		h.pid, " (", h.command, ") has been writing to this directory since ", h.since,
+		"; only one process may write at a time. ",
+		falls_back ? "To write" : "This one can go on reading. To write",
+		a->left ? ", make the client after the fork: this process has left the writing to "
+			  "one that was forked from it."
+		: a->forked ? ", make the client after the fork: this process was forked from one "
+			      "that has written."
+			    : ", stop that process, or send the writes to it (client/server), or "
+			      "let this one wait (CHROMASHIM_SINGLE_WRITER=wait).",
+		NULL});
+	return error;
+}
+
+int writer_refuse(const struct change *c)
+{
+	return refuse(c, WRITES);
+}
+
+/*
+ * Only while opening the database: later this process may have a lock that
+ * the writer itself waits for. True: the other has ended.
+ */
+static bool wait_for_end(struct area *a, const struct change *c)
+{
+	const struct timespec pause = {0, 50000000};
+	uint64_t until = oplog_now() + settings.wait;
+	struct holder h;
+
+	if (settings.single_writer != SINGLE_WRITER_WAIT || !is_opening(c->op) ||
+	    c->slot.role != ROLE_DATABASE)
+		return false;
+	read_holder(a, &h);
+	shim_say(a->spelling[0], ": waiting for process ", h.pid, " (", h.command,
+		 ") to end, which has been writing to this directory since ", h.since, NULL);
+	while (writer_is_foreign(a)) {
+		if (oplog_now() >= until)
+			return false;
+		SYS2(SYS_nanosleep, &pause, NULL);
+	}
+	return true;
+}
+
+static bool is_allowed(struct area *a, enum intent intent)
+{
+	if (intent == READS)
+		return true;
+	return intent == MAY_WRITE ? !writer_is_foreign(a) : become(a) == 0;
+}
+
+int writer_check(const struct change *c)
+{
+	struct area *a = area_of(c->slot);
+	enum intent intent;
+
+	if (writer_is_ours(a) || settings.single_writer == SINGLE_WRITER_OFF)
+		return 0;
+	intent = intent_of(c);
+	while (!is_allowed(a, intent))
+		if (!wait_for_end(a, c))
+			return refuse(c, intent);
+	return 0;
+}

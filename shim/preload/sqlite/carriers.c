@@ -1,0 +1,456 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * OFD locks in place of SQLite's POSIX locks, and the fence: RESERVED kept between transactions,
+ * so that a process without the shim reads as usual and cannot write.
+ *
+ * The fence stands only while no journal is left. Another process takes RESERVED for "the journal
+ * is not hot"; held over a journal that a failed transaction left behind, it would make outsiders
+ * read uncommitted pages.
+ */
+#include "preload/sqlite/carriers.h"
+
+#include <string.h>
+#include <sys/vfs.h>
+
+#include "core/base/filesystem.h"
+#include "core/base/number.h"
+#include "preload/base/shim.h"
+#include "preload/place/area.h"
+#include "preload/place/record.h"
+#include "preload/place/turn.h"
+#include "preload/refuse/refuse.h"
+#include "preload/sqlite/transactions.h"
+
+#define CARRIERS 128
+#define RESERVED_BYTE 0x40000001
+#define SHARED_FIRST 0x40000002
+#define SHARED_SIZE 510
+#define PATIENCE UINT64_C(100000000) /* ns that a writer waits for readers of its own process */
+
+struct carrier {
+	_Atomic int state; /* 0 free, 1 being made, 2 in use */
+	dev_t dev;
+	ino_t ino;
+	uint8_t object;
+	uint8_t area;
+	uint8_t role;
+	bool in_transaction;	/* RESERVED is held for SQLite, not only as a fence */
+	_Atomic bool reads;	/* holds SQLite's SHARED */
+	_Atomic uint64_t waits; /* since when for another library's readers, 0: not */
+	int fd;			/* hidden */
+};
+
+static struct carrier carriers[CARRIERS];
+static _Atomic uint32_t making; /* the thread that makes one, or lets go of one */
+/* Which carrier holds RESERVED as a fence, number + 1. */
+static _Atomic int fences[AREAS];
+
+/* ---- where OFD locks can be trusted ---- */
+
+static bool is_known_good(int fd)
+{
+	const struct filesystem *known;
+	struct statfs fs;
+
+	if (SYS2(SYS_fstatfs, fd, &fs) < 0)
+		return false;
+	known = filesystem_find((uint64_t)fs.f_type);
+	return known && known->locks;
+}
+
+static int set_lock(int fd, int cmd, short type, off_t start, off_t length)
+{
+	struct flock lock = {
+	    .l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = length};
+	int r = sys_fcntl(fd, cmd, (unsigned long)&lock);
+
+	return cmd == F_OFD_GETLK && r == 0 ? lock.l_type != F_UNLCK : r;
+}
+
+/*
+ * A lock through one description must be seen through another, and outlive a third's closing. On a
+ * file that is nobody else's: others may be at the same in this moment.
+ */
+static bool passes_probe(const struct area *a)
+{
+	char name[48] = "lock.probe-", *end = name + sizeof(name) - 1;
+	char *at = number_put(name + strlen(name), end, (uint64_t)thread_id(), 10, 1);
+	int flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW;
+	int one, two, three;
+	bool good;
+
+	*at++ = '-'; /* threads of other containers have the same number */
+	number_put(at, end, oplog_now(), 16, 1);
+	one = sys_openat(a->store_fd, name, flags | O_EXCL, 0600);
+	two = sys_openat(a->store_fd, name, flags, 0600);
+	three = sys_openat(a->store_fd, name, flags, 0600);
+	good = one >= 0 && two >= 0 && three >= 0 &&
+	       set_lock(one, F_OFD_SETLK, F_WRLCK, 0, 1) == 0 &&
+	       set_lock(two, F_OFD_GETLK, F_WRLCK, 0, 1) == 1;
+	if (three >= 0)
+		sys_close(three);
+	good = good && set_lock(two, F_OFD_GETLK, F_WRLCK, 0, 1) == 1;
+	if (one >= 0)
+		sys_close(one);
+	if (two >= 0)
+		sys_close(two);
+	sys_unlinkat(a->store_fd, name, 0);
+	return good;
+}
+
+static bool is_usable(struct area *a, int fd)
+{
+	int known = atomic_load(&a->ofd_locks);
+
+	if (!known) {
+		known = a->store_fd >= 0 && is_known_good(fd) && passes_probe(a) ? 1 : -1;
+		atomic_store(&a->ofd_locks, known);
+		oplog_feature(&a->log, OPLOG_HAS_OFD_LOCKS, known > 0);
+		if (known < 0 && a->store_fd >= 0)
+			shim_say(a->spelling[0],
+				 ": this file system is not known to have locks that last; "
+				 "SQLite's own are left as they are (no fence)",
+				 NULL);
+	}
+	return known > 0;
+}
+
+bool carriers_usable(unsigned area, int fd)
+{
+	return is_usable(&areas[area], fd);
+}
+
+/* ---- carriers ---- */
+
+static struct carrier *find(const struct stat *st, uint8_t object)
+{
+	int i;
+
+	for (i = 0; i < CARRIERS; i++)
+		if (atomic_load_explicit(&carriers[i].state, memory_order_acquire) == 2 &&
+		    carriers[i].ino == st->st_ino && carriers[i].dev == st->st_dev &&
+		    carriers[i].object == object)
+			return &carriers[i];
+	return NULL;
+}
+
+/* The same file once more, by its open descriptor: names may have changed meanwhile. */
+static int open_again(int fd)
+{
+	char path[SYS_FD_PATH];
+	int again;
+
+	sys_fd_path(path, fd);
+	again = sys_openat(AT_FDCWD, path, O_RDWR | O_CLOEXEC, 0);
+	return again < 0 ? sys_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0) : again;
+}
+
+static void make(union slot s, int fd, const struct stat *st)
+{
+	int i;
+
+	for (i = 0; i < CARRIERS; i++) {
+		struct carrier *c = &carriers[i];
+		int unused = 0;
+
+		if (!atomic_compare_exchange_strong(&c->state, &unused, 1))
+			continue;
+		c->dev = st->st_dev;
+		c->ino = st->st_ino;
+		c->object = s.object;
+		c->area = s.area;
+		c->role = s.role;
+		if (hidden_adopt(open_again(fd), &c->fd) < 0)
+			atomic_store(&c->state, 0);
+		else
+			atomic_store_explicit(&c->state, 2, memory_order_release);
+		return;
+	}
+}
+
+static void fence_set(unsigned area, int number)
+{
+	if (atomic_exchange(&fences[area], number) != number)
+		oplog_feature(&areas[area].log, OPLOG_HAS_FENCE, number != 0);
+}
+
+static bool is_carried(union slot s)
+{
+	return s.role == ROLE_DATABASE || s.role == ROLE_SHM;
+}
+
+/* One thread at a time: two carriers of one library would hide its locks from each other. */
+void carrier_make(union slot s, int fd)
+{
+	struct stat st;
+
+	if (!is_carried(s) || !is_usable(area_of(s), fd) || sys_fstat(fd, &st) < 0 ||
+	    !turn_take(&making))
+		return;
+	if (!find(&st, s.object))
+		make(s, fd, &st);
+	turn_give(&making);
+}
+
+/* Another descriptor that the same library has on the carrier's file. */
+static bool is_open_still(const struct carrier *c)
+{
+	int fd, top = atomic_load(&slots_top);
+	struct stat st;
+
+	for (fd = 0; fd < top; fd++) {
+		union slot s = slot_of(fd);
+
+		if (is_carried(s) && s.object == c->object && sys_fstat(fd, &st) == 0 &&
+		    st.st_ino == c->ino && st.st_dev == c->dev)
+			return true;
+	}
+	return false;
+}
+
+static void let_go(struct carrier *c)
+{
+	int number = (int)(c - carriers) + 1;
+
+	if (atomic_load(&fences[c->area]) == number)
+		fence_set(c->area, 0);
+	atomic_store(&c->state, 1);
+	hidden_release(&c->fd);
+	c->in_transaction = false;
+	atomic_store(&c->reads, false);
+	atomic_store(&c->waits, 0);
+	atomic_store(&c->state, 0);
+}
+
+/* All that its library has no descriptor of any more: an open that comes now makes it anew. */
+void carriers_closed_slow(void)
+{
+	int i, saved = errno;
+
+	if (!turn_take(&making))
+		return;
+	for (i = 0; i < CARRIERS; i++)
+		if (atomic_load(&carriers[i].state) == 2 && !is_open_still(&carriers[i]))
+			let_go(&carriers[i]);
+	turn_give(&making);
+	errno = saved;
+}
+
+/* ---- the fence ---- */
+
+static bool covers_reserved(const struct flock *lock)
+{
+	return lock->l_start <= RESERVED_BYTE &&
+	       (lock->l_len == 0 || lock->l_start + lock->l_len > RESERVED_BYTE);
+}
+
+static bool covers_shared(const struct flock *lock)
+{
+	return lock->l_start <= SHARED_FIRST &&
+	       (lock->l_len == 0 || lock->l_start + lock->l_len >= SHARED_FIRST + SHARED_SIZE);
+}
+
+static bool fence_wanted(const struct area *a, unsigned area)
+{
+	return settings.fence && settings.single_writer != SINGLE_WRITER_OFF && writer_is_ours(a) &&
+	       !atomic_load(&a->wal_mode) && !transaction_journal_left(area);
+}
+
+void fence_drop(unsigned area)
+{
+	int number = atomic_load(&fences[area]);
+
+	if (!number)
+		return;
+	set_lock(carriers[number - 1].fd, F_OFD_SETLK, F_UNLCK, RESERVED_BYTE, 1);
+	fence_set(area, 0);
+}
+
+/* Unlocks what was asked, all but RESERVED. */
+static int unlock_around_reserved(const struct carrier *c, const struct flock *lock)
+{
+	off_t after = RESERVED_BYTE + 1;
+	int r = 0;
+
+	if (lock->l_start < RESERVED_BYTE)
+		r = set_lock(c->fd, F_OFD_SETLK, F_UNLCK, lock->l_start,
+			     RESERVED_BYTE - lock->l_start);
+	if (r == 0 && (lock->l_len == 0 || lock->l_start + lock->l_len > after))
+		r = set_lock(c->fd, F_OFD_SETLK, F_UNLCK, after,
+			     lock->l_len ? lock->l_start + lock->l_len - after : 0);
+	return r;
+}
+
+static int unlock(struct carrier *c, const struct flock *lock)
+{
+	struct area *a = &areas[c->area];
+	int number = (int)(c - carriers) + 1;
+	bool reserved = c->role == ROLE_DATABASE && covers_reserved(lock);
+	int r;
+
+	if (c->role == ROLE_DATABASE && covers_shared(lock))
+		atomic_store(&c->reads, false);
+	if (reserved && (atomic_load(&fences[c->area]) == number || c->in_transaction) &&
+	    fence_wanted(a, c->area)) {
+		r = unlock_around_reserved(c, lock);
+		if (r == 0) {
+			c->in_transaction = false;
+			fence_set(c->area, number);
+		}
+		return r;
+	}
+	r = set_lock(c->fd, F_OFD_SETLK, F_UNLCK, lock->l_start, lock->l_len);
+	if (r == 0 && reserved) {
+		c->in_transaction = false;
+		if (atomic_load(&fences[c->area]) == number)
+			fence_set(c->area, 0);
+	}
+	return r;
+}
+
+/* Our own fence must not stop another SQLite of this process: it steps aside while it is idle. */
+static void fence_pass(const struct carrier *c, unsigned area)
+{
+	int number = atomic_load(&fences[area]);
+
+	if (number && &carriers[number - 1] != c && !carriers[number - 1].in_transaction)
+		fence_drop(area);
+}
+
+void fence_rest(unsigned area)
+{
+	fence_pass(NULL, area);
+}
+
+/* Takes SHARED from the other libraries of this process (or gives it back); whether there are any.
+ */
+static bool own_readers(const struct carrier *c, short type)
+{
+	bool any = false;
+	int i;
+
+	for (i = 0; i < CARRIERS; i++) {
+		struct carrier *other = &carriers[i];
+
+		if (other == c || atomic_load(&other->state) != 2 || other->ino != c->ino ||
+		    other->dev != c->dev || !atomic_load(&other->reads))
+			continue;
+		any = true;
+		if (type != F_WRLCK)
+			set_lock(other->fd, F_OFD_SETLK, type, SHARED_FIRST, SHARED_SIZE);
+	}
+	return any;
+}
+
+/*
+ * A writer is kept out by a reader in another SQLite of the same process. POSIX locks would not
+ * do that; and the reader may never end, when it waits in turn for a lock of the host that the
+ * writer's caller holds (Python's interpreter lock). So after some patience it is as without us.
+ */
+static int pass_own_readers(struct carrier *c, const struct flock *lock)
+{
+	uint64_t now = oplog_now(), since = atomic_load(&c->waits);
+	struct oplog_record note = {.op = OP_NOTE, .offset = -1};
+	static const char text[] = "a reader in another SQLite of this process was not waited for";
+	int r;
+
+	if (!own_readers(c, F_WRLCK)) {
+		atomic_store(&c->waits, 0);
+		return -EAGAIN;
+	}
+	if (!since)
+		atomic_store(&c->waits, now);
+	if (!since || now - since < PATIENCE)
+		return -EAGAIN;
+	own_readers(c, F_UNLCK);
+	r = set_lock(c->fd, F_OFD_SETLK, lock->l_type, lock->l_start, lock->l_len);
+	if (r < 0) { /* there are readers in other processes, too */
+		own_readers(c, F_RDLCK);
+		return -EAGAIN;
+	}
+	record_put(c->area, &note, text, sizeof(text) - 1);
+	return 0;
+}
+
+static int take(struct carrier *c, int cmd, const struct flock *lock)
+{
+	bool reserved =
+	    c->role == ROLE_DATABASE && lock->l_type == F_WRLCK && covers_reserved(lock);
+	int r;
+
+	if (reserved)
+		fence_pass(c, c->area);
+	r = set_lock(c->fd, cmd == F_SETLKW || cmd == F_OFD_SETLKW ? F_OFD_SETLKW : F_OFD_SETLK,
+		     lock->l_type, lock->l_start, lock->l_len);
+	if (c->role == ROLE_DATABASE && covers_shared(lock)) {
+		if (lock->l_type == F_WRLCK && (r == -EAGAIN || r == -EACCES))
+			r = pass_own_readers(c, lock);
+		if (r == 0) {
+			atomic_store(&c->reads, lock->l_type == F_RDLCK);
+			atomic_store(&c->waits, 0);
+		}
+	}
+	if (r == 0 && reserved)
+		c->in_transaction = true;
+	return r;
+}
+
+/* Who would be in the way? Not our fence. */
+static int ask(struct carrier *c, struct flock *lock)
+{
+	int number = atomic_load(&fences[c->area]);
+	const struct carrier *fence = number ? &carriers[number - 1] : NULL;
+	bool idle = fence && fence != c && !fence->in_transaction;
+	struct flock asked = *lock;
+	int r;
+
+	asked.l_pid = 0;
+	r = sys_fcntl(idle && c->role == ROLE_DATABASE && covers_reserved(lock) ? fence->fd : c->fd,
+		      F_OFD_GETLK, (unsigned long)&asked);
+	if (r == 0)
+		*lock = asked;
+	return r;
+}
+
+bool carrier_lock(union slot s, int fd, int cmd, struct flock *lock, int *ret)
+{
+	struct carrier *c;
+	struct stat st;
+
+	if ((s.role != ROLE_DATABASE && s.role != ROLE_SHM) || lock->l_whence != SEEK_SET ||
+	    atomic_load(&areas[s.area].ofd_locks) <= 0 || sys_fstat(fd, &st) < 0)
+		return false;
+	c = find(&st, s.object);
+	if (!c) { /* a connection from before a fork */
+		carrier_make(s, fd);
+		c = find(&st, s.object);
+	}
+	if (!c)
+		return false;
+	if (cmd == F_GETLK || cmd == F_OFD_GETLK)
+		*ret = ask(c, lock);
+	else if (lock->l_type == F_UNLCK)
+		*ret = unlock(c, lock);
+	else if (lock->l_type == F_WRLCK && !(s.writable & SLOT_WRITABLE))
+		*ret = -EBADF; /* as for the descriptor that it was asked of */
+	else
+		*ret = take(c, cmd, lock);
+	return true;
+}
+
+void carriers_fork(void)
+{
+	unsigned i, used = atomic_load(&areas_used);
+
+	atomic_store(&making, 0);
+	for (i = 0; i < CARRIERS; i++) {
+		if (atomic_load(&carriers[i].state) == 2)
+			hidden_release(&carriers[i].fd);
+		carriers[i].in_transaction = false;
+		atomic_store(&carriers[i].reads, false);
+		atomic_store(&carriers[i].waits, 0);
+		atomic_store(&carriers[i].state, 0);
+	}
+	for (i = 0; i < used; i++)
+		atomic_store(&fences[i], 0);
+}

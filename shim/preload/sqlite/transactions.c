@@ -1,0 +1,524 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Transactions begin and end: by locks, and by what becomes of the journal.
+ *
+ * A transaction is known by its directory. SQLite lets one thread at a time hold the lock under
+ * which it writes, and that thread owns the state; what others may ask is atomic.
+ */
+#include "core/base/text.h"
+#include "preload/sqlite/transaction_state.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "core/sqlite/page.h"
+#include "preload/persist/persists.h"
+#include "preload/pin/pins.h"
+#include "preload/place/record.h"
+#include "preload/sqlite/calls.h"
+
+#define PENDING SQLITE_PENDING_BYTE
+#define RESERVED (PENDING + 1)
+#define SHARED_FIRST (PENDING + 2)
+/* In the -shm file. */
+#define WAL_WRITE 120
+#define WAL_OTHERS 121 /* checkpoint, recovery, read marks 0 to 4 */
+#define WAL_END 128
+
+struct transaction transactions[AREAS];
+static _Atomic bool libraries[256]; /* by object */
+
+static inline struct transaction *transaction_of(union slot s)
+{
+	return &transactions[s.area];
+}
+
+#define GET(field) atomic_load_explicit(&(field), memory_order_relaxed)
+#define SET(field, value) atomic_store_explicit(&(field), value, memory_order_relaxed)
+
+/* ---- records ---- */
+
+static uint32_t database_name(unsigned area)
+{
+	static const char name[] = "chroma.sqlite3";
+	uint32_t file = GET(transactions[area].file);
+
+	return file ? file : name_intern(area, name, sizeof(name) - 1);
+}
+
+void transaction_tell(unsigned area)
+{
+	struct transaction *t = &transactions[area];
+	struct oplog_record r = {.op = OP_TXN_BEGIN, .time = t->since, .offset = -1};
+
+	if (t->told)
+		return;
+	t->told = true;
+	t->number++;
+	r.file = database_name(area);
+	r.arg = t->number;
+	record_put(area, &r, NULL, 0);
+}
+
+static uint32_t new_cookie(const struct transaction *t, enum oplog_op op)
+{
+	bool changed = op == OP_TXN_COMMIT && t->before.known && t->after.known &&
+		       t->before.cookie != t->after.cookie;
+
+	return changed ? t->after.cookie : 0;
+}
+
+static void tell_end(unsigned area, enum oplog_op op)
+{
+	const struct transaction *t = &transactions[area];
+	uint64_t now = oplog_now();
+	struct oplog_record r = {
+	    .op = (uint16_t)op,
+	    .time = now,
+	    .duration = now - t->since,
+	    .file = database_name(area),
+	    .offset = (int64_t)t->pages,
+	    .length = t->bytes,
+	    .result = t->failed ? -(int64_t)EIO : (int64_t)new_cookie(t, op),
+	    .arg = t->number,
+	};
+
+	record_put(area, &r, NULL, 0);
+}
+
+/* ---- begin and end ---- */
+
+static void remember(struct transaction *t, const struct page_one *one)
+{
+	SET(t->last, (uint64_t)one->counter << 32 | one->cookie);
+	SET(t->last_known, true);
+}
+
+static void forget_pages(struct transaction *t)
+{
+	if (t->pages)
+		memset(t->seen, 0, sizeof(t->seen));
+	t->pages = t->bytes = 0;
+	t->highest = 0;
+}
+
+void transaction_begin(union slot s, enum transaction_kind kind)
+{
+	struct transaction *t = transaction_of(s);
+	uint64_t last = GET(t->last);
+
+	forget_pages(t);
+	t->object = s.object;
+	t->since = oplog_now();
+	t->told = t->kept = t->played_back = t->cut = t->housekeeping = false;
+	t->committed = t->failed = false;
+	t->before = (struct page_one){
+	    .known = GET(t->last_known),
+	    .counter = (uint32_t)(last >> 32),
+	    .cookie = (uint32_t)last,
+	};
+	t->after = (struct page_one){0};
+	if (kind != TRANSACTION_WAL) /* the WAL's page size stays */
+		t->page_size = 0;
+	t->initial_pages = t->journal_page = t->witness = 0;
+	t->record = NOWHERE;
+	t->first_at = t->commit_at = NOWHERE;
+	SET(t->journaled, 0);
+	SET(t->thread, thread_id());
+	atomic_store_explicit(&t->kind, kind, memory_order_release);
+	if (kind == TRANSACTION_JOURNAL)
+		transaction_tell(s.area);
+}
+
+void transaction_end(unsigned area, enum oplog_op op)
+{
+	struct transaction *t = &transactions[area];
+
+	if (op == OP_TXN_COMMIT && t->after.known)
+		remember(t, &t->after);
+	if (op == OP_TXN_ROLLBACK && t->before.known)
+		remember(t, &t->before);
+	tell_end(area, op);
+	SET(t->thread, 0);
+	SET(t->journaled, 0);
+	atomic_store_explicit(&t->kind, TRANSACTION_NONE, memory_order_release);
+	if (op == OP_TXN_COMMIT && t->pages)
+		pins_transaction_committed(area, t->number);
+	persists_transaction_ended(area, op == OP_TXN_COMMIT);
+}
+
+void transaction_count_page(struct transaction *t, uint32_t page)
+{
+	uint64_t *word = &t->seen[page % SEEN_PAGES / 64];
+	uint64_t bit = UINT64_C(1) << (page % 64);
+
+	/* A commit writes its pages in ascending order, so most are above all before. */
+	if (page > t->highest || !(*word & bit))
+		t->pages++;
+	if (page > t->highest)
+		t->highest = page;
+	*word |= bit;
+}
+
+/* With a journal: what is in the database now, against what the journal has saved of it. */
+static bool journal_committed(const struct transaction *t)
+{
+	if (!t->pages || t->played_back)
+		return false;
+	if (t->before.known && t->before.sum)
+		return t->after.known && t->after.sum != t->before.sum;
+	if (t->kept && t->witness) /* page 1 was not changed: the lock keeps others out */
+		return t->witness_after && t->witness_after != t->witness_before;
+	return t->after.known && !t->cut;
+}
+
+/* The lock is released, and no journal was finalised. */
+static void end_at_unlock(unsigned area)
+{
+	struct transaction *t = &transactions[area];
+	bool committed =
+	    !t->pages || t->kept ||
+	    (t->after.known && (!t->before.known || t->after.counter != t->before.counter));
+
+	if (GET(t->journal_left)) /* an error: the next one to come plays it back */
+		committed = false;
+	transaction_end(area, committed ? OP_TXN_COMMIT : OP_TXN_ROLLBACK);
+}
+
+static void journal_finalised(unsigned area)
+{
+	struct transaction *t = &transactions[area];
+	bool had_header = GET(t->journal_left);
+
+	SET(t->journal_left, false);
+	switch (GET(t->kind)) {
+	case TRANSACTION_JOURNAL:
+		/* Without a header it is a leftover: journal_mode was changed, or the file is new.
+		 */
+		if (had_header)
+			transaction_end(area,
+					journal_committed(t) ? OP_TXN_COMMIT : OP_TXN_ROLLBACK);
+		break;
+	case TRANSACTION_RECOVERY:
+		transaction_end(area, OP_TXN_RECOVER);
+		break;
+	}
+}
+
+/* ---- locks ---- */
+
+static inline bool covers(off_t start, off_t length, off_t byte)
+{
+	return start <= byte && (length == 0 || byte < start + length);
+}
+
+static void lock_reserved(union slot s, short type)
+{
+	struct transaction *t = transaction_of(s);
+
+	if (type == F_WRLCK) {
+		/* The one before lost its lock without a word: its descriptor was closed. */
+		if (GET(t->kind) == TRANSACTION_JOURNAL)
+			end_at_unlock(s.area);
+		SET(t->reserved, true);
+		SET(t->journal_left, false); /* SQLite has seen to a hot one before */
+		transaction_begin(s, TRANSACTION_JOURNAL);
+	} else if (type == F_UNLCK && GET(t->reserved) && t->object == s.object) {
+		SET(t->reserved, false);
+		if (GET(t->kind) == TRANSACTION_JOURNAL)
+			end_at_unlock(s.area);
+	}
+}
+
+static void lock_database(union slot s, short type, off_t start, off_t length)
+{
+	struct transaction *t = transaction_of(s);
+
+	if (GET(t->file) != s.name)
+		SET(t->file, s.name);
+	sqlite_copy_seen(s.area, s.object);
+	if (covers(start, length, RESERVED))
+		lock_reserved(s, type);
+	if (!covers(start, length, SHARED_FIRST))
+		return;
+	if (GET(t->exclusive) != (type == F_WRLCK))
+		SET(t->exclusive, type == F_WRLCK);
+	if (type != F_WRLCK && GET(t->kind) == TRANSACTION_RECOVERY) {
+		t->failed = true;
+		transaction_end(s.area, OP_TXN_RECOVER);
+	}
+}
+
+/* Frames told of the transaction already; without any, it rolled back, or was none. */
+static void end_wal(unsigned area)
+{
+	struct transaction *t = &transactions[area];
+
+	if (!t->told && t->housekeeping) {
+		SET(t->thread, 0);
+		SET(t->kind, TRANSACTION_NONE);
+		return;
+	}
+	transaction_tell(area);
+	transaction_end(area, t->committed ? OP_TXN_COMMIT : OP_TXN_ROLLBACK);
+}
+
+static void lock_wal(union slot s, short type, off_t start, off_t length)
+{
+	struct transaction *t = transaction_of(s);
+
+	if (covers(start, length, WAL_WRITE)) {
+		if (type == F_WRLCK) {
+			if (GET(t->kind) == TRANSACTION_WAL)
+				end_wal(s.area);
+			SET(t->wal_lock, true);
+			transaction_begin(s, TRANSACTION_WAL);
+		} else if (type == F_UNLCK && GET(t->wal_lock) && t->object == s.object) {
+			SET(t->wal_lock, false);
+			if (GET(t->kind) == TRANSACTION_WAL)
+				end_wal(s.area);
+		}
+	} else if (type == F_WRLCK && start >= WAL_OTHERS && start < WAL_END &&
+		   GET(t->kind) == TRANSACTION_WAL && GET(t->thread) == thread_id()) {
+		t->housekeeping = true;
+	}
+}
+
+void transaction_locked(union slot s, short type, off_t start, off_t length)
+{
+	int saved = errno;
+
+	if (s.role == ROLE_DATABASE) {
+		SET(libraries[s.object], true);
+		lock_database(s, type, start, length);
+	} else if (s.role == ROLE_SHM) {
+		lock_wal(s, type, start, length);
+	}
+	errno = saved;
+}
+
+/* ---- files ---- */
+
+static void journal_written(union slot s, const unsigned char *p, size_t n, off_t offset)
+{
+	struct transaction *t = transaction_of(s);
+
+	/* journal_mode=PERSIST: the header is zeroed, which no journal's first write is. */
+	if (offset == 0 && n >= 20 && bytes_are_zero(p, n)) {
+		journal_finalised(s.area);
+		return;
+	}
+	if (offset == 0 && transaction_is_journal_header(p, n)) {
+		if (GET(t->kind) != TRANSACTION_JOURNAL) {
+			transaction_begin(s, TRANSACTION_JOURNAL);
+			t->kept = true;
+		}
+		t->record = 0;
+		SET(t->journal_left, true);
+	}
+	if (GET(t->kind) == TRANSACTION_JOURNAL)
+		transaction_journal_bytes(s, p, n, (uint64_t)offset);
+}
+
+static void database_written(union slot s, const unsigned char *p, size_t n, off_t offset)
+{
+	struct transaction *t = transaction_of(s);
+
+	if (GET(t->kind) == TRANSACTION_NONE && GET(t->reserved)) {
+		transaction_begin(s, TRANSACTION_JOURNAL);
+		t->kept = true;
+	}
+	if (GET(t->kind) == TRANSACTION_JOURNAL || GET(t->kind) == TRANSACTION_RECOVERY)
+		transaction_database_bytes(s, p, n, (uint64_t)offset);
+}
+
+void transaction_written(union slot s, const void *buf, size_t n, off_t offset)
+{
+	int saved = errno;
+
+	if (offset < 0)
+		return;
+	switch (s.role) {
+	case ROLE_DATABASE:
+		database_written(s, buf, n, offset);
+		break;
+	case ROLE_JOURNAL:
+		journal_written(s, buf, n, offset);
+		break;
+	case ROLE_WAL:
+		transaction_wal_bytes(s, buf, n, (uint64_t)offset);
+		break;
+	}
+	errno = saved;
+}
+
+/* A page 1 that is newer than what was known, since another process has written. */
+static void adopt(struct transaction *t, const void *buf, size_t n)
+{
+	struct page_one one = {0};
+	uint32_t last = (uint32_t)(GET(t->last) >> 32);
+
+	if (GET(t->kind) != TRANSACTION_NONE && GET(t->thread) == thread_id())
+		return; /* may be its own and not committed */
+	if (n && !transaction_page_one(&one, buf, n))
+		return;
+	if (!GET(t->last_known) || (int32_t)(one.counter - last) > 0)
+		remember(t, &one);
+}
+
+void transaction_read(union slot s, const void *buf, size_t n, off_t offset)
+{
+	struct transaction *t = transaction_of(s);
+
+	if ((s.role == ROLE_WAL && n) || (s.role == ROLE_DATABASE && offset == 0))
+		adopt(t, buf, n);
+	/* A hot journal is looked for with one byte; savepoints are undone from behind the header.
+	 */
+	else if (s.role == ROLE_JOURNAL && offset == 0 && n >= 8 &&
+		 GET(t->kind) == TRANSACTION_JOURNAL && GET(t->thread) == thread_id())
+		t->played_back = true;
+}
+
+void transaction_truncated(union slot s, off_t size)
+{
+	struct transaction *t = transaction_of(s);
+	int saved = errno;
+
+	if (s.role == ROLE_JOURNAL && size == 0)
+		journal_finalised(s.area);
+	else if (s.role == ROLE_DATABASE && GET(t->kind) == TRANSACTION_JOURNAL &&
+		 (uint64_t)size <= (uint64_t)t->initial_pages * t->page_size)
+		t->cut = true;
+	errno = saved;
+}
+
+void transaction_opened(union slot s, int flags)
+{
+	struct transaction *t = transaction_of(s);
+
+	if (s.role == ROLE_DATABASE) {
+		if (GET(t->file) != s.name)
+			SET(t->file, s.name);
+		sqlite_database_opened(s);
+	}
+	/* A journal to be played back is opened for writing, but must not come into being. */
+	if (s.role == ROLE_JOURNAL && (flags & O_ACCMODE) == O_RDWR && !(flags & O_CREAT) &&
+	    GET(t->exclusive) && !GET(t->reserved) && GET(t->kind) == TRANSACTION_NONE) {
+		transaction_begin(s, TRANSACTION_RECOVERY);
+		t->told = true; /* one record tells it all */
+		t->number++;
+	}
+}
+
+void transaction_unlinked(union slot s)
+{
+	int saved = errno;
+
+	if (s.role == ROLE_JOURNAL)
+		journal_finalised(s.area);
+	errno = saved;
+}
+
+void transactions_fork(void)
+{
+	unsigned area, used = atomic_load(&areas_used);
+
+	for (area = 0; area < used; area++) {
+		struct transaction *t = &transactions[area];
+
+		SET(t->kind, TRANSACTION_NONE);
+		SET(t->thread, 0);
+		SET(t->journaled, 0);
+		SET(t->reserved, false);
+		SET(t->exclusive, false);
+		SET(t->wal_lock, false);
+		SET(t->journal_left, false);
+		t->number = 0;
+	}
+	sqlite_copies_fork();
+}
+
+void transactions_stop(unsigned area)
+{
+	memset(&transactions[area], 0, sizeof(transactions[area]));
+}
+
+/* ---- questions ---- */
+
+bool transaction_open(unsigned area)
+{
+	uint8_t kind = atomic_load_explicit(&transactions[area].kind, memory_order_acquire);
+
+	return kind == TRANSACTION_JOURNAL || kind == TRANSACTION_WAL;
+}
+
+uint32_t transaction_thread(unsigned area)
+{
+	return transaction_open(area) ? GET(transactions[area].thread) : 0;
+}
+
+uint64_t transaction_number(unsigned area)
+{
+	return transactions[area].number;
+}
+
+uint32_t transaction_journaled(unsigned area)
+{
+	return GET(transactions[area].journaled);
+}
+
+bool transaction_journal_left(unsigned area)
+{
+	return GET(transactions[area].journal_left);
+}
+
+bool transaction_journal_starts(union slot s, const void *buf, size_t n, off_t offset)
+{
+	return s.role == ROLE_JOURNAL && offset == 0 && !transaction_journal_left(s.area) &&
+	       transaction_is_journal_header(buf, n);
+}
+
+bool transaction_wal_starts(union slot s, off_t offset)
+{
+	const struct transaction *t = transaction_of(s);
+
+	return s.role == ROLE_WAL && offset > 0 && GET(t->kind) == TRANSACTION_WAL &&
+	       t->first_at == NOWHERE;
+}
+
+bool transaction_library(uint8_t object)
+{
+	return object && GET(libraries[object]);
+}
+
+bool transaction_database_starts(union slot s, size_t n, off_t offset)
+{
+	const struct transaction *t = transaction_of(s);
+
+	return s.role == ROLE_DATABASE && n && offset >= 0 && GET(t->kind) == TRANSACTION_JOURNAL &&
+	       !t->pages;
+}
+
+bool transaction_changes_schema(union slot s, const void *buf, size_t n, off_t offset)
+{
+	const struct transaction *t = transaction_of(s);
+	struct page_one one;
+
+	if (s.role == ROLE_DATABASE ? GET(t->kind) != TRANSACTION_JOURNAL || offset != 0
+				    : s.role != ROLE_WAL || GET(t->kind) != TRANSACTION_WAL)
+		return false;
+	return t->before.known && transaction_page_one(&one, buf, n) &&
+	       one.cookie != t->before.cookie;
+}
+
+uint32_t transaction_frees(union slot s, const void *buf, size_t n, off_t offset)
+{
+	const struct transaction *t = transaction_of(s);
+	struct page_one one;
+
+	if (s.role != ROLE_DATABASE || offset != 0 || GET(t->kind) != TRANSACTION_JOURNAL ||
+	    !t->before.sum || !transaction_page_one(&one, buf, n))
+		return 0;
+	return one.free > t->before.free ? one.free - t->before.free : 0;
+}
