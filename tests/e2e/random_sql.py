@@ -42,6 +42,7 @@ class Work:
         self.rng = random.Random(seed)
         self.tables = 0
         self.cache = 2000
+        self.set_cache()
         self.journal = "delete"
 
     # -- talking
@@ -147,7 +148,12 @@ class Work:
 
     def cache_size(self) -> None:
         self.cache = self.rng.choice([10, 10, 2000])
+        self.set_cache()
+
+    def set_cache(self) -> None:
+        """A large one never spills, however large the transaction: say() counts on it."""
         self.sql(f"PRAGMA cache_size = {self.cache}")
+        self.sql(f"PRAGMA cache_spill = {'ON' if self.cache < 100 else 'OFF'}")
 
     def attach(self) -> None:
         if "other" in [row[1] for row in self.sql("PRAGMA database_list")]:

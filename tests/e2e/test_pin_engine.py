@@ -6,11 +6,14 @@ are made from outside, by the program itself, and by the shim, before bulk and s
 must give back what was copied before the transaction that it was pinned at.
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import random
 import shutil
 import sqlite3
+import struct
 import subprocess
 import time
 from pathlib import Path
@@ -71,6 +74,46 @@ def content(path):
         db.close()
 
 
+def copy_logged(source, target):
+    """What SQLite has of a database with a log, by the index that all who have it open share. The
+    files may not tell it (goes_on()); and the first who opens them makes the index anew, but for
+    the lock that says that somebody was there before."""
+    files = [Path(f"{target}.live{suffix}") for suffix in ("", "-wal", "-shm")]
+    for file in files:
+        shutil.copyfile(str(file).replace(f"{target}.live", str(source)), file)
+    with open(files[2], "r+b") as index:
+        fcntl.fcntl(index, fcntl.F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_RDLCK, 0, 128, 1, 0))
+        with contextlib.closing(sqlite3.connect(f"file:{files[0]}?mode=ro", uri=True)) as db, \
+                contextlib.closing(sqlite3.connect(target)) as out:
+            db.backup(out)
+    for file in files:
+        file.unlink()
+
+
+def goes_on(log):
+    """Whether commits are in a log behind where its checksums end: a fault of SQLite 3.40, after a
+    roll-back to a savepoint."""
+    order, page, salt = "<>"[log[3] & 1], number(log, 8), log[16:24]
+    sums, whole = add_up((0, 0), log[:24], order), True
+    for at in range(32, len(log) - page - 23, 24 + page):
+        if log[at + 8:at + 16] not in (salt, bytes(8)):
+            break
+        sums = add_up(add_up(sums, log[at:at + 8], order), log[at + 24:at + 24 + page], order)
+        whole = whole and sums == (number(log, at + 16), number(log, at + 20))
+        if not whole and number(log, at + 4):
+            return True
+    return False
+
+
+def add_up(sums, data, order):
+    a, b = sums
+    words = struct.iter_unpack(order + "II", data)
+    for x, y in words:
+        a = (a + x + b) & 0xffffffff
+        b = (b + y + a) & 0xffffffff
+    return a, b
+
+
 class Run:
     """random_sql.py under the shim, and what was where at which time."""
 
@@ -82,6 +125,7 @@ class Run:
         self.copies = directory / "copies"
         self.copies.mkdir()
         self.states = []  # the copies of before each transaction
+        self.logged = {}  # those of a database with a log, and that
         self.rng = random.Random(seed)
         self.count = 0
         self.expected = {}  # number of the snapshot -> the copy, what was done after it
@@ -107,11 +151,13 @@ class Run:
         """The database as it counts now: an open transaction has only written its journal, or
         frames that are not committed."""
         self.count += 1
-        target = self.copies / str(self.count)
+        target, log = self.copies / str(self.count), self.data / "chroma.sqlite3-wal"
         target.mkdir()
-        for name in ("chroma.sqlite3", "chroma.sqlite3-wal"):
-            if (self.data / name).exists():
-                shutil.copyfile(self.data / name, target / name)
+        if log.exists() and log.stat().st_size:
+            copy_logged(self.data / "chroma.sqlite3", target / "chroma.sqlite3")
+            self.logged[target] = log.read_bytes()
+        else:
+            shutil.copyfile(self.data / "chroma.sqlite3", target / "chroma.sqlite3")
         return target
 
     def note(self, before, doing):
@@ -189,13 +235,19 @@ class Run:
             guard.wait(LONG)
 
 
+def cannot_be_told(run, snapshot):
+    """Its log has not all that SQLite has committed."""
+    log = run.logged.get(run.expected[snapshot][0])
+    return log and goes_on(log)
+
+
 def check(run, snapshot, tmp_path):
     """The snapshot is what was copied."""
     copy, doing = run.expected[snapshot]
     out = tmp_path / f"out-{snapshot}"
     done = run.chromashim("restore", run.data, "--to", snapshot, "-o", out, "-y")
     assert done.returncode in (0, 3), f"{snapshot}, {doing}: {done.stderr}"
-    if not (copy / "chroma.sqlite3-wal").exists():
+    if copy not in run.logged:
         found = (out / "chroma.sqlite3").read_bytes()
         wrong = differing_pages(found, (copy / "chroma.sqlite3").read_bytes())
         assert not wrong, f"{snapshot}, {doing}: pages {wrong[:20]}"
@@ -228,6 +280,8 @@ def test_random_sql(tmp_path, start, shim, chromashim, library):
     run.copy_all()
     assert not run.listed().keys() ^ run.expected.keys(), f"seed {seed}"
     for snapshot, listed in sorted(run.listed().items()):
+        if listed["state"] == "broken" and cannot_be_told(run, snapshot):
+            continue
         assert listed["state"] in ("complete", "verified"), f"seed {seed}: {listed}"
         check(run, snapshot, tmp_path)
     print(f"{len(run.expected)} snapshots")

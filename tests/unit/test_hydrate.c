@@ -185,6 +185,44 @@ static void copied_with_its_log(void **state)
 	free(f);
 }
 
+/* A transaction was committed behind a wrong sum: only SQLite, while it is open, has it. */
+static void a_log_that_cannot_tell_all_becomes_broken(void **state)
+{
+	struct fixture *f = malloc(sizeof(*f));
+	const struct pin_request request = {.reason = "manual", .wal = true};
+	struct pin_slot *slot;
+	struct manifest m;
+	char path[256], *log;
+	size_t size;
+	sqlite3 *db;
+
+	(void)state;
+	make(f);
+	make_database(f, 10);
+	snprintf(path, sizeof(path), "%s/" CHROMA_DATABASE, f->root.path);
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+	assert_int_equal(sqlite3_exec(db,
+				      "PRAGMA journal_mode=WAL; UPDATE collections SET name = 'a';"
+				      "UPDATE collections SET name = 'b'",
+				      NULL, NULL, NULL),
+			 SQLITE_OK);
+	sqlite3_close(db);
+	log = scratch_get(f->root.fd, CHROMA_DATABASE "-wal", &size);
+	log[32 + 16] ^= 1; /* the sum of its first frame */
+	scratch_put(f->root.fd, CHROMA_DATABASE "-wal", log, size);
+	free(log);
+	assert_int_equal(pin_begin(&f->pins, &request, &slot), 0);
+	assert_int_equal(pin_list_make(&f->pins, slot->id, f->root.fd), 0);
+	pin_hold(slot);
+	assert_int_equal(hydrate_once(f, slot, 0, &m), 0);
+	assert_int_equal(m.header.state, SNAPSHOT_BROKEN);
+	assert_non_null(strstr(m.trouble, "wal_checkpoint(TRUNCATE)"));
+	manifest_free(&m);
+	release(f);
+	free(f);
+}
+
 static void a_damaged_pin_becomes_broken(void **state)
 {
 	struct fixture *f = malloc(sizeof(*f));
@@ -240,6 +278,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(copied_in_pieces),
 	    cmocka_unit_test(copied_with_its_log),
+	    cmocka_unit_test(a_log_that_cannot_tell_all_becomes_broken),
 	    cmocka_unit_test(a_damaged_pin_becomes_broken),
 	    cmocka_unit_test(tables_not_made_yet_are_nothing),
 	};

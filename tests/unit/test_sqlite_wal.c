@@ -88,6 +88,62 @@ static void test_frames(void **state)
 	sqlite3_close(db);
 }
 
+static int goes_on(const struct file_source *source)
+{
+	struct sqlite_wal_pages p;
+	bool found;
+
+	assert_int_equal(sqlite_wal_pages(&p, source), 0);
+	found = p.goes_on;
+	free(p.pages);
+	return found;
+}
+
+/* What was committed behind wrong sums is told from what was not committed, and from older logs. */
+static void test_goes_on(void **state)
+{
+	struct file_source source;
+	struct sqlite_wal w;
+	char *data;
+	sqlite3 *db;
+	size_t frame;
+
+	(void)state;
+	assert_int_equal(sqlite3_open(database, &db), SQLITE_OK);
+	run(db, "PRAGMA journal_mode = wal; CREATE TABLE s(x)");
+	run(db, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)"
+		"INSERT INTO s SELECT randomblob(1000) FROM n; UPDATE s SET x = 1 WHERE rowid = 9");
+	load(&data, &source);
+	walk(&source, &w);
+	assert_false(goes_on(&source));
+	for (frame = 0; frame < w.frames; frame += 5) {
+		char *sum = data + 32 + frame * (24 + 4096) + 16;
+
+		*sum ^= 1;
+		assert_true(goes_on(&source));
+		*sum ^= 1;
+	}
+	memset(data + 32 + (w.frames - 3) * (24 + 4096) + 8, 0, 16); /* never given a sum */
+	assert_true(goes_on(&source));
+	data[32 + (w.frames - 2) * (24 + 4096) + 8] ^= 1; /* the salt: of another log */
+	assert_false(goes_on(&source));
+	free(data);
+
+	run(db, "PRAGMA cache_size = 5; BEGIN; UPDATE s SET x = randomblob(900); ROLLBACK");
+	load(&data, &source);
+	assert_true(source.size / (24 + 4096) > w.frames);
+	assert_false(goes_on(&source));
+	free(data);
+
+	run(db, "PRAGMA wal_checkpoint(RESTART); INSERT INTO s VALUES (1)");
+	load(&data, &source);
+	walk(&source, &w);
+	assert_true(source.size / (24 + 4096) > w.frames);
+	assert_false(goes_on(&source));
+	free(data);
+	sqlite3_close(db);
+}
+
 static void test_bad_header(void **state)
 {
 	struct sqlite_wal_header h;
@@ -129,6 +185,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_frames),
+	    cmocka_unit_test(test_goes_on),
 	    cmocka_unit_test(test_bad_header),
 	};
 

@@ -216,6 +216,23 @@ static int note_database(struct hydration *h, const struct file_source *source)
 	return r;
 }
 
+/* What the database was to SQLite, its log has to tell. */
+static int open_both(struct hydration *h, struct sqlite_wal_database *both,
+		     const struct file_source *database, const struct file_source *log)
+{
+	int r = sqlite_wal_database_open(both, database, log);
+
+	if (r == -EBADMSG && !h->trouble->file[0])
+		*h->trouble = (struct snapshot_trouble){WAL_FILE, "it is damaged"};
+	if (r < 0 || !both->pages.goes_on)
+		return r;
+	*h->trouble = (struct snapshot_trouble){
+	    WAL_FILE, "what was committed last has wrong checksums, as an older SQLite "
+		      "writes them after a roll-back to a savepoint; after "
+		      "PRAGMA wal_checkpoint(TRUNCATE) another snapshot can be taken"};
+	return -ESTALE;
+}
+
 /* A snapshot's database is one file: with its log, if it has one. It is noted when all is there. */
 static int hydrate_database(struct hydration *h, bool note)
 {
@@ -229,10 +246,8 @@ static int hydrate_database(struct hydration *h, bool note)
 		r = e == -ENOENT ? 0 : e;
 	}
 	if (r == 0 && e == 0) {
-		r = sqlite_wal_database_open(&both, &file.source, &log.source);
+		r = open_both(h, &both, &file.source, &log.source);
 		source = &both.source;
-		if (r == -EBADMSG && !h->trouble->file[0])
-			*h->trouble = (struct snapshot_trouble){WAL_FILE, "it is damaged"};
 	}
 	if (r == 0)
 		r = note

@@ -99,6 +99,32 @@ int sqlite_wal_next(struct sqlite_wal *w, struct sqlite_wal_frame *out)
 	return 1;
 }
 
+/* Of this log; or the sum is still to be made, until when there is no salt either. */
+static bool is_of_log(const struct sqlite_wal *w, const unsigned char *frame)
+{
+	uint32_t salt[2] = {get_be32(frame + 8), get_be32(frame + 12)};
+
+	return get_be32(frame) && ((salt[0] == w->header.salt[0] && salt[1] == w->header.salt[1]) ||
+				   (!salt[0] && !salt[1]));
+}
+
+int sqlite_wal_goes_on(struct sqlite_wal *w)
+{
+	uint64_t size = SQLITE_WAL_FRAME_SIZE + (uint64_t)w->header.page_size, at;
+	const unsigned char *p;
+	int r;
+
+	for (at = SQLITE_WAL_HEADER_SIZE + w->frames * size;; at += size) {
+		r = file_window_get(&w->window, at, (size_t)size, &p);
+		if (r < 0)
+			return r == -ENODATA ? 0 : r;
+		if (!is_of_log(w, p))
+			return 0;
+		if (get_be32(p + 4))
+			return 1;
+	}
+}
+
 /* ---- together with its database ---- */
 
 static int add_page(struct sqlite_wal_pages *p, uint32_t page, uint64_t at)
@@ -130,7 +156,10 @@ static int collect(struct sqlite_wal_pages *p, struct sqlite_wal *w)
 	p->count = sqlite_pages_sort(p->pages, (size_t)w->committed, true);
 	p->page_size = w->header.page_size;
 	p->size = (uint64_t)w->page_count * w->header.page_size;
-	return r;
+	if (r == 0)
+		r = sqlite_wal_goes_on(w);
+	p->goes_on = r == 1;
+	return r < 0 ? r : 0;
 }
 
 int sqlite_wal_pages(struct sqlite_wal_pages *out, const struct file_source *log)
