@@ -69,7 +69,7 @@ uint32_t put_name(struct fixture *f, uint32_t number, const char *name)
 	struct oplog_record r = {
 	    .op = OP_NAME, .file = number, .arg = OPLOG_NAME_FILE, .offset = -1};
 
-	return oplog_put(f->w, &r, name, strlen(name));
+	return oplog_put(f->w, &r, name, strlen(name), NULL, 0);
 }
 
 void put_write(struct fixture *f, int64_t offset, uint32_t tid)
@@ -77,7 +77,7 @@ void put_write(struct fixture *f, int64_t offset, uint32_t tid)
 	struct oplog_record r = {
 	    .op = OP_PWRITE, .file = 1, .tid = tid, .offset = offset, .length = 10};
 
-	oplog_end(oplog_begin(f->w, &r), 10);
+	oplog_end(oplog_begin(f->w, &r, NULL, 0), 10);
 }
 
 struct oplog_reader *open_reader(struct fixture *f)

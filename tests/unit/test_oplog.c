@@ -44,7 +44,7 @@ static void test_round_trip(void **state)
 	put_write(f, 4096, 3); /* its name is told later */
 	put_name(f, 1, "chroma.sqlite3");
 	put_name(f, 2, "other");
-	oplog_put(f->w, &rename, NULL, 0);
+	oplog_put(f->w, &rename, NULL, 0, NULL, 0);
 	reader = open_reader(f);
 	assert_int_equal(oplog_reader_next(reader, &e), 1);
 	assert_int_equal(e.op, OP_PWRITE);
@@ -101,7 +101,7 @@ static void test_texts(void **state)
 	for (i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
 		struct oplog_record r = {.op = OP_NOTE, .arg = i, .offset = -1};
 
-		assert_int_not_equal(oplog_put(f->w, &r, text, sizes[i]), 0);
+		assert_int_not_equal(oplog_put(f->w, &r, text, sizes[i], NULL, 0), 0);
 	}
 	reader = open_reader(f);
 	for (k = 0; oplog_reader_next(reader, &e) > 0; k++) {
@@ -124,7 +124,7 @@ static void test_in_flight(void **state)
 
 	assert_int_equal(open_writer(f, 1 << 30), 0);
 	put_name(f, 1, "x");
-	oplog_begin(f->w, &r);
+	oplog_begin(f->w, &r, NULL, 0);
 	reader = open_reader(f);
 	assert_int_equal(oplog_reader_next(reader, &e), 1);
 	assert_true(e.in_flight);
@@ -148,7 +148,7 @@ static void test_following(void **state)
 	assert_int_equal(open_writer(f, 1 << 30), 0);
 	put_name(f, 1, "x");
 	put_write(f, 0, 1);
-	claim = oplog_begin(f->w, &r);
+	claim = oplog_begin(f->w, &r, NULL, 0);
 	reader = open_reader(f);
 	oplog_reader_follow(reader);
 	assert_int_equal(oplog_reader_next(reader, &e), 1);
@@ -283,7 +283,7 @@ static void test_call_that_outlives_its_segment(void **state)
 	size_t i;
 
 	assert_int_equal(open_writer(f, UINT64_C(1) << 30), 0);
-	claim = oplog_begin(f->w, &r);
+	claim = oplog_begin(f->w, &r, NULL, 0);
 	for (i = 0; i < n; i++)
 		put_write(f, 0, 1);
 	oplog_end(claim, 0);

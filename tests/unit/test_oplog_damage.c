@@ -292,7 +292,7 @@ static void test_compress_leaves_what_is_in_use(void **state)
 	int i;
 
 	assert_int_equal(open_writer(f, 1 << 30), 0);
-	claim = oplog_begin(f->w, &r); /* held up while the log goes on */
+	claim = oplog_begin(f->w, &r, NULL, 0); /* held up while the log goes on */
 	for (i = 0; i < 20000; i++)
 		put_write(f, i, 1);
 	assert_int_equal(oplog_compress(f->storefd, &packed), 0);

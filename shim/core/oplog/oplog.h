@@ -99,7 +99,7 @@ bool oplog_writer_patch(struct oplog_writer *w, void *address);
 /* Nothing has been recorded that somebody could want to know (OPLOG_IDLE). */
 static inline bool oplog_is_idle(const struct oplog_writer *w)
 {
-	return w->identity.features & OPLOG_IDLE;
+	return __atomic_load_n(&w->identity.features, __ATOMIC_SEQ_CST) & OPLOG_IDLE;
 }
 
 /* A process that is about to leave: marks the current segment finished; if that is idle, it goes.
@@ -115,10 +115,24 @@ struct oplog_claim {
 };
 
 /*
+ * What a record mentions by its number. Its segment tells it before the record, unless it has told
+ * it already: each segment can be read without the others.
+ */
+struct oplog_name {
+	uint32_t number; /* 0: none */
+	uint32_t length;
+	uint8_t kind; /* enum oplog_name_kind */
+	const char *text;
+	_Atomic uint32_t
+	    *told; /* by which segment of this log, its sequence + 1; NULL: not known */
+};
+
+/*
  * Claims a record and fills in what is known before the call (op, flags, tid, file, offset, length,
  * arg of *known); time is now. The reader sees it as "in flight".
  */
-struct oplog_claim oplog_begin(struct oplog_writer *w, const struct oplog_record *known);
+struct oplog_claim oplog_begin(struct oplog_writer *w, const struct oplog_record *known,
+			       const struct oplog_name *names, unsigned count);
 
 /* Its offset was found out later. Keeps errno. */
 void oplog_moved(struct oplog_claim claim, int64_t offset);
@@ -131,7 +145,7 @@ void oplog_end(struct oplog_claim claim, int64_t result);
  * Returns the sequence of the segment it went to plus 1, or 0 if it was lost.
  */
 uint32_t oplog_put(struct oplog_writer *w, const struct oplog_record *r, const char *text,
-		   size_t size);
+		   size_t size, const struct oplog_name *names, unsigned count);
 
 /* Checksum of a record or text slot in place `slot`, over all but the field itself; never 0. */
 uint32_t oplog_slot_check(const void *slot, uint32_t index);

@@ -90,9 +90,8 @@ static enum change_verdict begin(struct change *c)
 		c->result = -1;
 		return CHANGE_ANSWERED;
 	}
-	c->claim = record_begin(c->slot, c->op, c->offset, c->length, c->arg);
-	if (c->target)
-		record_mention(c->claim, c->slot.area, c->target->slot.name);
+	c->claim = record_begin_two(c->slot, c->target ? c->target->slot.name : 0, c->op, c->offset,
+				    c->length, c->arg);
 	errno = saved;
 	fault_point();
 	c->writer = pin_alters(c) ? pin_enter(c->slot.area) : NULL;

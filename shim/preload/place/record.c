@@ -26,28 +26,16 @@ void thread_id_forget(void)
 	own_thread_id = 0;
 }
 
-static void record_name(unsigned area, uint32_t name, uint32_t told)
+/* A name of another directory is not known to be told in this one's log. */
+static struct oplog_name name_for(unsigned area, uint32_t number)
 {
-	struct name *n = name_get(name);
-	struct oplog_record r = {.op = OP_NAME, .file = name, .arg = n->kind, .offset = -1};
-	int tries;
+	struct name *n = name_get(number);
 
-	for (tries = 0; tries < 3; tries++) {
-		uint32_t in;
-
-		r.tid = thread_id();
-		r.length = n->length;
-		in = oplog_put(&areas[area].log, &r, name_text(n), n->length);
-		atomic_store_explicit(&n->told, in, memory_order_relaxed);
-		if (in >= told || !in)
-			return;
-	}
-}
-
-static inline void tell_name(unsigned area, uint32_t name, uint32_t told)
-{
-	if (name && atomic_load_explicit(&name_get(name)->told, memory_order_relaxed) != told)
-		record_name(area, name, told);
+	return (struct oplog_name){.number = number,
+				   .length = n->length,
+				   .kind = n->kind,
+				   .text = name_text(n),
+				   .told = n->area == area ? &n->told : NULL};
 }
 
 /* Whether anything may be different after it. A file of SQLite's that is only made is none yet. */
@@ -82,8 +70,8 @@ static bool is_wanted(struct oplog_writer *log, unsigned op, unsigned role, uint
 	return change || !log->quiet;
 }
 
-struct oplog_claim record_begin(union slot s, enum oplog_op op, int64_t offset, uint64_t length,
-				uint64_t arg)
+struct oplog_claim record_begin_two(union slot s, uint32_t other, enum oplog_op op, int64_t offset,
+				    uint64_t length, uint64_t arg)
 {
 	const struct oplog_record known = {
 	    .op = (uint16_t)op,
@@ -95,32 +83,25 @@ struct oplog_claim record_begin(union slot s, enum oplog_op op, int64_t offset, 
 	    .arg = arg,
 	};
 	struct oplog_writer *log = &areas[s.area].log;
-	struct oplog_claim claim = {.record = NULL};
+	struct oplog_name names[2] = {name_for(s.area, s.name)};
 
-	if (is_wanted(log, op, s.role, arg))
-		claim = oplog_begin(log, &known);
-	if (claim.record)
-		tell_name(s.area, s.name, claim.sequence + 1);
-	return claim;
-}
-
-void record_mention(struct oplog_claim claim, unsigned area, uint32_t name)
-{
-	if (claim.record)
-		tell_name(area, name, claim.sequence + 1);
+	if (!is_wanted(log, op, s.role, arg))
+		return (struct oplog_claim){.record = NULL};
+	if (other)
+		names[1] = name_for(s.area, other);
+	return oplog_begin(log, &known, names, other ? 2 : 1);
 }
 
 void record_put(unsigned area, struct oplog_record *r, const char *text, size_t size)
 {
 	int saved = errno;
-	uint32_t told;
+	struct oplog_name name;
 
 	if (!is_wanted(&areas[area].log, r->op, ROLE_OTHER, r->arg))
 		return;
 	r->tid = thread_id();
-	told = oplog_put(&areas[area].log, r, text, size);
-	if (told)
-		tell_name(area, r->file, told);
+	name = name_for(area, r->file);
+	oplog_put(&areas[area].log, r, text, size, &name, 1);
 	errno = saved;
 }
 

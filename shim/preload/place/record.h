@@ -19,9 +19,18 @@ void thread_id_forget(void);
 /* Set by the gate while a call comes through syscall(), by streams while through stdio. */
 extern __thread uint8_t record_flags __attribute__((tls_model("initial-exec")));
 
-/* Before the call. The name is told to the segment when it does not know it yet. Keeps errno. */
-struct oplog_claim record_begin(union slot s, enum oplog_op op, int64_t offset, uint64_t length,
-				uint64_t arg);
+/*
+ * Before the call. Its segment is told the names that it does not know yet: the slot's, and of a
+ * call that has two the other one (0: none). Keeps errno.
+ */
+struct oplog_claim record_begin_two(union slot s, uint32_t other, enum oplog_op op, int64_t offset,
+				    uint64_t length, uint64_t arg);
+
+static inline struct oplog_claim record_begin(union slot s, enum oplog_op op, int64_t offset,
+					      uint64_t length, uint64_t arg)
+{
+	return record_begin_two(s, 0, op, offset, length, arg);
+}
 
 /* After it: ret as the call returned it, errno if that is negative. Keeps errno. */
 static inline void record_end(struct oplog_claim claim, int64_t ret)
@@ -31,9 +40,6 @@ static inline void record_end(struct oplog_claim claim, int64_t ret)
 
 /* A record of its own, with an optional text; r->tid, time and name are seen to. Keeps errno. */
 void record_put(unsigned area, struct oplog_record *r, const char *text, size_t size);
-
-/* The claimed record speaks of another name as well: its segment must know that one too. */
-void record_mention(struct oplog_claim claim, unsigned area, uint32_t name);
 
 /* The library that holds a code address: index for slot.object, 0 if unknown. Not for hot paths. */
 uint8_t object_of(const void *address);
