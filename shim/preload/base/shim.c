@@ -13,7 +13,7 @@
 #include <time.h>
 
 #include "preload/base/real.h"
-#include "preload/place/files.h"
+#include "preload/base/slots.h"
 
 #define HIDDEN 1024
 #define LOWEST 10 /* of the numbers of hidden descriptors */

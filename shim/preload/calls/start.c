@@ -5,9 +5,14 @@
 #include <string.h>
 
 #include "preload/calls/call.h"
+#include "preload/persist/persists.h"
+#include "preload/pin/pins.h"
+#include "preload/place/area_rooms.h"
 #include "preload/refuse/guardian.h"
+#include "preload/refuse/others.h"
 #include "preload/refuse/refuse.h"
 #include "preload/sqlite/calls.h"
+#include "preload/sqlite/transactions.h"
 
 /* CHROMASHIM_DIR: one or several, with colons between. One that is not there yet is found later. */
 static void claim_named(void)
@@ -92,6 +97,27 @@ static void read_inherited(void)
 extern int __register_atfork(void (*before)(void), void (*parent)(void), void (*child)(void),
 			     void *library) __attribute__((weak));
 
+static const struct area_room rooms[] = {
+    {.stop = room_stop},
+    {.stop = transactions_stop},
+    {.start = persists_start,
+     .started = persists_started,
+     .is_idle = persists_none,
+     .stop = persists_stop},
+    {.start = pins_start, .stop = pins_stop, .is_lost = pins_are_lost},
+    {.started = others_report},
+};
+
+/* What the lower floors call of the upper ones. */
+static void hand_in(void)
+{
+	areas_hand_in(rooms, sizeof(rooms) / sizeof(*rooms));
+	transactions_hand_in((struct transaction_listener){
+	    .committed = pins_transaction_committed,
+	    .ended = persists_transaction_ended,
+	});
+}
+
 __attribute__((constructor)) static void start(void)
 {
 	int saved = errno;
@@ -110,6 +136,7 @@ __attribute__((constructor)) static void start(void)
 	process_remember();
 	guardian_find_command();
 	__register_atfork(writers_before_fork, NULL, process_forked, NULL);
+	hand_in();
 	shim_live = true;
 	claim_named();
 	read_inherited();

@@ -485,7 +485,7 @@ void persists_stop(unsigned area)
 			set_state(&groups[i], GROUP_OPEN);
 			group_release(&groups[i]);
 		}
-	persist_stores[area].usable = false;
+	areas[area].undo_usable = false;
 	persist_stores[area].known = false;
 	persist_stores[area].round++;
 }

@@ -10,7 +10,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/shared_map.h"
-#include "preload/base/guard_maps.h"
+#include "preload/place/guard_maps.h"
 #include "preload/base/settings.h"
 #include "preload/base/shim.h"
 #include "preload/persist/state.h"

@@ -265,7 +265,7 @@ enum change_verdict persist_change_begin(struct change *c)
 	enum meaning meaning;
 	struct group *g;
 
-	if (!persist_stores[c->slot.area].usable)
+	if (!areas[c->slot.area].undo_usable)
 		return CHANGE_GO;
 	meaning = meaning_of(c);
 	if (meaning == NOTHING)
@@ -353,7 +353,7 @@ void persist_rename_begin(struct change *c)
 	int saved = errno, r;
 	struct group *g;
 
-	if (!persist_stores[c->slot.area].usable)
+	if (!areas[c->slot.area].undo_usable)
 		return;
 	if (role_in_segment(c->slot.role) && (!c->target || c->target->slot.name != c->slot.name))
 		abandon_below(c->slot.area, name_get(c->slot.name)->directory);
@@ -417,7 +417,7 @@ void persist_closing_slow(int fd, union slot s)
 	int saved = errno;
 	struct group *g;
 
-	if (!persist_stores[s.area].usable || !(s.writable & SLOT_WRITABLE) || !is_last(fd, s))
+	if (!areas[s.area].undo_usable || !(s.writable & SLOT_WRITABLE) || !is_last(fd, s))
 		return;
 	g = group_lock(name_get(s.name)->directory);
 	if (g) {

@@ -104,14 +104,13 @@ void persists_start(unsigned area)
 {
 	static struct store_identity identity; /* one start at a time, on whatever stack */
 	struct area *a = &areas[area];
-	struct persist_store *store = &persist_stores[area];
 	struct rollback rb = {.rootfd = a->root_fd, .report = told_of, .context = a};
 	int r;
 
 	rolled_back.count = 0;
 	if (a->store_fd <= 0)
 		return;
-	store->usable = false;
+	areas[area].undo_usable = false;
 	sys_mkdirat(a->store_fd, UNDO_DIR, 0700);
 	rb.undofd = r = area_folder(a, UNDO_DIR);
 	if (r < 0) {
@@ -120,7 +119,7 @@ void persists_start(unsigned area)
 			 "; persists are UNPROTECTED", NULL);
 		return;
 	}
-	store->usable = true;
+	areas[area].undo_usable = true;
 	r = rollback_directory(&rb);
 	undo_stray(a, &identity);
 	rollback_forget_last(a->root_fd, rb.undofd);
@@ -135,7 +134,7 @@ void persists_started(unsigned area)
 {
 	unsigned i;
 
-	if (persist_stores[area].usable)
+	if (areas[area].undo_usable)
 		oplog_feature(&areas[area].log, OPLOG_HAS_GROUPS, true);
 	for (i = 0; i < rolled_back.count; i++) {
 		const struct told *t = &rolled_back.told[i];

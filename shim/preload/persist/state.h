@@ -89,7 +89,6 @@ struct group {
 
 /* What a protected directory needs for its groups. */
 struct persist_store {
-	bool usable;		 /* undo/ is there; else nothing can be saved */
 	_Atomic unsigned groups; /* in use */
 	uint64_t number;
 	uint32_t round; /* the area's place was taken that many times */

@@ -5,8 +5,8 @@
 #include <linux/falloc.h>
 #include <string.h>
 
+#include "core/undo/undo.h"
 #include "preload/base/shim.h"
-#include "preload/persist/state.h"
 #include "preload/pin/internal.h"
 
 #define COPY_MAX (UINT64_C(256) << 20) /* of a file that cannot be linked */

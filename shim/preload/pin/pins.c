@@ -8,9 +8,8 @@
 #include <string.h>
 
 #include "preload/base/shim.h"
-#include "preload/persist/state.h"
 #include "preload/place/faults.h"
-#include "preload/refuse/refuse.h"
+#include "preload/sqlite/transactions.h"
 
 #define ENTRIES 16 /* with up to two hidden descriptors each, which persists need as well */
 #define SPINS 1000
@@ -287,7 +286,7 @@ static int open_database(unsigned area, uint32_t name)
 	const struct name *n = name_get(name);
 
 	if (role_in_segment(n->role) ||
-	    (atomic_load(&areas[area].ofd_locks) <= 0 && destroyer_database_in_use(area)))
+	    (atomic_load(&areas[area].ofd_locks) <= 0 && transactions_may_come(area)))
 		return -EBADF;
 	return sys_openat(areas[area].root_fd, name_text(n),
 			  O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
@@ -415,7 +414,7 @@ static struct pin_writer *writer_of(unsigned area)
 		w = pins_be_writer(&p, life);
 		pins_leave(area, &p);
 	}
-	if (w && !persist_stores[area].usable) /* none of its persists can be undone */
+	if (w && !areas[area].undo_usable) /* none of its persists can be undone */
 		__atomic_fetch_add(&w->unprotected, 1, __ATOMIC_SEQ_CST);
 	if (atomic_compare_exchange_strong(&writers[area], &none, w ? w : &uncounted))
 		return w ? w : &uncounted;

@@ -13,8 +13,8 @@
 
 #include "core/base/clock.h"
 #include "core/base/names.h"
+#include "core/undo/undo.h"
 #include "preload/base/shim.h"
-#include "preload/persist/state.h"
 #include "preload/pin/internal.h"
 #include "preload/place/lives.h"
 #include "preload/sqlite/carriers.h"
@@ -75,9 +75,9 @@ static int take_place(struct pins *p, const struct pin_request *q, struct pin_sl
 
 static int add_groups(unsigned area, struct pins *p, const struct pin_slot *s)
 {
-	int r, undofd = persist_stores[area].usable ? area_folder(&areas[area], UNDO_DIR) : -1;
+	int r, undofd = areas[area].undo_usable ? area_folder(&areas[area], UNDO_DIR) : -1;
 
-	if (persist_stores[area].usable && undofd < 0)
+	if (areas[area].undo_usable && undofd < 0)
 		return undofd;
 	r = pin_add_groups(p, s, undofd);
 	if (undofd >= 0)

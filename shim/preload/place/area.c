@@ -14,16 +14,13 @@
 
 #include "core/base/names.h"
 #include "core/store/aside.h"
-#include "preload/base/guard_maps.h"
+#include "preload/place/area_rooms.h"
+#include "preload/place/guard_maps.h"
 #include "preload/base/shim.h"
-#include "preload/persist/persists.h"
-#include "preload/pin/pins.h"
 #include "preload/place/faults.h"
 #include "preload/place/lives.h"
 #include "preload/place/record.h"
 #include "preload/place/turn.h"
-#include "preload/refuse/others.h"
-#include "preload/sqlite/transactions.h"
 
 struct area areas[AREAS];
 _Atomic unsigned areas_used;
@@ -298,7 +295,7 @@ static unsigned free_index(void)
 	areas_tidy();
 	used = atomic_load(&areas_used);
 	for (i = 0; i < used; i++)
-		if (!atomic_load(&areas[i].ready) && atomic_load(&areas[i].open) <= 0)
+		if (!atomic_load(&areas[i].ready) && atomic_load(&slots_use[i].open) <= 0)
 			return i;
 	return used;
 }
@@ -336,7 +333,7 @@ static __attribute__((noinline)) struct area *area_make(int dirfd, const struct 
 	a->dev = st->st_dev;
 	a->ino = st->st_ino;
 	a->named = false;
-	atomic_store(&a->idle_since, oplog_now());
+	atomic_store(&slots_use[index].idle_since, oplog_now());
 	life_stop(a);
 	atomic_store(&a->writer, 0);
 	atomic_store(&a->ofd_locks, 0);
@@ -357,17 +354,15 @@ static __attribute__((noinline)) struct area *area_make(int dirfd, const struct 
 	a->failed = r < 0;
 	if (r < 0)
 		say_unprotected(a, r);
-	persists_start(index);
-	pins_start(index);
+	rooms_start(index);
 	atomic_store(&a->ready, true);
 	if (index == atomic_load(&areas_used))
 		atomic_store_explicit(&areas_used, index + 1, memory_order_release);
 	directories_read(index, dirfd);
 	put_start_record(index);
 	tell_store(index);
-	persists_started(index);
 	tell_link(index);
-	others_report(index);
+	rooms_started(index);
 	return a;
 }
 

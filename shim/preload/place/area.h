@@ -13,10 +13,9 @@
 
 #include "core/oplog/oplog.h"
 #include "core/store/store.h"
+#include "preload/base/shim.h"
 #include "preload/place/files.h"
 #include "preload/place/holds.h"
-
-#define AREAS 255 /* directories that one process can have protected */
 
 #define SPELLINGS 4
 
@@ -27,10 +26,9 @@ struct area {
 	size_t spelling_length[SPELLINGS];
 	_Atomic size_t spellings;
 	_Atomic bool ready; /* else it is being made, or has been let go */
-	_Atomic int open;   /* descriptors that the host has in it (files.c) */
 	_Atomic int users;  /* changes by path that are under way */
-	_Atomic uint64_t idle_since;
-	bool named; /* by CHROMASHIM_DIR: not let go */
+	bool undo_usable;   /* undo/ is there; else nothing of a persist can be saved */
+	bool named;	    /* by CHROMASHIM_DIR: not let go */
 	dev_t dev;
 	ino_t ino;
 	int root_fd;  /* hidden O_PATH descriptor of the directory */
@@ -70,6 +68,12 @@ extern _Atomic unsigned areas_used;
 static inline unsigned area_number(const struct area *a)
 {
 	return (unsigned)(a - areas);
+}
+
+/* Whether this process has the right to write there (refuse/writer.c). */
+static inline bool writer_is_ours(const struct area *a)
+{
+	return atomic_load_explicit(&a->writer, memory_order_relaxed) == shim_pid;
 }
 
 static inline struct area *area_of(union slot s)

@@ -11,14 +11,10 @@
 #include <time.h>
 
 #include "preload/base/shim.h"
-#include "preload/persist/persists.h"
-#include "preload/pin/pins.h"
 #include "preload/place/area.h"
+#include "preload/place/area_rooms.h"
 #include "preload/place/lives.h"
 #include "preload/place/record.h"
-#include "preload/refuse/refuse.h"
-#include "preload/sqlite/carriers.h"
-#include "preload/sqlite/transactions.h"
 
 #define IDLE_KEPT 4u /* that are as they were, for who comes back */
 
@@ -40,7 +36,7 @@ void area_leave(unsigned area)
 
 static bool in_use(const struct area *a)
 {
-	return atomic_load(&a->open) > 0 || atomic_load(&a->users) > 0;
+	return atomic_load(&slots_use[area_number(a)].open) > 0 || atomic_load(&a->users) > 0;
 }
 
 /* ---- giving all back ---- */
@@ -69,10 +65,7 @@ static void release(unsigned area)
 
 	if (atomic_load(&a->log.current))
 		record_put(area, &r, NULL, 0);
-	pins_stop(area);
-	persists_stop(area);
-	transactions_stop(area);
-	room_stop(area);
+	rooms_stop(area);
 	oplog_writer_close(&a->log);
 	atomic_store(&a->writer, 0);
 	a->right = NULL;
@@ -90,7 +83,7 @@ static bool try_release(unsigned area)
 	struct area *a = &areas[area];
 
 	atomic_store(&a->ready, false);
-	if (in_use(a) || (!area_is_gone(a) && !persists_none(area))) {
+	if (in_use(a) || (!area_is_gone(a) && !rooms_are_idle(area))) {
 		atomic_store(&a->ready, true);
 		return false;
 	}
@@ -114,8 +107,8 @@ void areas_tidy(void)
 		if (!may_go(a) || (area_is_gone(a) && try_release(i)))
 			continue;
 		idle++;
-		if (atomic_load(&a->idle_since) < since) {
-			since = atomic_load(&a->idle_since);
+		if (atomic_load(&slots_use[i].idle_since) < since) {
+			since = atomic_load(&slots_use[i].idle_since);
 			oldest = i;
 		}
 	}

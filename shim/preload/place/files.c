@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Descriptors and names: what is told by a descriptor, and the interned names of files.
+ * The interned names of files.
  */
 #include "preload/place/files.h"
 
@@ -18,66 +18,12 @@
 #define ARENA ((size_t)64 << 20)
 #define TEXT_CHUNK ((size_t)256 << 10)
 
-static _Atomic uint64_t first_slots[SLOT_PAGE];
-_Atomic uint64_t *_Atomic slot_pages[SLOTS / SLOT_PAGE] = {first_slots};
-_Atomic int slots_top;
-
 /* Made as they are needed. */
 static struct name *_Atomic names[NAMES / NAME_CHUNK];
 static char *_Atomic texts[ARENA / TEXT_CHUNK];
 static _Atomic uint32_t buckets[BUCKETS];
 static _Atomic uint32_t names_used = 1;
 static _Atomic uint64_t texts_used;
-
-void *memory_make(size_t size)
-{
-	void *map = sys_mmap(size, PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	return sys_map_failed(map) ? NULL : map;
-}
-
-/* NULL: a number too high, or no memory. */
-static _Atomic uint64_t *slot_at(int fd)
-{
-	_Atomic uint64_t *page;
-
-	if ((unsigned)fd >= SLOTS)
-		return NULL;
-	page = MADE(slot_pages[fd / SLOT_PAGE], SLOT_PAGE * sizeof(uint64_t));
-	return page ? &page[fd % SLOT_PAGE] : NULL;
-}
-
-/* A directory with descriptors of the host in it is in use. */
-static void count_open(union slot s, int n)
-{
-	if (slot_protected(s) && atomic_fetch_add(&areas[s.area].open, n) + n == 0)
-		atomic_store(&areas[s.area].idle_since, oplog_now());
-}
-
-void slot_set(int fd, union slot s)
-{
-	int top = atomic_load_explicit(&slots_top, memory_order_relaxed);
-	_Atomic uint64_t *slot = slot_at(fd);
-	union slot old;
-
-	if (!slot)
-		return;
-	count_open(s, 1);
-	old.all = atomic_exchange(slot, s.all);
-	count_open(old, -1);
-	while (fd >= top && !atomic_compare_exchange_weak(&slots_top, &top, fd + 1))
-		;
-}
-
-void slot_clear(int fd)
-{
-	union slot old = {0};
-
-	if (slot_of(fd).all)
-		old.all = atomic_exchange(slot_at(fd), 0);
-	count_open(old, -1);
-}
 
 /* ---- names ---- */
 

@@ -16,7 +16,6 @@
  * Returns 0, or -errno for the call.
  */
 int writer_check(const struct change *c);
-bool writer_is_ours(const struct area *a);
 /* Whether another process is. Asks the kernel. */
 bool writer_is_foreign(struct area *a);
 /* Says that the change is refused because another process is the writer. -errno. */
@@ -66,8 +65,6 @@ int destroyer_check(const struct change *c);
 bool segment_pickle_is_missing(const struct change *c);
 /* Of it: what is in use is taken away (removals.c). */
 int removal_check(const struct change *c);
-/* Some SQLite of this process has the database open. */
-bool destroyer_database_in_use(unsigned area);
 
 /* ---- how it is said ---- */
 

@@ -40,11 +40,6 @@ static struct users users_of(unsigned area, uint8_t by)
 	return u;
 }
 
-bool destroyer_database_in_use(unsigned area)
-{
-	return users_of(area, 0).any;
-}
-
 /* ---- what is taken away ---- */
 
 static bool removes(const struct change *c)

@@ -33,11 +33,6 @@ struct holder {
 	char command[256];
 };
 
-bool writer_is_ours(const struct area *a)
-{
-	return atomic_load_explicit(&a->writer, memory_order_relaxed) == shim_pid;
-}
-
 /* ---- the lock file ---- */
 
 static size_t put(char *out, size_t at, size_t size, const char *text, size_t n)

@@ -18,7 +18,6 @@
 #include "preload/place/area.h"
 #include "preload/place/record.h"
 #include "preload/place/turn.h"
-#include "preload/refuse/refuse.h"
 #include "preload/sqlite/transactions.h"
 
 #define CARRIERS 128

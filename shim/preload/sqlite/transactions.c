@@ -13,8 +13,6 @@
 #include <string.h>
 
 #include "core/sqlite/page.h"
-#include "preload/persist/persists.h"
-#include "preload/pin/pins.h"
 #include "preload/place/record.h"
 #include "preload/sqlite/calls.h"
 
@@ -28,6 +26,12 @@
 
 struct transaction transactions[AREAS];
 static _Atomic bool libraries[256]; /* by object */
+static struct transaction_listener listener;
+
+void transactions_hand_in(struct transaction_listener handed)
+{
+	listener = handed;
+}
 
 static inline struct transaction *transaction_of(union slot s)
 {
@@ -144,8 +148,8 @@ void transaction_end(unsigned area, enum oplog_op op)
 	SET(t->journaled, 0);
 	atomic_store_explicit(&t->kind, TRANSACTION_NONE, memory_order_release);
 	if (op == OP_TXN_COMMIT && t->pages)
-		pins_transaction_committed(area, t->number);
-	persists_transaction_ended(area, op == OP_TXN_COMMIT);
+		listener.committed(area, t->number);
+	listener.ended(area, op == OP_TXN_COMMIT);
 }
 
 void transaction_count_page(struct transaction *t, uint32_t page)
@@ -490,6 +494,19 @@ bool transaction_wal_starts(union slot s, off_t offset)
 bool transaction_library(uint8_t object)
 {
 	return object && GET(libraries[object]);
+}
+
+bool transactions_may_come(unsigned area)
+{
+	int fd, top = atomic_load(&slots_top);
+
+	for (fd = 0; fd < top; fd++) {
+		union slot s = slot_of(fd);
+
+		if (s.role == ROLE_DATABASE && s.area == area && transaction_library(s.object))
+			return true;
+	}
+	return false;
 }
 
 bool transaction_database_starts(union slot s, size_t n, off_t offset)

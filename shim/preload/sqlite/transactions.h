@@ -34,6 +34,15 @@
 
 #include "preload/place/files.h"
 
+/* Who is told, in the thread of the transaction. */
+struct transaction_listener {
+	void (*committed)(unsigned area, uint64_t number); /* something was changed; before ended */
+	void (*ended)(unsigned area, bool committed);
+};
+
+/* Once, before the first directory. */
+void transactions_hand_in(struct transaction_listener listener);
+
 /*
  * A record lock of type F_RDLCK, F_WRLCK or F_UNLCK was given on [start, start + length); length 0
  * is up to the end. As SQLite asked, not as a lock may have been reshaped.
@@ -77,6 +86,8 @@ bool transaction_journal_starts(union slot s, const void *buf, size_t n, off_t o
 bool transaction_wal_starts(union slot s, off_t offset);
 /* Whether a library has locked a database as SQLite does: it carries one. */
 bool transaction_library(uint8_t object);
+/* Whether some SQLite of this process has the database open. */
+bool transactions_may_come(unsigned area);
 /* The first page to the database: the journal holds all that changed so far. Not in WAL mode. */
 bool transaction_database_starts(union slot s, size_t n, off_t offset);
 /* A page 1, to the database: how many pages the transaction has freed, as far as can be told. What

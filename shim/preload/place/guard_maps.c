@@ -2,7 +2,7 @@
  *
  * SIGBUS in the maps of the store's files.
  */
-#include "preload/base/guard_maps.h"
+#include "preload/place/guard_maps.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -11,8 +11,8 @@
 
 #include "core/base/shared_map.h"
 #include "preload/base/shim.h"
-#include "preload/pin/pins.h"
 #include "preload/place/area.h"
+#include "preload/place/area_rooms.h"
 
 static struct sigaction hosts_own;
 
@@ -57,7 +57,7 @@ static bool patch_map(const siginfo_t *info)
 	if (!shared_map_patch(info->si_addr))
 		return false;
 	for (i = 0; i <= used && i < AREAS; i++)
-		pins = pins_are_lost(i) || pins;
+		pins = rooms_have_lost(i) || pins;
 	if (pins)
 		say_lost("pins/state (no snapshot can be pinned until the backend is restarted)");
 	else if (!atomic_flag_test_and_set(&said))
