@@ -15,6 +15,7 @@
 /* The room itself, with what it calls replaced below. */
 #include "preload/sqlite/transactions.c"
 #include "preload/sqlite/transaction_pages.c"
+#include "preload/sqlite/transaction_state.c"
 
 #define PAGE 4096
 #define AREA 3

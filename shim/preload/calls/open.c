@@ -33,8 +33,11 @@ static union slot opened_slot(const struct place *place, void *caller, int fd, i
 		s.writable |= SLOT_APPEND;
 	if (s.role >= ROLE_DATABASE && s.role <= ROLE_SHM)
 		s.object = object_of(caller);
-	if (role_in_segment(s.role) && s.role != ROLE_PICKLE && (s.writable & SLOT_WRITABLE))
+	if (role_in_segment(s.role) && s.role != ROLE_PICKLE && (s.writable & SLOT_WRITABLE)) {
+		if (graph_loads(s))
+			writer_loads(s);
 		s.object = graph_opened(s, flags);
+	}
 	return s;
 }
 

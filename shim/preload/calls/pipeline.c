@@ -40,6 +40,8 @@ static int refusal_of(const struct change *c)
 		r = writer_check(c);
 	if (c->iov && c->slot.role == ROLE_OTHER)
 		return r; /* bytes of a file that is none of Chroma's */
+	if (r == 0 && !c->iov)
+		r = removal_check(c);
 	if (r == 0)
 		r = destroyer_check(c);
 	return r == 0 ? room_check(c) : r;

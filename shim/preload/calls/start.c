@@ -111,6 +111,7 @@ static const struct area_room rooms[] = {
 /* What the lower floors call of the upper ones. */
 static void hand_in(void)
 {
+	places_hand_in(area_claim);
 	areas_hand_in(rooms, sizeof(rooms) / sizeof(*rooms));
 	transactions_hand_in((struct transaction_listener){
 	    .committed = pins_transaction_committed,

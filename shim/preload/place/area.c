@@ -22,9 +22,6 @@
 #include "preload/place/record.h"
 #include "preload/place/turn.h"
 
-struct area areas[AREAS];
-_Atomic unsigned areas_used;
-
 #define LONG_WAIT UINT64_C(10000000000) /* ns after which it is said that an open waits */
 
 static _Atomic uint32_t claiming; /* the thread that takes a directory under protection */
@@ -116,11 +113,6 @@ static int open_store(struct area *a, int dirfd)
 	no_copy_on_write(a->store_fd);
 	sys_mkdirat(a->store_fd, OPLOG_DIR, 0700);
 	return 0;
-}
-
-int area_folder(const struct area *a, const char *name)
-{
-	return spare_open(a->store_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
 }
 
 static void put_start_record(unsigned index)
@@ -412,20 +404,6 @@ struct area *area_claim(int dirfd)
 		a = area_make(dirfd, &st);
 	turn_give(&claiming);
 	return a;
-}
-
-void area_add_spelling(struct area *a, const char *directory)
-{
-	size_t i, used = atomic_load(&a->spellings), n = strlen(directory);
-
-	for (i = 0; i < used; i++)
-		if (strcmp(a->spelling[i], directory) == 0)
-			return;
-	if (used >= SPELLINGS || n >= PATH_MAX)
-		return;
-	memcpy(a->spelling[used], directory, n + 1);
-	a->spelling_length[used] = n;
-	atomic_store(&a->spellings, used + 1);
 }
 
 void areas_moved(void)

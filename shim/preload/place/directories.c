@@ -182,7 +182,7 @@ void directories_read(unsigned area, int dirfd)
 	sys_close(fd);
 }
 
-void directories_renamed(const struct place *from, const struct place *to, bool exchanged)
+static void directories_renamed(const struct place *from, const struct place *to, bool exchanged)
 {
 	unsigned i;
 
@@ -199,6 +199,30 @@ void directories_renamed(const struct place *from, const struct place *to, bool 
 			atomic_compare_exchange_strong(&directories[i], &there,
 						       (there & ~(uint64_t)STRANGER) | new);
 	}
+}
+
+void files_renamed(const struct place *from, const struct place *to, bool exchanged)
+{
+	int fd, top = atomic_load(&slots_top);
+
+	for (fd = 0; fd < top; fd++) {
+		union slot s = slot_of(fd);
+		uint32_t name;
+
+		if (!slot_protected(s))
+			continue;
+		name = name_renamed(name_get(s.name), from, to);
+		if (!name && exchanged)
+			name = name_renamed(name_get(s.name), to, from);
+		if (!name)
+			continue;
+		s.name = name;
+		s.area = name_get(name)->area;
+		if (s.role != ROLE_DIRECTORY)
+			s.role = name_get(name)->role;
+		slot_set(fd, s);
+	}
+	directories_renamed(from, to, exchanged);
 }
 
 /* ---- finding ---- */

@@ -229,27 +229,3 @@ uint32_t name_renamed(const struct name *n, const struct place *from, const stru
 	memcpy(text + new, rest, n->length - old);
 	return name_intern(to->slot.area, text, new + n->length - old);
 }
-
-void files_renamed(const struct place *from, const struct place *to, bool exchanged)
-{
-	int fd, top = atomic_load(&slots_top);
-
-	for (fd = 0; fd < top; fd++) {
-		union slot s = slot_of(fd);
-		uint32_t name;
-
-		if (!slot_protected(s))
-			continue;
-		name = name_renamed(name_get(s.name), from, to);
-		if (!name && exchanged)
-			name = name_renamed(name_get(s.name), to, from);
-		if (!name)
-			continue;
-		s.name = name;
-		s.area = name_get(name)->area;
-		if (s.role != ROLE_DIRECTORY)
-			s.role = name_get(name)->role;
-		slot_set(fd, s);
-	}
-	directories_renamed(from, to, exchanged);
-}

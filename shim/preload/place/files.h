@@ -78,6 +78,10 @@ static inline char *place_room(struct place *place)
 	return place->relative;
 }
 
+/* What takes a directory under protection (area_claim()): once, before the first path. */
+struct area;
+void places_hand_in(struct area *(*claim)(int dirfd));
+
 /*
  * Whether `path`, taken relative to dirfd as openat() does, lies in a protected directory. The last
  * component is taken as it is, symbolic link or not. True: place is filled in. Keeps errno.
@@ -112,6 +116,8 @@ bool descriptor_path(int fd, char *out, size_t size);
 /* The role and number for place->relative. */
 void place_settle(struct place *place, unsigned area);
 
+bool path_has_dotdot(const char *path); /* as a component */
+
 /* Joins with single slashes and without "." components. False: too long, or out is NULL. */
 bool place_join(char *out, const char *directory, const char *rest);
 
@@ -138,7 +144,6 @@ bool name_is_uuid(const char *text, size_t length);
 
 /* After a rename: what is open, and what is below a renamed directory, gets its new name. */
 void files_renamed(const struct place *from, const struct place *to, bool exchanged);
-void directories_renamed(const struct place *from, const struct place *to, bool exchanged);
 /* The name that the rename of `from` to `to` gives to n, 0 if it is not concerned. */
 uint32_t name_renamed(const struct name *n, const struct place *from, const struct place *to);
 

@@ -18,75 +18,11 @@
 #include "preload/place/files.h"
 #include "preload/place/stores.h"
 
-/* ---- paths ---- */
+static struct area *(*claim)(int dirfd);
 
-static bool has_dotdot(const char *path)
+void places_hand_in(struct area *(*handed)(int dirfd))
 {
-	const char *p = path;
-
-	while ((p = strstr(p, "..")) != NULL) {
-		if ((p == path || p[-1] == '/') && (p[2] == '/' || p[2] == '\0'))
-			return true;
-		p += 2;
-	}
-	return false;
-}
-
-bool place_join(char *out, const char *directory, const char *rest)
-{
-	size_t n = 0;
-
-	if (!out)
-		return false;
-	if (strcmp(directory, ".") != 0) {
-		n = strlen(directory);
-		if (n >= PLACE_MAX)
-			return false;
-		memcpy(out, directory, n);
-	}
-	while (*rest) {
-		const char *end = strchrnul(rest, '/');
-		size_t length = (size_t)(end - rest);
-
-		if (length && !(length == 1 && *rest == '.')) {
-			if (n + length + 2 > PLACE_MAX)
-				return false;
-			if (n)
-				out[n++] = '/';
-			memcpy(out + n, rest, length);
-			n += length;
-		}
-		rest = *end ? end + 1 : end;
-	}
-	if (!n)
-		out[n++] = '.';
-	out[n] = '\0';
-	return true;
-}
-
-static bool is_below(const char *relative, const char *directory)
-{
-	size_t n = strlen(directory);
-
-	return n && strncmp(relative, directory, n) == 0 &&
-	       (relative[n] == '/' || relative[n] == '\0');
-}
-
-static bool in_store(const struct area *a, const char *relative)
-{
-	return is_below(relative, STORE_NAME) || is_below(relative, a->store_below);
-}
-
-void place_settle(struct place *place, unsigned area)
-{
-	place->slot.all = 0;
-	if (in_store(&areas[area], place->relative)) {
-		place->slot.role = ROLE_STORE;
-		return;
-	}
-	place->slot.name = name_intern(area, place->relative, strlen(place->relative));
-	place->slot.area = (uint8_t)area;
-	place->slot.role = place->slot.name ? name_get(place->slot.name)->role : ROLE_OTHER;
+	claim = handed;
 }
 
 static bool settled(struct place *place, unsigned area)
@@ -117,19 +53,6 @@ static bool find_by_root(struct place *place, const char *path)
 		}
 	}
 	return false;
-}
-
-bool descriptor_path(int fd, char *out, size_t size)
-{
-	char link[SYS_FD_PATH];
-	ssize_t got;
-
-	sys_fd_path(link, fd);
-	got = sys_readlinkat(AT_FDCWD, link, out, size - 1);
-	if (got <= 0 || out[0] != '/')
-		return false;
-	out[got] = '\0';
-	return true;
 }
 
 /* A directory that is not known by inode: one that another process made lately? */
@@ -230,7 +153,7 @@ static bool claim_with_store(int dirfd, const char *directory)
 	if (fd < 0)
 		return false;
 	if (sys_fstatat(fd, STORE_NAME, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode))
-		a = area_claim(fd);
+		a = claim(fd);
 	sys_close(fd);
 	return a != NULL;
 }
@@ -290,7 +213,7 @@ bool place_find(struct place *place, int dirfd, const char *path, bool thorough)
 		return true;
 	if (!known && !(thorough && discover_by_name(dirfd, path)))
 		return false;
-	if (path[0] == '/' && !thorough && !has_dotdot(path) && !find_by_root(place, path))
+	if (path[0] == '/' && !thorough && !path_has_dotdot(path) && !find_by_root(place, path))
 		return false;
 	place->slot.all = 0;
 	if (find_by_parent(place, dirfd, path))
@@ -331,20 +254,6 @@ bool place_find_target(struct place *place, int dirfd, const char *path, bool th
 #define STRANGERS 256
 
 static _Atomic uint64_t strangers[STRANGERS];
-static _Atomic uint32_t strangers_generation;
-
-uint64_t strangers_moment(void)
-{
-	struct timespec now = {0, 0};
-
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-	return (uint64_t)now.tv_sec << 32 | atomic_load(&strangers_generation);
-}
-
-void strangers_forget(void)
-{
-	atomic_fetch_add_explicit(&strangers_generation, 1, memory_order_relaxed);
-}
 
 /* Of the path, the second, and how often names were changed by this process. */
 static uint64_t stranger_key(const char *path)
@@ -382,9 +291,9 @@ static void discover(int dirfd, const char *path, int flags)
 	if (fd < 0)
 		return;
 	if ((flags & O_CREAT) || sys_fstatat(fd, CHROMA_DATABASE, &st, 0) == 0) {
-		struct area *a = area_claim(fd);
+		struct area *a = claim(fd);
 
-		if (a && directory[0] == '/' && !has_dotdot(directory))
+		if (a && directory[0] == '/' && !path_has_dotdot(directory))
 			area_add_spelling(a, directory);
 	}
 	sys_close(fd);

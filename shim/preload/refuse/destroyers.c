@@ -258,10 +258,6 @@ static int check_segment(const struct change *c)
 
 int destroyer_check(const struct change *c)
 {
-	int r = c->iov ? 0 : removal_check(c);
-
-	if (r < 0)
-		return r;
 	if (role_in_segment(c->slot.role))
 		return check_segment(c);
 	return is_void(c) ? -EBUSY : 0;

@@ -100,6 +100,14 @@ void graphs_forget(unsigned area)
 	}
 }
 
+bool graph_loads(union slot s)
+{
+	uint8_t bit = (uint8_t)(1u << (s.role - ROLE_HEADER));
+
+	return graphs_of(s) &&
+	       (loading.directory != name_get(s.name)->directory || (loading.roles & bit));
+}
+
 uint8_t graph_opened(union slot s, int flags)
 {
 	_Atomic uint32_t *at = graphs_of(s);
@@ -108,10 +116,9 @@ uint8_t graph_opened(union slot s, int flags)
 
 	if (!at)
 		return 0;
-	if (loading.directory != directory || (loading.roles & bit)) {
+	if (graph_loads(s)) {
 		loading.directory = directory;
 		loading.roles = 0;
-		writer_loads(s);
 		loading.id = load_one(at);
 	}
 	loading.roles |= bit;

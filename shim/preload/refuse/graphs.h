@@ -14,7 +14,9 @@
  * loaded; the others must not, whatever their order.
  */
 
-/* One of the four files was opened for writing: to which graph it belongs, for slot.object. */
+/* One of the four files is opened for writing: whether a graph begins to be loaded by that. */
+bool graph_loads(union slot s);
+/* The same, afterwards: to which graph it belongs, for slot.object. */
 uint8_t graph_opened(union slot s, int flags);
 /* Another process may have written since: none that is loaded may be written any more. */
 void graphs_forget(unsigned area);

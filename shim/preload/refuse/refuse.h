@@ -63,7 +63,7 @@ int failure_check(const struct change *c);
 
 int destroyer_check(const struct change *c);
 bool segment_pickle_is_missing(const struct change *c);
-/* Of it: what is in use is taken away (removals.c). */
+/* Not of a write: what is in use is taken away (removals.c). */
 int removal_check(const struct change *c);
 
 /* ---- how it is said ---- */

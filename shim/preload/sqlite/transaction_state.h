@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * One transaction as far as it is known: shared by transactions.c, which begins and ends it, and
- * transaction_pages.c, which reads what SQLite writes.
+ * One transaction as far as it is known: shared by transactions.c, which sees by the locks and the
+ * journal's end when it begins and ends, and transaction_pages.c, which reads what SQLite writes.
  */
 #ifndef PRELOAD_TRANSACTION_STATE_H
 #define PRELOAD_TRANSACTION_STATE_H
@@ -63,10 +63,20 @@ struct transaction {
 
 extern struct transaction transactions[AREAS];
 
+static inline struct transaction *transaction_of(union slot s)
+{
+	return &transactions[s.area];
+}
+
+#define GET(field) atomic_load_explicit(&(field), memory_order_relaxed)
+#define SET(field, value) atomic_store_explicit(&(field), value, memory_order_relaxed)
+
 void transaction_begin(union slot s, enum transaction_kind kind);
 /* Writes txn.begin if that was put off. */
 void transaction_tell(unsigned area);
 void transaction_end(unsigned area, enum oplog_op op);
+/* The newest page 1 that was met. */
+void transaction_remember(struct transaction *t, const struct page_one *one);
 void transaction_count_page(struct transaction *t, uint32_t page);
 
 /* transaction_pages.c: n bytes at p are at offset now */
