@@ -14,180 +14,15 @@
 #include "preload/place/faults.h"
 #include "preload/sqlite/transactions.h"
 
-#define KEPT_MOST (UINT64_C(64) << 20)
-
-static _Atomic unsigned tentative; /* groups that wait for a transaction */
-
-void group_record(const struct group *g, enum oplog_op op, uint64_t length, int64_t result)
-{
-	uint64_t now = oplog_now();
-	struct oplog_record r = {
-	    .op = (uint16_t)op,
-	    .time = now,
-	    .duration = op == OP_PERSIST_BEGIN ? 0 : now - g->since,
-	    .file = g->directory,
-	    .offset = -1,
-	    .length = length,
-	    .result = result,
-	    .arg = g->header.number,
-	};
-
-	record_put(g->area, &r, NULL, 0);
-}
-
-const char *persist_error_text(int error)
-{
-	switch (error) {
-	case ENOSPC:
-		return "no space left on the device";
-	case EDQUOT:
-		return "disk quota exceeded";
-	case EFBIG:
-		return "a file would be larger than its index can be";
-	case EIO:
-		return "input/output error";
-	case EROFS:
-		return "read-only file system";
-	case ELOOP:
-		return "a file of it is a symbolic link";
-	case EACCES:
-	case EPERM:
-		return "permission denied";
-	case EMFILE:
-	case ENFILE:
-		return "too many open files";
-	default:
-		return "system error";
-	}
-}
-
-static void set_state(struct group *g, enum group_state state)
-{
-	if (g->state == GROUP_TENTATIVE && state != GROUP_TENTATIVE)
-		atomic_fetch_sub(&tentative, 1);
-	if (g->state != GROUP_TENTATIVE && state == GROUP_TENTATIVE)
-		atomic_fetch_add(&tentative, 1);
-	if ((g->state == GROUP_UNPROTECTED) != (state == GROUP_UNPROTECTED))
-		pin_unprotected(g->area, state == GROUP_UNPROTECTED ? 1 : -1);
-	atomic_store(&g->state, (uint8_t)state);
-}
-
 void group_reopen(struct group *g)
 {
-	set_state(g, GROUP_OPEN);
+	group_set_state(g, GROUP_OPEN);
 	g->page->complete = 0;
 	if (group_page_lost(g))
 		group_unprotect(g, -EIO);
 }
 
-/* ---- failure ---- */
-
-static void say_frozen(const struct group *g, const char *why, int rolled_back, bool unheard)
-{
-	shim_say(
-	    areas[g->area].spelling[0], "/", g->header.segment, ": a persist failed (", why,
-	    rolled_back < 0 ? "); it will be undone at the next start" : ") and was undone",
-	    ". Nothing is lost: the records stay in Chroma's queue. This segment is frozen until "
-	    "the backend is restarted; make room or look at the disk, then restart it.",
-	    unheard ? " Chroma may not notice, and would then remove the records: until the "
-		      "restart all writing to this directory is refused."
-		    : "",
-	    NULL);
-}
-
-/* What it wrote is in no pin's way: what that overwrote was saved. */
-static int undo_own(struct group *g, struct rollback_outcome *outcome)
-{
-	struct rollback rb = {
-	    .rootfd = areas[g->area].root_fd,
-	    .undofd = group_undo_folder(g),
-	};
-	struct pin_writer *writer = pin_enter(g->area);
-	uint64_t pinned[UNDO_FILES];
-	unsigned i;
-	int r;
-
-	for (i = 0; i < UNDO_FILES; i++)
-		pinned[i] = pin_save(g->area, group_file_name(g, i), 0, 0);
-	r = rb.undofd < 0 ? rb.undofd : rollback_own(&rb, g->undo.fd, outcome);
-	if (rb.undofd >= 0)
-		sys_close(rb.undofd);
-	for (i = 0; i < UNDO_FILES; i++)
-		pin_saved(g->area, group_file_name(g, i), pinned[i]);
-	pin_leave(writer);
-	return r;
-}
-
-static void fail(struct group *g, int error, const char *why)
-{
-	bool unheard = g->pickle_opened;
-	struct rollback_outcome outcome = {0};
-	int r;
-
-	/* Before the pickle's close: it is followed by the transaction that counts on the persist.
-	 */
-	if (unheard)
-		atomic_store(&areas[g->area].persist_lost, true);
-	held_drop(g);
-	r = group_equip(g);
-	if (r == 0 && !g->power)
-		r = undo_flush(&g->undo);
-	if (r == 0)
-		r = undo_own(g, &outcome);
-	group_record(g, OP_PERSIST_ROLLBACK, outcome.bytes, r);
-	group_record(g, OP_PERSIST_FREEZE, 0, -error);
-	say_frozen(g, why, r, unheard);
-	g->error = error;
-	set_state(g, GROUP_FROZEN);
-	group_release(g);
-}
-
-void group_fail(struct group *g, int error)
-{
-	error = error < 0 ? -error : error;
-	fail(g, error, persist_error_text(error));
-}
-
 /* ---- commit ---- */
-
-/* The undo file under the name of the last one, for `check`: it knows what its persist made of the
- * segment. Nothing is played back from it. */
-static bool keep_undo(const struct group *g, int undofd, const char *name, const char *last)
-{
-	if (!g->page || g->undo.at > KEPT_MOST)
-		return false;
-	g->page->ended = 1;
-	return !group_page_lost(g) && sys_renameat(undofd, name, undofd, last) == 0;
-}
-
-static void remove_undo(const struct group *g, bool persisted)
-{
-	char name[UNDO_NAME_MAX], last[UNDO_NAME_MAX];
-	int undofd = group_undo_folder(g), r = undofd < 0 ? undofd : 0;
-	unsigned i;
-
-	undo_name(name, &g->header, UNDO_SUFFIX);
-	undo_last_name(last, g->header.segment);
-	fault_point();
-	if (undofd >= 0 && (!persisted || !keep_undo(g, undofd, name, last))) {
-		r = sys_unlinkat(undofd, name, 0);
-		sys_unlinkat(undofd, last, 0);
-	}
-	/* It would be undone at the next start. */
-	if (r < 0 && r != -ENOENT && g->page)
-		g->page->ended = 1;
-	fault_point();
-	if (g->power && g->undo_known && undofd >= 0)
-		sys_fsync(undofd);
-	for (i = 0; i < UNDO_FILES && undofd >= 0; i++) {
-		if (!g->files[i].moved)
-			continue;
-		undo_moved_name(name, &g->header, i);
-		sys_unlinkat(undofd, name, 0);
-	}
-	if (undofd >= 0)
-		sys_close(undofd);
-}
 
 void group_abandon(struct group *g)
 {
@@ -197,8 +32,8 @@ void group_abandon(struct group *g)
 	}
 	if (g->state == GROUP_FROZEN)
 		return;
-	remove_undo(g, false);
-	set_state(g, GROUP_OPEN);
+	group_remove_undo(g, false);
+	group_set_state(g, GROUP_OPEN);
 	group_release(g);
 }
 
@@ -223,9 +58,9 @@ void group_commit(struct group *g)
 	 */
 	if (g->state == GROUP_TENTATIVE && g->power)
 		sync_path(g, ".", sys_fsync);
-	remove_undo(g, true);
+	group_remove_undo(g, true);
 	group_record(g, OP_PERSIST_COMMIT, g->undo.bytes, 0);
-	set_state(g, GROUP_OPEN);
+	group_set_state(g, GROUP_OPEN);
 	group_release(g);
 }
 
@@ -351,7 +186,7 @@ static bool waits(struct group *g, int *error)
 	if (g->power)
 		*error = sys_fdatasync(g->undo.fd);
 	g->thread = thread_id();
-	set_state(g, GROUP_TENTATIVE);
+	group_set_state(g, GROUP_TENTATIVE);
 	return true;
 }
 
@@ -383,7 +218,7 @@ void group_complete(struct group *g)
 	int r;
 
 	if (g->state == GROUP_UNPROTECTED) {
-		set_state(g, GROUP_OPEN);
+		group_set_state(g, GROUP_OPEN);
 		group_release(g);
 		return;
 	}
@@ -399,7 +234,7 @@ void group_complete(struct group *g)
 	}
 	/* Chroma knows: whatever kept it from ending its pickle was an error of its own. */
 	if (!pickle_is_whole(g)) {
-		fail(g, EIO, "its pickle has no end");
+		group_fail_as(g, EIO, "its pickle has no end");
 		return;
 	}
 	note_counter(g);
@@ -416,7 +251,7 @@ void persists_transaction_ended(unsigned area, bool committed)
 	uint32_t me;
 	unsigned i;
 
-	if (!atomic_load(&tentative))
+	if (!persists_tentative())
 		return;
 	me = thread_id();
 	for (i = 0; i < atomic_load(&groups_top); i++) {
@@ -428,28 +263,9 @@ void persists_transaction_ended(unsigned area, bool committed)
 		if (g->state == GROUP_TENTATIVE && committed)
 			group_commit(g);
 		else if (g->state == GROUP_TENTATIVE)
-			fail(g, EIO, "its transaction was rolled back");
+			group_fail_as(g, EIO, "its transaction was rolled back");
 		group_unlock(g);
 	}
-}
-
-/* ---- without undo data ---- */
-
-void group_unprotect(struct group *g, int error)
-{
-	if (settings.closed) {
-		group_fail(g, error);
-		return;
-	}
-	shim_say(areas[g->area].spelling[0], "/", g->header.segment,
-		 ": cannot save what a persist overwrites (", persist_error_text(-error),
-		 "); it goes on UNPROTECTED: a crash before its end may break this collection. "
-		 "Make the store writable, or make room.",
-		 NULL);
-	set_state(g, GROUP_UNPROTECTED); /* before: whoever pins sees the one or the other */
-	remove_undo(g, false);
-	held_release(g);
-	group_release(g);
 }
 
 /* ---- letting go ---- */
@@ -482,7 +298,7 @@ void persists_stop(unsigned area)
 
 	for (i = 0; i < atomic_load(&groups_top); i++)
 		if (groups[i].state != GROUP_FREE && groups[i].area == area) {
-			set_state(&groups[i], GROUP_OPEN);
+			group_set_state(&groups[i], GROUP_OPEN);
 			group_release(&groups[i]);
 		}
 	areas[area].undo_usable = false;
@@ -497,13 +313,14 @@ void persists_fork(void)
 
 	for (i = 0; i < atomic_load(&groups_top); i++)
 		if (groups[i].state != GROUP_FREE) {
-			/* Not set_state(): its parent counts, and the child has counted nothing. */
+			/* Not group_set_state(): its parent counts, and the child has counted
+			 * nothing. */
 			atomic_store(&groups[i].state, GROUP_OPEN);
 			atomic_store(&groups[i].owner, 0);
 			group_release(&groups[i]);
 		}
 	atomic_store(&persists_holding, 0);
-	atomic_store(&tentative, 0);
+	persists_forget_tentative();
 	atomic_store(&groups_top, 0);
 	for (i = 0; i < used; i++)
 		persist_stores[i].number = 0;

@@ -1,20 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * The table of persist groups: finding, locking, beginning and letting go of one.
+ * The table of persist groups: finding, locking and letting go of one.
  */
 #include <errno.h>
-#include <limits.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 
-#include "core/base/clock.h"
 #include "core/base/shared_map.h"
-#include "preload/place/guard_maps.h"
-#include "preload/base/settings.h"
 #include "preload/base/shim.h"
 #include "preload/persist/state.h"
-#include "preload/place/lives.h"
 #include "preload/place/turn.h"
 
 struct group groups[GROUPS];
@@ -69,7 +63,7 @@ void group_release(struct group *g)
 }
 
 /* Tells this undo file of this process from any other of that number. */
-static uint64_t ticket_of(unsigned area, uint64_t number)
+uint64_t group_ticket(unsigned area, uint64_t number)
 {
 	return (uint64_t)shim_pid << 42 | (uint64_t)(persist_stores[area].round & 1023) << 32 |
 	       (uint32_t)number;
@@ -77,7 +71,7 @@ static uint64_t ticket_of(unsigned area, uint64_t number)
 
 void group_park(struct group *g)
 {
-	atomic_store(&name_get(g->directory)->parked, ticket_of(g->area, g->header.number));
+	atomic_store(&name_get(g->directory)->parked, group_ticket(g->area, g->header.number));
 	group_release(g);
 }
 
@@ -85,246 +79,10 @@ bool group_is_parked(unsigned area, uint32_t directory)
 {
 	uint64_t ticket = atomic_load(&name_get(directory)->parked);
 
-	return ticket && ticket >> 32 == ticket_of(area, 0) >> 32;
-}
-
-static void raise_top(unsigned to)
-{
-	unsigned top = atomic_load(&groups_top);
-
-	while (top < to && !atomic_compare_exchange_strong(&groups_top, &top, to))
-		;
-}
-
-/* Locked, and known as the directory's. NULL: another thread was quicker, or the table is full. */
-static struct group *take_place(unsigned area, uint32_t directory)
-{
-	unsigned at, k;
-	uint32_t none = 0;
-
-	for (at = 0; at < GROUPS; at++) {
-		struct group *g = &groups[at];
-
-		if (g->state != GROUP_FREE || !turn_take(&g->owner))
-			continue;
-		if (g->state != GROUP_FREE) {
-			group_unlock(g);
-			continue;
-		}
-		memset((char *)g + offsetof(struct group, area), 0,
-		       sizeof(*g) - offsetof(struct group, area));
-		g->area = (uint8_t)area;
-		g->directory = directory;
-		g->undo.fd = -1;
-		for (k = 0; k < UNDO_FILES; k++)
-			g->files[k].fd = -1;
-		if (!atomic_compare_exchange_strong(&name_get(directory)->group, &none, at + 1)) {
-			group_unlock(g);
-			return NULL;
-		}
-		raise_top(at + 1);
-		atomic_fetch_add(&persist_stores[area].groups, 1);
-		atomic_store(&g->state, GROUP_OPEN);
-		return g;
-	}
-	return NULL;
-}
-
-static void identify(struct undo_header *h)
-{
-	static struct {
-		int pid;
-		uint64_t ticks;
-		uint8_t boot[16];
-	} self;
-
-	if (self.pid != shim_pid) {
-		self.ticks = oplog_start_ticks("/proc/self/stat");
-		oplog_boot_id(self.boot);
-		self.pid = shim_pid;
-	}
-	h->pid = (uint32_t)shim_pid;
-	h->start_ticks = self.ticks;
-	memcpy(h->boot_id, self.boot, sizeof(h->boot_id));
-}
-
-/* 0 where it cannot be read: then it tells nothing. */
-static uint64_t pickle_check(struct group *g)
-{
-	uint64_t sum = 0;
-	int fd;
-
-	if (g->header.files[UNDO_PICKLE].size < 0 || group_make_memory(g) < 0)
-		return 0;
-	fd = group_open_in(g, UNDO_PICKLE, O_RDONLY);
-	if (fd < 0)
-		return 0;
-	if (undo_sum_pickle(fd, g->old, &sum) < 0)
-		sum = 0;
-	sys_close(fd);
-	return sum;
-}
-
-static bool name_segment(struct group *g)
-{
-	const struct name *n = name_get(g->directory);
-
-	if (n->length >= sizeof(g->header.segment))
-		return false;
-	memset(g->header.segment, 0, sizeof(g->header.segment));
-	memcpy(g->header.segment, name_text(n), n->length);
-	return true;
-}
-
-/* The files as they are. False: there is no such directory, hence nothing to protect. */
-static bool look_at_files(struct group *g)
-{
-	char path[sizeof(g->header.segment) + 32];
-	int root = areas[g->area].root_fd;
-	struct stat st;
-	unsigned i;
-	size_t n;
-
-	if (!name_segment(g))
-		return false;
-	n = strlen(g->header.segment);
-	if (sys_fstatat(root, g->header.segment, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return false;
-	memcpy(path, g->header.segment, n);
-	path[n] = '/';
-	g->creation = true;
-	for (i = 0; i < UNDO_FILES; i++) {
-		struct undo_file *f = &g->header.files[i];
-
-		strcpy(path + n + 1, undo_file_names[i]);
-		f->size = -1;
-		if (sys_fstatat(root, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
-			continue;
-		g->creation = false;
-		f->size = st.st_size;
-		f->mode = st.st_mode;
-		f->uid = st.st_uid;
-		f->gid = st.st_gid;
-	}
-	return true;
-}
-
-static int map_page(struct group *g, int fd)
-{
-	g->page = shared_map(UNDO_HEADER_SIZE, PROT_READ | PROT_WRITE, fd);
-	return g->page ? 0 : -ENOMEM;
+	return ticket && ticket >> 32 == group_ticket(area, 0) >> 32;
 }
 
 bool group_page_lost(const struct group *g)
 {
 	return __atomic_load_n(&g->page->check, __ATOMIC_RELAXED) != g->header.check;
-}
-
-static int begin_undo(struct group *g)
-{
-	struct persist_store *store = &persist_stores[g->area];
-	int fd, r, undofd = group_undo_folder(g);
-
-	if (undofd < 0)
-		return undofd;
-	identify(&g->header);
-	g->header.number = ++store->number;
-	g->header.time = clock_read(CLOCK_REALTIME);
-	g->header.life = area_life(&areas[g->area]);
-	g->header.pickle_check = pickle_check(g);
-	r = undo_create(&g->undo, undofd, &g->header, g->power);
-	sys_close(undofd);
-	if (r < 0)
-		return r;
-	store->number = g->header.number;
-	fd = g->undo.fd;
-	r = map_page(g, fd);
-	if (r < 0) {
-		sys_close(fd);
-		g->undo.fd = -1;
-		return r;
-	}
-	/* One that only creates has nothing to save, and may stay open for days. That it was under
-	 * way must be known for certain: files that hold vectors and have no pickle look like a
-	 * loss, and are not emptied. */
-	if (g->creation) {
-		r = g->power ? held_sync_undo(g) : 0;
-		sys_close(fd);
-		g->undo.fd = -1;
-		return r;
-	}
-	r = hidden_adopt(fd, &g->undo.fd);
-	return r < 0 ? r : 0;
-}
-
-/* Goes on with the undo file of a segment that was parked. 0, or -errno: it is gone. */
-static int resume(struct group *g)
-{
-	uint64_t ticket = atomic_exchange(&name_get(g->directory)->parked, 0);
-	struct undo_reader reader;
-	int fd, r;
-
-	if (!ticket || ticket >> 32 != ticket_of(g->area, 0) >> 32 || !name_segment(g))
-		return -ENOENT;
-	g->header.pid = (uint32_t)shim_pid;
-	g->header.number = (uint32_t)ticket;
-	fd = group_open_undo(g);
-	if (fd < 0)
-		return fd;
-	r = undo_open(&reader, fd);
-	if (r == 0)
-		r = map_page(g, fd);
-	if (r == 0)
-		r = hidden_adopt(fd, &g->undo.fd);
-	else
-		sys_close(fd);
-	if (r < 0)
-		return r;
-	g->header = reader.header;
-	g->creation = true;
-	g->undo_known = g->undo_synced = g->power;
-	g->undo.at = reader.size;
-	g->undo.seed = reader.header.check;
-	g->undo.durable = g->power;
-	return 0;
-}
-
-static struct group *no_place(uint32_t directory)
-{
-	static atomic_flag said = ATOMIC_FLAG_INIT;
-
-	if (atomic_load(&name_get(directory)->group))
-		return group_lock(directory);
-	if (!atomic_flag_test_and_set(&said))
-		shim_say("more segments are being written at once than can be followed; "
-			 "persists of further ones are UNPROTECTED",
-			 NULL);
-	return NULL;
-}
-
-struct group *group_begin(unsigned area, uint32_t directory)
-{
-	struct group *g = take_place(area, directory);
-	int r;
-
-	if (!g)
-		return no_place(directory);
-	guard_maps(); /* after SIGBUS of the host's own it is its handler that stands */
-	g->power = settings.power;
-	g->since = oplog_now();
-	r = resume(g);
-	if (r < 0 && !look_at_files(g)) {
-		group_release(g);
-		group_unlock(g);
-		return NULL;
-	}
-	if (r < 0) {
-		r = begin_undo(g);
-		if (r == 0 && g->creation)
-			return g; /* it is no persist yet, and may never be one */
-	}
-	group_record(g, OP_PERSIST_BEGIN, 0, r);
-	if (r < 0)
-		group_unprotect(g, r);
-	return g;
 }

@@ -116,7 +116,7 @@ static inline bool brings_bytes(const struct change *c)
 	return c->iov && c->iov_count > 0;
 }
 
-/* ---- groups.c ---- */
+/* ---- groups.c, begin.c ---- */
 
 /* The group of a segment's directory, locked; NULL if it has none, or this thread is in it. */
 struct group *group_lock(uint32_t directory);
@@ -133,8 +133,10 @@ void group_park(struct group *g);
 /* It was cut, or SIGBUS has taken it: what is put there does not reach the undo file. */
 bool group_page_lost(const struct group *g);
 bool group_is_parked(unsigned area, uint32_t directory);
+/* Tells the undo file of that number, of this process, from any other one. */
+uint64_t group_ticket(unsigned area, uint64_t number);
 
-/* ---- end.c ---- */
+/* ---- fail.c, end.c ---- */
 
 const char *persist_error_text(int error);
 void group_record(const struct group *g, enum oplog_op op, uint64_t length, int64_t result);
@@ -147,14 +149,20 @@ void group_write_out(struct group *g);
 /* The pickle is complete. */
 void group_complete(struct group *g);
 void group_commit(struct group *g);
-/* Puts the segment back, and freezes it. */
+/* Puts the segment back, and freezes it: by an error, or with other words for it. */
 void group_fail(struct group *g, int error);
+void group_fail_as(struct group *g, int error, const char *why);
+void group_set_state(struct group *g, enum group_state state);
+bool persists_tentative(void);	      /* some group waits for its transaction */
+void persists_forget_tentative(void); /* in a forked child */
 /* Its files are going away by the host's will: there is nothing to put back. */
 void group_abandon(struct group *g);
+/* Its undo file goes; of a persist that is complete it is kept as the last one's. */
+void group_remove_undo(const struct group *g, bool persisted);
 /* The undo file cannot be written: goes on without, and says so. */
 void group_unprotect(struct group *g, int error);
 
-/* ---- preimage.c: 0 or -errno ---- */
+/* ---- equip.c, preimage.c: 0 or -errno ---- */
 
 int group_make_memory(struct group *g);
 /* Descriptor and memory of the undo file, which a group that only creates does without. */
@@ -162,6 +170,8 @@ int group_equip(struct group *g);
 int group_open_undo(const struct group *g); /* its undo file */
 /* undo/ for a moment: the caller closes it. */
 int group_undo_folder(const struct group *g);
+/* "<segment>/<file>"; out has room for both. */
+void group_file_path(char *out, const struct group *g, unsigned file);
 /* The number of a file's name; 0: no room any more. */
 uint32_t group_file_name(const struct group *g, unsigned file);
 /* A descriptor of a file for a moment. */
@@ -204,7 +214,7 @@ int announce_written(struct group *g, unsigned file, const struct change *c);
 /* Into the undo file's buffer. */
 int announce_flush(struct group *g);
 
-/* ---- heldback.c ---- */
+/* ---- heldback.c, release.c ---- */
 
 /* n bytes of the write, from `skip` on. */
 void held_take_bytes(const struct change *c, uint64_t skip, unsigned char *to, uint64_t n);
