@@ -132,7 +132,8 @@ struct pin_slot {
 	uint32_t pid;	/* who pinned */
 	uint32_t wal;	/* not 0: WAL mode, the -wal belongs to it */
 	uint64_t who; /* as of a writer */
-	uint64_t database_size, wal_size;
+	uint64_t database_size, wal_size; /* of the log, what was written before the transaction
+					     in whose midst it was pinned */
 	uint64_t held_ns; /* how long the backend was held up */
 	char reason[32];  /* "manual", "schedule", "schema", "bulk", "protected", "migration",
 			     "damage" */

@@ -449,8 +449,10 @@ db.execute('COMMIT')
 def test_a_log_that_sqlite_has_spoiled(writer, data, tmp_path, chromashim):
     """Its last transactions are in no file as SQLite would read it: never a wrong snapshot."""
     def taken():
-        id = actor.ask("api.chromashim_protect_snapshot("
-                       "api.chromashim_protect_begin('by hand'.encode(), 2))")
+        return copied(actor.ask("api.chromashim_protect_snapshot("
+                                "api.chromashim_protect_begin('by hand'.encode(), 2))"))
+
+    def copied(id):
         assert chromashim("guard", data, "--once").returncode in (0, 2, 3)
         listed = json.loads(chromashim("snapshot", "list", data, "--json").stdout)
         return {s["id"]: s for s in listed}[id]
@@ -472,3 +474,7 @@ def test_a_log_that_sqlite_has_spoiled(writer, data, tmp_path, chromashim):
         assert content(snapshot) == [("new",)]
     actor.do("db.execute('PRAGMA wal_checkpoint(TRUNCATE)')")
     assert content(taken()) == [("new",)]
+    actor.do(FILL.format(20) + "\ndb.execute('PRAGMA wal_checkpoint(RESTART)')")
+    known = known_pins(data)
+    actor.do("db.execute('ALTER TABLE u ADD COLUMN more')")  # one frame: its header, then the pin
+    assert content(copied(new(data, known, "schema"))) == [("new",)]

@@ -189,7 +189,7 @@ static void copied_with_its_log(void **state)
 static void a_log_that_cannot_tell_all_becomes_broken(void **state)
 {
 	struct fixture *f = malloc(sizeof(*f));
-	const struct pin_request request = {.reason = "manual", .wal = true};
+	struct pin_request request = {.reason = "manual", .wal = true};
 	struct pin_slot *slot;
 	struct manifest m;
 	char path[256], *log;
@@ -212,6 +212,7 @@ static void a_log_that_cannot_tell_all_becomes_broken(void **state)
 	log[32 + 16] ^= 1; /* the sum of its first frame */
 	scratch_put(f->root.fd, CHROMA_DATABASE "-wal", log, size);
 	free(log);
+	request.wal_size = size;
 	assert_int_equal(pin_begin(&f->pins, &request, &slot), 0);
 	assert_int_equal(pin_list_make(&f->pins, slot->id, f->root.fd), 0);
 	pin_hold(slot);

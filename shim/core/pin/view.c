@@ -193,6 +193,7 @@ int pin_view_open(struct pin_view *v, struct pins *pins, const struct pin_slot *
 			       .id = slot->id,
 			       .time = slot->time,
 			       .database_size = slot->database_size,
+			       .wal_size = slot->wal_size,
 			       .wal = slot->wal != 0,
 			       .trouble = t};
 	pins_adopt(pins, rootfd, NULL);

@@ -29,7 +29,7 @@ struct pin_group; /* of a persist that was under way */
 struct pin_view {
 	struct pins *pins; /* lent */
 	int rootfd;	   /* lent: the data directory */
-	uint64_t id, time, database_size;
+	uint64_t id, time, database_size, wal_size;
 	bool wal;
 	struct pin_list_entry *list; /* what there was at the pin */
 	size_t list_count;

@@ -224,7 +224,7 @@ static int open_both(struct hydration *h, struct sqlite_wal_database *both,
 
 	if (r == -EBADMSG && !h->trouble->file[0])
 		*h->trouble = (struct snapshot_trouble){WAL_FILE, "it is damaged"};
-	if (r < 0 || !both->pages.goes_on)
+	if (r < 0 || !both->pages.goes_on || both->pages.goes_on >= h->view.wal_size)
 		return r;
 	*h->trouble = (struct snapshot_trouble){
 	    WAL_FILE, "what was committed last has wrong checksums, as an older SQLite "

@@ -108,7 +108,7 @@ static bool is_of_log(const struct sqlite_wal *w, const unsigned char *frame)
 				   (!salt[0] && !salt[1]));
 }
 
-int sqlite_wal_goes_on(struct sqlite_wal *w)
+int64_t sqlite_wal_goes_on(struct sqlite_wal *w)
 {
 	uint64_t size = SQLITE_WAL_FRAME_SIZE + (uint64_t)w->header.page_size, at;
 	const unsigned char *p;
@@ -121,7 +121,7 @@ int sqlite_wal_goes_on(struct sqlite_wal *w)
 		if (!is_of_log(w, p))
 			return 0;
 		if (get_be32(p + 4))
-			return 1;
+			return (int64_t)at;
 	}
 }
 
@@ -144,6 +144,7 @@ static int collect(struct sqlite_wal_pages *p, struct sqlite_wal *w)
 {
 	struct sqlite_wal_frame frame;
 	uint64_t size = SQLITE_WAL_FRAME_SIZE + (uint64_t)w->header.page_size;
+	int64_t more;
 	int r;
 
 	while ((r = sqlite_wal_next(w, &frame)) == 1) {
@@ -156,10 +157,9 @@ static int collect(struct sqlite_wal_pages *p, struct sqlite_wal *w)
 	p->count = sqlite_pages_sort(p->pages, (size_t)w->committed, true);
 	p->page_size = w->header.page_size;
 	p->size = (uint64_t)w->page_count * w->header.page_size;
-	if (r == 0)
-		r = sqlite_wal_goes_on(w);
-	p->goes_on = r == 1;
-	return r < 0 ? r : 0;
+	more = r == 0 ? sqlite_wal_goes_on(w) : r;
+	p->goes_on = more > 0 ? (uint64_t)more : 0;
+	return more < 0 ? (int)more : 0;
 }
 
 int sqlite_wal_pages(struct sqlite_wal_pages *out, const struct file_source *log)

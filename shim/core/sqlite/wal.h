@@ -60,20 +60,20 @@ void sqlite_wal_close(struct sqlite_wal *w);
 int sqlite_wal_next(struct sqlite_wal *w, struct sqlite_wal_frame *out);
 
 /*
- * After the last frame: 1 if a commit of the same log follows behind it, else 0, or -errno. SQLite
+ * After the last frame: where a commit of the same log follows behind it, else 0, or -errno. SQLite
  * up to 3.40 at least writes such a log: a roll-back to a savepoint can leave it a wrong sum to go
  * on with (shim/doc/decisions.md). As long as it is open it counts all frames, by its index; who
  * reads the log has only those in front. A crash of the machine in a commit leaves the like.
  */
-int sqlite_wal_goes_on(struct sqlite_wal *w);
+int64_t sqlite_wal_goes_on(struct sqlite_wal *w);
 
 /* The newest content of each page in a log, up to its last commit. */
 struct sqlite_wal_pages {
 	struct sqlite_page_at *pages; /* by number; to be freed */
 	size_t count;
 	uint32_t page_size;
-	uint64_t size; /* of the database, in bytes */
-	bool goes_on;  /* sqlite_wal_goes_on() */
+	uint64_t size;	  /* of the database, in bytes */
+	uint64_t goes_on; /* sqlite_wal_goes_on() */
 };
 
 /* No log, or none that SQLite would read, has no pages. -ENOMEM, or why it cannot be read. */

@@ -39,6 +39,17 @@ static uint64_t size_of(unsigned area, const char *name)
 		   : 0;
 }
 
+/* In the midst of a transaction its frames are not part of it: of the last one, which commits it,
+ * only the header may be there. */
+static uint64_t log_size(unsigned area)
+{
+	const struct transaction *t = &transactions[area];
+
+	if (t->kind == TRANSACTION_WAL && t->thread == thread_id() && t->first_at != NOWHERE)
+		return t->first_at;
+	return size_of(area, CHROMA_DATABASE "-wal");
+}
+
 /* What pre-images may take: as it is set, and never more than half of what is free. */
 static uint64_t limit_of(unsigned area)
 {
@@ -110,7 +121,7 @@ static int take(unsigned area, struct pins *p, struct pin_request *q, struct pin
 	}
 	q->wal = atomic_load(&areas[area].wal_mode);
 	q->database_size = size_of(area, CHROMA_DATABASE);
-	q->wal_size = q->wal ? size_of(area, CHROMA_DATABASE "-wal") : 0;
+	q->wal_size = q->wal ? log_size(area) : 0;
 	STORE(p->state->limit, limit_of(area));
 	for (tries = 0; tries < TRIES && r == -EAGAIN; tries++) {
 		*out = NULL;
