@@ -125,7 +125,7 @@ static int open_file(struct work *w, unsigned file)
 
 static bool is_there(int fd, const unsigned char *data, uint64_t length, uint64_t offset)
 {
-	unsigned char found[4096];
+	unsigned char found[1024]; /* the stack is the host's */
 	uint64_t at, part;
 
 	for (at = 0; at < length; at += part) {
@@ -489,7 +489,7 @@ int rollback_own(const struct rollback *rb, int fd, struct rollback_outcome *out
 static int for_each(const struct rollback *rb, const char *suffix,
 		    void (*each)(const struct rollback *, const char *))
 {
-	char buf[4096] __attribute__((aligned(8)));
+	char buf[1024] __attribute__((aligned(8)));
 	int fd = sys_openat(rb->undofd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
 	ssize_t n, at;
 	int found = 0;
