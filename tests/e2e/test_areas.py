@@ -117,3 +117,41 @@ def test_what_changed_nothing_leaves_nothing(data, actors):
     assert len(list(oplog.iterdir())) == 1
     after.stop()
     assert not list(oplog.iterdir())
+
+
+FULL = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+os.chdir({path!r})
+for i in range(4):
+    os.mkdir(str(i))
+    db = sqlite3.connect(f"{{i}}/chroma.sqlite3")
+    db.execute("CREATE TABLE t(x)")
+    db.close()
+def take_all():
+    taken = []
+    try:
+        while True:
+            taken.append({call})
+    except OSError:
+        for one in taken:
+            one.close() if hasattr(one, "close") else os.close(one)
+        return len(taken)
+"""
+
+
+@pytest.mark.parametrize("call", ["os.open('/dev/null', os.O_RDONLY)", "os.dup(0)",
+                                  "open('/dev/null')"])
+def test_idle_directories_give_back_their_descriptors(tmp_path, actors, call):
+    """When the host wants them; what comes back later is protected as before."""
+    without = actors(False)
+    without.do(FULL.format(path=str(tmp_path), call=call) + "count = take_all()")
+    (tmp_path / "with").mkdir()
+    owner = actors()
+    owner.do(FULL.format(path=str(tmp_path / "with"), call=call) + "count = take_all()")
+    assert int(without.ask("count")) - int(owner.ask("count")) <= 1  # the one that is kept
+    owner.do("db = sqlite3.connect('2/chroma.sqlite3'); db.execute('INSERT INTO t VALUES (1)'); "
+             "db.commit()")
+    assert not owner.lines()
+    other = actors().sqlite(tmp_path / "with/2")
+    assert "readonly" in other.fails("db.execute('INSERT INTO t VALUES (2)')")

@@ -107,7 +107,10 @@ int hidden_adopt(int fd, int *owner)
 	int high = move_up(fd);
 	int i, free_place = 0;
 
-	sys_close(fd);
+	if (high == -EMFILE && fd >= LOWEST && fd < SLOTS)
+		high = fd; /* there is no second number: it stays where it is */
+	else
+		sys_close(fd);
 	if (high < 0)
 		return *owner = high;
 	for (i = 0; i < HIDDEN; i++) {
@@ -163,7 +166,7 @@ void hidden_dodge(int fd)
 static int spare = -1; /* hidden */
 static _Atomic bool spare_taken;
 
-static void spare_keep(void)
+void spare_keep(void)
 {
 	if (atomic_exchange(&spare_taken, true))
 		return;
@@ -172,7 +175,7 @@ static void spare_keep(void)
 	atomic_store(&spare_taken, false);
 }
 
-static bool spare_give(void)
+bool spare_give(void)
 {
 	bool given = false;
 

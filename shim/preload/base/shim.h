@@ -41,6 +41,9 @@ void hidden_dodge(int fd); /* the host is about to put something at this number 
  * is kept for this. -errno.
  */
 int spare_open(int dirfd, const char *path, int flags, mode_t mode);
+/* The kept one is given for something else, true if there was one; and kept again. */
+bool spare_give(void);
+void spare_keep(void);
 /* The lowest hidden descriptor in [first, last], or -1. */
 int hidden_in_range(unsigned first, unsigned last);
 

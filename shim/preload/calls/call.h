@@ -11,10 +11,17 @@
 #include "preload/base/shim.h"
 #include "preload/calls/bodies.h"
 #include "preload/calls/pipeline.h"
+#include "preload/place/area.h"
 #include "preload/place/files.h"
 #include "preload/place/record.h"
 
 #define LIKELY(x) __builtin_expect(!!(x), 1)
+
+/* After a call that got no descriptor: true, it is worth another try. */
+static inline bool descriptors_are_back(void)
+{
+	return (errno == EMFILE || errno == ENFILE) && area_descriptors_give_back();
+}
 
 /* A call that changes nothing, and its record; for calls that return -1 and errno. */
 #define RECORDED(slot, op, offset, length, arg, call)                        \

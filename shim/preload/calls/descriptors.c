@@ -127,6 +127,8 @@ int do_dup(int fd)
 		return -1;
 	}
 	to = real.dup(fd);
+	if (to < 0 && descriptors_are_back())
+		to = real.dup(fd);
 	if (to >= 0 && s.all && !shim_borrowed())
 		duplicated(s, fd, to);
 	return to;
@@ -170,9 +172,18 @@ int do_dup3(int fd, int to, int flags)
 	return dup_over(fd, to, flags, true);
 }
 
+static int fcntl_elsewhere(int fd, int cmd, unsigned long arg)
+{
+	int ret = real.fcntl(fd, cmd, arg);
+
+	if (ret < 0 && (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC) && descriptors_are_back())
+		ret = real.fcntl(fd, cmd, arg);
+	return ret;
+}
+
 static int duplicate_by_fcntl(int fd, int cmd, unsigned long arg, union slot s)
 {
-	int to = real.fcntl(fd, cmd, arg);
+	int to = fcntl_elsewhere(fd, cmd, arg);
 
 	if (to >= 0 && !shim_borrowed())
 		duplicated(s, fd, to);
@@ -196,7 +207,7 @@ int do_fcntl(int fd, int cmd, unsigned long arg)
 	union slot s = slot_of(fd);
 
 	if (LIKELY(!s.all))
-		return real.fcntl(fd, cmd, arg);
+		return fcntl_elsewhere(fd, cmd, arg);
 	if (s.role == ROLE_HIDDEN && !shim_borrowed()) {
 		errno = EBADF;
 		return -1;

@@ -41,11 +41,18 @@ static union slot opened_slot(const struct place *place, void *caller, int fd, i
 	return s;
 }
 
-static int real_open(enum oplog_op op, int dirfd, const char *path, int flags, mode_t mode)
+static int open_once(enum oplog_op op, int dirfd, const char *path, int flags, mode_t mode)
 {
 	if (op == OP_OPENAT)
 		return real.openat(dirfd, path, flags, mode);
 	return op == OP_CREAT ? real.creat(path, mode) : real.open(path, flags, mode);
+}
+
+static int real_open(enum oplog_op op, int dirfd, const char *path, int flags, mode_t mode)
+{
+	int fd = open_once(op, dirfd, path, flags, mode);
+
+	return fd < 0 && descriptors_are_back() ? open_once(op, dirfd, path, flags, mode) : fd;
 }
 
 static bool only_reads(int flags)

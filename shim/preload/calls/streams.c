@@ -269,6 +269,13 @@ static int open_flags(const char *mode)
 	return *mode ? -1 : flags;
 }
 
+static FILE *open_elsewhere(const char *path, const char *mode)
+{
+	FILE *stream = REAL_LATE(fopen)(path, mode);
+
+	return stream || !descriptors_are_back() ? stream : REAL_LATE(fopen)(path, mode);
+}
+
 FILE *do_fopen(void *caller, const char *path, const char *mode)
 {
 	A_PLACE(place);
@@ -277,9 +284,9 @@ FILE *do_fopen(void *caller, const char *path, const char *mode)
 
 	if (!mode || (flags = open_flags(mode)) < 0 ||
 	    !place_find_for_open(&place, AT_FDCWD, path, flags))
-		return REAL_LATE(fopen)(path, mode);
+		return open_elsewhere(path, mode);
 	if (place.slot.role == ROLE_STORE && flags == O_RDONLY)
-		return REAL_LATE(fopen)(path, mode);
+		return open_elsewhere(path, mode);
 	record_flags |= OPLOG_F_STDIO;
 	fd = open_place(&place, caller, OP_OPEN, AT_FDCWD, path, flags, 0666);
 	record_flags &= (uint8_t)~OPLOG_F_STDIO;

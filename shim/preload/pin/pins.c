@@ -226,7 +226,22 @@ static int open_file(struct pin_file *f, unsigned area, const char *path, uint64
 	return r;
 }
 
-static int open_entry(struct entry *e, unsigned area, uint32_t name, uint64_t epoch)
+bool pins_give_back(void)
+{
+	bool any = false;
+	unsigned i;
+
+	for (i = 0; i < ENTRIES; i++) {
+		if (!entries[i].name || !entries[i].file.header || !try_lock(&entries[i]))
+			continue;
+		any |= entries[i].file.header != NULL;
+		forget(&entries[i]);
+		unlock(&entries[i]);
+	}
+	return any;
+}
+
+static int try_entry(struct entry *e, unsigned area, uint32_t name, uint64_t epoch)
 {
 	const struct name *n = name_get(name);
 	int r;
@@ -248,6 +263,16 @@ static int open_entry(struct entry *e, unsigned area, uint32_t name, uint64_t ep
 	}
 	e->name = name;
 	return 0;
+}
+
+/* Where the host has taken all descriptors but ours, those of other files make room. */
+static int open_entry(struct entry *e, unsigned area, uint32_t name, uint64_t epoch)
+{
+	int r = try_entry(e, area, name, epoch);
+
+	if ((r == -EMFILE || r == -ENFILE) && (pins_give_back() | spare_give()))
+		r = try_entry(e, area, name, epoch);
+	return r;
 }
 
 /* The entry of a file in the epoch, locked; -errno. */

@@ -29,6 +29,10 @@ void pin_change_slow(struct change *c);
 uint64_t pin_save_slow(unsigned area, uint32_t name, uint64_t offset, uint64_t length);
 void pin_saved_slow(unsigned area, uint32_t name, uint64_t pinned);
 
+/* Files that are open for pins, and not just now in use, are closed; they are opened again when
+ * they are needed. True: there were some. */
+bool pins_give_back(void);
+
 /* Whether that inode has a name in pins/. */
 bool pins_have(unsigned area, ino_t ino);
 

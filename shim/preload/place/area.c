@@ -307,6 +307,19 @@ static bool make_paths(struct area *a)
 	return true;
 }
 
+static int start(struct area *a, int dirfd)
+{
+	int r = hidden_adopt(sys_fcntl(dirfd, F_DUPFD_CLOEXEC, 0), &a->root_fd);
+
+	if (r >= 0)
+		r = open_store(a, dirfd);
+	if (r >= 0)
+		r = start_log(a);
+	if (r >= 0)
+		guard_maps();
+	return r;
+}
+
 /* Apart, or each open of a database would need the stack of its first one. */
 static __attribute__((noinline)) struct area *area_make(int dirfd, const struct stat *st)
 {
@@ -336,13 +349,12 @@ static __attribute__((noinline)) struct area *area_make(int dirfd, const struct 
 	if (!read_root(a, dirfd))
 		return NULL;
 	forget_spelling(a);
-	r = hidden_adopt(sys_fcntl(dirfd, F_DUPFD_CLOEXEC, 0), &a->root_fd);
-	if (r >= 0)
-		r = open_store(a, dirfd);
-	if (r >= 0)
-		r = start_log(a);
-	if (r >= 0)
-		guard_maps();
+	r = start(a, dirfd);
+	if ((r == -EMFILE || r == -ENFILE) &&
+	    (areas_release_idle() | pins_give_back() | spare_give())) {
+		area_descriptors_release(a);
+		r = start(a, dirfd);
+	}
 	a->failed = r < 0;
 	if (r < 0)
 		say_unprotected(a, r);
@@ -387,6 +399,24 @@ static __attribute__((noinline)) bool wait_for_turn(int dirfd)
 		r = turn_take(&claiming) ? 1 : -EDEADLK;
 	}
 	return r > 0;
+}
+
+bool area_descriptors_give_back(void)
+{
+	int saved = errno;
+	bool any = false;
+
+	if (!shim_live || shim_borrowed())
+		return false;
+	if (turn_take_within(&claiming, 0) > 0) {
+		any = areas_release_idle();
+		turn_give(&claiming);
+	}
+	any |= pins_give_back();
+	if (any)
+		spare_keep();
+	errno = saved;
+	return any;
 }
 
 struct area *area_claim(int dirfd)

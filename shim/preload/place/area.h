@@ -95,6 +95,12 @@ void area_leave(unsigned area);
 /* Under the turn of area_claim(): those that are gone, and the oldest of many that are idle, give
  * back what they have. */
 void areas_tidy(void);
+bool areas_release_idle(void); /* the same, all that are idle; true: there were some */
+/*
+ * The host is out of descriptors: whatever of ours is not in use just now gives back its own, but
+ * for the one that is kept. True: there were some. Keeps errno.
+ */
+bool area_descriptors_give_back(void);
 bool area_is_gone(const struct area *a); /* its directory was removed */
 void area_descriptors_release(struct area *a);
 

@@ -96,6 +96,16 @@ static bool may_go(const struct area *a)
 	return atomic_load(&a->ready) && !a->named && !in_use(a);
 }
 
+bool areas_release_idle(void)
+{
+	unsigned i, used = atomic_load(&areas_used);
+	bool any = false;
+
+	for (i = 0; i < used; i++)
+		any |= may_go(&areas[i]) && try_release(i);
+	return any;
+}
+
 void areas_tidy(void)
 {
 	unsigned i, idle = 0, oldest = 0, used = atomic_load(&areas_used);
