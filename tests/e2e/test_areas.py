@@ -98,8 +98,10 @@ for i in range(200):
 """, 120)
     assert not [line for line in owner.lines() if "UNPROTECTED" in line]
     assert all(any((tmp_path / f"{i}/.chromashim/oplog").iterdir()) for i in range(200))
-    other = actors().sqlite(tmp_path / "100")
-    assert "readonly" in other.fails("db.execute('CREATE TABLE more(x)')")  # its lock is held
+    for i in (0, 100, 199):  # their locks are held
+        other, without = actors().sqlite(tmp_path / f"{i}"), actors(False).sqlite(tmp_path / f"{i}")
+        assert "readonly" in other.fails("db.execute('CREATE TABLE more(x)')")
+        assert "locked" in without.fails("db.execute('CREATE TABLE more(x)')")
 
 
 def test_what_changed_nothing_leaves_nothing(data, actors):

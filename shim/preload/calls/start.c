@@ -104,7 +104,7 @@ static const struct area_room rooms[] = {
      .started = persists_started,
      .is_idle = persists_none,
      .stop = persists_stop},
-    {.start = pins_start, .stop = pins_stop, .is_lost = pins_are_lost},
+    {.start = pins_start, .stop = pins_stop, .give_back = pins_give_back, .is_lost = pins_are_lost},
     {.started = others_report},
 };
 

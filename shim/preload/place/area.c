@@ -351,7 +351,7 @@ static __attribute__((noinline)) struct area *area_make(int dirfd, const struct 
 	forget_spelling(a);
 	r = start(a, dirfd);
 	if ((r == -EMFILE || r == -ENFILE) &&
-	    (areas_release_idle() | pins_give_back() | spare_give())) {
+	    (areas_release_idle() | rooms_give_back() | spare_give())) {
 		area_descriptors_release(a);
 		r = start(a, dirfd);
 	}
@@ -412,7 +412,7 @@ bool area_descriptors_give_back(void)
 		any = areas_release_idle();
 		turn_give(&claiming);
 	}
-	any |= pins_give_back();
+	any |= rooms_give_back();
 	if (any)
 		spare_keep();
 	errno = saved;

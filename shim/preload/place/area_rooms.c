@@ -47,6 +47,16 @@ void rooms_stop(unsigned area)
 			rooms[i - 1].stop(area);
 }
 
+bool rooms_give_back(void)
+{
+	bool any = false;
+	unsigned i;
+
+	for (i = 0; i < count; i++)
+		any = (rooms[i].give_back && rooms[i].give_back()) || any;
+	return any;
+}
+
 bool rooms_have_lost(unsigned area)
 {
 	bool lost = false;

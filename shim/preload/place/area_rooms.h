@@ -13,6 +13,8 @@ struct area_room {
 	void (*started)(unsigned area); /* it is protected, and what is found can be recorded */
 	bool (*is_idle)(unsigned area); /* false: the directory cannot be let go yet */
 	void (*stop)(unsigned area);
+	bool (*give_back)(
+	    void); /* descriptors that are not in use just now; true: there were some */
 	bool (*is_lost)(unsigned area); /* after SIGBUS in a map: true, what it had there is gone */
 };
 
@@ -24,6 +26,7 @@ void rooms_start(unsigned area);
 void rooms_started(unsigned area);
 bool rooms_are_idle(unsigned area);
 void rooms_stop(unsigned area);
+bool rooms_give_back(void);
 bool rooms_have_lost(unsigned area);
 
 #endif

@@ -20,7 +20,7 @@
 #include "preload/place/turn.h"
 #include "preload/sqlite/transactions.h"
 
-#define CARRIERS 128
+#define CARRIERS 1024 /* 255 directories, of each the database and its -shm, for two libraries */
 #define RESERVED_BYTE 0x40000001
 #define SHARED_FIRST 0x40000002
 #define SHARED_SIZE 510
@@ -40,7 +40,8 @@ struct carrier {
 };
 
 static struct carrier carriers[CARRIERS];
-static _Atomic uint32_t making; /* the thread that makes one, or lets go of one */
+static _Atomic int carriers_top; /* none at or above it has ever been in use */
+static _Atomic uint32_t making;	 /* the thread that makes one, or lets go of one */
 /* Which carrier holds RESERVED as a fence, number + 1. */
 static _Atomic int fences[AREAS];
 
@@ -70,7 +71,7 @@ static int set_lock(int fd, int cmd, short type, off_t start, off_t length)
  * A lock through one description must be seen through another, and outlive a third's closing. On a
  * file that is nobody else's: others may be at the same in this moment.
  */
-static bool passes_probe(const struct area *a)
+static bool passes_probe(const struct area *a, int *error)
 {
 	char name[48] = "lock.probe-", *end = name + sizeof(name) - 1;
 	char *at = number_put(name + strlen(name), end, (uint64_t)thread_id(), 10, 1);
@@ -83,6 +84,7 @@ static bool passes_probe(const struct area *a)
 	one = sys_openat(a->store_fd, name, flags | O_EXCL, 0600);
 	two = sys_openat(a->store_fd, name, flags, 0600);
 	three = sys_openat(a->store_fd, name, flags, 0600);
+	*error = one < 0 ? one : two < 0 ? two : three < 0 ? three : 0;
 	good = one >= 0 && two >= 0 && three >= 0 &&
 	       set_lock(one, F_OFD_SETLK, F_WRLCK, 0, 1) == 0 &&
 	       set_lock(two, F_OFD_GETLK, F_WRLCK, 0, 1) == 1;
@@ -97,21 +99,48 @@ static bool passes_probe(const struct area *a)
 	return good;
 }
 
+static bool is_short_of_descriptors(int error)
+{
+	return error == -EMFILE || error == -ENFILE;
+}
+
+/* From now on, for the whole directory: who closes a file of SQLite's has to know. */
+static void leave_locks(struct area *a, int error)
+{
+	atomic_store(&a->ofd_locks, -1);
+	oplog_feature(&a->log, OPLOG_HAS_OFD_LOCKS, false);
+	if (a->store_fd < 0)
+		return;
+	shim_say(a->spelling[0], ": ",
+		 is_short_of_descriptors(error) ? "too many files are open"
+		 : error == -ENOSPC ? "more databases are open than one process can have the "
+				      "locks of kept (1024)"
+		 : error == -EACCES ? "the database cannot be opened once more"
+				    : "this file system is not known to have locks that last",
+		 "; SQLite's own are left as they are (no fence).",
+		 is_short_of_descriptors(error)
+		     ? " Allow the process more open files (ulimit -n), and restart."
+		     : "",
+		 NULL);
+}
+
 static bool is_usable(struct area *a, int fd)
 {
-	int known = atomic_load(&a->ofd_locks);
+	int known = atomic_load(&a->ofd_locks), error = 0;
+	bool good;
 
-	if (!known) {
-		known = a->store_fd >= 0 && is_known_good(fd) && passes_probe(a) ? 1 : -1;
-		atomic_store(&a->ofd_locks, known);
-		oplog_feature(&a->log, OPLOG_HAS_OFD_LOCKS, known > 0);
-		if (known < 0 && a->store_fd >= 0)
-			shim_say(a->spelling[0],
-				 ": this file system is not known to have locks that last; "
-				 "SQLite's own are left as they are (no fence)",
-				 NULL);
+	if (known)
+		return known > 0;
+	good = a->store_fd >= 0 && is_known_good(fd) && passes_probe(a, &error);
+	if (!good && is_short_of_descriptors(error) && area_descriptors_give_back())
+		good = passes_probe(a, &error);
+	if (!good) {
+		leave_locks(a, error);
+		return false;
 	}
-	return known > 0;
+	atomic_store(&a->ofd_locks, 1);
+	oplog_feature(&a->log, OPLOG_HAS_OFD_LOCKS, true);
+	return true;
 }
 
 bool carriers_usable(unsigned area, int fd)
@@ -125,7 +154,7 @@ static struct carrier *find(const struct stat *st, uint8_t object)
 {
 	int i;
 
-	for (i = 0; i < CARRIERS; i++)
+	for (i = 0; i < atomic_load(&carriers_top); i++)
 		if (atomic_load_explicit(&carriers[i].state, memory_order_acquire) == 2 &&
 		    carriers[i].ino == st->st_ino && carriers[i].dev == st->st_dev &&
 		    carriers[i].object == object)
@@ -144,9 +173,10 @@ static int open_again(int fd)
 	return again < 0 ? sys_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0) : again;
 }
 
-static void make(union slot s, int fd, const struct stat *st)
+/* Under the turn. 0 or -errno. */
+static int make(union slot s, int fd, const struct stat *st)
 {
-	int i;
+	int i, r;
 
 	for (i = 0; i < CARRIERS; i++) {
 		struct carrier *c = &carriers[i];
@@ -154,17 +184,22 @@ static void make(union slot s, int fd, const struct stat *st)
 
 		if (!atomic_compare_exchange_strong(&c->state, &unused, 1))
 			continue;
+		if (i >= atomic_load(&carriers_top))
+			atomic_store(&carriers_top, i + 1);
 		c->dev = st->st_dev;
 		c->ino = st->st_ino;
 		c->object = s.object;
 		c->area = s.area;
 		c->role = s.role;
-		if (hidden_adopt(open_again(fd), &c->fd) < 0)
-			atomic_store(&c->state, 0);
-		else
-			atomic_store_explicit(&c->state, 2, memory_order_release);
-		return;
+		r = open_again(fd);
+		if (is_short_of_descriptors(r) && (area_descriptors_give_back() | spare_give()))
+			r = open_again(fd);
+		if (r >= 0)
+			r = hidden_adopt(r, &c->fd);
+		atomic_store_explicit(&c->state, r < 0 ? 0 : 2, memory_order_release);
+		return r < 0 ? r : 0;
 	}
+	return -ENOSPC;
 }
 
 static void fence_set(unsigned area, int number)
@@ -182,13 +217,16 @@ static bool is_carried(union slot s)
 void carrier_make(union slot s, int fd)
 {
 	struct stat st;
+	int r = 0;
 
 	if (!is_carried(s) || !is_usable(area_of(s), fd) || sys_fstat(fd, &st) < 0 ||
 	    !turn_take(&making))
 		return;
 	if (!find(&st, s.object))
-		make(s, fd, &st);
+		r = make(s, fd, &st);
 	turn_give(&making);
+	if (r < 0)
+		leave_locks(area_of(s), r);
 }
 
 /* Another descriptor that the same library has on the carrier's file. */
@@ -228,7 +266,7 @@ void carriers_closed_slow(void)
 
 	if (!turn_take(&making))
 		return;
-	for (i = 0; i < CARRIERS; i++)
+	for (i = 0; i < atomic_load(&carriers_top); i++)
 		if (atomic_load(&carriers[i].state) == 2 && !is_open_still(&carriers[i]))
 			let_go(&carriers[i]);
 	turn_give(&making);
@@ -328,7 +366,7 @@ static bool own_readers(const struct carrier *c, short type)
 	bool any = false;
 	int i;
 
-	for (i = 0; i < CARRIERS; i++) {
+	for (i = 0; i < atomic_load(&carriers_top); i++) {
 		struct carrier *other = &carriers[i];
 
 		if (other == c || atomic_load(&other->state) != 2 || other->ino != c->ino ||
@@ -439,10 +477,11 @@ bool carrier_lock(union slot s, int fd, int cmd, struct flock *lock, int *ret)
 
 void carriers_fork(void)
 {
-	unsigned i, used = atomic_load(&areas_used);
+	unsigned area, used = atomic_load(&areas_used);
+	int i;
 
 	atomic_store(&making, 0);
-	for (i = 0; i < CARRIERS; i++) {
+	for (i = 0; i < atomic_load(&carriers_top); i++) {
 		if (atomic_load(&carriers[i].state) == 2)
 			hidden_release(&carriers[i].fd);
 		carriers[i].in_transaction = false;
@@ -450,6 +489,6 @@ void carriers_fork(void)
 		atomic_store(&carriers[i].waits, 0);
 		atomic_store(&carriers[i].state, 0);
 	}
-	for (i = 0; i < used; i++)
-		atomic_store(&fences[i], 0);
+	for (area = 0; area < used; area++)
+		atomic_store(&fences[area], 0);
 }
