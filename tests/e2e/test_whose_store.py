@@ -361,7 +361,9 @@ def test_another_store_after_a_crash(tmp_path, chromashim, first, then):
         assert f"and is {then} from now on" in Backend(data, env=named(then)).stop()
     else:
         assert "its store" not in said
-    assert "its store" not in Backend(data, env=named(then)).stop()
+    backend = Backend(data, env=named(then))
+    backend.write()  # what changes nothing leaves no log
+    assert "its store" not in backend.stop()
     assert list((tmp_path / PLACES[then or first] / "oplog").iterdir())
 
 

@@ -46,8 +46,10 @@ void group_release(struct group *g)
 	unsigned i;
 
 	held_drop(g);
-	for (i = 0; i < UNDO_FILES; i++)
+	for (i = 0; i < UNDO_FILES; i++) {
 		hidden_release(&g->files[i].fd);
+		g->files[i].window_length = 0; /* it is in the memory that goes */
+	}
 	hidden_release(&g->undo.fd);
 	if (g->page)
 		shared_unmap(g->page, UNDO_HEADER_SIZE);
