@@ -101,3 +101,96 @@ def test_many_readers_at_once(data, shim, chromashim):
         assert told == ["51\n"] * 4 and not (data / "chroma.sqlite3-journal").exists()
         writer.stdin.close()
     assert chromashim("check", data).returncode == 0
+
+
+# Persists at 100 records, so that few are enough.
+SMALL = """
+import chromadb, sys
+books = chromadb.PersistentClient(sys.argv[1]).get_or_create_collection(
+    "books", configuration={"hnsw": {"sync_threshold": 100}})
+def add(first, n):
+    books.upsert(ids=[str(i) for i in range(first, first + n)],
+                 embeddings=[[float(i), 1.0] for i in range(first, first + n)])
+for line in sys.stdin:
+    exec(line)
+    print("done", flush=True)
+"""
+
+BESIDE = """
+import chromadb, subprocess, sys
+writer = subprocess.Popen([sys.executable, *sys.argv[1:]], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True, bufsize=1)
+
+def write(line):
+    print(line, file=writer.stdin, flush=True)
+    assert writer.stdout.readline() == "done\\n"
+
+def add(first, n):
+    books.upsert(ids=[str(i) for i in range(first, first + n)],
+                 embeddings=[[float(i), 2.0] for i in range(first, first + n)])
+
+def refused(what):
+    try:
+        what()
+    except Exception as e:
+        return
+    assert False, "it was written"
+
+write("add(0, 50)")
+books = chromadb.PersistentClient(sys.argv[-1]).get_collection("books")
+assert books.count() == 50
+"""
+
+LONG_LIVED = BESIDE + """
+for n in range(50, 1050, 100):  # ten persists of the writer
+    write(f"add({n}, 100)")
+    write(f"books.update(ids=['{n}', '{n + 1}'], embeddings=[[0.0, 3.0]] * 2)")
+    write(f"books.delete(ids=['{n + 2}'])")
+    left = n + 100 - (n + 50) // 100
+    assert books.count() == left == len(books.get()["ids"]), (books.count(), left)
+    assert len(books.query(query_embeddings=[[7.0, 1.0]], n_results=3)["ids"][0]) == 3
+"""
+
+HEIR = BESIDE + """
+if "persisted" in sys.argv:
+    write("add(50, 100)")
+writer.stdin.close()
+assert writer.wait() == 0
+add(1000, 40)
+refused(lambda: add(1040, 60))  # the persist: its index has no files
+refused(lambda: add(1100, 200))
+"""
+
+ALL = """
+import chromadb, sys
+got = chromadb.PersistentClient(sys.argv[1]).get_collection("books").get(include=["embeddings"])
+assert all(int(i) == round(float(e[0])) for i, e in zip(got["ids"], got["embeddings"]))
+print(sorted(map(int, got["ids"])))
+"""
+
+
+def test_a_reader_that_stays(data, shim, chromashim):
+    """It answers while the writer persists, and nothing is said: nothing is wrong."""
+    done = subprocess.run([hosts.python("venv"), "-c", LONG_LIVED, "-c", SMALL, data],
+                          env=hosts.environment({"LD_PRELOAD": shim}), capture_output=True,
+                          text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert chromashim("log", "--failed", data).stdout == ""
+    assert chromashim("check", data).returncode == 0
+
+
+@pytest.mark.parametrize("persisted", ["", "persisted"])
+def test_a_reader_that_becomes_the_writer(data, shim, chromashim, persisted):
+    """Its index was opened beside the writer, so its persists write nothing: they must fail."""
+    python = hosts.python("venv")
+    heir = HEIR.replace('"persisted" in sys.argv', str(bool(persisted)))
+    done = subprocess.run([python, "-c", heir, "-c", SMALL, data],
+                          env=hosts.environment({"LD_PRELOAD": shim}), capture_output=True,
+                          text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "index_metadata.pickle: writing refused" in done.stderr
+    assert chromashim("check", data).returncode == 0
+    left = subprocess.run([python, "-c", ALL, data], env=hosts.environment(), text=True,
+                          stdout=subprocess.PIPE, timeout=120, check=True).stdout
+    first = 150 if persisted else 50
+    assert left.strip() == str([*range(first), *range(1000, 1300)])

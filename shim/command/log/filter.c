@@ -34,6 +34,9 @@ static bool is_ordinary(const struct oplog_entry *e)
 	switch (e->op) {
 	case OP_MKDIR:
 		return e->result == -EEXIST;
+	case OP_OPEN: /* an index that another process writes: who only reads goes on without */
+	case OP_OPENAT:
+		return e->result == -EBUSY;
 	case OP_LOCK: /* another has it; it is asked for again */
 		return e->result == -EAGAIN || e->result == -EACCES;
 	case OP_REMOVEXATTR:

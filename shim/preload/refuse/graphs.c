@@ -108,6 +108,35 @@ bool graph_loads(union slot s)
 	       (loading.directory != name_get(s.name)->directory || (loading.roles & bit));
 }
 
+static bool is_index(unsigned role)
+{
+	return role >= ROLE_HEADER && role <= ROLE_LINKS;
+}
+
+/* What it may still open of that graph is as old as what it may not. */
+void graph_refused(union slot s)
+{
+	_Atomic uint32_t *at = is_index(s.role) ? graphs_of(s) : NULL;
+	union graphs old, new;
+
+	if (!at)
+		return;
+	old.all = atomic_load(at);
+	do {
+		new = old;
+		if (!new.latest)
+			new.latest = 1;
+		new.fresh = new.latest;
+		new.owner = 0;
+		new.refused = 1;
+	} while (!atomic_compare_exchange_weak(at, &old.all, new.all));
+	if (graph_loads(s))
+		loading.roles = 0;
+	loading.directory = name_get(s.name)->directory;
+	loading.roles |= (uint8_t)(1u << (s.role - ROLE_HEADER));
+	loading.id = new.fresh;
+}
+
 uint8_t graph_opened(union slot s, int flags)
 {
 	_Atomic uint32_t *at = graphs_of(s);
@@ -125,11 +154,6 @@ uint8_t graph_opened(union slot s, int flags)
 	if (flags & O_TRUNC)
 		write_by(at, loading.id);
 	return loading.id;
-}
-
-static bool is_index(unsigned role)
-{
-	return role >= ROLE_HEADER && role <= ROLE_LINKS;
 }
 
 bool graph_is_persisted(const struct change *c)

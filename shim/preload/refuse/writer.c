@@ -587,6 +587,22 @@ static int refuse(const struct change *c, enum intent intent)
 	return error;
 }
 
+/*
+ * Chroma opens an index for writing also to read it, and goes on when it may not; the pickle tells
+ * a real persist. So nothing is said, and the log has the call as any other that failed.
+ */
+static int refuse_index(const struct change *c)
+{
+	graph_refused(c->slot);
+	record_end(record_begin(c->slot, c->op, -1, 0, c->arg), -EBUSY);
+	return -EBUSY;
+}
+
+static bool is_index_for_reading(const struct change *c)
+{
+	return is_opening(c->op) && c->slot.role >= ROLE_HEADER && c->slot.role <= ROLE_LINKS;
+}
+
 int writer_refuse(const struct change *c)
 {
 	return refuse(c, WRITES);
@@ -633,6 +649,6 @@ int writer_check(const struct change *c)
 	intent = intent_of(c);
 	while (!is_allowed(a, intent))
 		if (!wait_for_end(a, c))
-			return refuse(c, intent);
+			return is_index_for_reading(c) ? refuse_index(c) : refuse(c, intent);
 	return 0;
 }
