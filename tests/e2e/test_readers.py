@@ -175,7 +175,6 @@ def test_a_reader_that_stays(data, shim, chromashim):
                           env=hosts.environment({"LD_PRELOAD": shim}), capture_output=True,
                           text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert chromashim("log", "--failed", data).stdout == ""
     assert chromashim("check", data).returncode == 0
 
 
