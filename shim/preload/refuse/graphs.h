@@ -18,8 +18,8 @@
 bool graph_loads(union slot s);
 /* The same, afterwards: to which graph it belongs, for slot.object. */
 uint8_t graph_opened(union slot s, int flags);
-/* Another process is the writer, and one of the four was not opened for writing: hnswlib goes on with
- * streams that write nothing, as long as that graph is in memory. */
+/* Another process is the writer, and one of the four was not opened for writing: hnswlib goes on
+ * with streams that write nothing, as long as that graph is in memory. */
 void graph_refused(union slot s);
 /* Another process may have written since: none that is loaded may be written any more. */
 void graphs_forget(unsigned area);
