@@ -269,10 +269,13 @@ static int try_entry(struct entry *e, unsigned area, uint32_t name, uint64_t epo
 static int open_entry(struct entry *e, unsigned area, uint32_t name, uint64_t epoch)
 {
 	int r = try_entry(e, area, name, epoch);
+	bool room;
 
-	if ((r == -EMFILE || r == -ENFILE) && (pins_give_back() | spare_give()))
-		r = try_entry(e, area, name, epoch);
-	return r;
+	if (r != -EMFILE && r != -ENFILE)
+		return r;
+	room = pins_give_back();
+	room = spare_give() || room;
+	return room ? try_entry(e, area, name, epoch) : r;
 }
 
 /* The entry of a file in the epoch, locked; -errno. */
