@@ -125,11 +125,50 @@ static void test_count_is_lost(void **state)
 	assert_in_range(total(f), LIMIT / 2, LIMIT);
 }
 
+static void leave_packed(struct fixture *f, unsigned number, unsigned pid, unsigned sequence,
+			 bool packed)
+{
+	char name[64];
+
+	snprintf(name, sizeof(name), "%016x-%u-%06u.oplog%s", number, pid, sequence,
+		 packed ? ".zst" : "");
+	close(openat(f->oplogfd, name, O_CREAT | O_WRONLY, 0600));
+}
+
+static bool is_packed_left(struct fixture *f, unsigned number, unsigned pid, unsigned sequence)
+{
+	char name[64];
+
+	snprintf(name, sizeof(name), "%016x-%u-%06u.oplog.zst", number, pid, sequence);
+	return faccessat(f->oplogfd, name, F_OK, 0) == 0;
+}
+
+/* The oldest of short processes go, whose number may have come again; nothing of longer ones. */
+static void test_short_ones_are_thinned(void **state)
+{
+	struct fixture *f = *state;
+	unsigned i;
+
+	for (i = 0; i < 4; i++)
+		leave_packed(f, i, 5, i, true);
+	leave_packed(f, 9, 6, 0, false); /* still written, perhaps */
+	for (i = 0; i < 30; i++)
+		leave_packed(f, 100 + i, 100 + i % 20, 0, true);
+	assert_int_equal(oplog_thin(f->storefd, 40), 0);
+	assert_int_equal(oplog_thin(f->storefd, 12), 18);
+	for (i = 0; i < 30; i++)
+		assert_int_equal(is_packed_left(f, 100 + i, 100 + i % 20, 0), i >= 18);
+	for (i = 0; i < 4; i++)
+		assert_true(is_packed_left(f, i, 5, i));
+	assert_int_equal(oplog_thin(f->storefd, 12), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    TEST(test_bound_is_kept),
 	    TEST(test_count_is_lost),
+	    TEST(test_short_ones_are_thinned),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

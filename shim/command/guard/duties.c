@@ -29,6 +29,7 @@
 #include "core/store/kept.h"
 #include "core/undo/undo.h"
 
+#define SHORT_LOGS 1000u   /* of processes with one segment of the log */
 #define PIECE (2 * SECOND) /* of copying, between which others may have the store */
 #define LOOK_EVERY (60 * SECOND)
 #define COMPRESS_EVERY (600 * SECOND)
@@ -235,6 +236,7 @@ static void compress_log(struct guardian *g)
 {
 	struct oplog_packed packed;
 	char before[24], after[24];
+	int thinned;
 
 	if (oplog_compress(g->s.target.storefd, &packed) == -ENOSPC)
 		note_failure(g, -ENOSPC, "compress the log");
@@ -242,6 +244,10 @@ static void compress_log(struct guardian *g)
 		guardian_say(g, "%" PRIu64 " log segments are compressed: %s to %s", packed.files,
 			     format_bytes(before, sizeof(before), packed.bytes_before),
 			     format_bytes(after, sizeof(after), packed.bytes_after));
+	thinned = oplog_thin(g->s.target.storefd, SHORT_LOGS);
+	if (thinned > 0 && !g->quiet)
+		guardian_say(g, "the logs of %d short processes are removed; the newest %u stay",
+			     thinned, SHORT_LOGS);
 }
 
 /* Below what the library refuses new transactions at. */

@@ -174,4 +174,10 @@ struct oplog_packed {
  */
 int oplog_compress(int storefd, struct oplog_packed *packed_out);
 
+/*
+ * Of the compressed logs of short processes (one segment each) the `keep` newest are left. How many
+ * were removed, or -errno.
+ */
+int oplog_thin(int storefd, unsigned keep);
+
 #endif

@@ -308,6 +308,8 @@ bool oplog_advance(struct oplog_writer *w, struct oplog_segment *full)
 		oplog_prepare_next(w);
 		if (atomic_load(&w->error) < 0)
 			return false;
+		if (atomic_load(&w->next))
+			continue;
 		if (!until)
 			until = oplog_now() + MAKING_MAX;
 		else if (oplog_now() > until)
