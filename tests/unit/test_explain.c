@@ -151,6 +151,8 @@ static void test_real_texts(void **state)
 	    {"no such table: embedding_fulltext_search", "fulltext_search"},
 	    {"(code: 8) attempt to write a readonly database", "(code: 8)"},
 	    {"(code: 1032) attempt to write a readonly database", "1032"},
+	    {"(code: 1544) attempt to write a readonly database", "(code: 1544)"},
+	    {"error returned from database: (code: 778) disk I/O error", "(code: 778)"},
 	    {"sqlite3.OperationalError: attempt to write a readonly database", "readonly"},
 	    {"Main process exited, code=dumped, status=11/SEGV; killed by SIGSEGV", "sigsegv"},
 	};
