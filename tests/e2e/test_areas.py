@@ -102,6 +102,28 @@ for i in range(200):
         other, without = actors().sqlite(tmp_path / f"{i}"), actors(False).sqlite(tmp_path / f"{i}")
         assert "readonly" in other.fails("db.execute('CREATE TABLE more(x)')")
         assert "locked" in without.fails("db.execute('CREATE TABLE more(x)')")
+    owner.do("""
+for i, db in enumerate(held):
+    db.isolation_level = None
+    db.execute("BEGIN")
+    db.executemany("INSERT INTO t VALUES (?)", [(i,), (i + 1,), (i + 2,)])
+    db.execute("COMMIT")
+    db.execute("UPDATE t SET x = -x WHERE x = ?", (i + 1,))
+    db.execute("DELETE FROM t WHERE x = ?", (i + 2,))
+    db.execute("PRAGMA cache_size = 1")
+    db.execute("BEGIN")
+    db.execute("UPDATE t SET x = 0")
+    db.execute("INSERT INTO t SELECT zeroblob(20000)")  # goes to the file before it is committed
+""", 120)
+    owner.kill()
+    rows = actors().do(f"""
+result = []
+for i in range(200):
+    db = sqlite3.connect(f"{str(tmp_path)}/{{i}}/chroma.sqlite3")
+    result.append([x for x, in db.execute("SELECT x FROM t ORDER BY rowid")])
+    db.close()
+""", 120)
+    assert rows == [[i, -i - 1] for i in range(200)]
 
 
 def test_what_changed_nothing_leaves_nothing(data, actors):

@@ -117,7 +117,7 @@ static void leave_locks(struct area *a, int error)
 				      "locks of kept (1024)"
 		 : error == -EACCES ? "the database cannot be opened once more"
 				    : "this file system is not known to have locks that last",
-		 "; SQLite's own are left as they are (no fence).",
+		 "; SQLite's own locks are left as they are (no fence).",
 		 is_short_of_descriptors(error)
 		     ? " Allow the process more open files (ulimit -n), and restart."
 		     : "",
