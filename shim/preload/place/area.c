@@ -307,6 +307,15 @@ static bool make_paths(struct area *a)
 	return true;
 }
 
+/* Also the one that is kept. */
+static bool give_all_back(void)
+{
+	bool any = areas_release_idle();
+
+	any = rooms_give_back() || any;
+	return spare_give() || any;
+}
+
 static int start(struct area *a, int dirfd)
 {
 	int r = hidden_adopt(sys_fcntl(dirfd, F_DUPFD_CLOEXEC, 0), &a->root_fd);
@@ -350,8 +359,7 @@ static __attribute__((noinline)) struct area *area_make(int dirfd, const struct 
 		return NULL;
 	forget_spelling(a);
 	r = start(a, dirfd);
-	if ((r == -EMFILE || r == -ENFILE) &&
-	    (areas_release_idle() | rooms_give_back() | spare_give())) {
+	if ((r == -EMFILE || r == -ENFILE) && give_all_back()) {
 		area_descriptors_release(a);
 		r = start(a, dirfd);
 	}

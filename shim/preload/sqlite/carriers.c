@@ -192,8 +192,11 @@ static int make(union slot s, int fd, const struct stat *st)
 		c->area = s.area;
 		c->role = s.role;
 		r = open_again(fd);
-		if (is_short_of_descriptors(r) && (area_descriptors_give_back() | spare_give()))
+		if (is_short_of_descriptors(r)) {
+			area_descriptors_give_back();
+			spare_give();
 			r = open_again(fd);
+		}
 		if (r >= 0)
 			r = hidden_adopt(r, &c->fd);
 		atomic_store_explicit(&c->state, r < 0 ? 0 : 2, memory_order_release);
