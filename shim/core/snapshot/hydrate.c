@@ -227,9 +227,10 @@ static int open_both(struct hydration *h, struct sqlite_wal_database *both,
 	if (r < 0 || !both->pages.goes_on || both->pages.goes_on >= h->view.wal_size)
 		return r;
 	*h->trouble = (struct snapshot_trouble){
-	    WAL_FILE, "what was committed last has wrong checksums, as an older SQLite "
-		      "writes them after a roll-back to a savepoint; after "
-		      "PRAGMA wal_checkpoint(TRUNCATE) another snapshot can be taken"};
+	    WAL_FILE,
+	    "what was committed last has wrong checksums: it was changed without the shim, "
+	    "or an older SQLite goes on so after a roll-back to a savepoint; after PRAGMA "
+	    "wal_checkpoint(TRUNCATE) another snapshot can be taken"};
 	return -ESTALE;
 }
 
