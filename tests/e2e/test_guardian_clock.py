@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import time
+from datetime import datetime, timezone
 
 import pytest
 
@@ -28,7 +29,9 @@ class Days:
     def __init__(self, chromashim, data, clock, **settings):
         self.chromashim, self.data, self.clock = chromashim, data, clock
         self.settings = {f"CHROMASHIM_{name}": value for name, value in settings.items()}
-        self.seconds = 0
+        # Days and weeks of the rules are the calendar's: always from a Saturday evening on.
+        saturday = int(datetime(2026, 11, 28, 22, 40, tzinfo=timezone.utc).timestamp())
+        self.seconds = int(saturday - time.time()) % (7 * 86400)
 
     def command(self, *words):
         env = hosts.environment({"LD_PRELOAD": str(self.clock), "TZ": "UTC",

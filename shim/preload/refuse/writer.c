@@ -600,7 +600,8 @@ static int refuse_index(const struct change *c)
 
 static bool is_index_for_reading(const struct change *c)
 {
-	return is_opening(c->op) && c->slot.role >= ROLE_HEADER && c->slot.role <= ROLE_LINKS;
+	return is_opening(c->op) && c->slot.role >= ROLE_HEADER && c->slot.role <= ROLE_LINKS &&
+	       transactions_may_come(c->slot.area); /* a shell has no database open */
 }
 
 int writer_refuse(const struct change *c)
