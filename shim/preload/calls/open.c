@@ -110,8 +110,12 @@ int open_place(const struct place *place, void *caller, enum oplog_op op, int di
 	if (place->slot.role == ROLE_STORE)
 		return open_in_store(place, op, dirfd, path, flags, mode);
 	fd = reader_journal(place, flags);
-	if (fd != -ENOENT)
+	if (fd >= 0)
 		return fd;
+	if (fd == -EACCES) {
+		errno = EACCES;
+		return -1;
+	}
 	if (!area_enter(place->slot.area)) /* let go by another thread, in this moment */
 		return real_open(op, dirfd, path, flags, mode);
 	fd = open_entered(place, caller, op, dirfd, path, flags, mode);

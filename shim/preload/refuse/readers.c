@@ -9,6 +9,7 @@
 #include "core/sqlite/journal.h"
 #include "core/sqlite/page.h"
 #include "preload/base/shim.h"
+#include "preload/place/record.h"
 #include "preload/refuse/refuse.h"
 #include "preload/sqlite/copies.h"
 
@@ -21,6 +22,8 @@
 static struct reader {
 	_Atomic int database; /* descriptor + 1; 0: none */
 	int journal;	      /* -1: not begun */
+	_Atomic uint32_t thread;
+	_Atomic unsigned rows; /* of clients, twice; odd: one is just being noted */
 } readers[AREAS];
 
 static bool is_beside_the_writer(union slot s)
@@ -67,24 +70,29 @@ static bool is_database(union slot s, unsigned area)
  */
 void reader_opened(union slot s, int fd)
 {
+	unsigned rows = atomic_load(&readers[s.area].rows);
 	int i, top = atomic_load(&slots_top);
 
-	if (!is_database(s, s.area) || writer_is_ours(area_of(s)))
+	if (!is_database(s, s.area) || writer_is_ours(area_of(s)) || rows % 2)
 		return;
 	for (i = 0; i < top; i++)
 		if (i != fd && is_database(slot_of(i), s.area) &&
 		    !(slot_of(i).writable & SLOT_FRESH))
 			return;
 	mark(fd, s, SLOT_FRESH, 0);
+	if (atomic_load(&readers[s.area].rows) != rows) /* by another thread, meanwhile */
+		mark(fd, s, 0, SLOT_FRESH);
 }
 
 static void row_is_written(unsigned area)
 {
 	int fd, top = atomic_load(&slots_top);
 
+	atomic_fetch_or(&readers[area].rows, 1);
 	for (fd = 0; fd < top; fd++)
 		if (is_database(slot_of(fd), area))
 			mark(fd, slot_of(fd), 0, SLOT_FRESH);
+	atomic_fetch_add(&readers[area].rows, 1);
 }
 
 /* Of the directory, if one is under way. */
@@ -133,6 +141,22 @@ static bool look(struct acquire_row *t, const struct reader *r, int fd)
 
 /* ---- locks ---- */
 
+/* Of the writer: it is in a transaction. One that journal_mode keeps is empty, or begins with
+ * zeros. */
+static bool journal_is_in_use(const struct area *a)
+{
+	unsigned char header[SQLITE_JOURNAL_HEADER_SIZE];
+	int fd = spare_open(a->root_fd, CHROMA_DATABASE "-journal",
+			    O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+	ssize_t i, n = fd < 0 ? 0 : sys_pread(fd, header, sizeof(header), 0);
+
+	if (fd >= 0)
+		sys_close(fd);
+	for (i = 0; i < n && !header[i]; i++)
+		;
+	return i < n;
+}
+
 static bool begin(int fd, union slot s, int *error)
 {
 	struct reader *r = &readers[s.area];
@@ -141,10 +165,13 @@ static bool begin(int fd, union slot s, int *error)
 	if (!(s.writable & SLOT_WRITABLE) || sqlite_is_above(s.object) || shim_borrowed() ||
 	    !is_beside_the_writer(s))
 		return false;
+	/* As for any SQLite: RESERVED is taken, and SQLite lets go of its read lock and comes back.
+	 */
 	*error = -EAGAIN;
-	if (current(s.area, &other) && other != fd)
+	if ((current(s.area, &other) && other != fd) || journal_is_in_use(area_of(s)))
 		return true;
 	r->journal = -1;
+	atomic_store(&r->thread, thread_id());
 	mark(fd, s, SLOT_NOWHERE, 0);
 	atomic_store(&r->database, fd + 1);
 	*error = 0;
@@ -175,8 +202,13 @@ bool reader_lock(int fd, union slot s, const struct flock *lock, off_t start, in
 {
 	if (s.role != ROLE_DATABASE)
 		return false;
-	if (lock->l_type == F_WRLCK && start == SQLITE_RESERVED_BYTE)
-		return begin(fd, s, error);
+	if (lock->l_type == F_WRLCK && start == SQLITE_RESERVED_BYTE) {
+		if (begin(fd, s, error))
+			return true;
+		if (s.writable & SLOT_FRESH) /* it is written where everybody sees it */
+			row_is_written(s.area);
+		return false;
+	}
 	if (!(s.writable & SLOT_NOWHERE))
 		return false;
 	if (lock->l_type == F_WRLCK) {
@@ -192,15 +224,22 @@ bool reader_lock(int fd, union slot s, const struct flock *lock, off_t start, in
 
 /* ---- the journal, and pages ---- */
 
-/* SQLite says "readonly database" where it may not make a journal, and of nothing else later. */
+/*
+ * SQLite says "readonly database" where it may not make a journal, and of nothing else later. If
+ * the writer has made one in this very moment, SQLite tries to read that, to write into it.
+ */
 int reader_journal(const struct place *place, int flags)
 {
 	union slot s = place->slot;
 	struct reader *r = &readers[s.area];
 	int fd, journal;
 
-	if (s.role != ROLE_JOURNAL || (flags & O_ACCMODE) != O_RDWR || !atomic_load(&r->database) ||
-	    shim_borrowed() || !current(s.area, &fd) || !(slot_of(fd).writable & SLOT_FRESH))
+	if (s.role != ROLE_JOURNAL || !atomic_load(&r->database) || shim_borrowed() ||
+	    !current(s.area, &fd) || atomic_load(&r->thread) != thread_id())
+		return -ENOENT;
+	if ((flags & O_ACCMODE) != O_RDWR)
+		return -EACCES;
+	if (!(slot_of(fd).writable & SLOT_FRESH))
 		return -ENOENT;
 	journal = (int)SYS2(SYS_memfd_create, CHROMA_DATABASE "-journal", MFD_CLOEXEC);
 	if (journal < 0)

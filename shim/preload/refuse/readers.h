@@ -18,7 +18,8 @@ bool reader_may_open(const struct change *c);
 void reader_opened(union slot s, int fd);
 /* A lock of the database. True: it is answered, *error is 0 or -errno. */
 bool reader_lock(int fd, union slot s, const struct flock *lock, off_t start, int *error);
-/* The journal of such a transaction. -ENOENT: it is none; else a descriptor, or -errno. */
+/* The journal of such a transaction: a descriptor; -ENOENT: it is none, -EACCES: not to be opened.
+ */
 int reader_journal(const struct place *place, int flags);
 /* A write or the journal's removal, as part of it. True: change.result is the answer, errno is set
  * where that is an error. */
