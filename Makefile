@@ -4,7 +4,7 @@
 #
 # Targets
 #   all (default)    $(BUILD)/libchromashim.so and $(BUILD)/chromashim
-#   install          command, library, headers, man page, completions, units and wrappers, to
+#   install          command, library, headers, man pages, completions, units and wrappers, to
 #                    $(DESTDIR)$(PREFIX); uninstall removes them
 #   deb              a Debian package in $(BUILD)/deb
 #   run              set-up, then `chroma run` under the shim in the foreground (DATA=, PORT=)
@@ -181,12 +181,13 @@ $(docs): wrappers/generate-docs $(DOC_COMMAND)
 units := $(wildcard wrappers/systemd/*)
 install: all $(docs)
 	install -d $(addprefix $(DESTDIR),$(BINDIR) $(LIBDIR) $(INCLUDEDIR) $(DOCDIR) \
-		$(MANDIR)/man1 $(UNITDIR) $(BASHCOMPDIR) $(ZSHCOMPDIR) $(SHAREDIR))
+		$(MANDIR)/man1 $(MANDIR)/man5 $(UNITDIR) $(BASHCOMPDIR) $(ZSHCOMPDIR) $(SHAREDIR))
 	install -m 755 $(BUILD)/chromashim wrappers/chromashim-launch $(DESTDIR)$(BINDIR)
 	install -m 755 $(BUILD)/libchromashim.so $(DESTDIR)$(LIBDIR)
 	install -m 644 $(headers) $(DESTDIR)$(INCLUDEDIR)
 	install -m 644 README.md $(DESTDIR)$(DOCDIR)
 	install -m 644 $(docs) $(BUILD)/docs/chromashim-launch.1 $(DESTDIR)$(MANDIR)/man1
+	install -m 644 $(BUILD)/docs/chromashim.conf.5 $(DESTDIR)$(MANDIR)/man5
 	install -m 644 $(BUILD)/docs/chromashim $(DESTDIR)$(BASHCOMPDIR)
 	install -m 644 $(BUILD)/docs/_chromashim $(DESTDIR)$(ZSHCOMPDIR)
 	install -m 644 wrappers/ecosystem.config.js $(DESTDIR)$(SHAREDIR)
@@ -201,6 +202,7 @@ install: all $(docs)
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,chromashim chromashim-launch) \
 		$(addprefix $(DESTDIR)$(MANDIR)/man1/,chromashim.1 chromashim-launch.1) \
+		$(DESTDIR)$(MANDIR)/man5/chromashim.conf.5 \
 		$(DESTDIR)$(LIBDIR)/libchromashim.so \
 		$(DESTDIR)$(BASHCOMPDIR)/chromashim $(DESTDIR)$(ZSHCOMPDIR)/_chromashim \
 		$(addprefix $(DESTDIR)$(UNITDIR)/,$(notdir $(units))) \

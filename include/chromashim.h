@@ -2,10 +2,16 @@
  *
  * The C API of libchromashim.so, for programs that run under it. Look the functions up with dlsym()
  * (RTLD_DEFAULT) or ctypes: where the library is not preloaded they are not there, and a program
- * does without.
+ * does without. Nothing is to be linked with.
  *
- * All are thread-safe and keep errno. None takes over memory; texts are copied (and cut to 191
- * bytes of UTF-8).
+ * Threads: all functions may be called by any thread at any time, except in a signal handler and
+ * in a child of vfork(). Errors: they are returned as -errno; errno itself is left as it is.
+ * Ownership: none takes over memory. Texts that are given are copied before the function returns;
+ * texts that are returned are static.
+ *
+ * ABI: a function that stands here keeps its name, parameters, units and meaning in all later
+ * versions. New ones are added beside it, and so are new bits of `flags`; bits that a version does
+ * not know are ignored by it. A function may return errors that it did not return before.
  */
 #ifndef CHROMASHIM_H
 #define CHROMASHIM_H
@@ -16,30 +22,50 @@
 extern "C" {
 #endif
 
-/* "1.2.3", static. */
+/* The version that this header is of; chromashim_version() tells that of the library. */
+#define CHROMASHIM_VERSION "0.1.0"
+
+/* "1.2.3": major, minor and patch. Never NULL. */
 const char *chromashim_version(void);
 
 /*
- * Number of data directories that this process protects now; 0 also when the library is switched
- * off. < 0: -errno, it could not protect one.
+ * The number of data directories that this process protects now; 0 also when the library is
+ * switched off. < 0: -errno, the reason why it could not protect one.
  */
 int chromashim_active(void);
 
-/* Pin a snapshot of each protected directory first (unless one was pinned a moment ago). */
+/* Bits of `flags`. Pin a snapshot of each protected directory first, unless one was pinned within
+ * CHROMASHIM_BURST (60 s) before and nothing else was written since. */
 #define CHROMASHIM_SNAPSHOT 0x1u
-/* Also if one was pinned a moment ago. */
+/* Pin one in any case. */
 #define CHROMASHIM_SNAPSHOT_ALWAYS 0x2u
 
 /*
- * A protected operation begins: recorded in the op log under `name`, with a snapshot before it if
- * `flags` say so. Waits up to 10 s for a transaction under way to end. Returns a token, not 0; 0 if
- * nothing is protected. A snapshot that could not be pinned does not stop the operation:
- * chromashim_protect_snapshot() tells.
+ * A protected operation begins. It is recorded in the op log of each protected directory.
+ *
+ * name:  UTF-8, what the operation is called in the log; more than 191 bytes of it are cut off.
+ *        NULL counts as "".
+ * flags: 0, or the bits above.
+ *
+ * With a snapshot it waits up to 10 s for a transaction of this process to end; without one it does
+ * not wait. Returns a token that chromashim_protect_end() takes, never 0 while something is
+ * protected; 0: nothing is protected, and there is nothing to end. A snapshot that could not be
+ * pinned does not stop the operation: chromashim_protect_snapshot() tells.
  */
 uint64_t chromashim_protect_begin(const char *name, unsigned flags);
-/* Number of the snapshot pinned at its begin; 0: none was asked for; < 0: -errno. */
+
+/*
+ * The number of the snapshot that was pinned at the begin of `token`, as `chromashim snapshot list`
+ * shows it. 0: none was asked for. < 0: -errno, the reason why none could be pinned; -EINVAL: no
+ * operation of this process that is under way has this token. (Of more than 256 at once the oldest
+ * are forgotten.)
+ */
 int64_t chromashim_protect_snapshot(uint64_t token);
-/* It ended; outcome 0 is success, anything else is recorded as it is. 0, or -EINVAL: no such token.
+
+/*
+ * The operation ended. outcome: 0 is success; anything else is a number of the program's own, which
+ * is recorded as it is. May be called by another thread than the one that began it. Returns 0, or
+ * -EINVAL: no operation of this process that is under way has this token.
  */
 int chromashim_protect_end(uint64_t token, int outcome);
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "command/base/settings_help.h"
 #include "command/base/terminal.h"
 #include "core/sqlite/database.h"
 
@@ -36,7 +37,9 @@ static const struct command commands[] = {
      COMMAND_DRY_RUN},
     {"guard", command_guard, "work beside the backend: copy, verify and look after snapshots",
      guard_usage, 0},
-    {"help", command_help, "this, or all about one command", "Usage: chromashim help [COMMAND]\n",
+    {"help", command_help, "this, or all about one command",
+     "Usage: chromashim help [COMMAND]\n"
+     "       chromashim help settings\n",
      COMMAND_READ_ONLY},
 };
 
@@ -66,10 +69,11 @@ static void print_overview(FILE *out)
 	      out);
 	for (i = 0; i < COMMANDS; i++)
 		fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
-	fputs(
-	    "\n"
-	    "`chromashim help COMMAND` tells all about one; `chromashim --version` the version.\n",
-	    out);
+	fputs("\n"
+	      "`chromashim help COMMAND` tells all about one, `chromashim help settings` all "
+	      "settings,\n"
+	      "and `chromashim --version` the version.\n",
+	      out);
 }
 
 static int fail_unknown(const char *name)
@@ -84,6 +88,10 @@ static int command_help(int argc, char **argv)
 
 	if (argc < 2) {
 		print_overview(stdout);
+		return EXIT_DONE;
+	}
+	if (!strcmp(argv[1], "settings")) {
+		settings_help();
 		return EXIT_DONE;
 	}
 	c = find_command(argv[1]);

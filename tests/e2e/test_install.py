@@ -43,7 +43,7 @@ def test_everything_is_where_the_distribution_looks(installed):
     have = files(installed)
     for name in ("bin/chromashim", "bin/chromashim-launch", "lib/libchromashim.so",
                  "include/chromashim.h", "share/man/man1/chromashim.1",
-                 "share/bash-completion/completions/chromashim",
+                 "share/man/man5/chromashim.conf.5", "share/bash-completion/completions/chromashim",
                  "share/zsh/site-functions/_chromashim", "share/chromashim/ecosystem.config.js",
                  "share/chromashim/python/pyproject.toml", "share/doc/chromashim/README.md",
                  "lib/systemd/system/chromashim@.service",
@@ -85,6 +85,27 @@ def test_documents_have_all_verbs_and_options(installed, verbs):
             assert re.search(rf"'--{option}[:']", descriptions), (verb, option)
 
 
+def test_the_page_of_settings_has_all_of_them(installed):
+    page = (installed / "share/man/man5/chromashim.conf.5").read_text(encoding="utf-8")
+    table = (hosts.ROOT / "shim/core/settings/keys.def").read_text(encoding="utf-8")
+    names = re.findall(r'^KEY\(\w+, "(\w+)"', table, re.MULTILINE)
+    assert re.findall(r"^\.BR (CHROMASHIM\w*) ", page, re.MULTILINE) == names
+    assert len(names) > 20
+    readme = (hosts.ROOT / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\bCHROMASHIM_[A-Z_]+[A-Z]\b", readme)) <= {*names, "CHROMASHIM_MUST_WORK"}
+
+
+def test_one_version():
+    """The header has it; what cannot read the header says the same."""
+    said = subprocess.run([hosts.COMMAND, "--version"], capture_output=True, text=True,
+                          check=True).stdout.split()[-1]
+    for name, pattern in (("include/chromashim.h", r'CHROMASHIM_VERSION "(.*)"'),
+                          ("wrappers/python/pyproject.toml", r'^version = "(.*)"'),
+                          ("wrappers/python/src/chromashim/__init__.py", r'^__version__ = "(.*)"')):
+        text = (hosts.ROOT / name).read_text(encoding="utf-8")
+        assert re.findall(pattern, text, re.MULTILINE) == [said], name
+
+
 def completed(installed, *words):
     """What bash offers after these words."""
     script = (f"source {installed}/share/bash-completion/completions/chromashim; "
@@ -111,7 +132,8 @@ def test_the_page_and_zsh_are_sound(installed):
     if not shutil.which("mandoc"):
         pytest.skip("mandoc is missing; run wrappers/setup check")
     said = subprocess.run(["mandoc", "-T", "lint", "-W", "warning",
-                           installed / "share/man/man1/chromashim.1"],
+                           installed / "share/man/man1/chromashim.1",
+                           installed / "share/man/man5/chromashim.conf.5"],
                           capture_output=True, text=True, check=False).stdout
     assert said == ""
 

@@ -8,10 +8,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "chromashim.h"
 #include "core/base/names.h"
 #include "core/store/store.h"
 
-#define CHROMASHIM_VERSION "0.1.0"
 #define SCHEMA_VERSION 1 /* of everything printed as JSON */
 
 enum exit_code {

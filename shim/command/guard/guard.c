@@ -40,10 +40,9 @@ const char guard_usage[] =
     "Works beside a backend, at low priority: copies what is pinned into snapshots of their own,\n"
     "verifies them, takes one every CHROMASHIM_EVERY (6h), removes those that no rule keeps,\n"
     "compresses the log, and writes status.json and metrics.prom into the store. There is one for\n"
-    "a directory; `chromashim run`, or the library in a backend, starts it. DIR is CHROMASHIM_DIR "
-    "or ./chroma_data if not "
-    "given.\n"
-    "It may be killed at any moment: the next one goes on where it was.\n"
+    "a directory; `chromashim run`, or the library in a backend, starts it, and it ends with the\n"
+    "last process that has the directory open. DIR is CHROMASHIM_DIR or ./chroma_data if not\n"
+    "given. It may be killed at any moment: the next one goes on where it was.\n"
     "\n"
     "      --once        do what there is to be done, then end\n"
     "      --follow=PID  end when that process has ended, and nobody else has the directory open,\n"
@@ -54,19 +53,11 @@ const char guard_usage[] =
     "                    without this library\n"
     "  -q, --quiet       say only what goes wrong\n"
     "\n"
-    "Settings, from the environment or chromashim.conf in the store:\n"
-    "  CHROMASHIM_EVERY       time between snapshots by the clock; 0: none (6h)\n"
-    "  CHROMASHIM_KEEP        rules as those of `snapshot prune`, or all\n"
-    "                         (last=3 hourly=24 daily=7 weekly=4 monthly=3); those taken by hand\n"
-    "                         stay 90 days, the newest broken one a week\n"
-    "  CHROMASHIM_KEEP_SPACE  at most so many bytes of snapshots\n"
-    "  CHROMASHIM_KEEP_FREE   so many bytes left free on the file system\n"
-    "  CHROMASHIM_RATE        bytes a second while copying\n"
-    "  CHROMASHIM_HOOK        a program called on events, with the event as its argument and what\n"
-    "                         happened as JSON on its standard input\n"
+    "Its settings are CHROMASHIM_EVERY, KEEP, KEEP_SPACE, KEEP_FREE, RATE and HOOK, from the\n"
+    "environment or chromashim.conf in the store: `chromashim help settings` tells of them.\n"
     "\n"
-    "Exit status: 0 done, 1 failed (with --once: at anything), 2 usage, 10 no store, 11 there is a "
-    "guardian already.\n";
+    "Exit status: 0 done, 1 failed (with --once: at anything), 2 usage, 10 no store, 11 there is\n"
+    "a guardian already.\n";
 
 /* ---- following ---- */
 

@@ -28,7 +28,7 @@ enum config_kind {
 };
 
 enum config_key {
-#define KEY(key, name, otherwise, kind, choices, meaning) CONFIG_##key,
+#define KEY(key, name, otherwise, kind, choices, meaning, more) CONFIG_##key,
 #include "core/settings/keys.def"
 #undef KEY
 	CONFIG_KEYS

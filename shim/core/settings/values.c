@@ -9,7 +9,7 @@
 #include "core/oplog/oplog.h"
 
 const struct config_setting config_settings[CONFIG_KEYS] = {
-#define KEY(key, name, otherwise, kind, choices, meaning) \
+#define KEY(key, name, otherwise, kind, choices, meaning, more) \
 	[CONFIG_##key] = {name, otherwise, CONFIG_KIND_##kind, choices, meaning},
 #include "core/settings/keys.def"
 #undef KEY

@@ -10,7 +10,6 @@
 #include "preload/pin/pins.h"
 
 #define EXPORT __attribute__((visibility("default")))
-#define VERSION_TEXT "0.1.0"
 #define PATIENCE UINT64_C(10000000000) /* ns */
 #define OPERATIONS 256		       /* under way at once whose snapshot can be asked for */
 #define NAME_MAX_BYTES 191u
@@ -25,7 +24,7 @@ static _Atomic uint64_t last_token;
 
 EXPORT const char *chromashim_version(void)
 {
-	return VERSION_TEXT;
+	return CHROMASHIM_VERSION;
 }
 
 EXPORT int chromashim_active(void)
