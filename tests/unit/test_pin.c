@@ -339,14 +339,59 @@ static void test_groups(void **state)
 	scratch_put(undofd, "1-2.alive", "", 0);
 	assert_int_equal(pins_open(&p, home.fd, true), 0);
 	assert_int_equal(pin_begin(&p, &request, &s), 0);
-	assert_int_equal(pin_add_groups(&p, s, undofd), 0);
+	assert_int_equal(pin_add_groups(&p, s, undofd, home.fd), 0);
 	pin_hold(s);
 	assert_int_equal(fstatat(p.dirfd, "00000001-seg-1-1.undo", &st, 0), 0);
 	assert_int_equal(fstatat(p.dirfd, "00000001-seg-1-1.4.moved", &st, 0), 0);
 	assert_int_equal(fstatat(p.dirfd, "00000001-1-2.alive", &st, 0), -1);
 	/* One that has ended while it was linked. */
 	assert_int_equal(unlinkat(undofd, "seg-1-1.undo", 0), 0);
-	assert_int_equal(pin_add_groups(&p, s, undofd), -EAGAIN);
+	assert_int_equal(pin_add_groups(&p, s, undofd, home.fd), -EAGAIN);
+	close(undofd);
+	pins_close(&p);
+}
+
+/* What is linked for a pin has its own name still: that it got another one is no change from
+ * outside. */
+static void test_what_is_linked_is_told(void **state)
+{
+	static const char segment[] = "0a1b2c3d-0000-4000-8000-00000000abcd";
+	char path[80], moved[80];
+	struct pin_identity is;
+	struct pin_file f;
+	struct pin_slot *s;
+	struct pins p;
+	int undofd, tries;
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s/index_metadata.pickle", segment);
+	snprintf(moved, sizeof(moved), "%s-7-1.4.moved", segment);
+	assert_int_equal(mkdirat(home.fd, segment, 0700), 0);
+	assert_int_equal(mkdirat(home.fd, "undo", 0700), 0);
+	undofd = openat(home.fd, "undo", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	scratch_put(home.fd, path, "old", 3);
+	assert_int_equal(linkat(home.fd, path, undofd, moved, 0), 0);
+	assert_int_equal(pins_open(&p, home.fd, true), 0);
+	assert_int_equal(pin_begin(&p, &request, &s), 0);
+	assert_int_equal(pin_file_open(&f, &p, s->id, home.fd, path), 0);
+	pin_hold(s);
+	assert_int_equal(pin_begin(&p, &request, &s), 0);
+	for (tries = 0; tries < 200; tries++) { /* the kernel's clock has ticks */
+		snprintf(moved, sizeof(moved), "%s-7-%d.4.moved", segment, tries + 2);
+		assert_int_equal(linkat(home.fd, path, undofd, moved, 0), 0);
+		assert_int_equal(pin_identify(home.fd, path, &is), 0);
+		if (is.changed != f.life->seen)
+			break;
+		usleep(1000);
+	}
+	assert_true(is.changed != f.life->seen);
+	snprintf(moved, sizeof(moved), "%s-7-%d.undo", segment, tries + 2);
+	scratch_put(undofd, moved, "u", 1);
+	pin_add_groups(&p, s, undofd, home.fd);
+	assert_int_equal(pin_identify(home.fd, path, &is), 0);
+	assert_int_equal(is.changed, f.life->seen);
+	assert_int_equal(f.life->busy, 0);
+	pin_file_close(&f);
 	close(undofd);
 	pins_close(&p);
 }
@@ -370,12 +415,12 @@ static void test_group_that_is_gone(void **state)
 	assert_int_equal(pin_begin(&p, &request, &s), 0);
 	assert_int_equal(pin_file_open(&f, &p, s->id, home.fd, "chroma.sqlite3"), 0);
 	pin_file_close(&f);
-	assert_int_equal(pin_add_groups(&p, s, undofd), 0);
+	assert_int_equal(pin_add_groups(&p, s, undofd, home.fd), 0);
 	assert_int_equal(pin_file_open(&f, &p, s->id, home.fd, path), 0);
 	pin_file_close(&f);
-	assert_int_equal(pin_add_groups(&p, s, undofd), -EAGAIN);
+	assert_int_equal(pin_add_groups(&p, s, undofd, home.fd), -EAGAIN);
 	scratch_put(undofd, undo, "u", 1);
-	assert_int_equal(pin_add_groups(&p, s, undofd), 0);
+	assert_int_equal(pin_add_groups(&p, s, undofd, home.fd), 0);
 	close(undofd);
 	pins_close(&p);
 }
@@ -501,6 +546,7 @@ int main(void)
 	    TEST(test_power_cut_at_its_birth),
 	    TEST(test_groups),
 	    TEST(test_group_that_is_gone),
+	    TEST(test_what_is_linked_is_told),
 	    TEST(test_threads),
 	    TEST(test_writers),
 	};

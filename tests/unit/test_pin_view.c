@@ -257,7 +257,7 @@ static void segment_as_at_the_groups_start(void **state)
 		assert_int_equal(unlinkat(f->root.fd, PICKLE, 0), 0);
 		scratch_put(f->root.fd, PICKLE, "new", 3);
 		k.slot = pin(f);
-		assert_int_equal(pin_add_groups(&f->pins, k.slot, undofd), 0);
+		assert_int_equal(pin_add_groups(&f->pins, k.slot, undofd, f->root.fd), 0);
 		/* And by both, after it. */
 		if (!created)
 			assert_int_equal(undo_save(&w, 1, fd, 4096, UNDO_GRAIN), 0);

@@ -174,6 +174,36 @@ void pin_file_set_late(struct pin_file *f)
 	STORE(f->life->late, 1);
 }
 
+struct newest {
+	const char *key; /* of the path: the file's name without the number of its pin */
+	uint64_t id;	 /* 0: none so far */
+};
+
+static int find_newest(void *context, const char *name)
+{
+	struct newest *n = context;
+	uint64_t id = pin_id_of_name(name);
+
+	if (id > n->id && strcmp(strchr(name, '-') + 1, n->key) == 0)
+		n->id = id;
+	return 0;
+}
+
+bool pin_file_enter_newest(struct pin_file *f, const struct pins *p, const char *path)
+{
+	char name[PIN_NAME_MAX];
+	struct newest n = {.id = 0};
+
+	if (pin_file_name(name, 0, path, ".pre") < 0)
+		return false;
+	n.key = strchr(name, '-') + 1;
+	if (pin_each_name(p->dirfd, find_newest, &n) < 0 || !n.id ||
+	    pin_file_open_existing(f, p, n.id, path) < 0)
+		return false;
+	pin_file_enter(f);
+	return true;
+}
+
 /* ---- what was changed behind the counts' back ---- */
 
 struct adoption {

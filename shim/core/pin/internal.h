@@ -21,5 +21,11 @@ uint64_t pin_who(uint64_t life);
 bool pin_is_alive(const struct pins *p, uint64_t who);
 /* A pre-image file by its name, for writing. */
 int pin_file_open_name(struct pin_file *f, const struct pins *p, uint64_t id, const char *name);
+/*
+ * For a change of `path` that is not the host's: the pre-image file that the chain of its
+ * identities ends in, counted in. The caller changes it, pin_file_leave()s and closes. False: there
+ * is none.
+ */
+bool pin_file_enter_newest(struct pin_file *f, const struct pins *p, const char *path);
 
 #endif

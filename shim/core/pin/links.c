@@ -11,6 +11,7 @@
 #include "core/undo/undo.h"
 
 #define SEGMENT_NAME 36 /* a UUID */
+#define UNDO_PATH_MAX 32
 
 #define LOAD(field) __atomic_load_n(&(field), __ATOMIC_SEQ_CST)
 #define STORE(field, value) __atomic_store_n(&(field), (value), __ATOMIC_SEQ_CST)
@@ -30,15 +31,50 @@ static int link_group(const struct pins *p, const struct pin_slot *s, int undofd
 struct linking {
 	const struct pins *pins;
 	const struct pin_slot *slot;
-	int undofd;
+	int undofd, rootfd;
 };
+
+/* "<segment>-….<file>.moved" is of "<segment>/<file>". */
+static bool path_of_moved(char path[SEGMENT_NAME + UNDO_PATH_MAX], const char *name)
+{
+	size_t n = strlen(name);
+	unsigned file = n > SEGMENT_NAME + 7 ? (unsigned)(name[n - 7] - '0') : UNDO_FILES;
+
+	if (file >= UNDO_FILES)
+		return false;
+	memcpy(path, name, SEGMENT_NAME);
+	path[SEGMENT_NAME] = '/';
+	strcpy(path + SEGMENT_NAME + 1, undo_file_names[file]);
+	return true;
+}
+
+/* It may have its own name still, and a link changes its change time: that is told, like any
+ * change. */
+static int link_moved(const struct linking *k, const char *name)
+{
+	char path[SEGMENT_NAME + UNDO_PATH_MAX];
+	bool is_path = path_of_moved(path, name), told;
+	struct pin_file f;
+	int r;
+
+	told = is_path && pin_file_enter_newest(&f, k->pins, path);
+	r = link_group(k->pins, k->slot, k->undofd, name);
+	if (is_path && !told) /* one that was made meanwhile */
+		told = pin_file_enter_newest(&f, k->pins, path);
+	if (told) {
+		pin_file_leave(&f, k->rootfd);
+		pin_file_close(&f);
+	}
+	return r;
+}
 
 static int link_name(void *context, const char *name)
 {
 	const struct linking *k = context;
 
-	if (text_ends_with(name, ".undo") ? undo_is_ended(k->undofd, name)
-					  : !text_ends_with(name, ".moved"))
+	if (text_ends_with(name, ".moved"))
+		return link_moved(k, name);
+	if (!text_ends_with(name, ".undo") || undo_is_ended(k->undofd, name))
 		return 0;
 	return link_group(k->pins, k->slot, k->undofd, name);
 }
@@ -97,9 +133,9 @@ static int look_again(void *context, const char *name)
 					      : 0;
 }
 
-int pin_add_groups(struct pins *p, const struct pin_slot *s, int undofd)
+int pin_add_groups(struct pins *p, const struct pin_slot *s, int undofd, int rootfd)
 {
-	struct linking k = {.pins = p, .slot = s, .undofd = undofd};
+	struct linking k = {.pins = p, .slot = s, .undofd = undofd, .rootfd = rootfd};
 	int r = undofd < 0 ? 0 : pin_each_name(undofd, link_name, &k);
 
 	if (r >= 0 && undofd >= 0)

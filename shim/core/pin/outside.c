@@ -132,7 +132,7 @@ static int pin_locked(struct pins *pins, const struct pin_outside_options *o, bo
 		r = pin_begin(pins, &q, &slot);
 		if (r < 0)
 			break;
-		r = pin_add_groups(pins, slot, undofd);
+		r = pin_add_groups(pins, slot, undofd, o->dirfd);
 		if (r == 0)
 			r = pin_list_make(pins, slot->id, o->dirfd);
 		if (r < 0)

@@ -64,9 +64,10 @@ struct pin_request {
  * (pin_list_make()), and ends with pin_hold() or pin_drop(). -ENOSPC: no slot is free.
  */
 int pin_begin(struct pins *p, const struct pin_request *q, struct pin_slot **out);
-/* Links the undo files of groups in undo/ (a descriptor, -1: none) that are open now. -EAGAIN: one
+/* Links the undo files of groups in undo/ (a descriptor, -1: none) that are open now; rootfd is the
+ * data directory. -EAGAIN: one
  * ended just then; begin again. -EBUSY: a persist is under way that has none. */
-int pin_add_groups(struct pins *p, const struct pin_slot *s, int undofd);
+int pin_add_groups(struct pins *p, const struct pin_slot *s, int undofd, int rootfd);
 int pin_list_make(const struct pins *p, uint64_t id, int rootfd);
 void pin_hold(struct pin_slot *s);
 /* Lets go of it: its slot is free, the epoch 0 if it was the last. Files stay for pins_sweep(). */

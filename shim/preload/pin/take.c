@@ -90,7 +90,7 @@ static int add_groups(unsigned area, struct pins *p, const struct pin_slot *s)
 
 	if (areas[area].undo_usable && undofd < 0)
 		return undofd;
-	r = pin_add_groups(p, s, undofd);
+	r = pin_add_groups(p, s, undofd, areas[area].root_fd);
 	if (undofd >= 0)
 		sys_close(undofd);
 	return r;
