@@ -48,23 +48,27 @@ static bool path_of_moved(char path[SEGMENT_NAME + UNDO_PATH_MAX], const char *n
 	return true;
 }
 
+static void tell(const struct linking *k, struct pin_file *f)
+{
+	pin_file_leave(f, k->rootfd);
+	pin_file_close(f);
+}
+
 /* It may have its own name still, and a link changes its change time: that is told, like any
- * change. */
+ * change, and again if another epoch's pre-images have begun meanwhile. */
 static int link_moved(const struct linking *k, const char *name)
 {
 	char path[SEGMENT_NAME + UNDO_PATH_MAX];
 	bool is_path = path_of_moved(path, name), told;
-	struct pin_file f;
+	struct pin_file f, newer;
 	int r;
 
 	told = is_path && pin_file_enter_newest(&f, k->pins, path);
 	r = link_group(k->pins, k->slot, k->undofd, name);
-	if (is_path && !told) /* one that was made meanwhile */
-		told = pin_file_enter_newest(&f, k->pins, path);
-	if (told) {
-		pin_file_leave(&f, k->rootfd);
-		pin_file_close(&f);
-	}
+	if (is_path && pin_file_enter_newest(&newer, k->pins, path))
+		tell(k, &newer);
+	if (told)
+		tell(k, &f);
 	return r;
 }
 

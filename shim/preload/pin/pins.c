@@ -188,6 +188,15 @@ static bool others_write(unsigned area)
 }
 
 /*
+ * What a persist moves aside has its own name for a moment longer, and whoever pins links it then:
+ * that changes its change time, and is told only afterwards.
+ */
+static bool is_linked_aside(const struct pin_file *f, unsigned area)
+{
+	return strchr(f->header->path, '/') && pins_have(area, f->header->ino);
+}
+
+/*
  * Nobody else may have changed the file since it was seen last; what this write is about to make of
  * it would hide that. Who is in the midst of a change now, or has seen one since, has yet to tell.
  */
@@ -208,7 +217,7 @@ static int check_seen(const struct pin_file *f, unsigned area)
 	if (__atomic_load_n(&f->life->busy, __ATOMIC_SEQ_CST) || others_write(area) ||
 	    seen != __atomic_load_n(&f->life->seen, __ATOMIC_SEQ_CST))
 		return 0;
-	return pin_file_has_all(f) ? 0 : -ESTALE;
+	return pin_file_has_all(f) || is_linked_aside(f, area) ? 0 : -ESTALE;
 }
 
 static int open_file(struct pin_file *f, unsigned area, const char *path, uint64_t epoch)
