@@ -44,7 +44,8 @@ FACTS = {
               "killed by a signal", "nothing was cut off", "its last 10 seconds",
               "the last that did not end", "  = ", "no backend has ended yet"),
     "status": ("protected     pid", "the writer, ", "SQLite 3.", "records, ", " to 20",
-               "no record of the log", " verified", "guardian      pid", "none is running\n",
+               "no record of the log", " verified", "guardian      pid",
+               "guardian      one is about to take over", "none is running\n",
                "no process works on this directory now"),
 }
 

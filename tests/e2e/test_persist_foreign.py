@@ -231,6 +231,47 @@ assert os.wait()[1] == 0
     assert "frozen" not in directory.next_start()
 
 
+C = "cccccccc-0000-4000-8000-000000000000"
+# As hnswlib makes an index: version 1, no elements.
+EMPTY = f"""
+C = "{C}"
+def create():
+    for name, content in zip(FILES, [(1).to_bytes(4, "little") + bytes(96), b"i" * 900, b"i" * 90, b""]):
+        fd = os.open(f"{{data}}/{{C}}/{{name}}", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        os.write(fd, content)
+        os.close(fd)
+def persist():
+    for name in FILES:
+        fd = os.open(f"{{data}}/{{C}}/{{name}}", os.O_RDWR)
+        os.pwrite(fd, (1).to_bytes(4, "little") + b"n" * 200, 0)
+        os.close(fd)
+    fd = os.open(f"{{data}}/{{C}}/{{PICKLE}}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.write(fd, b"p.")
+    os.close(fd)
+"""
+
+
+@pytest.mark.parametrize("end", ["", "persist()", "die()",
+                                 "if not os.fork():\n    persist(); os._exit(0)\nos.wait()"],
+                         ids=["ends", "persists", "dies", "forks"])
+def test_made_by_one_and_again_by_another(directory, end):
+    """The one before it, that never persisted it, has not ended yet when this one begins."""
+    first = directory.start(EMPTY + """
+os.mkdir(f"{data}/{C}"); create()
+print("made", flush=True); sys.stdin.read()
+""", stdin=subprocess.PIPE)
+    assert first.stdout.readline() == "made\n"
+    directory.run(EMPTY + "create()\n" + end, status=-9 if "die" in end else 0)
+    left = directory.undo()
+    assert len(left) == (0 if "persist" in end else 1), left
+    assert first.communicate() == ("", "")
+    assert directory.next_start() == ""
+    assert directory.undo() == []
+    assert len(os.listdir(directory.path / C)) == (5 if "persist" in end else 0)
+    if "persist" in end:
+        assert (directory.path / C / "header.bin").read_bytes()[4:] == b"n" * 200
+
+
 # ---- states on the way to which a persist may come: none of them is somebody else's
 
 ANEW = """

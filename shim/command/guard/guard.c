@@ -141,8 +141,9 @@ int guard_is_running(int storefd)
 
 	if (fd < 0)
 		return 0;
-	if (is_locked(fd, GUARDIAN_BYTE) && (file_read_at(fd, text, sizeof(text) - 1, 0) <= 0 ||
-					     sscanf(text, "pid %d", &pid) != 1 || pid <= 0))
+	if (is_locked(fd, GUARDIAN_BYTE) ? (file_read_at(fd, text, sizeof(text) - 1, 0) <= 0 ||
+					    sscanf(text, "pid %d", &pid) != 1 || pid <= 0)
+					 : is_locked(fd, WAITING_BYTE))
 		pid = -1;
 	close(fd);
 	return pid;

@@ -55,7 +55,7 @@ void status_json_snapshots(struct json *j, const struct status *s)
 
 	json_key(j, "guardian");
 	if (n->guardian)
-		json_uint(j, (uint64_t)n->guardian);
+		json_uint(j, n->guardian > 0 ? (uint64_t)n->guardian : 0);
 	else
 		json_null(j);
 	json_key(j, "guardian_died");
@@ -99,8 +99,10 @@ void status_text_snapshots(const struct status *s)
 	putchar('\n');
 	snapshots_tell_kept(s->target, "removed       ");
 	printf("%-14s", "guardian");
-	if (n->guardian)
+	if (n->guardian > 0)
 		printf("pid %d\n", n->guardian);
+	else if (n->guardian)
+		puts("one is about to take over");
 	else
 		printf("none is running%s\n",
 		       n->guardian_died ? ", the last one was killed: `chromashim guard`"

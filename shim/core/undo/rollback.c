@@ -527,6 +527,33 @@ static void sweep_moved(const struct rollback *rb, const char *name)
 		sys_unlinkat(rb->undofd, name, 0);
 }
 
+/* A creation of the segment that rb->context says, by another process. */
+static void supersede(const struct rollback *rb, const char *name)
+{
+	const struct undo_header *new = rb->context;
+	char own[UNDO_NAME_MAX];
+	struct undo_reader reader;
+	int fd;
+
+	undo_name(own, new, UNDO_SUFFIX);
+	if (strncmp(name, own, strlen(new->segment)) != 0 || strcmp(name, own) == 0)
+		return;
+	fd = sys_openat(rb->undofd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+	if (fd < 0)
+		return;
+	if (undo_open(&reader, fd) == 0 && is_creation(&reader.header) &&
+	    strcmp(reader.header.segment, new->segment) == 0)
+		sys_unlinkat(rb->undofd, name, 0);
+	sys_close(fd);
+}
+
+void rollback_supersede(int undofd, struct undo_header *h)
+{
+	struct rollback rb = {.undofd = undofd, .context = h};
+
+	for_each(&rb, UNDO_SUFFIX, supersede);
+}
+
 static void sweep_alive(const struct rollback *rb, const char *name)
 {
 	int fd = sys_openat(rb->undofd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);

@@ -56,4 +56,10 @@ int rollback_directory(const struct rollback *rb);
 /* One group of this process, by the descriptor of its undo file, which is removed when done. */
 int rollback_own(const struct rollback *rb, int fd, struct rollback_outcome *outcome);
 
+/*
+ * The undo file of h, of a segment that holds nothing yet, is the one that counts: those of other
+ * processes that made it before, and never persisted it, go. Async-signal-safe.
+ */
+void rollback_supersede(int undofd, struct undo_header *h);
+
 #endif

@@ -10,9 +10,11 @@
 
 #include "core/base/clock.h"
 #include "core/base/shared_map.h"
+#include "core/undo/rollback.h"
 #include "preload/place/guard_maps.h"
 #include "preload/base/settings.h"
 #include "preload/base/shim.h"
+#include "preload/persist/segment_header.h"
 #include "preload/persist/state.h"
 #include "preload/place/lives.h"
 #include "preload/place/turn.h"
@@ -105,6 +107,21 @@ static bool name_segment(struct group *g)
 	return true;
 }
 
+/*
+ * Made by a process that never persisted it: without a pickle, and there is nothing in it. Chroma
+ * makes it anew, and what is the same as nothing is not saved.
+ */
+static bool holds_nothing(const struct group *g)
+{
+	char path[sizeof(g->header.segment) + 32];
+	struct segment_header h;
+
+	if (g->header.files[UNDO_PICKLE].size >= 0)
+		return false;
+	group_file_path(path, g, 0); /* header.bin */
+	return segment_header_read(areas[g->area].root_fd, path, &h) && h.count == 0;
+}
+
 /* The files as they are. False: there is no such directory, hence nothing to protect. */
 static bool look_at_files(struct group *g)
 {
@@ -135,6 +152,11 @@ static bool look_at_files(struct group *g)
 		f->uid = st.st_uid;
 		f->gid = st.st_gid;
 	}
+	if (!g->creation && holds_nothing(g)) {
+		g->creation = g->remade = true;
+		for (i = 0; i < UNDO_FILES; i++)
+			g->header.files[i].size = -1;
+	}
 	return true;
 }
 
@@ -142,6 +164,16 @@ static int map_page(struct group *g, int fd)
 {
 	g->page = shared_map(UNDO_HEADER_SIZE, PROT_READ | PROT_WRITE, fd);
 	return g->page ? 0 : -ENOMEM;
+}
+
+static void supersede(struct group *g)
+{
+	int undofd = group_undo_folder(g);
+
+	if (undofd < 0)
+		return;
+	rollback_supersede(undofd, &g->header);
+	sys_close(undofd);
 }
 
 static int begin_undo(struct group *g)
@@ -175,20 +207,35 @@ static int begin_undo(struct group *g)
 		r = g->power ? held_sync_undo(g) : 0;
 		sys_close(fd);
 		g->undo.fd = -1;
+		if (r == 0 && g->remade)
+			supersede(g);
 		return r;
 	}
 	r = hidden_adopt(fd, &g->undo.fd);
 	return r < 0 ? r : 0;
 }
 
-/* Goes on with the undo file of a segment that was parked. 0, or -errno: it is gone. */
+static bool has_pickle(const struct group *g)
+{
+	char path[sizeof(g->header.segment) + 32];
+	struct stat st;
+
+	group_file_path(path, g, UNDO_PICKLE);
+	return sys_fstatat(areas[g->area].root_fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/*
+ * Goes on with the undo file of a segment that was parked. 0, or -errno: it is gone, or the segment
+ * was persisted by another process meanwhile.
+ */
 static int resume(struct group *g)
 {
 	uint64_t ticket = atomic_exchange(&name_get(g->directory)->parked, 0);
 	struct undo_reader reader;
 	int fd, r;
 
-	if (!ticket || ticket >> 32 != group_ticket(g->area, 0) >> 32 || !name_segment(g))
+	if (!ticket || ticket >> 32 != group_ticket(g->area, 0) >> 32 || !name_segment(g) ||
+	    has_pickle(g))
 		return -ENOENT;
 	g->header.pid = (uint32_t)shim_pid;
 	g->header.number = (uint32_t)ticket;

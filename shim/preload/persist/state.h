@@ -58,7 +58,8 @@ struct group {
 	_Atomic uint8_t state;
 	uint8_t area;
 	bool power;	    /* as the durability is */
-	bool creation;	    /* there was no file when it began */
+	bool creation;	    /* there was no file when it began, or nothing in them */
+	bool remade;	    /* there were some, of another process */
 	bool undo_synced;   /* all that was put into the undo file is on the disk */
 	bool undo_known;    /* its directory entry, too */
 	bool pickle_opened; /* for writing */

@@ -7,6 +7,7 @@
 
 #include "preload/base/shim.h"
 #include "preload/persist/persists.h"
+#include "preload/persist/segment_header.h"
 #include "preload/pin/pins.h"
 #include "preload/refuse/graphs.h"
 #include "preload/refuse/refuse.h"
@@ -15,12 +16,6 @@
 #define FROZEN 256
 #define SLACK (INT64_C(16) << 20) /* bytes that a write may lie beyond the end without a look */
 #define LEVELS 64
-
-/* hnswlib's header.bin, as far as it bounds the other files; offsets as Chroma's fork packs it. */
-struct header {
-	uint64_t capacity, count, stride, links;
-	int32_t levels;
-};
 
 /*
  * Segments that must not be written any more: hnswlib looks at no error, and would go on in place
@@ -68,30 +63,12 @@ static bool segment_path(const struct change *c, const char *file, char out[PLAC
 	return true;
 }
 
-static bool read_header(const struct change *c, struct header *h)
+static bool read_header(const struct change *c, struct segment_header *h)
 {
 	SCRATCH(path);
-	unsigned char raw[100];
-	int32_t version;
-	ssize_t n;
-	int fd;
 
-	if (!segment_path(c, "header.bin", path))
-		return false;
-	fd = sys_openat(areas[c->slot.area].root_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
-	if (fd < 0)
-		return false;
-	n = sys_pread(fd, raw, sizeof(raw), 0);
-	sys_close(fd);
-	if (n != sizeof(raw))
-		return false;
-	memcpy(&version, raw, sizeof(version));
-	memcpy(&h->capacity, raw + 12, 8);
-	memcpy(&h->count, raw + 20, 8);
-	memcpy(&h->stride, raw + 28, 8);
-	memcpy(&h->levels, raw + 52, 4);
-	memcpy(&h->links, raw + 60, 8);
-	return version == 1;
+	return segment_path(c, "header.bin", path) &&
+	       segment_header_read(areas[c->slot.area].root_fd, path, h);
 }
 
 bool segment_pickle_is_missing(const struct change *c)
@@ -107,7 +84,7 @@ bool segment_pickle_is_missing(const struct change *c)
 
 static bool loses_vectors(const struct change *c)
 {
-	struct header h;
+	struct segment_header h;
 
 	return change_truncates(c) && segment_pickle_is_missing(c) && read_header(c, &h) &&
 	       h.count > 0;
@@ -123,7 +100,7 @@ static uint64_t times(uint64_t a, uint64_t b)
 }
 
 /* The largest size that the header allows the file. */
-static uint64_t bound_of(const struct change *c, const struct header *h)
+static uint64_t bound_of(const struct change *c, const struct segment_header *h)
 {
 	uint64_t elements = (h->capacity > h->count ? h->capacity : h->count) + 1;
 	uint64_t levels = h->levels > 0 && h->levels <= LEVELS ? (uint64_t)h->levels : LEVELS;
@@ -140,7 +117,7 @@ static uint64_t bound_of(const struct change *c, const struct header *h)
 
 static bool runs_away(const struct change *c)
 {
-	struct header h;
+	struct segment_header h;
 	struct stat st;
 	uint64_t bound;
 
