@@ -18,6 +18,7 @@
 #   check-docker     the steps of the Dockerfile in chroots, and what they start
 #   sanitize         unit tests under ASan and UBSan, the threaded ones also under TSan
 #   fuzz             libFuzzer, FUZZ_SECONDS each; fuzz-replay: the corpora with any compiler
+#   coverage         which lines of shim/ the unit tests and corpora reach (COVERAGE_FILES="core/undo")
 #   bench            what the shim costs (BENCH_ARGS="--json", "--quick"), and how fast check, export
 #                    and recover are (FORMATS_ARGS="--megabytes 1000 --rounds 5")
 #   check-releases   check and export on every release of Chroma that still installs: an hour
@@ -30,7 +31,7 @@
 # Variables
 #   CC CFLAGS LDFLAGS   the compiler and its flags; the project's own are added to them
 #   WERROR=1            warnings are errors (always so in check)
-#   SAN=address|thread|fuzzer   build with sanitizers, in a build directory of its own
+#   SAN=address|thread|fuzzer|coverage   build with sanitizers, in a build directory of its own
 #   CROSS=TRIPLE        cross build with TRIPLE-gcc, in a build directory of its own
 #   BUILD               the build directory
 #   PREFIX DESTDIR LIBDIR BINDIR INCLUDEDIR DOCDIR SHAREDIR MANDIR UNITDIR BASHCOMPDIR ZSHCOMPDIR
@@ -63,6 +64,7 @@ endif
 CFLAGS ?= -O2 -g
 SAN_address := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 SAN_thread := -fsanitize=thread
+SAN_coverage := --coverage -O0
 SAN_fuzzer := -fsanitize=fuzzer-no-link,address,undefined
 ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE -Ishim -Iinclude $(LIB_CFLAGS) $(CFLAGS) \
 	-fPIC -fvisibility=hidden -ffunction-sections -fdata-sections -ftls-model=initial-exec \
@@ -74,7 +76,7 @@ ALL_LDFLAGS = $(LDFLAGS) -Wl,--gc-sections -Wl,-z,relro,-z,now $(SAN_$(SAN))
 PRELOAD_FLAGS = -U_FORTIFY_SOURCE $(if $(filter %/real.c,$<),-fno-optimize-sibling-calls)
 
 # What compiles nothing by itself needs no libraries to be there.
-ifneq ($(filter-out clean help format check% sanitize fuzz fuzz-replay run demo bench bench-snapshots torture uninstall deb,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out clean help format check% sanitize fuzz fuzz-replay coverage run demo bench bench-snapshots torture uninstall deb,$(or $(MAKECMDGOALS),all)),)
 # Without its overlay, which would put other headers before those that shim/preload stands in for.
 PACKAGES := sqlite3 libbsd libmd libzstd libxxhash
 ifneq ($(shell $(PKG_CONFIG) --exists --print-errors $(PACKAGES) || echo missing),)
@@ -101,7 +103,7 @@ link = $(Q)$(CC) $(ALL_LDFLAGS) $(LINK_FLAGS) -o $@ $(filter %.o %.a,$^)
 all: $(BUILD)/libchromashim.so $(BUILD)/chromashim
 export CHROMASHIM_BUILD = $(BUILD)
 .PHONY: all install uninstall deb run demo check check-fast check-around check-hosts check-releases check-unit check-e2e check-symbols check-format \
-	check-scripts check-aarch64 check-debian check-docker sanitize fuzz fuzz-replay bench bench-snapshots torture format clean help FORCE
+	check-scripts check-aarch64 check-debian check-docker sanitize fuzz fuzz-replay coverage bench bench-snapshots torture format clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -244,6 +246,8 @@ check-unit check-e2e check-symbols check-format check-scripts check-aarch64 chec
 	@tests/run $(@:check-%=%)
 sanitize fuzz-replay:
 	@tests/run $@
+coverage:
+	@$(MAKE) --no-print-directory SAN=coverage unit-tests replays && exec tests/coverage $(COVERAGE_FILES)
 fuzz:
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) tests/run fuzz
 

@@ -1,0 +1,687 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A gallery of damages without Chroma: what check calls each of them, how many records export still
+ * reads, and what recover makes of it, with and without a snapshot.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdbool.h>
+
+#include "chroma_fixture.h"
+#include "core/base/names.h"
+#include "core/check/diagnose.h"
+#include "core/check/verify.h"
+#include "core/chroma/chroma.h"
+#include "core/export/export.h"
+#include "core/recover/recover.h"
+#include "core/segment/hnsw.h"
+#include "core/segment/pickle.h"
+#include "core/snapshot/snapshot.h"
+
+#define IN_SEGMENT(name) CHROMA_VECTOR "/" name
+#define STRIDE (4 + 4 * 32 + 4 * CHROMA_DIMENSION + 8)
+
+/* ---- damages ---- */
+
+static void none(struct chroma_fixture *f)
+{
+	(void)f;
+}
+
+static void cut_to_half(struct chroma_fixture *f, const char *path)
+{
+	chroma_cut(f, path, chroma_size(f, path) / 2);
+}
+
+static void pickle_cut(struct chroma_fixture *f)
+{
+	cut_to_half(f, IN_SEGMENT(PICKLE_FILE));
+}
+
+static void pickle_empty(struct chroma_fixture *f)
+{
+	chroma_cut(f, IN_SEGMENT(PICKLE_FILE), 0);
+}
+
+static void pickle_gone(struct chroma_fixture *f)
+{
+	chroma_unlink(f, IN_SEGMENT(PICKLE_FILE));
+}
+
+static void pickle_garbage(struct chroma_fixture *f)
+{
+	chroma_write(f, IN_SEGMENT(PICKLE_FILE), 40, "\xff\xff\xff\xff\xff\xff\xff\xff", 8);
+}
+
+/* The last id of the first map gets another label than the inverse has. */
+static void pickle_maps(struct chroma_fixture *f)
+{
+	size_t size, i;
+	char *data = scratch_get(f->datafd, IN_SEGMENT(PICKLE_FILE), &size);
+
+	assert_non_null(data);
+	for (i = 0; i + 8 < size && memcmp(data + i, "r51J\x33", 5) != 0; i++)
+		;
+	chroma_write(f, IN_SEGMENT(PICKLE_FILE), (off_t)i + 4, "\x31", 1);
+	free(data);
+}
+
+static void header_zeroed(struct chroma_fixture *f)
+{
+	static const char zeros[HNSW_HEADER_SIZE];
+
+	chroma_write(f, IN_SEGMENT(HNSW_HEADER_FILE), 0, zeros, sizeof(zeros));
+}
+
+static void header_cut(struct chroma_fixture *f)
+{
+	chroma_cut(f, IN_SEGMENT(HNSW_HEADER_FILE), 50);
+}
+
+static void header_gone(struct chroma_fixture *f)
+{
+	chroma_unlink(f, IN_SEGMENT(HNSW_HEADER_FILE));
+}
+
+static void header_and_pickle_gone(struct chroma_fixture *f)
+{
+	header_gone(f);
+	pickle_gone(f);
+}
+
+static void level0_cut(struct chroma_fixture *f)
+{
+	chroma_cut(f, IN_SEGMENT(HNSW_LEVEL0_FILE), 20 * STRIDE);
+}
+
+static void level0_gone(struct chroma_fixture *f)
+{
+	chroma_unlink(f, IN_SEGMENT(HNSW_LEVEL0_FILE));
+}
+
+static void level0_label_twice(struct chroma_fixture *f)
+{
+	chroma_write(f, IN_SEGMENT(HNSW_LEVEL0_FILE), 10 * STRIDE + STRIDE - 8, "\x01", 1);
+}
+
+static void level0_garbage(struct chroma_fixture *f)
+{
+	char garbage[3 * STRIDE];
+
+	memset(garbage, 0x5a, sizeof(garbage));
+	chroma_write(f, IN_SEGMENT(HNSW_LEVEL0_FILE), 10 * STRIDE, garbage, sizeof(garbage));
+}
+
+/* Twenty elements are taken out of the ring, in both directions. */
+static void level0_unreachable(struct chroma_fixture *f)
+{
+	chroma_write(f, IN_SEGMENT(HNSW_LEVEL0_FILE), 9 * STRIDE + 4, "\x1e", 1);
+	chroma_write(f, IN_SEGMENT(HNSW_LEVEL0_FILE), 30 * STRIDE + 8, "\x09", 1);
+}
+
+static void level0_infinite(struct chroma_fixture *f)
+{
+	chroma_write(f, IN_SEGMENT(HNSW_LEVEL0_FILE), 10 * STRIDE + 4 + 128 + 4, "\0\0\x80\x7f", 4);
+}
+
+static void length_cut(struct chroma_fixture *f)
+{
+	cut_to_half(f, IN_SEGMENT(HNSW_LENGTH_FILE));
+}
+
+static void links_cut(struct chroma_fixture *f)
+{
+	cut_to_half(f, IN_SEGMENT(HNSW_LINKS_FILE));
+}
+
+static void links_garbage(struct chroma_fixture *f)
+{
+	chroma_write(f, IN_SEGMENT(HNSW_LINKS_FILE), 8, "\xef\xbe\xad\xde", 4);
+}
+
+/* The entry point gets a second level, on which it has a neighbour that is none. */
+static void links_neighbour(struct chroma_fixture *f)
+{
+	uint32_t upper[1 + 17 + CHROMA_PERSISTED - 1] = {68, 1, 40000};
+
+	chroma_write(f, IN_SEGMENT(HNSW_LINKS_FILE), 0, upper, sizeof(upper));
+	chroma_write(f, IN_SEGMENT(HNSW_HEADER_FILE), 52, "\x01", 1);
+}
+
+static void links_runaway(struct chroma_fixture *f)
+{
+	chroma_cut(f, IN_SEGMENT(HNSW_LINKS_FILE), 1 << 30);
+}
+
+static void segment_gone(struct chroma_fixture *f)
+{
+	chroma_unlink(f, CHROMA_VECTOR);
+}
+
+static void segment_renamed(struct chroma_fixture *f)
+{
+	assert_int_equal(renameat(f->datafd, CHROMA_VECTOR, f->datafd, CHROMA_VECTOR ".bak"), 0);
+}
+
+static void segment_row(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "DELETE FROM segments WHERE scope = 'VECTOR'");
+}
+
+static void segment_rows(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "DELETE FROM segments");
+}
+
+static void mark_poisoned(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "UPDATE max_seq_id SET seq_id = 1229782938247303475 WHERE segment_id = "
+			  "'" CHROMA_METADATA "'");
+}
+
+static void mark_blob(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "UPDATE max_seq_id SET seq_id = x'000000000000003c'");
+}
+
+static void mark_beyond(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "DELETE FROM embeddings_queue;"
+			  "UPDATE max_seq_id SET seq_id = 5000;"
+			  "INSERT INTO embeddings_queue(seq_id, operation, topic, id, metadata) "
+			  "VALUES(62, 1, '" CHROMA_TOPIC "', 'r7', '{\"n\":7}')");
+}
+
+static void queue_not_json(struct chroma_fixture *f)
+{
+	chroma_run_sql(f,
+		       "UPDATE embeddings_queue SET metadata = '{\"n\": NaN}' WHERE seq_id = 55");
+}
+
+static void queue_vector(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "UPDATE embeddings_queue SET vector = x'0102' WHERE seq_id = 55;"
+			  "UPDATE embeddings_queue SET metadata = '{' WHERE seq_id = 56");
+}
+
+static void parameter(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "INSERT INTO collection_metadata(collection_id, key, str_value) VALUES"
+			  "('" CHROMA_COLLECTION "', 'hnsw:foo', 'x')");
+}
+
+static void records_bare(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "DELETE FROM embeddings_queue WHERE seq_id IN (55, 56)");
+}
+
+static void records_gone(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "DELETE FROM embeddings; DELETE FROM embedding_metadata;"
+			  "DELETE FROM embedding_fulltext_search; DELETE FROM embeddings_queue");
+}
+
+static void metadata_bare(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "PRAGMA foreign_keys = OFF; DELETE FROM embeddings WHERE id > 40;"
+			  "DELETE FROM embeddings_queue");
+}
+
+static void fulltext_incomplete(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "DELETE FROM embedding_fulltext_search WHERE rowid > 20");
+}
+
+static void fulltext_gone(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "DROP TABLE embedding_fulltext_search");
+}
+
+static void collection_gone(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "PRAGMA foreign_keys = OFF; DELETE FROM collections");
+}
+
+static void migrations_gone(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "DROP TABLE migrations");
+}
+
+static void migration_unknown(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "INSERT INTO migrations SELECT dir, version + 7, "
+			  "'00099-fork.sqlite.sql', sql, hash FROM migrations WHERE dir = 'sysdb' "
+			  "ORDER BY version DESC LIMIT 1");
+}
+
+static void table_gone(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "DROP TABLE max_seq_id");
+}
+
+static void deleted_collection(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "DELETE FROM collections; DELETE FROM segments; DELETE FROM embeddings;"
+			  "DELETE FROM embedding_metadata; DELETE FROM embeddings_queue;"
+			  "DELETE FROM embedding_fulltext_search; DELETE FROM max_seq_id;"
+			  "DELETE FROM collection_metadata");
+}
+
+static void wal_mode(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "PRAGMA journal_mode = WAL");
+}
+
+/* ---- of the database's bytes ---- */
+
+static void database_gone(struct chroma_fixture *f)
+{
+	chroma_unlink(f, CHROMA_DATABASE);
+}
+
+static void database_empty(struct chroma_fixture *f)
+{
+	chroma_cut(f, CHROMA_DATABASE, 0);
+}
+
+static void database_foreign(struct chroma_fixture *f)
+{
+	char text[5000];
+
+	memset(text, 'x', sizeof(text));
+	chroma_cut(f, CHROMA_DATABASE, 0);
+	chroma_write(f, CHROMA_DATABASE, 0, text, sizeof(text));
+}
+
+static void spoil_page(struct chroma_fixture *f, int64_t number, int fill)
+{
+	unsigned char page[4096];
+
+	assert_true(number > 0);
+	memset(page, fill, sizeof(page));
+	chroma_write(f, CHROMA_DATABASE, (number - 1) * 4096, page, sizeof(page));
+}
+
+static int64_t root_of(struct chroma_fixture *f, const char *name)
+{
+	char sql[160];
+
+	snprintf(sql, sizeof(sql), "SELECT rootpage FROM sqlite_schema WHERE name = '%s'", name);
+	return chroma_ask(f, sql);
+}
+
+static void first_page_zeroed(struct chroma_fixture *f)
+{
+	spoil_page(f, 1, 0);
+}
+
+static void first_page_garbage(struct chroma_fixture *f)
+{
+	spoil_page(f, 1, 0x5a);
+}
+
+static void embeddings_page(struct chroma_fixture *f)
+{
+	spoil_page(f, root_of(f, "embeddings"), 0);
+}
+
+static void metadata_page(struct chroma_fixture *f)
+{
+	spoil_page(f, root_of(f, "embedding_metadata"), 0x5a);
+}
+
+static void collections_page(struct chroma_fixture *f)
+{
+	spoil_page(f, root_of(f, "collections"), 0);
+}
+
+static void segments_page(struct chroma_fixture *f)
+{
+	spoil_page(f, root_of(f, "segments"), 0);
+}
+
+static void queue_page(struct chroma_fixture *f)
+{
+	spoil_page(f, root_of(f, "embeddings_queue"), 0x5a);
+}
+
+static void marks_page(struct chroma_fixture *f)
+{
+	spoil_page(f, root_of(f, "max_seq_id"), 0);
+}
+
+static void index_page(struct chroma_fixture *f)
+{
+	spoil_page(f, root_of(f, "embedding_metadata_string_value"), 0);
+}
+
+static void fulltext_page(struct chroma_fixture *f)
+{
+	spoil_page(f, root_of(f, "embedding_fulltext_search_data"), 0);
+}
+
+static void database_cut(struct chroma_fixture *f)
+{
+	off_t pages = chroma_size(f, CHROMA_DATABASE) / 4096;
+
+	chroma_cut(f, CHROMA_DATABASE, pages * 3 / 5 * 4096);
+}
+
+/* ---- copies ---- */
+
+static void lfs_pointer(struct chroma_fixture *f)
+{
+	static const char text[] =
+	    "version https://git-lfs.github.com/spec/v1\n"
+	    "oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2c"
+	    "a24d17e2393\nsize 12345\n";
+
+	chroma_cut(f, CHROMA_DATABASE, 0);
+	chroma_write(f, CHROMA_DATABASE, 0, text, sizeof(text) - 1);
+}
+
+static void database_renamed(struct chroma_fixture *f)
+{
+	assert_int_equal(renameat(f->datafd, CHROMA_DATABASE, f->datafd, "chroma (1).sqlite3"), 0);
+}
+
+static void folder_too_deep(struct chroma_fixture *f)
+{
+	int fd = tree_make_directory(f->datafd, "inner");
+
+	assert_int_equal(renameat(f->datafd, CHROMA_DATABASE, fd, CHROMA_DATABASE), 0);
+	assert_int_equal(renameat(f->datafd, CHROMA_VECTOR, fd, CHROMA_VECTOR), 0);
+	close(fd);
+}
+
+/* ---- what becomes of each ---- */
+
+static const struct damage {
+	void (*act)(struct chroma_fixture *f);
+	const char *codes;	/* what check finds, in its order, each once */
+	uint64_t records, bare; /* that export reads of it, and those of them without a vector */
+	uint64_t wrong;		/* vectors of another record, which Chroma gives too */
+	uint64_t left;		/* damage that recover leaves */
+	uint64_t after, after_snapshot; /* records with their vectors, without and with one */
+} damages[] = {
+    {none, "", 60, 0, 0, 0, 60, 60},
+    {pickle_cut, "pickle-truncated", 60, 0, 0, 0, 60, 60},
+    {pickle_empty, "pickle-truncated", 60, 50, 0, 0, 10, 60},
+    {pickle_gone, "pickle-missing", 60, 50, 0, 0, 10, 60},
+    {pickle_garbage, "pickle-damaged", 60, 0, 0, 0, 60, 60},
+    {pickle_maps, "pickle-not-inverse persist-torn labels-lost", 60, 0, 1, 0, 59, 60},
+    {header_zeroed, "header-damaged", 60, 0, 0, 0, 60, 60},
+    {header_cut, "header-damaged", 60, 0, 0, 0, 60, 60},
+    {header_gone, "segment-file-missing", 60, 0, 0, 0, 60, 60},
+    {header_and_pickle_gone, "segment-file-missing pickle-missing", 60, 50, 0, 0, 10, 60},
+    {level0_cut, "level0-short labels-lost", 60, 31, 0, 0, 29, 60},
+    {level0_gone, "segment-file-missing", 60, 50, 0, 0, 10, 60},
+    {level0_label_twice, "labels-damaged labels-lost", 60, 1, 0, 0, 59, 60},
+    {level0_garbage, "labels-damaged labels-lost", 60, 3, 0, 0, 57, 60},
+    {level0_unreachable, "graph-unreachable", 60, 0, 0, 0, 60, 60},
+    {level0_infinite, "vector-not-finite", 60, 0, 0, 0, 60, 60},
+    {length_cut, "length-short", 60, 0, 0, 0, 60, 60},
+    {links_cut, "links-short", 60, 0, 0, 0, 60, 60},
+    {links_garbage, "links-damaged", 60, 0, 0, 0, 60, 60},
+    {links_neighbour, "graph-damaged", 60, 0, 0, 0, 60, 60},
+    {links_runaway, "links-runaway", 60, 0, 0, 0, 60, 60},
+    {segment_gone, "segment-missing segments-left-behind", 60, 50, 0, 0, 10, 60},
+    {segment_renamed, "segment-renamed", 60, 0, 0, 0, 60, 60},
+    {segment_row, "segment-row-missing", 60, 50, 0, 0, 60, 60},
+    {segment_rows, "segment-row-missing", 10, 0, 0, 0, 60, 60},
+    {mark_poisoned, "mark-poisoned", 60, 0, 0, 0, 60, 60},
+    {mark_blob, "mark-blob queue-unapplied records-without-vector", 60, 0, 0, 0, 60, 60},
+    {mark_beyond, "mark-beyond-queue records-without-vector", 60, 10, 0, 0, 50, 60},
+    {queue_not_json, "queue-damaged", 60, 0, 0, 1, 60, 60},
+    {queue_vector, "queue-damaged", 60, 1, 0, 1, 60, 60},
+    {parameter, "", 60, 0, 0, 0, 60, 60},
+    {records_bare, "records-without-vector", 60, 2, 0, 0, 58, 60},
+    {records_gone, "mark-beyond-queue records-gone", 50, 0, 0, 0, 50, 50},
+    {metadata_bare, "metadata-without-record mark-beyond-queue vectors-without-record", 39, 0, 0, 0,
+     39, 39},
+    {fulltext_incomplete, "fts-incomplete", 60, 0, 0, 0, 60, 60},
+    {fulltext_gone, "table-missing", 60, 0, 0, 0, 60, 60},
+    {collection_gone, "", 0, 0, 0, 0, 0, 0},
+    {migrations_gone, "migration-interrupted", 60, 0, 0, 0, 60, 60},
+    {migration_unknown, "migrations-unknown", 60, 0, 0, 0, 60, 60},
+    {table_gone, "table-missing", 60, 0, 0, 1, 60, 60},
+    {deleted_collection, "leftover-directory", 0, 0, 0, 0, 0, 0},
+    {wal_mode, "wal-mode", 60, 0, 0, 0, 60, 60},
+    {database_gone, "database-missing", 50, 0, 0, 1, 50, 50},
+    {database_empty, "database-missing", 50, 0, 0, 1, 50, 50},
+    {database_foreign, "database-lost", 50, 0, 0, 1, 50, 50},
+    {first_page_zeroed, "database-not-sqlite", 60, 0, 0, 0, 60, 60},
+    {first_page_garbage, "database-not-sqlite", 60, 0, 0, 0, 60, 60},
+    {embeddings_page, "database-malformed fts-malformed", 60, 0, 0, 0, 60, 60},
+    {metadata_page, "database-malformed fts-malformed", 60, 0, 0, 0, 60, 60},
+    {collections_page, "database-malformed", 60, 0, 0, 0, 60, 60},
+    {segments_page, "database-malformed", 10, 0, 0, 0, 60, 60},
+    {queue_page, "database-malformed", 60, 10, 0, 0, 50, 60},
+    {marks_page, "database-malformed", 0, 0, 0, 0, 60, 60},
+    {index_page, "database-malformed fts-malformed", 60, 0, 0, 0, 60, 60},
+    {fulltext_page, "database-malformed fts-malformed", 60, 0, 0, 0, 60, 60},
+    {database_cut, "database-short database-malformed", 0, 0, 0, 0, 0, 0},
+    {lfs_pointer, "not-downloaded", 50, 0, 0, 1, 50, 50},
+    {database_renamed, "database-renamed", 50, 0, 0, 1, 50, 50},
+    {folder_too_deep, "directory-below", 0, 0, 0, 0, 0, 0},
+};
+
+#define DAMAGES (sizeof(damages) / sizeof(damages[0]))
+
+struct told {
+	char codes[1024];
+	bool seen[DIAGNOSE_CODES];
+};
+
+static void note_finding(void *context, const struct diagnose_finding *finding)
+{
+	const struct diagnose_kind *kind = &diagnose_kinds[finding->code];
+	struct told *told = context;
+	size_t used = strlen(told->codes);
+
+	if (finding->code == DIAGNOSE_SNAPSHOT_NONE || told->seen[finding->code])
+		return;
+	told->seen[finding->code] = true;
+	snprintf(told->codes + used, sizeof(told->codes) - used, "%s%s", used ? " " : "",
+		 kind->code);
+}
+
+static void assert_found(struct chroma_fixture *f, const char *codes)
+{
+	struct told told = {.codes = ""};
+	struct diagnose_options options = {
+	    .full = true, .storefd = f->storefd, .report = note_finding, .context = &told};
+	struct diagnose_summary summary;
+
+	assert_int_equal(diagnose_directory(f->data, f->datafd, &options, &summary), 0);
+	assert_string_equal(told.codes, codes);
+}
+
+static int note_record(void *context, const struct export_record *record)
+{
+	uint64_t *wrong = context;
+	char text[32];
+
+	/* Vector and document are those of this id, if they are there at all. */
+	if (record->vector && record->id_size > 1 &&
+	    record->vector[0] != (float)strtoul(record->id + 1, NULL, 10))
+		++*wrong;
+	snprintf(text, sizeof(text), "text of %.*s", (int)record->id_size, record->id);
+	if (record->document && strcmp(record->document->text, text) != 0)
+		++*wrong;
+	return 0;
+}
+
+static void note_trouble(void *context, const char *collection, const char *what, int error)
+{
+	(void)context;
+	(void)collection;
+	assert_non_null(what);
+	assert_true(error <= 0);
+}
+
+/* No record that is read may have another one's vector or document, unless Chroma gives that as
+ * well. */
+static struct export_summary read_all(struct chroma_fixture *f, uint64_t wrong_as_chroma)
+{
+	struct export_summary summary = {0};
+	uint64_t wrong = 0;
+	struct export_options options = {.vectors = true,
+					 .pages = true,
+					 .record = note_record,
+					 .trouble = note_trouble,
+					 .context = &wrong};
+	int fd = openat(f->dir.fd, "data", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	export_directory(f->data, fd, &options, &summary);
+	close(fd);
+	assert_int_equal(wrong, wrong_as_chroma);
+	return summary;
+}
+
+static void note_sentence(void *context, enum recover_step step, const char *collection,
+			  const char *sentence)
+{
+	(void)context;
+	(void)collection;
+	assert_in_range(step, 0, RECOVER_STEPS - 1);
+	assert_true(strlen(sentence) > 5);
+}
+
+static int add_lost(void *context, const struct recover_collection *c)
+{
+	uint64_t *lost = context;
+
+	*lost += c->lost + c->were_bare;
+	return 0;
+}
+
+static void assert_healed(struct chroma_fixture *f, const struct damage *d,
+			  struct snapshot_store *snapshots)
+{
+	struct recover_job job = {.datafd = f->datafd,
+				  .storefd = f->storefd,
+				  .outfd = -1,
+				  .quarantine = "then",
+				  .options = {.steps = RECOVER_ALL & ~RECOVER_ON_REQUEST,
+					      .snapshots = snapshots,
+					      .set_aside = true,
+					      .said = note_sentence}};
+	struct recover_result result;
+	struct export_summary after;
+	uint64_t lost = 0;
+
+	assert_int_equal(recover_directory(&job, &result), 0);
+	assert_int_equal(result.damage[1], d->left);
+	/* What was there before is there again, or the account says that it is not. */
+	if (result.healed)
+		assert_int_equal(recover_account_each(&result.account, add_lost, &lost), 0);
+	after = read_all(f, 0);
+	assert_int_equal(after.records, snapshots ? d->after_snapshot : d->after);
+	assert_true(after.records + lost >= d->records);
+	recover_result_free(&result);
+}
+
+static void take_snapshot(struct chroma_fixture *f)
+{
+	struct snapshot_options options = {
+	    .path = f->data, .dirfd = f->datafd, .reason = "manual", .idle = true};
+	struct snapshot_store store;
+	struct snapshot_trouble trouble;
+	struct manifest m;
+
+	assert_int_equal(snapshot_store_open(&store, f->storefd, SNAPSHOT_CHANGE, 0), 0);
+	assert_int_equal(snapshot_take(&store, &options, &m, &trouble), 0);
+	assert_int_equal(verify_snapshot(&store, &m, NULL, NULL, &trouble), 0);
+	assert_int_equal(m.header.state, SNAPSHOT_VERIFIED);
+	manifest_free(&m);
+	snapshot_store_close(&store);
+}
+
+static void play(struct chroma_fixture *f, const struct damage *d, bool has_snapshot)
+{
+	struct snapshot_store store;
+	struct export_summary before;
+
+	print_message("%s%s\n", d->codes, has_snapshot ? ", with a snapshot" : "");
+	chroma_make_again(f);
+	tree_remove(f->storefd, QUARANTINE_DIR);
+	d->act(f);
+	assert_found(f, d->codes);
+	before = read_all(f, d->wrong);
+	assert_int_equal(before.records, d->records);
+	assert_int_equal(before.without_vector, d->bare);
+	if (has_snapshot)
+		assert_int_equal(snapshot_store_open(&store, f->storefd, SNAPSHOT_KEEP, 0), 0);
+	assert_healed(f, d, has_snapshot ? &store : NULL);
+	if (has_snapshot)
+		snapshot_store_close(&store);
+}
+
+static void test_without_snapshots(void **state)
+{
+	size_t i;
+
+	for (i = 0; i < DAMAGES; i++)
+		play(*state, &damages[i], false);
+}
+
+static void test_with_a_snapshot(void **state)
+{
+	size_t i;
+
+	take_snapshot(*state);
+	for (i = 0; i < DAMAGES; i++)
+		play(*state, &damages[i], true);
+}
+
+static void test_nothing_left(void **state)
+{
+	struct chroma_fixture *f = *state;
+
+	database_gone(f);
+	segment_gone(f);
+	assert_found(f, "not-chroma");
+	chroma_make_again(f);
+	take_snapshot(f);
+	database_gone(f);
+	segment_gone(f);
+	assert_found(f, "directory-emptied");
+}
+
+static int set_up(void **state)
+{
+	struct chroma_fixture *f = calloc(1, sizeof(*f));
+
+	assert_non_null(f);
+	chroma_make(f);
+	*state = f;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	struct chroma_fixture *f = *state;
+
+	chroma_remove(f);
+	free(f);
+	return 0;
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(test_##name, set_up, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    TEST(without_snapshots),
+	    TEST(with_a_snapshot),
+	    TEST(nothing_left),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
