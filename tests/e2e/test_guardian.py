@@ -2,6 +2,7 @@
 """The guardian beside real Chroma: what is pinned becomes snapshots, whatever happens to it."""
 
 import contextlib
+import fcntl
 import json
 import os
 import random
@@ -173,6 +174,18 @@ class Events:
             assert time.monotonic() < deadline, self.out.read_text()
             time.sleep(0.05)
         return self.told(event)
+
+
+def test_one_that_waits_is_no_lapse(data, guardians, chromashim):
+    """The last one has ended, and the next one has yet to see it."""
+    make_directory(data)
+    guardians(data, "--once").child.wait(60)
+    assert "none is running" in chromashim("status", data).stdout
+    assert json.loads(chromashim("status", "--json", data).stdout)["guardian"] is None
+    with open(data / ".chromashim/guard.lock", "r+b") as waiting:
+        fcntl.lockf(waiting, fcntl.LOCK_EX, 1, 1)
+        assert "one is about to take over" in chromashim("status", data).stdout
+        assert json.loads(chromashim("status", "--json", data).stdout)["guardian"] == 0
 
 
 def test_follows_and_tells(tmp_path, data, shim, guardians, chromashim):
