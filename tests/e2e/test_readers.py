@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Real Chroma in a second process that only reads: it opens, sees what is written, and is told.
 
-Each client of Chroma's from 1.0 on writes a row when it opens a database. That transaction goes
-nowhere; any other one of a process that is not the writer is refused.
+Each client of Chroma's from 1.0 on writes a row when it opens a database, and its first question to
+a collection applies what the queue has beyond the marks. These transactions go nowhere; any other
+one of a process that is not the writer is refused.
 """
 
 import subprocess
@@ -38,7 +39,9 @@ def rows():
 
 before = rows()
 client = chromadb.PersistentClient(sys.argv[-1])
+second = chromadb.PersistentClient(sys.argv[-1] + "/.")  # another path, another client
 assert rows() == before, "the row goes nowhere"
+assert second.get_collection("books").count() == 51
 books = client.get_or_create_collection("books")
 for n in range(51, 60):
     write(n)  # one transaction: SQLite believes that it has done the last one itself
@@ -63,6 +66,8 @@ writer.stdin.close()
 assert writer.wait() == 0
 books.upsert(ids=["x"], embeddings=[[1.0, 2.0, 3.0]])  # nobody else writes any more
 assert books.count() == 61 and rows() == before
+again = chromadb.PersistentClient(sys.argv[-1] + "/./.")
+assert rows() == before + 1, "it is the writer, and its row is there"
 print("all right")
 """
 
@@ -193,3 +198,123 @@ def test_a_reader_that_becomes_the_writer(data, shim, chromashim, persisted):
                           stdout=subprocess.PIPE, timeout=120, check=True).stdout
     first = 150 if persisted else 50
     assert left.strip() == str([*range(first), *range(1000, 1300)])
+
+
+# What a writer has not done yet when a reader comes: the queue has rows that are not applied, the
+# index is to be persisted, and rows that all have applied are to be removed.
+BEHIND = """
+import chromadb, sqlite3, sys
+client = chromadb.PersistentClient(sys.argv[1])
+books = client.create_collection("books", configuration={"hnsw": {"sync_threshold": 100}})
+client.create_collection("other")
+db = sqlite3.connect(sys.argv[1] + "/chroma.sqlite3")
+def queue(purge):
+    db.execute("UPDATE embeddings_queue_config SET config_json_str = replace(config_json_str, ?, ?)",
+               (str(not purge).lower(), str(purge).lower()))
+    db.commit()
+queue(False)
+for first in range(0, 2000, 200):
+    books.add(ids=[str(n) for n in range(first, first + 200)],
+              embeddings=[[float(n), 1.0] for n in range(first, first + 200)],
+              documents=[f"number {n} of them all " * 30 for n in range(first, first + 200)],
+              metadatas=[{"n": n, "even": n % 2 == 0} for n in range(first, first + 200)])
+queue(True)
+table, = db.execute("SELECT sql FROM sqlite_master WHERE name = 'embedding_fulltext_search'").fetchone()
+late = "SELECT id FROM embeddings WHERE seq_id > 500"
+db.execute(f"DELETE FROM embedding_fulltext_search WHERE rowid IN ({late})")
+db.execute(f"DELETE FROM embedding_metadata WHERE id IN ({late})")
+db.execute("DELETE FROM embeddings WHERE seq_id > 500")
+db.execute("UPDATE max_seq_id SET seq_id = 500")
+db.commit()
+"""
+
+LATE = """
+import chromadb, hashlib, pathlib, subprocess, sys
+
+def content():
+    return {p.relative_to(sys.argv[-1]): hashlib.sha256(p.read_bytes()).digest()
+            for p in sorted(pathlib.Path(sys.argv[-1]).rglob("*"))
+            if p.is_file() and ".chromashim" not in p.parts}
+
+writer = subprocess.Popen([sys.executable, *sys.argv[1:]], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True, bufsize=1)
+def write(line):
+    print(line, file=writer.stdin, flush=True)
+    assert writer.stdout.readline() == "done\\n"
+
+write("client.get_collection('other').add(ids=['a'], embeddings=[[1.0, 2.0]])")
+before = content()
+books = chromadb.PersistentClient(sys.argv[-1]).get_collection("books")
+assert books.count() == 500, "what the writer has done"
+assert content() == before, "it all went nowhere"
+write("client.get_collection('books').add(ids=['last'], embeddings=[[7.5, 1.0]])")
+assert content() != before and books.count() == 2001
+got = books.get(ids=[*map(str, range(2000))], include=["documents", "metadatas", "embeddings"])
+assert len(got["ids"]) == 2000  # 'last' is younger than the index that it has in memory
+for i, e, d, m in zip(got["ids"], got["embeddings"], got["documents"], got["metadatas"]):
+    assert (e[0], d, m["n"]) == (float(i), f"number {i} of them all " * 30, int(i))
+assert books.query(query_embeddings=[[1500.0, 1.0]], n_results=1)["ids"] == [["1500"]]
+assert len(books.get(where_document={"$contains": "number 1999 of"})["ids"]) == 1
+try:
+    books.update(ids=["1"], metadatas=[{"n": 0}])
+    assert False, "it was written"
+except chromadb.errors.ChromaError as e:
+    assert "readonly database" in str(e), e
+print("all right")
+"""
+
+LINES = """
+import chromadb, sys
+client = chromadb.PersistentClient(sys.argv[1])
+for line in sys.stdin:
+    exec(line)
+    print("done", flush=True)
+"""
+
+
+def test_a_reader_that_finds_work_half_done(data, shim, chromashim):
+    """Its first question does for itself what the writer has still to do, and nobody sees it."""
+    env, python = hosts.environment({"LD_PRELOAD": shim}), hosts.python("venv")
+    subprocess.run([python, "-c", BEHIND, data], env=hosts.environment(), check=True, timeout=120)
+    done = subprocess.run([python, "-c", LATE, "-c", LINES, data], env=env, capture_output=True,
+                          text=True, timeout=120, check=False)
+    assert done.stdout == "all right\n", done.stderr[-3000:]
+    assert done.stderr.count("writing refused") == 1, done.stderr
+    assert chromashim("check", data).returncode == 0
+
+
+# The same tables, by an SQLite that is not Chroma's.
+FOREIGN = """
+import sys
+def tell(connection, error):
+    print(connection.execute("SELECT count(*) FROM embeddings").fetchone()[0])
+    for sql in ("UPDATE embeddings SET seq_id = 7", "DELETE FROM max_seq_id",
+                "DELETE FROM embeddings_queue WHERE seq_id < 5"):
+        try:
+            connection.execute(sql)
+            print("written")
+        except error as e:
+            print(e)
+"""
+BY = {"venv": """
+import sqlite3
+tell(sqlite3.connect(sys.argv[1] + "/chroma.sqlite3", isolation_level=None), sqlite3.OperationalError)
+""", "venv-sqlite": """
+import apsw
+tell(apsw.Connection(sys.argv[1] + "/chroma.sqlite3"), apsw.Error)
+"""}
+
+
+@pytest.mark.parametrize("venv", BY, ids=["libsqlite3", "static"])
+def test_another_sqlite_is_told(data, shim, venv):
+    """What it changes of the records is no catching up: an error, and no change that is lost."""
+    env, python = hosts.environment({"LD_PRELOAD": shim}), hosts.python("venv")
+    with subprocess.Popen([python, "-c", LINES, data], env=env, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True, bufsize=1) as writer:
+        print("client.create_collection('books').add(ids=[*'abc'], embeddings=[[1.0, 2.0]] * 3)",
+              file=writer.stdin, flush=True)
+        assert writer.stdout.readline() == "done\n"
+        told = subprocess.run([hosts.python(venv), "-c", FOREIGN + BY[venv], data], env=env,
+                              text=True, stdout=subprocess.PIPE, timeout=60, check=True).stdout
+        writer.stdin.close()
+    assert told == "3\n" + "attempt to write a readonly database\n" * 3

@@ -150,20 +150,20 @@ bool acquire_row_saved(const struct acquire_row *t)
 }
 
 /* The schema, and all of the header that is no counter, stays as it was. */
-static bool is_first_page(const struct acquire_row *t, const unsigned char *bytes)
+bool acquire_row_first_page(const unsigned char *old, const unsigned char *bytes, uint32_t size)
 {
-	const unsigned char *old = saved(t, 1);
-
-	return old && memcmp(old, bytes, COUNTERS_FIRST) == 0 &&
+	return memcmp(old, bytes, COUNTERS_FIRST) == 0 &&
 	       memcmp(old + COUNTERS_END, bytes + COUNTERS_END, VERSIONS_FIRST - COUNTERS_END) ==
 		   0 &&
 	       memcmp(old + SQLITE_HEADER_SIZE, bytes + SQLITE_HEADER_SIZE,
-		      t->page_size - SQLITE_HEADER_SIZE) == 0;
+		      size - SQLITE_HEADER_SIZE) == 0;
 }
 
 bool acquire_row_writes(const struct acquire_row *t, uint32_t page, const unsigned char *bytes)
 {
+	const unsigned char *old = saved(t, page);
+
 	if (page == 1)
-		return is_first_page(t, bytes);
-	return saved(t, page) || is_leaf(bytes, t->page_size);
+		return old && acquire_row_first_page(old, bytes, t->page_size);
+	return old || is_leaf(bytes, t->page_size);
 }

@@ -40,5 +40,7 @@ bool acquire_row_saves(const struct acquire_row *t, uint32_t page, const unsigne
 bool acquire_row_saved(const struct acquire_row *t);
 /* Whether a page may be written by it: bytes are page_size new ones of that page. */
 bool acquire_row_writes(const struct acquire_row *t, uint32_t page, const unsigned char *bytes);
+/* Whether page 1 is as it was, but for its counters. */
+bool acquire_row_first_page(const unsigned char *old, const unsigned char *bytes, uint32_t size);
 
 #endif

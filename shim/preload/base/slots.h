@@ -49,8 +49,9 @@ static inline bool role_of_chroma(unsigned role)
 union slot {
 	uint64_t all; /* 0: not ours */
 	struct {
-		uint32_t name; /* number of the name, see names below */
-		uint8_t area;  /* index of the protected directory */
+		uint32_t name : 24;   /* number of the name, see names below */
+		uint32_t touched : 8; /* of a database: which tables, refuse/touched.h */
+		uint8_t area;	      /* index of the protected directory */
 		uint8_t role;
 		uint8_t object;	  /* index of the library that opened it; of an index's file: its
 				     graph; 0 unknown */
@@ -58,12 +59,13 @@ union slot {
 	};
 };
 
+#define SLOT_NAME(number) ((number)&0xffffffu) /* there are fewer, place/files.c */
+
 #define SLOT_WRITABLE 1u
 #define SLOT_APPEND 2u
 /* Of a database: */
 #define SLOT_VOID 4u	/* of a client whose graph is old, refuse/destroyers.c */
 #define SLOT_NOWHERE 8u /* in a transaction that goes nowhere, refuse/readers.c */
-#define SLOT_FRESH 32u	/* opened since its client had its row */
 #define SLOT_STALE 16u	/* what SQLite remembers of it is on no disk */
 
 #define SLOTS (1 << 20)

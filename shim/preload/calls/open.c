@@ -90,7 +90,6 @@ static int open_entered(const struct place *place, void *caller, enum oplog_op o
 		slot_set(fd, s);
 		carrier_make(s, fd);
 		writer_opened(s, fd);
-		reader_opened(s, fd);
 		if (s.role == ROLE_WAL && (s.writable & SLOT_WRITABLE)) {
 			atomic_store(&areas[s.area].wal_mode, true);
 			oplog_feature(&areas[s.area].log, OPLOG_WAL_MODE, true);
@@ -109,7 +108,7 @@ int open_place(const struct place *place, void *caller, enum oplog_op op, int di
 
 	if (place->slot.role == ROLE_STORE)
 		return open_in_store(place, op, dirfd, path, flags, mode);
-	fd = reader_journal(place, flags);
+	fd = reader_opens(place, caller, flags);
 	if (fd >= 0)
 		return fd;
 	if (fd == -EACCES) {

@@ -72,9 +72,7 @@ static ssize_t protected_pread(int fd, union slot s, void *buf, size_t n, off_t 
 		persist_read_end(before, fd, s, offset, buf, (size_t)ret);
 	if (ret >= 0 && tells(s))
 		transaction_read(s, buf, (size_t)ret, offset);
-	if (ret > 0 && s.role == ROLE_DATABASE && s.writable & SLOT_STALE)
-		reader_reads(fd, s, buf, (size_t)ret, offset);
-	return ret;
+	return reader_concerns(s) ? reader_reads(fd, s, buf, n, offset, ret) : ret;
 }
 
 ssize_t do_pread(int fd, void *buf, size_t n, off_t offset)

@@ -11,6 +11,7 @@
 #include "preload/refuse/guardian.h"
 #include "preload/refuse/others.h"
 #include "preload/refuse/refuse.h"
+#include "preload/refuse/touched.h"
 #include "preload/sqlite/calls.h"
 #include "preload/sqlite/transactions.h"
 
@@ -100,6 +101,7 @@ extern int __register_atfork(void (*before)(void), void (*parent)(void), void (*
 static const struct area_room rooms[] = {
     {.stop = room_stop},
     {.stop = transactions_stop},
+    {.stop = touched_stop},
     {.start = persists_start,
      .started = persists_started,
      .is_idle = persists_none,

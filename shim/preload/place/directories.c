@@ -216,7 +216,7 @@ void files_renamed(const struct place *from, const struct place *to, bool exchan
 			name = name_renamed(name_get(s.name), to, from);
 		if (!name)
 			continue;
-		s.name = name;
+		s.name = SLOT_NAME(name);
 		s.area = name_get(name)->area;
 		if (s.role != ROLE_DIRECTORY)
 			s.role = name_get(name)->role;

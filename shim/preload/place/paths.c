@@ -73,7 +73,7 @@ void place_settle(struct place *place, unsigned area)
 		place->slot.role = ROLE_STORE;
 		return;
 	}
-	place->slot.name = name_intern(area, place->relative, strlen(place->relative));
+	place->slot.name = SLOT_NAME(name_intern(area, place->relative, strlen(place->relative)));
 	place->slot.area = (uint8_t)area;
 	place->slot.role = place->slot.name ? name_get(place->slot.name)->role : ROLE_OTHER;
 }

@@ -11,19 +11,32 @@
 #include "preload/base/shim.h"
 #include "preload/place/record.h"
 #include "preload/refuse/refuse.h"
+#include "preload/refuse/touched.h"
 #include "preload/sqlite/copies.h"
 
+#define PAGE_OF_MEMORY 4096 /* smaller ones could not be told apart in a memory file */
 #define JOURNAL_MOST ((size_t)(ACQUIRE_ROW_PAGES + 1) * (SQLITE_PAGE_MAX + 8))
-/* Where page 1 says which transaction was the last, and how much of it SQLite compares. */
-#define VERSION_AT 24
-#define VERSION_SIZE 16
+/* What a transaction may write: the queue of a service that has stood still for long. */
+#define PAGES_MOST (UINT64_C(256) << 20)
+
+enum goal {
+	ELSEWHERE, /* it is none of these: refused */
+	ONE_ROW,   /* of acquire_write */
+	CATCH_UP,  /* what the queue has is applied */
+	PURGE	   /* its first rows are removed, since all indexes have them */
+};
 
 /* One transaction of a directory at a time, as RESERVED has it. */
 static struct reader {
 	_Atomic int database; /* descriptor + 1; 0: none */
 	int journal;	      /* -1: not begun */
+	bool keeps;	      /* what it has written, */
+	int pages;	      /* in their places */
+	enum goal goal;
+	uint64_t written;
+	uint32_t first_leaf; /* of the queue; 0: not told from the last */
+	bool is_purging;     /* that has been read */
 	_Atomic uint32_t thread;
-	_Atomic unsigned rows; /* of clients, twice; odd: one is just being noted */
 } readers[AREAS];
 
 static bool is_beside_the_writer(union slot s)
@@ -56,43 +69,6 @@ static void mark(int fd, union slot s, unsigned set, unsigned clear)
 {
 	s.writable = (uint8_t)((s.writable | set) & ~clear);
 	slot_set(fd, s);
-}
-
-static bool is_database(union slot s, unsigned area)
-{
-	return s.area == area && s.role == ROLE_DATABASE && (s.writable & SLOT_WRITABLE);
-}
-
-/*
- * A client opens some at once, and any of them may be the one that writes the row. What it opens
- * later writes something else, and must be told at the journal's opening: an error that makes
- * SQLite roll back by itself leaves sqlx, which Chroma uses, with a transaction that never ends.
- */
-void reader_opened(union slot s, int fd)
-{
-	unsigned rows = atomic_load(&readers[s.area].rows);
-	int i, top = atomic_load(&slots_top);
-
-	if (!is_database(s, s.area) || writer_is_ours(area_of(s)) || rows % 2)
-		return;
-	for (i = 0; i < top; i++)
-		if (i != fd && is_database(slot_of(i), s.area) &&
-		    !(slot_of(i).writable & SLOT_FRESH))
-			return;
-	mark(fd, s, SLOT_FRESH, 0);
-	if (atomic_load(&readers[s.area].rows) != rows) /* by another thread, meanwhile */
-		mark(fd, s, 0, SLOT_FRESH);
-}
-
-static void row_is_written(unsigned area)
-{
-	int fd, top = atomic_load(&slots_top);
-
-	atomic_fetch_or(&readers[area].rows, 1);
-	for (fd = 0; fd < top; fd++)
-		if (is_database(slot_of(fd), area))
-			mark(fd, slot_of(fd), 0, SLOT_FRESH);
-	atomic_fetch_add(&readers[area].rows, 1);
 }
 
 /* Of the directory, if one is under way. */
@@ -139,6 +115,115 @@ static bool look(struct acquire_row *t, const struct reader *r, int fd)
 	return false;
 }
 
+/* A program that changes records by an SQLite of its own is told that it may not. */
+static bool is_chroma(uint8_t library)
+{
+	const char *path = object_path(library), *name = path ? strrchr(path, '/') : NULL;
+
+	return path && strstr(name ? name : path, "chroma");
+}
+
+/*
+ * The one row is told by the journal, too, when it is about to be written. Who adds to the queue,
+ * which is how all is written that anybody asks for, has no business with its first rows.
+ */
+static enum goal goal_of(union slot s)
+{
+	const struct table_roots *roots = touched_roots(s);
+	unsigned tables = s.touched & ~TOUCHED_KNOWN;
+
+	if (!(s.touched & TOUCHED_KNOWN) || !roots || !tables)
+		return ELSEWHERE;
+	if (tables == TABLE_ACQUIRE)
+		return ONE_ROW;
+	if (roots->page_size < PAGE_OF_MEMORY || !is_chroma(s.object))
+		return ELSEWHERE;
+	if (!(tables & ~(unsigned)(TABLE_RECORDS | TABLE_MARKS)))
+		return CATCH_UP;
+	return tables == TABLE_QUEUE && readers[s.area].is_purging ? PURGE : ELSEWHERE;
+}
+
+static ssize_t read_source(const struct file_source *source, void *buf, size_t n, uint64_t at)
+{
+	return sys_pread_all(source->fd, buf, n, at);
+}
+
+static uint32_t first_of_queue(int fd, union slot s)
+{
+	const struct table_roots *roots = touched_roots(s);
+	struct file_source database = {.read = read_source, .fd = fd};
+	void *room = roots ? memory_make(roots->page_size) : NULL;
+	uint32_t page = 0;
+	struct stat st;
+
+	if (room && sys_fstat(fd, &st) == 0) {
+		database.size = (uint64_t)st.st_size;
+		page = table_first_leaf(roots, TABLE_QUEUE, &database, room);
+	}
+	if (room)
+		sys_munmap(room, roots->page_size);
+	return page;
+}
+
+/* ---- the pages of one that catches up, or purges ---- */
+
+static void drop_pages(struct reader *r)
+{
+	if (r->keeps)
+		hidden_release(&r->pages);
+	r->keeps = false;
+	r->written = 0;
+}
+
+static bool keep_page(struct reader *r, const struct change *c)
+{
+	int fd;
+
+	if (r->written + c->length > PAGES_MOST)
+		return false;
+	if (!r->keeps) {
+		fd = (int)SYS2(SYS_memfd_create, CHROMA_DATABASE, MFD_CLOEXEC);
+		if (fd < 0 || hidden_adopt(fd, &r->pages) < 0)
+			return false;
+		r->keeps = true;
+	}
+	r->written += c->length;
+	return sys_pwrite_all(r->pages, c->iov[0].iov_base, c->length, (uint64_t)c->offset) == 0;
+}
+
+/* Whether it was written in this transaction. */
+static bool has_page(const struct reader *r, off_t at)
+{
+	return r->keeps && SYS3(SYS_lseek, r->pages, at, SEEK_DATA) == at;
+}
+
+/* It does still what it began with. */
+static bool stays(union slot s)
+{
+	return goal_of(s) == readers[s.area].goal;
+}
+
+/*
+ * Its end: page 1 is written when it commits, and not before. The marks have been asked for, or it
+ * is somebody's own change of the records; and the schema stays as it is.
+ */
+static bool may_end(const struct change *c)
+{
+	const struct table_roots *roots = touched_roots(c->slot);
+	unsigned char *old;
+	bool is_same;
+
+	if (!stays(c->slot) || !(c->slot.touched & (TABLE_MARKS | TABLE_QUEUE)))
+		return false;
+	old = memory_make(roots->page_size);
+	is_same = old &&
+		  sys_pread_all(c->fd, old, roots->page_size, 0) == (ssize_t)roots->page_size &&
+		  acquire_row_first_page(old, c->iov[0].iov_base, roots->page_size);
+	if (old)
+		sys_munmap(old, roots->page_size);
+	return is_same;
+}
+
 /* ---- locks ---- */
 
 /* Of the writer: it is in a transaction. One that journal_mode keeps is empty, or begins with
@@ -171,6 +256,9 @@ static bool begin(int fd, union slot s, int *error)
 	if ((current(s.area, &other) && other != fd) || journal_is_in_use(area_of(s)))
 		return true;
 	r->journal = -1;
+	drop_pages(r); /* of one that was ended by closing the file */
+	r->is_purging = false;
+	r->first_leaf = first_of_queue(fd, s);
 	atomic_store(&r->thread, thread_id());
 	mark(fd, s, SLOT_NOWHERE, 0);
 	atomic_store(&r->database, fd + 1);
@@ -178,7 +266,7 @@ static bool begin(int fd, union slot s, int *error)
 	return true;
 }
 
-/* PENDING and EXCLUSIVE: it is about to write its pages. */
+/* PENDING and EXCLUSIVE: it is about to write its pages, or there is no more room for them. */
 static bool may_write(int fd, union slot s)
 {
 	const struct reader *r = &readers[s.area];
@@ -186,6 +274,8 @@ static bool may_write(int fd, union slot s)
 
 	if (r->journal < 0)
 		return true; /* it has none */
+	if (r->goal != ONE_ROW)
+		return stays(s);
 	if (!look(&t, r, fd))
 		return false;
 	look_end(&t);
@@ -202,13 +292,8 @@ bool reader_lock(int fd, union slot s, const struct flock *lock, off_t start, in
 {
 	if (s.role != ROLE_DATABASE)
 		return false;
-	if (lock->l_type == F_WRLCK && start == SQLITE_RESERVED_BYTE) {
-		if (begin(fd, s, error))
-			return true;
-		if (s.writable & SLOT_FRESH) /* it is written where everybody sees it */
-			row_is_written(s.area);
-		return false;
-	}
+	if (lock->l_type == F_WRLCK && start == SQLITE_RESERVED_BYTE)
+		return begin(fd, s, error);
 	if (!(s.writable & SLOT_NOWHERE))
 		return false;
 	if (lock->l_type == F_WRLCK) {
@@ -216,6 +301,8 @@ bool reader_lock(int fd, union slot s, const struct flock *lock, off_t start, in
 		return may_write(fd, s);
 	}
 	if (covers_reserved(lock, start)) {
+		drop_pages(&readers[s.area]);
+		s.touched = 0;
 		mark(fd, s, 0, SLOT_NOWHERE);
 		atomic_store(&readers[s.area].database, 0);
 	}
@@ -224,32 +311,79 @@ bool reader_lock(int fd, union slot s, const struct flock *lock, off_t start, in
 
 /* ---- the journal, and pages ---- */
 
-/*
- * SQLite says "readonly database" where it may not make a journal, and of nothing else later. If
- * the writer has made one in this very moment, SQLite tries to read that, to write into it.
- */
-int reader_journal(const struct place *place, int flags)
+static int memory_file(const char *name, union slot s)
 {
-	union slot s = place->slot;
+	int fd = (int)SYS2(SYS_memfd_create, name, MFD_CLOEXEC);
+
+	if (fd < 0)
+		return -ENOENT;
+	s.role = ROLE_OTHER;
+	s.writable = SLOT_WRITABLE | SLOT_NOWHERE;
+	slot_set(fd, s);
+	return fd;
+}
+
+/*
+ * SQLite says "readonly database" where it may not make a journal, and of nothing else later: an
+ * error that makes SQLite roll back by itself leaves sqlx, which Chroma uses, with a transaction
+ * that never ends. If the writer has made a journal in this very moment, SQLite tries to read that,
+ * to write into it.
+ */
+static int open_journal(union slot s, int flags)
+{
 	struct reader *r = &readers[s.area];
 	int fd, journal;
 
-	if (s.role != ROLE_JOURNAL || !atomic_load(&r->database) || shim_borrowed() ||
-	    !current(s.area, &fd) || atomic_load(&r->thread) != thread_id())
+	if (!atomic_load(&r->database) || shim_borrowed() || !current(s.area, &fd) ||
+	    atomic_load(&r->thread) != thread_id())
 		return -ENOENT;
 	if ((flags & O_ACCMODE) != O_RDWR)
 		return -EACCES;
-	if (!(slot_of(fd).writable & SLOT_FRESH))
+	r->goal = goal_of(slot_of(fd));
+	if (r->goal == ELSEWHERE)
 		return -ENOENT;
-	journal = (int)SYS2(SYS_memfd_create, CHROMA_DATABASE "-journal", MFD_CLOEXEC);
-	if (journal < 0)
-		return -ENOENT;
-	row_is_written(s.area);
-	r->journal = journal;
-	s.role = ROLE_OTHER;
-	s.writable = SLOT_WRITABLE | SLOT_NOWHERE;
-	slot_set(journal, s);
+	journal = memory_file(CHROMA_DATABASE "-journal", s);
+	if (journal >= 0)
+		r->journal = journal;
 	return journal;
+}
+
+static bool has_database_open(unsigned area, uint8_t library)
+{
+	int fd, top = atomic_load(&slots_top);
+
+	for (fd = 0; fd < top; fd++) {
+		union slot s = slot_of(fd);
+
+		if (s.area == area && s.role == ROLE_DATABASE && (s.writable & SLOT_WRITABLE) &&
+		    s.object == library)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Catching up may be so much that the index is to be persisted: that is the writer's, and the queue
+ * has all of it. The other files of the index were refused, and hnswlib did not look.
+ */
+static int open_pickle(union slot s, void *caller, int flags)
+{
+	uint8_t library = caller ? object_of(caller) : 0;
+
+	if ((flags & O_ACCMODE) == O_RDONLY || !library || sqlite_is_above(library) ||
+	    shim_borrowed() || !has_database_open(s.area, library) || !is_beside_the_writer(s))
+		return -ENOENT;
+	return memory_file("index_metadata.pickle", s);
+}
+
+int reader_opens(const struct place *place, void *caller, int flags)
+{
+	union slot s = place->slot;
+
+	if (s.role == ROLE_JOURNAL)
+		return open_journal(s, flags);
+	return s.role == ROLE_PICKLE && !writer_is_ours(area_of(s)) ? open_pickle(s, caller, flags)
+								    : -ENOENT;
 }
 
 /* A page on its way into the journal: its number is there already. */
@@ -277,12 +411,12 @@ static bool may_save(const struct change *c, int database)
 	return may;
 }
 
-static bool drops(const struct reader *r, const struct change *c)
+static bool drops_row(const struct reader *r, const struct change *c)
 {
 	struct acquire_row t;
 	bool is_its;
 
-	if (c->op != OP_PWRITE || c->iov_count != 1 || !look(&t, r, c->fd))
+	if (!look(&t, r, c->fd))
 		return false;
 	is_its =
 	    c->length == t.page_size && c->offset % t.page_size == 0 &&
@@ -291,12 +425,25 @@ static bool drops(const struct reader *r, const struct change *c)
 	return is_its;
 }
 
+static bool drops(struct reader *r, const struct change *c)
+{
+	const struct table_roots *roots = touched_roots(c->slot);
+
+	if (c->op != OP_PWRITE || c->iov_count != 1 || r->journal < 0)
+		return false;
+	if (r->goal == ONE_ROW)
+		return drops_row(r, c);
+	if (!roots || c->length != roots->page_size || c->offset % roots->page_size)
+		return false;
+	return (c->offset > 0 || may_end(c)) && keep_page(r, c);
+}
+
 static bool refuses_page(struct change *c)
 {
 	struct change said = *c;
 	int fd;
 
-	if (!current(c->slot.area, &fd) || may_save(c, fd))
+	if (!current(c->slot.area, &fd) || readers[c->slot.area].goal != ONE_ROW || may_save(c, fd))
 		return false;
 	said.slot.role = ROLE_JOURNAL;
 	errno = -writer_refuse(&said);
@@ -335,22 +482,29 @@ bool reader_answers(struct change *c)
 }
 
 /*
- * SQLite keeps pages while this part of page 1 is as it left it. What it believes to have left is
- * on no disk, and the writer's next transaction would leave the very same.
+ * What SQLite believes to have left in page 1 is on no disk, and the writer's next transaction
+ * would leave the very same: it must forget its pages, as touched_read() makes it.
  */
-void reader_reads(int fd, union slot s, void *buf, size_t n, off_t at)
+ssize_t reader_reads(int fd, union slot s, void *buf, size_t n, off_t at, ssize_t ret)
 {
-	unsigned char *counter = buf;
-	unsigned i;
+	struct reader *r = &readers[s.area];
 
-	if (at != VERSION_AT || n != VERSION_SIZE)
-		return;
-	for (i = 0; i < 4; i++)
-		counter[i] ^= 0xff;
-	mark(fd, s, 0, SLOT_STALE);
+	if (s.writable & SLOT_NOWHERE) {
+		if (has_page(r, at))
+			ret = sys_pread_all(r->pages, buf, n, (uint64_t)at);
+		r->is_purging |= r->first_leaf && n >= PAGE_OF_MEMORY &&
+				 (uint64_t)at == (uint64_t)(r->first_leaf - 1) * n;
+	}
+	if (ret > 0 && !sqlite_is_above(s.object) && settings.single_writer == SINGLE_WRITER_DENY)
+		touched_read(fd, s, buf, (size_t)ret, at);
+	return ret;
 }
 
 void readers_fork(void)
 {
+	unsigned i;
+
+	for (i = 0; i < AREAS; i++)
+		drop_pages(&readers[i]);
 	memset(readers, 0, sizeof(readers));
 }
