@@ -243,6 +243,72 @@ def test_recover_chromadb(run, loaded, chromashim):
     assert done.stderr.startswith("recover_chromadb: chromashim restore:")
 
 
+def test_install_here(run, loaded, chromashim, tmp_path):
+    """`cd backend && python recover_chromadb.py …`, where the directory is in the folder above."""
+    backend = loaded.parent / "backend"
+    backend.mkdir()
+    at = {"CHROMASHIM_DIR": "", "PYTHONPATH": str(SOURCE)}
+    assert "is there" in run(["-m", "chromashim", "install-here", backend], env=at).stdout
+
+    def stub(*arguments, status=0):
+        # Without PYTHONPATH: it knows from where it was put there.
+        done = subprocess.run([hosts.python("venv"), "recover_chromadb.py", *map(str, arguments)],
+                              env=hosts.environment({"CHROMASHIM_COMMAND": str(hosts.COMMAND)}),
+                              cwd=backend, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == status, done.stdout + done.stderr
+        return done
+
+    assert "fine" in stub("--health-check").stdout
+    assert not (backend / "chromadb_backups").exists(), "looking leaves nothing behind"
+    done = stub("--backup-only")
+    assert "snapshot 1: verified" in done.stdout and "'../chroma_data'" in done.stderr
+    exported, = (backend / "chromadb_backups").glob("conversations-*.jsonl")
+    assert len(exported.read_text().splitlines()) == 1502, "each record is a line"
+    stub("--restore", 1)
+    stub("--restore", 99, status=12)
+    stub()
+    told = [line.split()[1:3] for line in
+            (backend / "chromadb_backups" / "critical_operations.log").read_text().splitlines()]
+    assert told == [["done", "backup-only"], ["done", "restore"], ["failed", "restore"],
+                    ["done", "recover"]]
+
+    # A second directory is no guess; a program of that name which is somebody else's stays.
+    shutil.copytree(loaded, loaded.parent / "other", ignore=shutil.ignore_patterns(".chromashim"))
+    (loaded.parent / "chroma_data").rename(loaded.parent / "third")
+    assert "several data directories" in stub("--health-check", status=2).stderr
+    (backend / "recover_chromadb.py").write_text("print('mine')")
+    assert "another program's" in run(["-m", "chromashim", "install-here", backend], env=at,
+                                      status=1).stderr
+    assert stub().stdout == "mine\n"
+
+
+def test_critical_operations_have_lines(run, loaded, tmp_path):
+    run("""
+        from database_protection import protected_db_operation
+
+        @protected_db_operation("conversation_add")
+        def add(fails=False):
+            if fails:
+                raise ValueError("no\\nline of its own")
+
+        @protected_db_operation("bulk_delete")
+        def delete():
+            pass
+
+        add()
+        delete()
+        try:
+            add(True)
+        except ValueError:
+            pass
+        """)
+    log = (loaded.parent / "chromadb_backups" / "critical_operations.log").read_text()
+    told = [line.split() for line in log.splitlines()]
+    assert [words[1:3] for words in told] == [["begin", "bulk_delete"], ["done", "bulk_delete"],
+                                              ["failed", "conversation_add"]]
+    assert "snapshot=1" in told[0] and "ValueError: no line of its own" in log
+
+
 def import_(run, *arguments, status=0):
     return run(["-m", "chromashim.importer"], *arguments, status=status).stdout
 

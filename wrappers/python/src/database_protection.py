@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """chromashim under the names that programs with a protection service of their own use.
 
+Critical ones, and what fails, have lines in ./chromadb_backups/critical_operations.log.
+
 Timed backups are the guardian's, a process beside this one; not a thread's in here.
 """
 
@@ -12,7 +14,7 @@ from datetime import datetime
 from typing import Any, Optional
 
 import chromashim
-from chromashim import _command
+from chromashim import _command, _journal
 from chromashim._protect import decorated, say_once
 
 __all__ = ["DatabaseProtectionService", "get_protection_service", "protected_db_operation"]
@@ -26,32 +28,47 @@ class _ProtectedOperation(ContextDecorator):
     """Gives a dict with operation_id, operation, backup, backup_path, start_time."""
 
     def __init__(self, name: str, force_backup: bool, directory):
-        self._under = chromashim.protected_operation(name, snapshot=_snapshot(name, force_backup),
-                                                     directory=directory)
+        snapshot = _snapshot(name, force_backup)
+        self._is_critical = bool(snapshot)
+        self._under = chromashim.protected_operation(name, snapshot=snapshot, directory=directory)
 
     def _recreate_cm(self):
         again = object.__new__(type(self))
+        again._is_critical = self._is_critical
         again._under = self._under._recreate_cm()
         return again
 
     def __call__(self, function):
         return decorated(self, function)
 
-    def _describe(self, operation: chromashim.Operation) -> dict[str, Any]:
-        return {"operation_id": f"{operation.name}_{uuid.uuid4().hex[:12]}",
-                "operation": operation.name, "backup": operation.snapshot,
-                "backup_path": operation.snapshot, "start_time": datetime.now()}
+    def _begin(self, operation: chromashim.Operation) -> dict[str, Any]:
+        described = {"operation_id": f"{operation.name}_{uuid.uuid4().hex[:12]}",
+                     "operation": operation.name, "backup": operation.snapshot,
+                     "backup_path": operation.snapshot, "start_time": datetime.now()}
+        self._noted = (operation.name, described["operation_id"])
+        if self._is_critical:
+            _journal.note("begin", operation.name, id=described["operation_id"],
+                          snapshot=operation.snapshot)
+        return described
+
+    def _end(self, value) -> None:
+        name, number = self._noted
+        error = None if value is None else f"{type(value).__name__}: {value}"
+        if self._is_critical or error:
+            _journal.note("failed" if error else "done", name, id=number, error=error)
 
     def __enter__(self) -> dict[str, Any]:
-        return self._describe(self._under.__enter__())
+        return self._begin(self._under.__enter__())
 
     def __exit__(self, kind, value, trace) -> bool:
+        self._end(value)
         return self._under.__exit__(kind, value, trace)
 
     async def __aenter__(self) -> dict[str, Any]:
-        return self._describe(await self._under.__aenter__())
+        return self._begin(await self._under.__aenter__())
 
     async def __aexit__(self, kind, value, trace) -> bool:
+        self._end(value)
         return await self._under.__aexit__(kind, value, trace)
 
 
@@ -146,7 +163,6 @@ def protected_db_operation(operation_name="", force_backup: bool = False):
     def decorate(function):
         name = operation_name or getattr(function, "__name__", "operation")
         # Looked up late: the service may be made after the module that decorates is imported.
-        return chromashim.protected_operation(
-            name, snapshot=_snapshot(name, force_backup),
-            directory=lambda: get_protection_service().db_path)(function)
+        return _ProtectedOperation(name, force_backup,
+                                   lambda: get_protection_service().db_path)(function)
     return decorate

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Optional
 
@@ -50,6 +51,30 @@ def call(*arguments: str, accept: tuple = (0,)) -> subprocess.CompletedProcess:
         raise ChromashimError(f"chromashim {arguments[0]}: {said.removeprefix('chromashim: ')}",
                               done.returncode)
     return done
+
+
+def find_here(folder: str = ".") -> list:
+    """Data directories in a folder: those with the names that Chroma's users give first."""
+    usual = [os.path.join(folder, name) for name in ("chroma_data", "chroma", "chroma_db")]
+    found = [path for path in usual if os.path.isfile(os.path.join(path, DATABASE))]
+    return found[:1] or sorted(str(path.parent) for path in Path(folder).glob(f"*/{DATABASE}"))
+
+
+def search() -> str:
+    """The directory that is named, open, here, or in the folder above (for `cd backend`)."""
+    named = default_directory()
+    if os.path.isdir(named) or os.environ.get("CHROMASHIM_DIR"):
+        return named
+    for folder in (".", ".."):
+        found = find_here(folder)
+        if len(found) > 1:
+            raise ChromashimError("there are several data directories here: " + ", ".join(
+                f"'{path}'" for path in found) + ". Name one: --path DIR", 2)
+        if found:
+            print(f"recover_chromadb: the data directory that is here is taken: '{found[0]}'",
+                  file=sys.stderr)
+            return found[0]
+    return named
 
 
 def default_directory() -> str:
