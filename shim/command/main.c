@@ -25,6 +25,8 @@ static const struct command commands[] = {
     {"log", command_log, "what was done to the data directory", log_usage, COMMAND_JSON},
     {"check", command_check, "judge a Chroma directory by its files; changes nothing", check_usage,
      COMMAND_READ_ONLY | COMMAND_JSON},
+    {"doctor", command_doctor, "what is missing where a backend is started", doctor_usage,
+     COMMAND_READ_ONLY},
     {"explain", command_explain, "what an error message of Chroma's means", explain_usage,
      COMMAND_READ_ONLY | COMMAND_JSON},
     {"export", command_export, "every record as JSON Lines, straight from the files", export_usage,

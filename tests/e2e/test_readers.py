@@ -181,6 +181,7 @@ def test_a_reader_that_stays(data, shim, chromashim):
                           text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert chromashim("check", data).returncode == 0
+    assert chromashim("log", "--failed", data).stdout == ""
 
 
 @pytest.mark.parametrize("persisted", ["", "persisted"])

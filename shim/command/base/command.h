@@ -43,6 +43,7 @@ struct command {
 };
 
 int command_check(int argc, char **argv);
+int command_doctor(int argc, char **argv);
 int command_explain(int argc, char **argv);
 int command_export(int argc, char **argv);
 int command_guard(int argc, char **argv);
@@ -54,6 +55,7 @@ int command_snapshot(int argc, char **argv);
 int command_status(int argc, char **argv);
 
 extern const char check_usage[];
+extern const char doctor_usage[];
 extern const char explain_usage[];
 extern const char export_usage[];
 extern const char guard_usage[];

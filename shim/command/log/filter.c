@@ -33,6 +33,7 @@ static bool is_ordinary(const struct oplog_entry *e)
 {
 	switch (e->op) {
 	case OP_MKDIR:
+	case OP_MKDIRAT:
 		return e->result == -EEXIST;
 	case OP_OPEN: /* an index that another process writes: who only reads goes on without */
 	case OP_OPENAT:

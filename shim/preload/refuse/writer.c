@@ -594,7 +594,8 @@ static int refuse(const struct change *c, enum intent intent)
 static int refuse_index(const struct change *c)
 {
 	graph_refused(c->slot);
-	record_end(record_begin(c->slot, c->op, -1, 0, c->arg), -EBUSY);
+	errno = EBUSY; /* what the record has */
+	record_end(record_begin(c->slot, c->op, -1, 0, c->arg), -1);
 	return -EBUSY;
 }
 
