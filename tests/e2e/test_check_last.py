@@ -136,6 +136,15 @@ def test_pieces_of_before(made, copy, chromashim, first):
     assert found(chromashim, copy) == {"index-mixed"}
 
 
+@pytest.mark.parametrize("name", BINS)
+def test_file_of_an_older_state(made, copy, chromashim, name):
+    """One file of two persists ago, as somebody's own backup has it: what is altered is told."""
+    if (made.older / name).read_bytes() == (segment_of(made.data) / name).read_bytes():
+        pytest.skip("it has not changed since")
+    put(copy, made.older, name)
+    assert found(chromashim, copy)
+
+
 def test_pieces_of_an_older_state(made, copy, chromashim):
     put(copy, made.older, "data_level0.bin")
     assert found(chromashim, copy) == {"index-mixed"}

@@ -11,6 +11,7 @@ import textwrap
 import pytest
 
 import hosts
+from actor import Actor
 from test_persist_cases import A, FILES, PICKLE, PRELUDE, Directory
 
 FAULTS = hosts.BUILD / "libchromashim-faults.so"
@@ -252,6 +253,40 @@ print(db.execute("select count(*) from t").fetchone())
                           "db = sqlite3.connect(data + '/chroma.sqlite3')\n"
                           "db.execute('insert into t values (2)'); db.commit(); print('fine')")
     assert "fine" in out
+
+
+@pytest.mark.parametrize("venv, call", [("venv", 2), ("venv-0.6", 3)])
+def test_error_that_chroma_hears(data, venv, call):
+    """In the midst of its pickle, and with Python also at its end: others go on, nothing is lost."""
+    if not FAULTS.exists() or not hosts.python(venv).exists():
+        pytest.skip(f"{FAULTS} or {venv} is missing; run wrappers/setup run check")
+    # 1: the pickle is made; 2: the first of its pieces, of 8 KiB or 64; 3: of these the last.
+    actor = Actor(str(FAULTS), {"CHROMASHIM_FAULT": f"once:{call}:{errno.EIO}:pickles"}, venv)
+    later = Actor(str(FAULTS), None, venv)
+    try:
+        actor.chroma(data).do("c = client.create_collection('one_persist', metadata={"
+                              "**METADATA, 'hnsw:batch_size': 2500, 'hnsw:sync_threshold': 2500})")
+        refused = actor.fails("c.upsert(**batch(0, 2500))", 60)
+        assert bool(refused) == (venv == "venv"), refused  # Python's Chroma acknowledges it
+        actor.do("other = client.get_or_create_collection('other', metadata=METADATA)")
+        for n in range(0, 360, 60):
+            actor.do(f"other.upsert(**batch({n}))")
+        assert actor.ask("wrong(other, range(0, 360, 60))") == []
+        said = [line for line in actor.lines() if "frozen" in line]
+        assert len(said) == 1 and "refused" not in said[0], actor.lines()
+        actor.stop()
+        later.chroma(data, "one_persist").do("other = client.get_collection('other')")
+        later.do("c.upsert(**batch(3000)); other.upsert(**batch(1000, 110))")
+        assert later.do("""
+want, got = batch(0, 2500), c.get(include=["embeddings"])
+have = {i: np.float32(e).tobytes() for i, e in zip(got["ids"], got["embeddings"])}
+result = [i for i, e in zip(want["ids"], want["embeddings"]) if have.get(i) != np.float32(e).tobytes()]
+""") == []
+        assert later.ask("wrong(c, [3000]) + wrong(other, [*range(0, 360, 60)])") == []
+        assert not [line for line in later.lines() if "frozen" in line]
+    finally:
+        actor.clean_up()
+        later.clean_up()
 
 
 # ---- threads that do not come back

@@ -116,7 +116,7 @@ static int undo_own(struct group *g, struct rollback_outcome *outcome)
 
 void group_fail_as(struct group *g, int error, const char *why)
 {
-	bool unheard = g->pickle_opened;
+	bool unheard = g->pickle_opened && !g->heard && !g->expected;
 	struct rollback_outcome outcome = {0};
 	int r;
 

@@ -297,6 +297,28 @@ static bool is_failure(const struct change *c, enum meaning meaning, int error)
 	       error != EINVAL && error != ESPIPE && error != EOPNOTSUPP;
 }
 
+/*
+ * A buffer of Rust's that is dropped swallows the error of its last write, which has the pickle's
+ * STOP at its end. Whoever has more to write hears it.
+ */
+bool persist_is_unheard(const struct change *c)
+{
+	int i = brings_bytes(c) && c->slot.role == ROLE_PICKLE ? c->iov_count : 0;
+
+	while (--i >= 0)
+		if (c->iov[i].iov_len)
+			return ((const char *)c->iov[i].iov_base)[c->iov[i].iov_len - 1] == '.';
+	return true;
+}
+
+static void fail(struct group *g, const struct change *c, int error)
+{
+	if (g->state != GROUP_OPEN && g->state != GROUP_TENTATIVE)
+		return;
+	g->heard = !persist_is_unheard(c);
+	group_fail(g, error);
+}
+
 void persist_change_end(struct change *c, int64_t ret)
 {
 	int saved = errno;
@@ -317,20 +339,19 @@ void persist_change_end(struct change *c, int64_t ret)
 		window_drop(g, file_index(c->slot));
 	if (meaning == OPENS)
 		open_end(g, c, ret);
-	else if (failed && (g->state == GROUP_OPEN || g->state == GROUP_TENTATIVE))
-		group_fail(g, saved);
+	else if (failed)
+		fail(g, c, saved);
 	group_unlock(g);
 	errno = saved;
 }
 
-void persist_fail(union slot s, int error)
+void persist_fail(const struct change *c, int error)
 {
-	struct group *g = group_lock(name_get(s.name)->directory);
+	struct group *g = group_lock(name_get(c->slot.name)->directory);
 
 	if (!g)
 		return;
-	if (g->state == GROUP_OPEN || g->state == GROUP_TENTATIVE)
-		group_fail(g, error);
+	fail(g, c, error);
 	group_unlock(g);
 }
 

@@ -23,7 +23,9 @@
 enum change_verdict persist_change_begin(struct change *c);
 void persist_change_end(struct change *c, int64_t ret);
 /* A write that is refused for what it would do: the persist that it is part of is undone. */
-void persist_fail(union slot s, int error);
+void persist_fail(const struct change *c, int error);
+/* Whether it may be that nobody hears that this change fails, once the pickle is open. */
+bool persist_is_unheard(const struct change *c);
 /* Renames of directories, and renames onto a segment's file. */
 void persist_rename_begin(struct change *c);
 void persist_rename_end(struct change *c, int64_t ret);

@@ -63,8 +63,9 @@ struct group {
 	bool undo_synced;   /* all that was put into the undo file is on the disk */
 	bool undo_known;    /* its directory entry, too */
 	bool pickle_opened; /* for writing */
+	bool heard;	    /* by Chroma: the error of the pickle that is about to fail it */
 	bool changed;	    /* some call of the host has gone through */
-	bool expected;	    /* its undo file knows the transaction it is part of */
+	bool expected;	    /* its undo file knows the transaction it is part of; before 1.0 */
 	int error;	    /* that froze it */
 	uint32_t directory; /* name of the segment's directory */
 	uint32_t thread;    /* whose transaction it waits for */

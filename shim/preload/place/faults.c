@@ -16,9 +16,9 @@
 #define OWN_ROLE 0xffu
 
 enum kind { UNREAD, NONE, SIGNAL, ERROR, COUNT };
-enum what { SEGMENTS, SQLITE, OWN, WHATS };
+enum what { SEGMENTS, PICKLES, SQLITE, OWN, WHATS };
 
-static const char *const names[WHATS] = {"segments", "sqlite", "own"};
+static const char *const names[WHATS] = {"segments", "pickles", "sqlite", "own"};
 static enum kind kind;
 static enum what what_wanted;
 static uint64_t wanted;
@@ -112,7 +112,8 @@ static int fault_of(enum what what, unsigned role)
 static int fault_of_file(union slot s)
 {
 	if (role_in_segment(s.role))
-		return fault_of(SEGMENTS, s.role);
+		return fault_of(
+		    s.role == ROLE_PICKLE && what_wanted == PICKLES ? PICKLES : SEGMENTS, s.role);
 	return s.role >= ROLE_DATABASE && s.role <= ROLE_SHM ? fault_of(SQLITE, s.role) : 0;
 }
 

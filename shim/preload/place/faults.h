@@ -11,6 +11,8 @@
  *			      else is done; also :sqlite and :own, as below
  *		    error:K:E the K-th write, truncation or creation of a segment fails with errno
  *			      E, and so do all after it that are made to the same file
+ *		    error:K:E:pickles
+ *			      the same of their pickles alone
  *		    error:K:E:sqlite
  *			      the same of SQLite's files; also their syncs and removal
  *		    error:K:E:own

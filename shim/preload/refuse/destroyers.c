@@ -194,7 +194,7 @@ static int refuse_runaway(const struct change *c)
 	const struct area *a = area_of(c->slot);
 
 	freeze(name_get(c->slot.name)->directory);
-	persist_fail(c->slot, EFBIG);
+	persist_fail(c, EFBIG);
 	pin_take_waiting(c->slot.area, "damage", "before a damaged index was written", 0, false);
 	refuse_say(c, OP_REFUSE_DESTROYER, -EFBIG,
 		   (const char *const[]){
@@ -202,7 +202,7 @@ static int refuse_runaway(const struct change *c)
 		       ": a write far beyond its end refused: it would be larger than its index "
 		       "can be; the index in memory is damaged. Nothing was lost: its records wait "
 		       "in the queue",
-		       c->slot.role == ROLE_PICKLE ? "" : ", and other collections go on",
+		       atomic_load(&a->persist_lost) ? "" : ", and other collections go on",
 		       ". Stop the backend and run: chromashim recover ", a->spelling[0], NULL});
 	return -EFBIG;
 }

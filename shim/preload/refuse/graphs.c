@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "preload/base/shim.h"
+#include "preload/persist/persists.h"
 #include "preload/place/record.h"
 #include "preload/refuse/refuse.h"
 
@@ -245,6 +246,7 @@ static void announce(const struct change *c)
 #define PER_ELEMENT 64u		/* of what is no id: opcodes, two labels, a number of the queue */
 #define SLACK (64u << 20)	/* what SQLite keeps in memory (2 MiB), and more */
 #define PICKLE_UNIT (64u << 10) /* of struct name's `pickle` */
+#define LAST_PIECE (64u << 10)	/* more, for one whose refusal Chroma may not hear */
 
 static uint64_t size_of(unsigned area, const char *name)
 {
@@ -313,5 +315,7 @@ bool graph_outgrows(const struct change *c)
 		return false;
 	}
 	bound = bound_of(c);
+	if (bound && c->slot.role == ROLE_PICKLE && persist_is_unheard(c))
+		bound += LAST_PIECE;
 	return bound && grows_by(c, &end) && end > bound;
 }
