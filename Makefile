@@ -155,6 +155,12 @@ $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libunit.a $(cores)
 	$(call say,LINK)
 	$(link) -lcmocka $(LIBS)
 
+# The library's own objects without the exported names: the test calls the bodies, and libc itself.
+inside := $(filter-out %/calls/entry.o,$(patsubst %.c,$(BUILD)/obj-faults/%.o,$(faulty)))
+$(BUILD)/unit/test_inside_%: $(BUILD)/obj/tests/unit/test_inside_%.o $(inside) $(BUILD)/libunit.a $(cores)
+	$(call say,LINK)
+	$(link) -lcmocka $(LIBS)
+
 $(BUILD)/fuzz/%-replay: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/obj/tests/fuzz/replay_main.o $(BUILD)/libcore.a
 	$(call say,LINK)
 	$(link) $(LIBS)
