@@ -10,6 +10,8 @@
 
 #include <cmocka.h>
 
+#include <sys/prctl.h>
+
 #include "core/sqlite/page.h"
 #include "inside.h"
 
@@ -81,8 +83,10 @@ static void test_a_second_writer(void **state)
 	make(&f);
 	assert_int_equal(pipe(pipes), 0);
 	first = fork();
-	if (first == 0)
+	if (first == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails leaves nobody behind */
 		do_exit(write_and_wait(&f));
+	}
 	close(pipes[1]);
 	assert_int_equal(read(pipes[0], &c, 1), 1);
 	assert_int_equal(inside_run(&f, NULL, read_one), 0);
