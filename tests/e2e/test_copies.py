@@ -2,6 +2,8 @@
 """Copies that went wrong: check says what happened, nothing is healed away, and what a name has hidden
 comes back. And what one release writes and another refuses."""
 
+import base64
+import gzip
 import json
 import os
 import re
@@ -53,6 +55,42 @@ def half_downloaded(data: Path) -> None:
     (data / "chroma.sqlite3").rename(data / "chroma.sqlite3.part")
 
 
+def set_aside(data: Path) -> None:
+    (data / "chroma.sqlite3").rename(data / "old.db")
+
+
+def compressed(data: Path) -> None:
+    path = data / "chroma.sqlite3"
+    (data / "chroma.sqlite3.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+
+
+def archive(data: Path) -> None:
+    """In place of the database."""
+    packed = shutil.make_archive(str(data.with_name("packed")), "zip", data)
+    shutil.move(packed, data / "chroma.sqlite3")
+
+
+def web_page(data: Path) -> None:
+    (data / "chroma.sqlite3").write_text("\n<!DOCTYPE html>\n<html><body>404</body></html>\n")
+
+
+def base64_text(data: Path) -> None:
+    path = segment(data, NAME) / "data_level0.bin"
+    path.write_bytes(base64.encodebytes(path.read_bytes()))
+
+
+def from_latin1(data: Path) -> None:
+    path = data / "chroma.sqlite3"
+    path.write_text(path.read_bytes().decode("latin1"), encoding="utf-8")
+
+
+def annexed(data: Path) -> None:
+    path = segment(data, NAME) / "data_level0.bin"
+    path.unlink()
+    path.symlink_to("../.git/annex/objects/aa/bb/SHA256E-s1--1.bin/SHA256E-s1--1.bin")
+
+
 def database_alone(data: Path) -> None:
     for path in data.glob("*-*-*"):
         shutil.rmtree(path)
@@ -65,6 +103,13 @@ COPIES: dict[str, tuple[Callable[[Path], None], str, str]] = {  # the finding, a
     "taken for UTF-8": (as_utf8, "copied-as-text", "binary"),
     "name in capitals": (in_capitals, "database-renamed", "CHROMA.SQLITE3"),
     "half downloaded": (half_downloaded, "database-renamed", "chroma.sqlite3.part"),
+    "the database set aside": (set_aside, "database-renamed", "old.db"),
+    "the database compressed": (compressed, "packed", "gunzip"),
+    "an archive for the database": (archive, "packed", "ZIP archive"),
+    "a web page": (web_page, "not-downloaded", "download it again"),
+    "in Base64": (base64_text, "copied-as-text", "base64 -d"),
+    "from another encoding": (from_latin1, "copied-as-text", "UTF-8"),
+    "a link of git-annex": (annexed, "not-downloaded", "git annex get"),
     "the database alone": (database_alone, "segments-left-behind", "whole directory"),
 }
 
@@ -86,7 +131,7 @@ def test_copy_went_wrong(name, lines, chromashim, tmp_path):  # noqa: F811
     ran = chromashim("run", "--no-guard", "--dir", data, "--set", f"CHROMASHIM_LIBRARY={hosts.SHIM}",
                      "--", "echo", "started")
     assert ran.returncode == 1 and not ran.stdout, ran.stdout
-    if finding in ("not-downloaded", "copied-as-text"):
+    if (data / "chroma.sqlite3").exists() and finding != "segments-left-behind":
         assert chromashim("recover", "-y", data).returncode == 1
     assert state(data) == before
 
@@ -95,23 +140,122 @@ def test_one_too_deep_and_older(lines, chromashim, tmp_path):  # noqa: F811
     shutil.copytree(lines("python").data, tmp_path / "deep" / "chroma_db")
     done = chromashim("check", tmp_path / "deep")
     assert done.returncode == 3 and "directory-below: chroma_db" in done.stdout
+    data = tmp_path / "deep" / "chroma_db"
+    done = chromashim("check", segment(data, NAME))
+    assert done.returncode == 3 and "directory-above" in done.stdout
+    (tmp_path / "packed").mkdir()
+    tar = shutil.make_archive(str(tmp_path / "packed" / "backup"), "gztar", data)
+    done = chromashim("check", tmp_path / "packed")
+    assert done.returncode == 3 and "archive-here: backup.tar.gz" in done.stdout
+    for verb in ["check", "recover", "export"]:
+        done = chromashim(verb, tar)
+        assert done.returncode in (3, 12) and "compressed by gzip" in done.stderr, done.stderr
+    done = chromashim("check", data / "chroma.sqlite3")
+    assert done.returncode == 3 and "the directory that it is in" in done.stderr
+    # What lies beside does not make an emptied directory one that may be begun anew.
+    shutil.move(tar, data)
+    (data / "chroma.sqlite3").unlink()
+    assert "database-missing" in check(chromashim, data)
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "chroma-embeddings.parquet").write_bytes(b"PAR1")
     done = chromashim("check", tmp_path / "old")
     assert done.returncode == 3 and "format-0.3" in done.stdout
 
 
-@pytest.mark.parametrize("rename", [str.upper, "{}.drift-20260101".format, "{}.bak".format,
-                                    "copy of {}".format], ids=["capitals", "drift", "bak", "copy"])
+@pytest.mark.parametrize("rename", [
+    str.upper, "{}.drift-20260101".format, "{}.bak".format, "copy of {}".format, "backup/{}".format,
+    lambda name: name.replace("-", ""), "old_index{:.0}".format, "old/index{:.0}".format],
+    ids=["capitals", "drift", "bak", "copy", "below", "digits", "nameless", "nameless below"])
 def test_segment_renamed(rename, lines, chromashim, tmp_path):  # noqa: F811
     line = lines("python")
     data = Path(shutil.copytree(line.data, tmp_path / "data"))
     path = segment(data, NAME)
+    (data / rename(path.name)).parent.mkdir(exist_ok=True)
     path.rename(data / rename(path.name))
     assert "segment-renamed" in check(chromashim, data)
     account = recover(chromashim, data)
     assert check(chromashim, data) == set()
     compare(line, account, data)
+
+
+def flat(path: Path) -> None:
+    for file in path.iterdir():
+        file.rename(path.parent / file.name)
+    path.rmdir()
+
+
+def files_in_capitals(path: Path) -> None:
+    for file in path.iterdir():
+        file.rename(path / file.name.upper())
+
+
+def conflict(path: Path) -> None:
+    (path / "data_level0.bin").rename(path / "data_level0.sync-conflict-20260101-120000-AB12CD3.bin")
+    (path / "data_level0 (old).bin").write_bytes(b"shorter")
+    (path / "index_metadata.pickle").rename(path / "index_metadata (conflicted copy).pickle")
+
+
+@pytest.mark.parametrize("spoil", [flat, files_in_capitals, conflict])
+def test_files_renamed(spoil, lines, chromashim, tmp_path):  # noqa: F811
+    """A start puts them back, since that costs nothing."""
+    line = lines("python")
+    data = Path(shutil.copytree(line.data, tmp_path / "data"))
+    spoil(segment(data, NAME))
+    assert check(chromashim, data) <= {"segment-renamed", "segment-file-renamed"} != set()
+    exported = chromashim("export", data)
+    assert exported.returncode == 0, exported.stderr
+    ran = chromashim("run", "--no-guard", "--dir", data, "--set", f"CHROMASHIM_LIBRARY={hosts.SHIM}",
+                     "--", "echo", "started")
+    assert ran.returncode == 0 and "is whole again" in ran.stderr, ran.stderr
+    assert check(chromashim, data) == set()
+    answer = line.ask(data)
+    assert "error" not in answer and not answer["missed"]
+    assert answer["records"] == line.ask(Path(shutil.copytree(line.data, tmp_path / "as")))["records"]
+
+
+def test_ids_of_another(lines, chromashim, tmp_path):  # noqa: F811
+    """A directory whose ids are another collection's is not taken for the one that is missing."""
+    data = Path(shutil.copytree(lines("python").data, tmp_path / "data"))
+    shutil.rmtree(segment(data, NAME))
+    shutil.copytree(segment(data, "space-cosine"), data / "old_index")
+    assert "segment-missing" in check(chromashim, data)
+
+
+# ---- what is only half there: healed by who knows that there is no other copy
+
+
+def zero_tail(path: Path) -> None:
+    size = path.stat().st_size
+    os.truncate(path, size // 2)
+    os.truncate(path, size)
+
+
+HALVES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "vectors end in zeros": (lambda data: zero_tail(segment(data, NAME) / "data_level0.bin"),
+                             "segment-file-unfinished"),
+    "vectors cut": (lambda data: os.truncate(segment(data, NAME) / "data_level0.bin", 9000), "level0-short"),
+    "an index missing": (lambda data: shutil.rmtree(segment(data, NAME)), "segment-missing"),
+    "its files empty": (lambda data: [os.truncate(path, 0) for path in segment(data, NAME).iterdir()]
+                        and None, "segment-file-unfinished"),
+    "the database cut": (lambda data: os.truncate(
+        data / "chroma.sqlite3", (data / "chroma.sqlite3").stat().st_size // 8192 * 4096), "database-short"),
+    "the database ends in zeros": (lambda data: zero_tail(data / "chroma.sqlite3"), "database-unfinished"),
+}
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_half_a_copy(name, lines, chromashim, tmp_path):  # noqa: F811
+    spoil, finding = HALVES[name]
+    data = Path(shutil.copytree(lines("python").data, tmp_path / "data"))
+    spoil(data)
+    assert finding in check(chromashim, data)
+    before = state(data)
+    ran = chromashim("run", "--no-guard", "--dir", data, "--set", f"CHROMASHIM_LIBRARY={hosts.SHIM}",
+                     "--", "echo", "started")
+    assert ran.returncode == 1 and not ran.stdout and "copy all of it again" in ran.stderr, ran.stderr
+    assert state(data) == before
+    assert chromashim("recover", "-y", data).returncode == 3
+    assert state(data) != before
 
 
 # ---- what one release writes and another refuses

@@ -2,6 +2,7 @@
 """Known destroyers: what has destroyed people's data is refused, ordinary life is not."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,18 @@ def persisted(data: Path, actors, venv: str) -> Path:
     return segment(data) / "index_metadata.pickle"
 
 
-def test_pickle_missing(data, actors, venv):
+def explained(chromashim, data: Path, name: str) -> None:
+    """explain leads from Chroma's words to the line of the log, and is honest where there is none."""
+    told = json.loads(chromashim("explain", "--json", "--dir", data, "readonly database").stdout)
+    assert told["means"] and {r["op"] for r in told["refused"]} == {"refuse.destroyer"}
+    assert all(name in r["path"] for r in told["refused"]), told["refused"]
+    done = chromashim("explain", data)
+    assert done.returncode == 0 and "emptying refused" in done.stdout and name in done.stdout
+    done = chromashim("explain", "--dir", data.parent, "what nobody knows")
+    assert done.returncode == 12 and "refused nothing" in done.stdout
+
+
+def test_pickle_missing(data, actors, venv, chromashim):
     pickle = persisted(data, actors, venv)
     kept = pickle.read_bytes()
     before = contents(pickle.parent)
@@ -67,6 +79,7 @@ def test_pickle_missing(data, actors, venv):
     said = [line for line in second.lines() if "emptying refused" in line]
     assert said and "chromashim check" in said[0] and pickle.parent.name in said[0]
     assert {r["op"] for r in refusals(data)} == {"refuse.destroyer"}
+    explained(chromashim, data, pickle.parent.name)
 
     pickle.write_bytes(kept)
     third = actors(venv=venv).chroma(data)

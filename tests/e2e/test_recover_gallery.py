@@ -82,6 +82,14 @@ GALLERY = {
     "full-text table half made": ("python", sql(
         "PRAGMA writable_schema = ON; DELETE FROM sqlite_master WHERE name = "
         "'embedding_fulltext_search_docsize'"), "fts-malformed", "pages", 0),
+    "full-text data gone": ("python", sql("DELETE FROM embedding_fulltext_search_data"),
+                            "fts-malformed", "indexes", 0),
+    "another table for the full-text index": ("python", sql(
+        "DROP TABLE embedding_fulltext_search; CREATE TABLE embedding_fulltext_search(string_value)"),
+        "fts-malformed", "indexes", 0),
+    "a view for the full-text index": ("python-0.6", sql(
+        "DROP TABLE embedding_fulltext_search; CREATE VIEW embedding_fulltext_search AS SELECT id AS "
+        "rowid, string_value FROM embedding_metadata"), "fts-malformed", "indexes", 0),
     "migration 9": ("python-0.6", sql(
         "ALTER TABLE segments RENAME TO segments_temp; DELETE FROM migrations WHERE dir = 'sysdb' "
         "AND version = 9"), "migration-interrupted", "migration", 0),
@@ -195,6 +203,27 @@ def test_contradicting_pickle(lines, chromashim, tmp_path):
     assert check(chromashim, data) == set()
     [hit] = [c for c in account["collections"] if c["name"] == "space-l2"]
     assert {one["id"] for one in hit["lost"]} == {"space-l2-150", "space-l2-151"}
+    compare(line, account, data)
+
+
+def test_another_tokenizer(lines, chromashim, tmp_path):
+    """It finds whole words only. Nothing that a start heals by itself: somebody may have wanted it."""
+    line = lines("python")
+    data = Path(shutil.copytree(line.data, tmp_path / "data"))
+    made = "CREATE VIRTUAL TABLE IF NOT EXISTS \"embedding_fulltext_search\" USING fts5 (string_value{})"
+    filled = ("INSERT INTO embedding_fulltext_search(rowid, string_value) SELECT id, string_value FROM "
+              "embedding_metadata WHERE key = 'chroma:document'")
+    for options, finding in [(",  tokenize = \"Trigram\"", set()), ("", {"fts-foreign"})]:
+        sql(f"DROP TABLE embedding_fulltext_search; {made.format(options)}; {filled}")(data)
+        found = json.loads(chromashim("check", "--full", "--json", data).stdout)["findings"]
+        assert {f["code"] for f in found if f["code"].startswith("fts")} == finding
+    account = recover(chromashim, data)
+    assert [s["step"] for s in account["steps"]] == ["indexes"]
+    assert chromashim("check", "--full", data).returncode == 0
+    with sqlite3.connect(data / "chroma.sqlite3") as db:
+        found = db.execute("SELECT count(*) FROM embedding_fulltext_search WHERE string_value LIKE '%cum%'")
+        assert found.fetchone()[0] > 100
+    db.close()
     compare(line, account, data)
 
 

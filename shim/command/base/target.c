@@ -18,6 +18,7 @@
 #include "command/base/rollbacks.h"
 #include "core/base/fileio.h"
 #include "core/base/owner.h"
+#include "core/check/packed.h"
 #include "core/settings/config.h"
 #include "core/store/aside.h"
 
@@ -222,6 +223,27 @@ static void take_back(struct target *t)
 		     t->dir);
 }
 
+/* An archive, the database itself, or whatever was given in place of a directory. */
+static int fail_file(const char *path)
+{
+	unsigned char head[PACKED_LOOKED_AT];
+	const char *todo = "Give Chroma's data directory as DIR, or set CHROMASHIM_DIR.",
+		   *kind = NULL;
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	ssize_t size = fd < 0 ? -1 : file_read_at(fd, head, sizeof(head), 0);
+
+	if (fd >= 0)
+		close(fd);
+	if (size > 0)
+		kind = packed_kind(head, (size_t)size);
+	if (kind)
+		todo = "Unpack it, and give the directory with chroma.sqlite3 in it.";
+	else if (size > 0 && is_sqlite(head, (size_t)size))
+		todo = "Give the directory that it is in: the vectors lie beside it.";
+	return fail(EXIT_NOT_FOUND, 0, todo, "'%s' is not a directory%s%s", path,
+		    kind ? ", but " : "", kind ? kind : "");
+}
+
 int target_open_directory(struct target *t, const char *dir)
 {
 	int error, status;
@@ -235,9 +257,10 @@ int target_open_directory(struct target *t, const char *dir)
 	error = -errno;
 	if (t->dirfd < 0 && error == -ENOENT)
 		take_back(t);
+	if (t->dirfd < 0 && error == -ENOTDIR)
+		return fail_file(t->dir);
 	if (t->dirfd < 0) {
-		return fail(error == -ENOENT || error == -ENOTDIR ? EXIT_NOT_FOUND : EXIT_FAILED,
-			    error,
+		return fail(error == -ENOENT ? EXIT_NOT_FOUND : EXIT_FAILED, error,
 			    error == -EACCES
 				? "Run this as the owner of the data directory."
 				: "Give Chroma's data directory as DIR, or set CHROMASHIM_DIR.",

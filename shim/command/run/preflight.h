@@ -22,6 +22,8 @@ struct preflight {
 	unsigned damages;
 	bool is_fatal; /* what a start would make worse */
 	bool is_copy;  /* that went wrong: what is lost here is elsewhere */
+	bool is_half;  /* something is not there, or of another moment: it may be elsewhere */
+	uint64_t loss; /* records that healing would have cost, and was therefore not done */
 	char first_damage[900];
 };
 

@@ -59,6 +59,26 @@ static bool is_made_worse(enum diagnose_code code)
 	}
 }
 
+/* What a copy that was not finished, or of which a part was put back, looks like; and so may what
+ * a crash has left. */
+static bool is_half(enum diagnose_code code)
+{
+	switch (code) {
+	case DIAGNOSE_DATABASE_SHORT:
+	case DIAGNOSE_DATABASE_UNFINISHED:
+	case DIAGNOSE_SEGMENT_MISSING:
+	case DIAGNOSE_FILE_MISSING:
+	case DIAGNOSE_FILE_UNFINISHED:
+	case DIAGNOSE_PICKLE_MISSING:
+	case DIAGNOSE_LEVEL0_SHORT:
+	case DIAGNOSE_LENGTH_SHORT:
+	case DIAGNOSE_MOMENTS:
+		return true;
+	default:
+		return false;
+	}
+}
+
 static void describe(const struct diagnose_finding *f, char *out, size_t room)
 {
 	snprintf(out, room, "%s%s%s%s%s%s%s: %s", diagnose_kinds[f->code].code,
@@ -89,6 +109,7 @@ static void note_finding(void *context, const struct diagnose_finding *f)
 		p->is_copy |= diagnose_is_bad_copy(f->code) || f->code == DIAGNOSE_EMPTIED ||
 			      f->code == DIAGNOSE_SEGMENTS_ABSENT;
 		p->is_fatal |= is_made_worse(f->code);
+		p->is_half |= is_half(f->code);
 		if (p->damages++ == 0)
 			memcpy(p->first_damage, line, sizeof(line));
 	}
@@ -110,7 +131,7 @@ static int diagnose(struct preflight *p)
 	if (p->run->backend.installation[0])
 		options.backend = p->run->backend.installation;
 	p->damages = 0;
-	p->is_fatal = p->is_copy = false;
+	p->is_fatal = p->is_copy = p->is_half = false;
 	r = diagnose_directory(p->run->dir, p->target.dirfd, &options, &p->summary);
 	if (r < 0)
 		preflight_warn(p, NULL, "'%s' could not be looked at: %s", p->run->dir,
@@ -202,13 +223,16 @@ static int restore_latest(struct preflight *p)
 /* Its account goes to stderr: stdout is the backend's. 0 also where it had nothing to do. */
 static int heal(struct preflight *p)
 {
-	struct recovering x = {
-	    .flags = {.yes = true}, .steps = RECOVER_ALL, .telling = {.out = stderr}};
+	struct recovering x = {.flags = {.yes = true},
+			       .steps = RECOVER_ALL,
+			       .without_loss = p->is_half,
+			       .telling = {.out = stderr}};
 	int status = snapshots_open(&x.s, p->run->dir, SNAPSHOT_CHANGE, true);
 
 	if (status)
 		return status;
 	status = recovering_run(&x);
+	p->loss = x.loss;
 	snapshots_close(&x.s);
 	return status;
 }
@@ -252,6 +276,26 @@ static int refuse(struct preflight *p, const char *why)
 	return fail(EXIT_FAILED, 0, todo, "not started: '%s' is damaged%s", p->run->dir, why);
 }
 
+/* Healing is the loss where a whole copy is elsewhere; only somebody who knows can tell. */
+static int refuse_loss(struct preflight *p)
+{
+	char todo[2 * PATH_MAX + 256], dir[PATH_MAX];
+
+	format_quoted(dir, sizeof(dir), p->run->dir);
+	snprintf(
+	    todo, sizeof(todo),
+	    "If it is a copy, copy all of it again. Else `chromashim recover %s` heals it as far "
+	    "as that goes, and keeps what was there%s. --no-preflight starts all the same.",
+	    dir,
+	    p->summary.newest_snapshot
+		? "; `chromashim restore --to latest` goes back to the newest snapshot"
+		: "");
+	return fail(EXIT_FAILED, 0, todo,
+		    "not started: a part of '%s' is not there or of another moment, and healed "
+		    "without it %" PRIu64 " records would be lost, changed or without their vector",
+		    p->run->dir, p->loss);
+}
+
 /*
  * What is left when healing did not help is kept as a snapshot, so that nothing is lost whatever
  * Chroma does to it; and tried once only, since a copy takes its time.
@@ -269,6 +313,8 @@ static int repair(struct preflight *p)
 		recover(p);
 	if (!p->damages)
 		return 0;
+	if (p->loss)
+		return refuse_loss(p);
 	if (p->is_fatal)
 		return refuse(p, ", and a start would make it worse");
 	if (kept)

@@ -6,28 +6,33 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "command/base/terminal.h"
+#include "command/log/log.h"
 #include "core/base/json.h"
 #include "core/chroma/explain.h"
 
-const char explain_usage[] = "Usage: chromashim explain [OPTION]... TEXT...\n"
-			     "       chromashim explain [OPTION]... -  <LOG\n"
-			     "\n"
-			     "Tells what an error of Chroma's means and what to do about it. TEXT "
-			     "is the message, or a part\n"
-			     "of a log that contains it; - reads it from stdin. Of several causes "
-			     "the first of the\n"
-			     "log comes first. Lines that were broken, and prefixes of collectors, "
-			     "do not matter.\n"
-			     "\n"
-			     "      --json   one JSON object\n"
-			     "\n"
-			     "Where `chromashim check` can tell whether that is really so, the "
-			     "codes to look for are named.\n"
-			     "Exit status: 0 known, 12 not known.\n";
+const char explain_usage[] =
+    "Usage: chromashim explain [OPTION]... TEXT...\n"
+    "       chromashim explain [OPTION]... -  <LOG\n"
+    "       chromashim explain [OPTION]... DIR\n"
+    "\n"
+    "Tells what an error of Chroma's means and what to do about it. TEXT is the message, or a "
+    "part\n"
+    "of a log that contains it; - reads it from stdin. Of several causes the first of the\n"
+    "log comes first. Lines that were broken, and prefixes of collectors, do not matter.\n"
+    "\n"
+    "      --dir DIR   also what chromashim itself has refused in this data directory last\n"
+    "      --json      one JSON object\n"
+    "\n"
+    "Where `chromashim check` can tell whether that is really so, the codes to look for are "
+    "named.\n"
+    "Exit status: 0 known, 12 not known.\n";
 
 #define TEXT_MAX (16u << 20)
 
@@ -66,6 +71,7 @@ static char *read_stdin(void)
 }
 
 #define TOLD_MAX 8
+#define REFUSALS_TOLD 3
 
 static void put_members(struct json *j, const struct explain_text *found)
 {
@@ -79,7 +85,88 @@ static void put_members(struct json *j, const struct explain_text *found)
 	json_string(j, found && found->codes[0] ? found->codes : NULL);
 }
 
-static void put_json(const struct explain_text *const *found, size_t count)
+/* ---- what was refused ---- */
+
+struct refusals {
+	struct target target;
+	const char *dir; /* NULL: not asked for */
+	uint64_t count;
+};
+
+typedef int refusal_fn(const struct oplog_entry *e, void *context);
+
+/* Those behind the first `passed`; their number, 0 also if there is no log. */
+static uint64_t each_refusal(const struct refusals *f, uint64_t passed, refusal_fn *each,
+			     void *context)
+{
+	struct oplog_reader *reader = NULL;
+	struct oplog_entry e;
+	uint64_t count = 0;
+	int r = f->target.storefd < 0 ? -ENOENT : oplog_reader_open(f->target.storefd, &reader);
+
+	while (r == 0 && (r = oplog_reader_next(reader, &e)) > 0) {
+		r = 0;
+		if (e.op < OP_REFUSE_WRITER || e.op > OP_REFUSE_DESTROYER)
+			continue;
+		if (count++ >= passed && each)
+			r = each(&e, context);
+	}
+	if (reader)
+		oplog_reader_close(reader);
+	return count;
+}
+
+static int print_refusal(const struct oplog_entry *e, void *context)
+{
+	struct log_sink *sink = context;
+
+	return sink->entry(sink, e);
+}
+
+static int put_refusal(const struct oplog_entry *e, void *context)
+{
+	struct json *j = context;
+	struct log_meaning m;
+	char when[40];
+
+	log_explain(e, &m);
+	json_begin(j, '{');
+	json_key(j, "time");
+	json_string(j, format_time_utc(when, sizeof(when), e->time));
+	json_put_uint(j, "pid", e->header->pid);
+	json_key(j, "op");
+	json_string(j, m.op);
+	json_key(j, "path");
+	json_string(j, m.path);
+	json_end(j, '}');
+	return 0;
+}
+
+static uint64_t before_last(const struct refusals *f)
+{
+	return f->count > REFUSALS_TOLD ? f->count - REFUSALS_TOLD : 0;
+}
+
+static void print_refusals(const struct refusals *f)
+{
+	struct log_options options = {.dir = f->dir, .dirfd = f->target.dirfd};
+	struct log_sink *sink = f->count ? log_text_sink(&options) : NULL;
+
+	if (f->dir && !f->count)
+		printf("chromashim has refused nothing in '%s', as far as its log goes.\n", f->dir);
+	if (!sink)
+		return;
+	printf("What chromashim has refused in '%s' last (of %" PRIu64
+	       "; `chromashim log --failed` tells all):\n",
+	       f->dir, f->count);
+	each_refusal(f, before_last(f), print_refusal, sink);
+	sink->free(sink);
+}
+
+/* ---- both ---- */
+
+static void put_json(const struct explain_text *const *found, size_t count,
+		     const struct refusals *refusals)
 {
 	struct json j = {.out = stdout};
 	size_t i;
@@ -96,56 +183,87 @@ static void put_json(const struct explain_text *const *found, size_t count)
 		json_end(&j, '}');
 	}
 	json_end(&j, ']');
+	json_key(&j, "refused");
+	json_begin(&j, '[');
+	each_refusal(refusals, before_last(refusals), put_refusal, &j);
+	json_end(&j, ']');
 	json_end(&j, '}');
 	json_newline(&j);
 }
 
-static int explain(const char *text, bool is_json)
+static int explain(const char *text, bool is_json, struct refusals *refusals)
 {
 	const struct explain_text *found[TOLD_MAX];
-	size_t count = explain_find(text, found, TOLD_MAX), i;
+	size_t count = text ? explain_find(text, found, TOLD_MAX) : 0, i;
 
+	refusals->count = each_refusal(refusals, 0, NULL, NULL);
 	if (is_json)
-		put_json(found, count);
-	if (!count)
-		return is_json ? EXIT_NOT_FOUND
-			       : fail(EXIT_NOT_FOUND, 0,
-				      "`chromashim check DIR` judges the directory itself.",
-				      "this text is not known");
+		put_json(found, count, refusals);
+	else
+		print_refusals(refusals);
+	if (!count && text && !is_json)
+		return fail(EXIT_NOT_FOUND, 0,
+			    "`chromashim check DIR` judges the directory itself.",
+			    "this text is not known");
 	for (i = 0; i < count && !is_json; i++) {
 		printf("\"%s\"\n  %s\n  -> %s\n", found[i]->pattern, found[i]->means,
 		       found[i]->helps);
 		if (found[i]->codes[0])
 			printf("  `chromashim check DIR` confirms it by: %s\n", found[i]->codes);
 	}
-	return EXIT_DONE;
+	return count || refusals->count ? EXIT_DONE : EXIT_NOT_FOUND;
+}
+
+/* A single word that is a directory stands for itself. */
+static bool is_directory(int count, char **words)
+{
+	struct stat st;
+
+	return count == 1 && stat(words[0], &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+static int explain_words(int count, char **words, bool is_json, struct refusals *refusals)
+{
+	char *text = NULL;
+	int status;
+
+	if (is_directory(count, words))
+		refusals->dir = words[0];
+	else if (count)
+		text = count == 1 && strcmp(words[0], "-") == 0 ? read_stdin() : join(count, words);
+	if (count && !text && refusals->dir != words[0])
+		return fail(EXIT_FAILED, -ENOMEM, "Try again with more memory free.",
+			    "cannot read the text");
+	status =
+	    refusals->dir ? target_open_directory(&refusals->target, refusals->dir) : EXIT_DONE;
+	if (status == EXIT_DONE && refusals->dir)
+		target_find_store(&refusals->target);
+	if (status == EXIT_DONE)
+		status = explain(text, is_json, refusals);
+	target_close(&refusals->target);
+	free(text);
+	return status;
 }
 
 int command_explain(int argc, char **argv)
 {
-	enum { JSON = 256 };
-	static const struct option options[] = {{"json", no_argument, NULL, JSON},
+	enum { JSON = 256, DIRECTORY };
+	static const struct option options[] = {{"dir", required_argument, NULL, DIRECTORY},
+						{"json", no_argument, NULL, JSON},
 						{NULL, 0, NULL, 0}};
+	struct refusals refusals = {.target = {.dirfd = -1, .storefd = -1, .strayfd = -1}};
 	bool is_json = false;
-	char *text;
-	int option, status;
+	int option;
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (option != JSON)
+		if (option == '?')
 			return fail_usage("explain");
-		is_json = true;
+		is_json = is_json || option == JSON;
+		refusals.dir = option == DIRECTORY ? optarg : refusals.dir;
 	}
-	if (optind == argc) {
+	if (optind == argc && !refusals.dir) {
 		warn("give the text, or - to read it from stdin");
 		return fail_usage("explain");
 	}
-	text = argc - optind == 1 && strcmp(argv[optind], "-") == 0
-		   ? read_stdin()
-		   : join(argc - optind, argv + optind);
-	if (!text)
-		return fail(EXIT_FAILED, -ENOMEM, "Try again with more memory free.",
-			    "cannot read the text");
-	status = explain(text, is_json);
-	free(text);
-	return status;
+	return explain_words(argc - optind, argv + optind, is_json, &refusals);
 }

@@ -201,10 +201,23 @@ static int begin(void *context)
 	return x->refused;
 }
 
+static int add_loss(void *context, const struct recover_collection *c)
+{
+	uint64_t *loss = context;
+
+	*loss += c->lost + c->bare + c->changed;
+	return 0;
+}
+
 static int agree(void *context)
 {
 	struct recovering *x = context;
 
+	if (x->without_loss &&
+	    (recover_account_each(&x->result->account, add_loss, &x->loss) < 0 || x->loss)) {
+		x->refused = EXIT_FAILED;
+		return x->refused;
+	}
 	/* Healing takes its time. */
 	x->refused = snapshots_refuse_if_open(&x->s.target, stop_it);
 	/* Pinned snapshots rest on the files that are exchanged. */
@@ -233,6 +246,7 @@ static int heal(struct recovering *x, int outfd, struct recover_result *result)
 	};
 	int r;
 
+	x->result = result;
 	format_time_utc(x->quarantine, sizeof(x->quarantine), clock_read(CLOCK_REALTIME));
 	r = recover_directory(&job, result);
 	return r < 0 ? fail_stage(x, result, r) : 0;

@@ -47,6 +47,10 @@ struct recovering {
 	struct recover_telling telling;
 	char quarantine[48];
 	int refused; /* the exit status of what was not agreed to */
+	/* Nothing is exchanged if that would cost something: `loss` records. */
+	bool without_loss;
+	uint64_t loss;
+	struct recover_result *result; /* while it is worked on */
 };
 
 /* All of it, and the account. The exit status. */

@@ -4,27 +4,24 @@
  * thing is elsewhere, and healing what is here would be the loss.
  */
 #include <ctype.h>
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <unistd.h>
 
 #include "core/check/internal.h"
-#include "core/segment/pickle.h"
+#include "core/check/packed.h"
 #include "core/sqlite/database.h"
 
 #define LOOKED_AT (1u << 20) /* bytes of a file */
 #define LINES_MIN 8	     /* fewer line ends tell nothing */
 #define REPLACED_MIN 64
+#define ZEROS_MIN 32768
 
 bool diagnose_is_bad_copy(enum diagnose_code code)
 {
 	switch (code) {
 	case DIAGNOSE_NOT_DOWNLOADED:
+	case DIAGNOSE_PACKED:
 	case DIAGNOSE_AS_TEXT:
 	case DIAGNOSE_RENAMED:
 		return true;
@@ -33,28 +30,7 @@ bool diagnose_is_bad_copy(enum diagnose_code code)
 	}
 }
 
-/* ---- what a file begins with ---- */
-
-/* What stands in a repository for a file that is kept outside. */
-static const char *pointer_kind(const unsigned char *p, size_t size)
-{
-	static const struct {
-		const char *start, *kind;
-	} pointers[] = {
-	    {"version https://git-lfs.github.com/spec/", "a pointer of Git LFS: git lfs pull"},
-	    {"version https://hawser.github.com/spec/", "a pointer of Git LFS: git lfs pull"},
-	    {"/annex/objects/", "a pointer of git-annex: git annex get"},
-	};
-	unsigned i;
-
-	for (i = 0; i < sizeof(pointers) / sizeof(pointers[0]); i++) {
-		size_t n = strlen(pointers[i].start);
-
-		if (size >= n && memcmp(p, pointers[i].start, n) == 0)
-			return pointers[i].kind;
-	}
-	return NULL;
-}
+/* ---- text ---- */
 
 /* But for a character that the end has cut. */
 static bool is_utf8(const unsigned char *p, size_t size)
@@ -75,26 +51,43 @@ static bool is_utf8(const unsigned char *p, size_t size)
 	return true;
 }
 
+static bool is_base64(const unsigned char *p, size_t size)
+{
+	size_t i;
+
+	for (i = 0; i < size; i++)
+		if (!isalnum(p[i]) && !memchr("+/=\r\n", p[i], 5))
+			return false;
+	return size >= LINES_MIN * LINES_MIN;
+}
+
 /*
  * In what is not text, line feeds come in any company. After CR LF for each LF none stands alone;
  * after the other way round, none of many has a CR before it, which chance would give one in 256;
  * and where bytes that are no UTF-8 were replaced, U+FFFD stands in their place everywhere.
  */
-static const char *text_kind(const unsigned char *p, size_t size, bool is_short)
+static const char *text_kind(const unsigned char *p, size_t size, bool odd_size)
 {
-	uint64_t feeds = 0, pairs = 0, replaced = 0;
+	uint64_t feeds = 0, pairs = 0, replaced = 0, high = 0;
 	size_t i;
 
 	for (i = 0; i < size; i++) {
 		feeds += p[i] == '\n';
 		pairs += p[i] == '\n' && i > 0 && p[i - 1] == '\r';
+		high += p[i] >= 0x80;
 		replaced += i + 2 < size && memcmp(p + i, "\xef\xbf\xbd", 3) == 0;
 	}
+	if (is_base64(p, size))
+		return "it is encoded in Base64: base64 -d";
+	if (size > 3 && memcmp(p, "\xef\xbb\xbf", 3) == 0)
+		return "a byte order mark stands before it";
 	if (feeds >= LINES_MIN && feeds == pairs)
 		return "each line feed has become CR LF";
 	if (replaced >= REPLACED_MIN && is_utf8(p, size))
 		return "its bytes were taken for UTF-8 and replaced";
-	if (is_short && feeds >= 2048 && pairs == 0)
+	if (high >= REPLACED_MIN && is_utf8(p, size))
+		return "its bytes were taken for another encoding, and converted to UTF-8";
+	if (odd_size && feeds >= 2048 && pairs == 0)
 		return "each CR LF has become a line feed";
 	return NULL;
 }
@@ -109,9 +102,10 @@ bool diagnose_is_copied_wrong(struct diagnosis *d, struct diagnose_place place,
 	bool found = false;
 
 	if (p && file_source_read(source, p, size, 0) == 0) {
-		kind = pointer_kind(p, size);
-		if (kind)
+		if ((kind = pointer_kind(p, size)))
 			diagnose_report(d, DIAGNOSE_NOT_DOWNLOADED, place, "%s", kind);
+		else if ((kind = packed_kind(p, size)))
+			diagnose_report(d, DIAGNOSE_PACKED, place, "%s", kind);
 		else if (may_be_text && (kind = text_kind(p, size, odd_size)))
 			diagnose_report(d, DIAGNOSE_AS_TEXT, place, "%s", kind);
 		found = kind != NULL;
@@ -124,7 +118,6 @@ bool diagnose_is_copied_wrong(struct diagnosis *d, struct diagnose_place place,
 bool diagnose_database_copy(struct diagnosis *d)
 {
 	static const struct diagnose_place place = {.file = CHROMA_DATABASE};
-	static const char magic[16] = "SQLite format 3";
 	unsigned char head[16] = {0};
 	struct file_source source;
 	bool found = false;
@@ -134,7 +127,7 @@ bool diagnose_database_copy(struct diagnosis *d)
 		return false;
 	if (file_source_open(&source, fd) == 0 && source.size > 0) {
 		bool odd = source.size % 512 != 0 || file_source_read(&source, head, 16, 0) < 0 ||
-			   memcmp(head, magic, 16) != 0;
+			   !is_sqlite(head, sizeof(head));
 
 		found = diagnose_is_copied_wrong(d, place, &source, odd, odd);
 	}
@@ -142,66 +135,41 @@ bool diagnose_database_copy(struct diagnosis *d)
 	return found;
 }
 
-/* ---- names ---- */
+/* ---- files that were not finished ---- */
 
-/* "chroma.sqlite3" as a file system, a browser or a synchroniser has made it. */
-static bool is_database_renamed(const char *name)
+uint64_t diagnose_zeros(const struct file_source *source, uint64_t end)
 {
-	static const char *const ends[] = {".part",	".partial", ".crdownload", ".filepart",
-					   ".download", ".tmp",	    ".!sync"};
-	size_t n = strlen(CHROMA_DATABASE);
-	unsigned i;
+	uint64_t zeros = 0;
+	unsigned char *p = malloc(LOOKED_AT);
+	size_t n = 0, i = 0;
 
-	if (strcasecmp(name, CHROMA_DATABASE) == 0)
-		return true;
-	for (i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
-		if (strncasecmp(name, CHROMA_DATABASE, n) == 0 &&
-		    strcasecmp(name + n, ends[i]) == 0)
-			return true;
-	if (strncasecmp(name, "chroma", 6) != 0 || !strcasestr(name, "sqlite3"))
-		return false;
-	return strcasestr(name, "conflict") || strchr(name, '(') ||
-	       (strchr(name, ' ') && strcasestr(name, "copy"));
+	while (p && i == 0 && zeros < end) {
+		n = end - zeros < LOOKED_AT ? (size_t)(end - zeros) : LOOKED_AT;
+		if (file_source_read(source, p, n, end - zeros - n) < 0)
+			break;
+		for (i = n; i > 0 && p[i - 1] == 0; i--)
+			zeros++;
+	}
+	free(p);
+	return zeros;
 }
 
-static bool is_old_format(const char *name)
+/* Of a database that is damaged: pages that were never used may be zeros as well. */
+void diagnose_database_end(struct diagnosis *d)
 {
-	return strcmp(name, "chroma-collections.parquet") == 0 ||
-	       strcmp(name, "chroma-embeddings.parquet") == 0;
-}
+	int fd = file_open_at(d->dirfd, CHROMA_DATABASE);
+	struct file_source source;
+	uint64_t zeros;
 
-static bool has_database(int dirfd, const char *name)
-{
-	int fd = file_open_directory_at(dirfd, name);
-	bool has = fd >= 0 && faccessat(fd, CHROMA_DATABASE, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
-
+	if (fd >= 0 && file_source_open(&source, fd) == 0) {
+		zeros = diagnose_zeros(&source, source.size);
+		if (zeros >= ZEROS_MIN && zeros < source.size)
+			diagnose_report(d, DIAGNOSE_DATABASE_UNFINISHED,
+					(struct diagnose_place){.file = CHROMA_DATABASE},
+					"from byte %llu of %llu on",
+					(unsigned long long)(source.size - zeros),
+					(unsigned long long)source.size);
+	}
 	if (fd >= 0)
 		close(fd);
-	return has;
-}
-
-bool diagnose_names(struct diagnosis *d)
-{
-	DIR *dir;
-	const struct dirent *entry;
-	bool found = false;
-
-	file_names_at(d->dirfd, NULL, &dir);
-	while (dir && !found && (entry = readdir(dir))) {
-		const char *name = entry->d_name;
-		enum diagnose_code code = DIAGNOSE_CODES;
-
-		if (is_database_renamed(name))
-			code = DIAGNOSE_RENAMED;
-		else if (is_old_format(name))
-			code = DIAGNOSE_OLD_FORMAT;
-		else if (name[0] != '.' && has_database(d->dirfd, name))
-			code = DIAGNOSE_TOO_DEEP;
-		found = code != DIAGNOSE_CODES;
-		if (found)
-			diagnose_report(d, code, (struct diagnose_place){0}, "%.200s", name);
-	}
-	if (dir)
-		closedir(dir);
-	return found;
 }

@@ -93,9 +93,14 @@ void diagnose_link(struct diagnosis *d, struct diagnose_place place, const char 
 	char target[PATH_MAX] = "";
 	struct stat st;
 
+	bool leads_nowhere = fstatat(d->dirfd, name, &st, 0) < 0;
+
 	if (readlinkat(d->dirfd, name, target, sizeof(target) - 1) < 0)
 		strcpy(target, "?");
-	diagnose_report(
-	    d, DIAGNOSE_LINK, place, "it leads to %s%s", target,
-	    fstatat(d->dirfd, name, &st, 0) < 0 ? ", where nothing is; is that disk mounted?" : "");
+	if (leads_nowhere && strstr(target, "annex/objects/"))
+		diagnose_report(d, DIAGNOSE_NOT_DOWNLOADED, place,
+				"a link of git-annex that leads to nothing: git annex get");
+	else
+		diagnose_report(d, DIAGNOSE_LINK, place, "it leads to %s%s", target,
+				leads_nowhere ? ", where nothing is; is that disk mounted?" : "");
 }

@@ -164,14 +164,21 @@ int diagnose_leftover(int dirfd, const char *segment, const char **damage_out)
 static void judge_without_database(struct diagnosis *d)
 {
 	uint64_t segments = each_segment(d, NULL);
+	enum diagnose_code code = DIAGNOSE_NOT_CHROMA, other;
 
-	if (!diagnose_history(d, NULL) || diagnose_names(d))
+	if (!diagnose_history(d, NULL))
 		return;
-	diagnose_report(d,
-			segments		      ? DIAGNOSE_DATABASE_MISSING
-			: d->summary->newest_snapshot ? DIAGNOSE_EMPTIED
-						      : DIAGNOSE_NOT_CHROMA,
-			(struct diagnose_place){0}, "%llu segment directories",
+	other = diagnose_names(d);
+	if (other < DIAGNOSE_CODES && diagnose_kinds[other].severity == DIAGNOSE_DAMAGE)
+		return;
+	/* What lies beside does not make it a directory that Chroma may begin anew. */
+	if (segments)
+		code = DIAGNOSE_DATABASE_MISSING;
+	else if (d->summary->newest_snapshot)
+		code = DIAGNOSE_EMPTIED;
+	else if (other < DIAGNOSE_CODES)
+		return;
+	diagnose_report(d, code, (struct diagnose_place){0}, "%llu segment directories",
 			(unsigned long long)segments);
 }
 

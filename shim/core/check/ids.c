@@ -17,6 +17,7 @@
 #include "core/segment/pickle.h"
 #include "core/sqlite/database.h"
 
+#define ZEROS_MIN 4096 /* fewer tell nothing of a copy */
 #define EXAMPLES 3
 
 struct entry {
@@ -321,6 +322,20 @@ static void walk_elements(struct diagnosis *d, const struct diagnose_files *file
 		n->lost += !ids->entries[i].in_index;
 }
 
+/* The labels there are none. */
+static void check_end(struct diagnosis *d, struct diagnose_place place,
+		      const struct diagnose_files *files)
+{
+	uint64_t end = files->header->count * files->header->stride, zeros;
+
+	if (end > files->level0->size)
+		end = files->level0->size;
+	zeros = diagnose_zeros(files->level0, end);
+	if (zeros >= files->header->stride && zeros >= ZEROS_MIN)
+		diagnose_report(d, DIAGNOSE_FILE_UNFINISHED, place, "from byte %llu of %llu on",
+				(unsigned long long)(end - zeros), (unsigned long long)end);
+}
+
 static void check_labels(struct diagnosis *d, struct diagnose_place place,
 			 const struct diagnose_files *files, struct ids *ids)
 {
@@ -331,6 +346,8 @@ static void check_labels(struct diagnosis *d, struct diagnose_place place,
 	if (n.twice || n.beyond)
 		diagnose_report(d, DIAGNOSE_LABELS_DAMAGED, place, "%llu twice, %llu impossible",
 				(unsigned long long)n.twice, (unsigned long long)n.beyond);
+	if (n.beyond)
+		check_end(d, place, files);
 	if (n.unknown)
 		diagnose_report(d, DIAGNOSE_PERSIST_TORN, place, "%llu elements",
 				(unsigned long long)n.unknown);

@@ -52,8 +52,11 @@ void diagnose_advance(struct diagnosis *d, uint64_t bytes);
 bool diagnose_database_copy(struct diagnosis *d);
 bool diagnose_is_copied_wrong(struct diagnosis *d, struct diagnose_place place,
 			      const struct file_source *source, bool may_be_text, bool odd_size);
-/* Without a database: by what other names say. */
-bool diagnose_names(struct diagnosis *d);
+/* How many zeros stand before `end`. */
+uint64_t diagnose_zeros(const struct file_source *source, uint64_t end);
+void diagnose_database_end(struct diagnosis *d);
+/* names.c: without a database, where it may be. DIAGNOSE_CODES: nowhere; else it was reported. */
+enum diagnose_code diagnose_names(struct diagnosis *d);
 /* What is not there, since a symbolic link stands in its place. */
 void diagnose_link(struct diagnosis *d, struct diagnose_place place, const char *name);
 

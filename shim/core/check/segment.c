@@ -110,6 +110,9 @@ static bool read_header(struct diagnosis *d, const struct segment *s, struct hns
 		diagnose_report(d, DIAGNOSE_HEADER_DAMAGED, place, "version %d", h->version);
 	else if (r < 0)
 		diagnose_report(d, DIAGNOSE_UNREADABLE, place, "%s", strerror(-r));
+	if (diagnose_zeros(&s->source[HEADER], s->source[HEADER].size) == s->source[HEADER].size)
+		diagnose_report(d, DIAGNOSE_FILE_UNFINISHED, place, "%s",
+				s->source[HEADER].size ? "from its beginning on" : "it is empty");
 	if (r < 0)
 		return false;
 	faults = hnsw_header_check(h);
@@ -187,6 +190,40 @@ static bool have_all(struct diagnosis *d, const struct segment *s)
 	return all;
 }
 
+/* git-annex puts links in the place of files. */
+static bool have_links(struct diagnosis *d, const struct segment *s)
+{
+	char name[CHROMA_ID_SIZE + 64];
+	bool have = false;
+	int i;
+
+	for (i = 0; i < FILES; i++) {
+		if (s->fd[i] != -ELOOP)
+			continue;
+		have = true;
+		snprintf(name, sizeof(name), "%s/%s", s->c->vector_segment, file_names[i]);
+		diagnose_link(d, place_of(s, (enum file)i), name);
+	}
+	return have;
+}
+
+/* What else there is to be said waits until they have their names again. */
+static bool have_other_names(struct diagnosis *d, const struct segment *s)
+{
+	char alias[CHROMA_ALIAS_SIZE];
+	bool have = false;
+	int i;
+
+	for (i = 0; i < FILES; i++) {
+		if (s->fd[i] != -ENOENT ||
+		    !chroma_find_file_alias(s->dirfd, file_names[i], alias, sizeof(alias)))
+			continue;
+		have = true;
+		diagnose_report(d, DIAGNOSE_FILE_RENAMED, place_of(s, (enum file)i), "%s", alias);
+	}
+	return have;
+}
+
 static void judge_without_pickle(struct diagnosis *d, const struct segment *s,
 				 const struct hnsw_header *h)
 {
@@ -260,6 +297,8 @@ static void judge_files(struct diagnosis *d, const struct segment *s)
 		judge_without_pickle(d, s, &h);
 		return;
 	}
+	if (have_links(d, s) || have_other_names(d, s))
+		return;
 	has_index = have_all(d, s) && read_header(d, s, &h);
 	if (has_index && s->fd[PICKLE] != -ENOENT)
 		check_index(d, s, &h);
@@ -282,10 +321,10 @@ static void judge_missing(struct diagnosis *d, const struct chroma_collection *c
 {
 	struct diagnose_place place = {.collection = c->name, .segment = c->vector_segment};
 	struct diagnose_files none = {0};
-	char alias[CHROMA_ID_SIZE + 192];
+	char alias[CHROMA_ALIAS_SIZE];
 
 	if (error == -ENOENT && c->vector_mark.type != SQLITE_NULL &&
-	    chroma_find_alias(d->dirfd, c->vector_segment, alias, sizeof(alias))) {
+	    chroma_find_alias(d->db, d->dirfd, c->vector_segment, alias, sizeof(alias))) {
 		d->lacks_segment = true;
 		diagnose_report(d, DIAGNOSE_SEGMENT_RENAMED, place, "%s", alias);
 		return;

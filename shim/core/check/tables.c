@@ -112,7 +112,9 @@ static void check_fts(struct diagnosis *d)
 				sqlite3_errmsg(d->db));
 	else if (r == 0 && terms)
 		diagnose_report(d, DIAGNOSE_FTS_INCOMPLETE, database_place,
-				"it lacks %lld places of terms", (long long)terms);
+				terms > 0 ? "it lacks %lld places of terms"
+					  : "it has %lld places of terms too many",
+				terms > 0 ? (long long)terms : -(long long)terms);
 	else if (r == 0 && documents)
 		diagnose_report(d, DIAGNOSE_FTS_INCOMPLETE, database_place, "%lld documents",
 				(long long)documents);
@@ -140,6 +142,8 @@ bool diagnose_structure(struct diagnosis *d)
 
 	if (r < 0) {
 		report_sqlite(d, r, "opening");
+		if (r == -EBADMSG)
+			diagnose_database_end(d);
 		return false;
 	}
 	if (d->options->progress)
@@ -152,6 +156,8 @@ bool diagnose_structure(struct diagnosis *d)
 	}
 	sqlite3_progress_handler(d->db, 0, NULL, NULL);
 	diagnose_advance(d, (uint64_t)d->database.st_size);
+	if (r == -EBADMSG)
+		diagnose_database_end(d);
 	return r == 0 || r == -EBADMSG;
 }
 
@@ -220,6 +226,19 @@ static void check_foreign(struct diagnosis *d)
 				count > 1 ? " and others" : "");
 }
 
+static void check_fulltext(struct diagnosis *d)
+{
+	enum fulltext_make made = fulltext_made_as(d->db);
+
+	if (made == FULLTEXT_NONE)
+		diagnose_report(d, DIAGNOSE_FTS_MALFORMED, database_place,
+				"what is called so is no full-text index of Chroma's");
+	else if (database_has_table(d->db, FTS) == 1 && !fulltext_works(d->db))
+		diagnose_report(d, DIAGNOSE_FTS_MALFORMED, database_place, "a part of it lacks");
+	else if (made == FULLTEXT_OTHER)
+		diagnose_report(d, DIAGNOSE_FTS_FOREIGN, database_place, "%s", "");
+}
+
 static void check_tables(struct diagnosis *d)
 {
 	/* Python's migrations make these, and drop or rename them in the same script. */
@@ -255,9 +274,8 @@ static void check_tables(struct diagnosis *d)
 		    database_has_table(d->db, tables[i].name) == 0)
 			diagnose_report(d, DIAGNOSE_TABLE_MISSING, database_place, "%s",
 					tables[i].name);
-	if (counts[MIGRATION_METADB] >= 3 && database_has_table(d->db, FTS) == 1 &&
-	    !fulltext_works(d->db))
-		diagnose_report(d, DIAGNOSE_FTS_MALFORMED, database_place, "a part of it lacks");
+	if (counts[MIGRATION_METADB] >= 3)
+		check_fulltext(d);
 	check_foreign(d);
 }
 

@@ -98,7 +98,12 @@ bool chroma_is_segment(int dirfd, const char *name);
 /* Whether a name could be a segment's directory: a UUID in its usual spelling. */
 bool chroma_is_uuid(const char *name);
 
-/* The name in the data directory that a segment's directory has been given instead of its own. */
-bool chroma_find_alias(int dirfd, const char *segment, char *out, size_t room);
+#define CHROMA_ALIAS_SIZE 256
+/* The path from the data directory that a segment's directory has been given instead of its own.
+ * db: to know it by its ids; NULL: only by its name. */
+bool chroma_find_alias(sqlite3 *db, int dirfd, const char *segment, char *out, size_t room);
+int chroma_open_alias(int dirfd, const char *alias);
+/* Likewise a file of an index, in its directory. */
+bool chroma_find_file_alias(int dirfd, const char *file, char *out, size_t room);
 
 #endif

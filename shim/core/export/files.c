@@ -15,19 +15,19 @@
 /* By its own name, or by one that it has been given. */
 static int open_segment(struct exporter *x, const char *segment)
 {
-	char name[CHROMA_ID_SIZE + 192];
+	char name[CHROMA_ALIAS_SIZE];
 	int fd = file_follow_directory_at(x->dirfd, segment);
 
 	if (fd == -ENOENT && chroma_is_uuid(segment) &&
-	    chroma_find_alias(x->dirfd, segment, name, sizeof(name)))
-		fd = file_open_directory_at(x->dirfd, name);
+	    chroma_find_alias(x->db, x->dirfd, segment, name, sizeof(name)))
+		fd = chroma_open_alias(x->dirfd, name);
 	return fd;
 }
 
 int export_file_open(struct exporter *x, const char *segment, const char *name,
 		     struct export_file *out)
 {
-	char path[CHROMA_ID_SIZE + 64];
+	char path[CHROMA_ID_SIZE + 64], alias[CHROMA_ALIAS_SIZE];
 	int dirfd, r;
 
 	*out = (struct export_file){.fd = -1};
@@ -41,6 +41,8 @@ int export_file_open(struct exporter *x, const char *segment, const char *name,
 	if (dirfd < 0)
 		return dirfd;
 	out->fd = file_open_at(dirfd, name);
+	if (out->fd == -ENOENT && chroma_find_file_alias(dirfd, name, alias, sizeof(alias)))
+		out->fd = file_open_at(dirfd, alias);
 	close(dirfd);
 	if (out->fd < 0)
 		return out->fd;

@@ -14,6 +14,8 @@
 #include "core/base/checksum.h"
 #include "core/base/tree.h"
 #include "core/recover/internal.h"
+#include "core/segment/hnsw.h"
+#include "core/segment/pickle.h"
 #include "core/snapshot/restore.h"
 
 #define ROOM_LEFT (UINT64_C(16) << 20) /* for healing, and for whoever else writes there */
@@ -144,9 +146,9 @@ static int give_attributes(int from, int dirfd, const char *name)
 	return 0;
 }
 
-static int copy_file(int fromdir, int todir, const char *name)
+static int copy_file(int fromdir, int todir, const char *alias, const char *name)
 {
-	int from = file_open_at(fromdir, name), r;
+	int from = file_open_at(fromdir, alias), r;
 
 	if (from < 0)
 		return from;
@@ -164,11 +166,11 @@ static int copy(struct walk *w, int dirfd, const char *segment, const char *name
 	if (w->step)
 		w->step(w->context);
 	if (!segment)
-		return name ? copy_file(dirfd, w->to, name) : 0;
+		return name ? copy_file(dirfd, w->to, name, name) : 0;
 	to = tree_make_directory(w->to, segment);
 	if (to < 0)
 		return to;
-	r = name ? copy_file(dirfd, to, name) : give_attributes(dirfd, w->to, segment);
+	r = name ? copy_file(dirfd, to, name, name) : give_attributes(dirfd, w->to, segment);
 	close(to);
 	return r;
 }
@@ -180,36 +182,52 @@ int recover_copy(int from, int to, void (*step)(void *context), void *context)
 	return walk_into(&w, from, NULL);
 }
 
-static int copy_renamed(int from, int to, const char *name, const char *segment)
+static int copy_renamed(int from, int to, const struct recover_finding *f)
 {
-	struct walk w = {.to = to};
-	DIR *dir;
-	int r = file_names_at(from, name, &dir);
-	const struct dirent *entry;
-	struct stat st;
+	static const char *const files[] = {HNSW_HEADER_FILE, HNSW_LEVEL0_FILE, HNSW_LENGTH_FILE,
+					    HNSW_LINKS_FILE, PICKLE_FILE};
+	int dirfd = chroma_open_alias(from, f->alias), segment, r = 0;
+	unsigned i;
 
-	if (r < 0)
-		return r;
-	while (r == 0 && (entry = readdir(dir)))
-		if (fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-		    S_ISREG(st.st_mode))
-			r = copy(&w, dirfd(dir), segment, entry->d_name);
-	if (r == 0)
-		r = give_attributes(dirfd(dir), to, segment);
-	closedir(dir);
+	if (dirfd < 0)
+		return dirfd;
+	segment = tree_make_directory(to, f->segment);
+	if (segment < 0)
+		r = segment;
+	for (i = 0; r == 0 && i < sizeof(files) / sizeof(files[0]); i++) {
+		r = copy_file(dirfd, segment, files[i], files[i]);
+		r = r == -ENOENT ? 0 : r;
+	}
+	if (r == 0 && strcmp(f->alias, ".") != 0)
+		r = give_attributes(dirfd, to, f->segment);
+	if (segment >= 0)
+		close(segment);
+	close(dirfd);
+	return r;
+}
+
+/* Beside what it was called, which has been copied with the rest and goes. */
+static int rename_copied(int to, const struct recover_finding *f)
+{
+	int dirfd = file_open_directory_at(to, f->segment), r;
+
+	if (dirfd < 0)
+		return dirfd;
+	r = renameat(dirfd, f->alias, dirfd, f->file) < 0 ? -errno : 0;
+	close(dirfd);
 	return r;
 }
 
 int recover_copy_renamed(int from, int to, const struct recover_judgement *j)
 {
-	char name[CHROMA_ID_SIZE + 192];
 	size_t i;
 	int r = 0;
 
 	for (i = 0; i < j->count && r == 0; i++)
-		if (j->list[i].code == DIAGNOSE_SEGMENT_RENAMED &&
-		    chroma_find_alias(from, j->list[i].segment, name, sizeof(name)))
-			r = copy_renamed(from, to, name, j->list[i].segment);
+		if (j->list[i].code == DIAGNOSE_SEGMENT_RENAMED)
+			r = copy_renamed(from, to, &j->list[i]);
+		else if (j->list[i].code == DIAGNOSE_FILE_RENAMED)
+			r = rename_copied(to, &j->list[i]);
 	return r;
 }
 

@@ -96,7 +96,8 @@ static bool lacks_fts(struct recovery *r)
 	struct migration_state migrations;
 
 	return migrations_read(r->db, &migrations) == 0 &&
-	       migrations.counts[MIGRATION_METADB] >= 3 && !fulltext_works(r->db);
+	       migrations.counts[MIGRATION_METADB] >= 3 &&
+	       (!fulltext_works(r->db) || fulltext_made_as(r->db) != FULLTEXT_CHROMAS);
 }
 
 static int make_fts(struct recovery *r)
@@ -110,9 +111,10 @@ static int make_fts(struct recovery *r)
 		return error == -ENOMEM || error == -ENOSPC ? error : 0;
 	}
 	r->healed++;
-	recover_say(r, RECOVER_INDEXES, NULL,
-		    "the full-text index was gone, or but a part of it was left: it was made again "
-		    "from the documents");
+	recover_say(
+	    r, RECOVER_INDEXES, NULL,
+	    "the full-text index was gone, another one, or but a part of it was left: it was "
+	    "made again from the documents");
 	return 0;
 }
 
@@ -137,6 +139,10 @@ static int rebuild_fts(struct recovery *r)
 		from = "the documents";
 		recover_sql(r, "ROLLBACK");
 		error = fulltext_refill(r->db);
+	}
+	if (error == -EBADMSG || error == -EIO) { /* SQLite cannot even drop it */
+		recover_sql(r, "ROLLBACK");
+		error = fulltext_make(r->db);
 	}
 	if (error < 0) {
 		recover_say(r, RECOVER_INDEXES, NULL,

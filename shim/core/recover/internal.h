@@ -14,6 +14,8 @@
 struct recover_finding {
 	enum diagnose_code code;
 	char segment[CHROMA_ID_SIZE]; /* "": none */
+	/* of FILE_RENAMED and SEGMENT_RENAMED: which file, and the name that it has */
+	char file[32], alias[CHROMA_ALIAS_SIZE];
 };
 struct recover_judgement {
 	struct recover_finding *list;
@@ -44,7 +46,8 @@ uint64_t recover_state(int dirfd);
 /* Those files into a directory that is empty, as clones where the file system can. Not synced.
  * step: as in recover_job. */
 int recover_copy(int from, int to, void (*step)(void *context), void *context);
-/* Directories of segments that have been given another name, under their own. */
+/* Directories of segments, and files in them, that have been given another name, under their own.
+ */
 int recover_copy_renamed(int from, int to, const struct recover_judgement *j);
 /* All of a directory, and what was set aside. */
 int recover_sync(int dirfd);

@@ -16,6 +16,7 @@ int recover_step_of(enum diagnose_code code)
 		return RECOVER_JOURNAL;
 	case DIAGNOSE_DATABASE_MALFORMED:
 	case DIAGNOSE_DATABASE_SHORT:
+	case DIAGNOSE_DATABASE_UNFINISHED:
 	case DIAGNOSE_JOURNAL_LOST:
 	case DIAGNOSE_DATABASE_FOREIGN:
 		return RECOVER_PAGES;
@@ -23,6 +24,7 @@ int recover_step_of(enum diagnose_code code)
 	case DIAGNOSE_INDEX_MALFORMED:
 	case DIAGNOSE_FTS_MALFORMED:
 	case DIAGNOSE_FTS_INCOMPLETE:
+	case DIAGNOSE_FTS_FOREIGN:
 	case DIAGNOSE_METADATA_BARE:
 		return RECOVER_INDEXES;
 	case DIAGNOSE_MIGRATION_CUT:
@@ -31,6 +33,7 @@ int recover_step_of(enum diagnose_code code)
 		return RECOVER_QUEUE;
 	case DIAGNOSE_SEGMENT_ROW:
 	case DIAGNOSE_SEGMENT_RENAMED:
+	case DIAGNOSE_FILE_RENAMED:
 		return RECOVER_SEGMENTS;
 	case DIAGNOSE_MARK_POISONED:
 	case DIAGNOSE_MARK_BLOB:
@@ -38,6 +41,7 @@ int recover_step_of(enum diagnose_code code)
 		return RECOVER_MARKS;
 	case DIAGNOSE_SEGMENT_MISSING:
 	case DIAGNOSE_FILE_MISSING:
+	case DIAGNOSE_FILE_UNFINISHED:
 	case DIAGNOSE_PICKLE_MISSING:
 	case DIAGNOSE_PICKLE_CUT:
 	case DIAGNOSE_PICKLE_DAMAGED:
@@ -81,8 +85,10 @@ static void note(void *context, const struct diagnose_finding *f)
 	}
 	j->list = more;
 	j->list[j->count].code = f->code;
-	snprintf(j->list[j->count++].segment, CHROMA_ID_SIZE, "%.40s",
-		 f->segment ? f->segment : "");
+	snprintf(j->list[j->count].segment, CHROMA_ID_SIZE, "%.40s", f->segment ? f->segment : "");
+	snprintf(j->list[j->count].file, sizeof(j->list->file), "%.31s", f->file ? f->file : "");
+	snprintf(j->list[j->count++].alias, CHROMA_ALIAS_SIZE, "%.255s",
+		 f->detail ? f->detail : "");
 }
 
 int recover_judge(int dirfd, struct recover_judgement *out)

@@ -251,11 +251,21 @@ static void tell_renamed(struct recovery *r)
 	for (i = 0; i < r->judgement->count; i++) {
 		const struct recover_finding *f = &r->judgement->list[i];
 
-		if (f->code != DIAGNOSE_SEGMENT_RENAMED)
+		if (f->code == DIAGNOSE_SEGMENT_RENAMED)
+			recover_say(r, RECOVER_SEGMENTS, NULL,
+				    "the directory of vectors %.36s has its own name again; it was "
+				    "%s%s%s",
+				    f->segment, f->alias[0] == '.' ? "the data directory" : "'",
+				    f->alias[0] == '.' ? "" : f->alias,
+				    f->alias[0] == '.' ? " itself" : "'");
+		else if (f->code == DIAGNOSE_FILE_RENAMED)
+			recover_say(r, RECOVER_SEGMENTS, NULL,
+				    "the file %s of the vectors %.36s has its own name again; it "
+				    "was '%s'",
+				    f->file, f->segment, f->alias);
+		else
 			continue;
 		r->healed++;
-		recover_say(r, RECOVER_SEGMENTS, NULL,
-			    "the directory of vectors %.36s has its own name again", f->segment);
 	}
 }
 

@@ -4,8 +4,10 @@
  */
 #include "core/sqlite/fulltext.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdbool.h>
+#include <string.h>
 
 #include "core/sqlite/database.h"
 
@@ -82,6 +84,47 @@ int fulltext_fill(sqlite3 *db)
 		       "WHERE key = 'chroma:document' AND string_value IS NOT NULL ORDER BY id");
 }
 
+static const char schema[] =
+    "CREATE VIRTUAL TABLE " FULLTEXT_TABLE " USING fts5(string_value, tokenize='trigram')";
+
+/* Without blanks, quotes and capitals, and without what does not change the table. */
+static void make_plain(const char *sql, char *out, size_t room)
+{
+	char *p;
+	size_t n = 0;
+
+	for (; *sql && n + 1 < room; sql++)
+		if (!strchr(" \t\r\n\"'`[];", *sql))
+			out[n++] = (char)tolower((unsigned char)*sql);
+	out[n] = '\0';
+	p = strstr(out, "ifnotexists");
+	if (p)
+		memmove(p, p + 11, strlen(p + 11) + 1);
+}
+
+enum fulltext_make fulltext_made_as(sqlite3 *db)
+{
+	enum fulltext_make made = FULLTEXT_CHROMAS;
+	char mine[256], wanted[256];
+	sqlite3_stmt *row = NULL;
+	int r = database_prepare(db, &row,
+				 "SELECT sql FROM sqlite_master WHERE name = '" FULLTEXT_TABLE "'");
+
+	if (r == 0 && database_step(row) == 1) {
+		const char *sql = (const char *)sqlite3_column_text(row, 0);
+
+		make_plain(sql ? sql : "", mine, sizeof(mine));
+		make_plain(schema, wanted, sizeof(wanted));
+		if (strcmp(mine, wanted) != 0)
+			made = strncmp(mine, wanted, strcspn(wanted, ",")) == 0 &&
+				       !strstr(mine, "content")
+				   ? FULLTEXT_OTHER
+				   : FULLTEXT_NONE;
+	}
+	sqlite3_finalize(row);
+	return made;
+}
+
 static int make_anew(sqlite3 *db, const char *sql)
 {
 	int r = run(db, "BEGIN; DROP TABLE " FULLTEXT_TABLE);
@@ -93,7 +136,7 @@ static int make_anew(sqlite3 *db, const char *sql)
 	return r == 0 ? run(db, "COMMIT") : r;
 }
 
-/* As Chroma's migration does; whatever is left of one goes before. */
+/* As Chroma's migration does; whatever is left of one, or stands in its place, goes before. */
 int fulltext_make(sqlite3 *db)
 {
 	static const char *const parts[] = {"data", "idx", "content", "docsize", "config"};
@@ -101,6 +144,8 @@ int fulltext_make(sqlite3 *db)
 	unsigned i;
 	int r;
 
+	sqlite3_exec(db, "DROP VIEW " FULLTEXT_TABLE, NULL, NULL, NULL);
+	sqlite3_exec(db, "DROP TABLE " FULLTEXT_TABLE, NULL, NULL, NULL); /* if that can be */
 	sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 0, NULL);
 	r = run(db, "PRAGMA writable_schema = ON; DELETE FROM sqlite_master WHERE name = "
 		    "'" FULLTEXT_TABLE "'; PRAGMA writable_schema = RESET");
@@ -114,8 +159,7 @@ int fulltext_make(sqlite3 *db)
 		r = run(db, sql);
 	}
 	if (r == 0)
-		r = database_create(db, "CREATE VIRTUAL TABLE " FULLTEXT_TABLE
-					" USING fts5(string_value, tokenize='trigram')");
+		r = database_create(db, schema);
 	if (r == 0)
 		r = fulltext_fill(db);
 	return r == 0 ? run(db, "COMMIT") : r;

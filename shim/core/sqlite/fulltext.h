@@ -20,10 +20,17 @@ int fulltext_missing(sqlite3 *db, int64_t *documents_out, int64_t *terms_out);
 
 /* Every document into an index that is empty. 0 without one. */
 int fulltext_fill(sqlite3 *db);
-/* Makes it where there is none, or but a part of one. After an error as below. */
+/* Makes it where there is none, but a part of one, or another. After an error as below. */
 int fulltext_make(sqlite3 *db);
 /* False: a part of it lacks, and every use of it fails. */
 bool fulltext_works(sqlite3 *db);
+enum fulltext_make {
+	FULLTEXT_CHROMAS, /* or there is none */
+	FULLTEXT_OTHER,	  /* with another tokenizer or other options: it works, and finds less */
+	FULLTEXT_NONE,	  /* another table, view or module */
+};
+/* By the words that it was made with. */
+enum fulltext_make fulltext_made_as(sqlite3 *db);
 /* Makes the index anew, from the documents. After an error a transaction is to be rolled back. */
 int fulltext_refill(sqlite3 *db);
 
