@@ -18,13 +18,15 @@ import pytest
 import gallery
 import hosts
 from gallery import check, cut, overwrite, page_lost, remove, same_vector, segment, sql
-from test_copies import as_text, in_capitals, segment_not_downloaded
+from test_copies import (as_text, compressed, files_in_capitals, flat, in_capitals,
+                         segment_not_downloaded, zero_tail)
 from test_recover_gallery import lines  # noqa: F401
 from test_recover_records import cut as cut_to_a_quarter
 
 TABLE = hosts.ROOT / "shim" / "doc" / "recover.md"
 PICKLE = "index_metadata.pickle"
 LINES = ("python", "python-0.6")
+RELEASES = {"python": "1.5.9", "node": "1.0.5", "python-0.6": "0.6.3"}
 
 
 def renamed(data: Path) -> None:
@@ -56,9 +58,16 @@ SITUATIONS: dict[str, tuple[Callable[[Path], None], str]] = {
     "the pickle cut": (cut(PICKLE, 900), "pickle-truncated"),
     "the directory of vectors lost": (lambda data: shutil.rmtree(segment(data)), "segment-missing"),
     "the directory of vectors renamed": (renamed, "segment-renamed"),
+    "its files beside the database": (lambda data: flat(segment(data)), "segment-renamed"),
+    "its files in capitals": (lambda data: files_in_capitals(segment(data)), "segment-file-renamed"),
+    "data_level0.bin ends in zeros": (lambda data: zero_tail(segment(data) / "data_level0.bin"),
+                                      "segment-file-unfinished"),
     "no rows in segments": (sql("DELETE FROM segments WHERE scope = 'VECTOR'"), "segment-row-missing"),
     "all rows of records deleted": (sql("DELETE FROM embeddings"), "records-gone"),
     "the full-text table gone": (fts_gone, "table-missing"),
+    "another table for the full-text index": (sql(
+        "DROP TABLE embedding_fulltext_search; CREATE TABLE embedding_fulltext_search(string_value)"),
+        "fts-malformed"),
     "a page of embeddings lost": (page_lost("embeddings"), "database-malformed"),
     "a page of embedding_metadata lost": (page_lost("embedding_metadata"), "database-malformed"),
     "a page of the queue lost": (page_lost("embeddings_queue"), "database-malformed"),
@@ -67,6 +76,7 @@ SITUATIONS: dict[str, tuple[Callable[[Path], None], str]] = {
     "pointers of Git LFS": (segment_not_downloaded, "not-downloaded"),
     "copied as text": (as_text, "copied-as-text"),
     "chroma.sqlite3 in capitals": (in_capitals, "database-renamed"),
+    "chroma.sqlite3 compressed": (compressed, "packed"),
 }
 
 
@@ -100,7 +110,7 @@ def row(name: str, line_name: str, line: gallery.Line, chromashim, work: Path) -
     done = chromashim("recover", "-y", data)
     recovered = count_right(chromashim("export", data).stdout, line.records)
     all_ = sum(map(len, line.records.values()))
-    release = "1.5.9" if line_name == "python" else "0.6.3"
+    release = RELEASES[line_name]
     left = "a copy that went wrong" in done.stderr or done.returncode == 12
     return (f"| {name} | {release} | {'`' + finding + '`' if finding in found else 'NOT FOUND'} | "
             f"{'left alone' if left else cell(recovered, all_)} | {cell(exported, all_)} |")
@@ -119,7 +129,7 @@ def compare_rows(rows: list[str], told: list[str]) -> None:
             assert int(a) >= int(b) - 25, (now, before)
 
 
-@pytest.mark.parametrize("line_name", LINES)
+@pytest.mark.parametrize("line_name", RELEASES)
 def test_table(line_name, lines, chromashim, tmp_path):  # noqa: F811
     line = lines(line_name)
     rows = []
@@ -128,7 +138,7 @@ def test_table(line_name, lines, chromashim, tmp_path):  # noqa: F811
         rows.append(row(name, line_name, line, chromashim, tmp_path / str(number)))
         shutil.rmtree(tmp_path / str(number))
     told = TABLE.read_text(encoding="utf-8").splitlines()
-    release = "1.5.9" if line_name == "python" else "0.6.3"
+    release = RELEASES[line_name]
     if os.environ.get("CHROMASHIM_WRITE_TABLE"):
         kept = [text for text in told if f"| {release} |" not in text]
         TABLE.write_text("\n".join(kept + rows) + "\n", encoding="utf-8")

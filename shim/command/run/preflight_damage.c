@@ -276,6 +276,12 @@ static int refuse(struct preflight *p, const char *why)
 	return fail(EXIT_FAILED, 0, todo, "not started: '%s' is damaged%s", p->run->dir, why);
 }
 
+static int refuse_copy(struct preflight *p)
+{
+	return refuse(p,
+		      ", by a copy that went wrong, and nothing is healed that is whole elsewhere");
+}
+
 /* Healing is the loss where a whole copy is elsewhere; only somebody who knows can tell. */
 static int refuse_loss(struct preflight *p)
 {
@@ -307,8 +313,7 @@ static int repair(struct preflight *p)
 	int status;
 
 	if (p->is_copy)
-		return refuse(p, ", by a copy that went wrong, and nothing is healed that is whole "
-				 "elsewhere");
+		return refuse_copy(p);
 	if (!kept)
 		recover(p);
 	if (!p->damages)
@@ -350,12 +355,16 @@ static int foretell(struct preflight *p)
 			return refuse(p, ", and there is no snapshot to restore");
 		run_say(p->run, "a start would restore the newest snapshot of '%s' first",
 			p->run->dir);
+	} else if (p->is_copy) {
+		return refuse_copy(p);
 	} else if (!is_kept(p)) {
 		run_say(p->run,
 			"a start would heal '%s' on a copy first%s; `chromashim recover -n` tells "
 			"how",
 			p->run->dir,
-			p->is_fatal ? ", and not take place if that does not help" : "");
+			p->is_half    ? ", and not take place if that would cost something"
+			: p->is_fatal ? ", and not take place if that does not help"
+				      : "");
 	} else if (p->is_fatal) {
 		return refuse(p, ", and a start would make it worse");
 	}

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -193,12 +194,17 @@ static bool have_all(struct diagnosis *d, const struct segment *s)
 /* git-annex puts links in the place of files. */
 static bool have_links(struct diagnosis *d, const struct segment *s)
 {
-	char name[CHROMA_ID_SIZE + 64];
+	char name[CHROMA_ID_SIZE + 64], target[PATH_MAX];
 	bool have = false;
 	int i;
 
 	for (i = 0; i < FILES; i++) {
-		if (s->fd[i] != -ELOOP)
+		ssize_t n = s->fd[i] == -ELOOP
+				? readlinkat(s->dirfd, file_names[i], target, sizeof(target) - 1)
+				: -1;
+
+		target[n > 0 ? n : 0] = '\0';
+		if (!strstr(target, "annex/objects/"))
 			continue;
 		have = true;
 		snprintf(name, sizeof(name), "%s/%s", s->c->vector_segment, file_names[i]);

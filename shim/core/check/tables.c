@@ -108,8 +108,8 @@ static void check_fts(struct diagnosis *d)
 	int r = fulltext_missing(d->db, &documents, &terms);
 
 	if (r == -EBADMSG)
-		diagnose_report(d, DIAGNOSE_FTS_MALFORMED, database_place, "%s",
-				sqlite3_errmsg(d->db));
+		diagnose_report(d, DIAGNOSE_FTS_MALFORMED, database_place,
+				"its terms cannot be read");
 	else if (r == 0 && terms)
 		diagnose_report(d, DIAGNOSE_FTS_INCOMPLETE, database_place,
 				terms > 0 ? "it lacks %lld places of terms"
@@ -234,7 +234,8 @@ static void check_fulltext(struct diagnosis *d)
 		diagnose_report(d, DIAGNOSE_FTS_MALFORMED, database_place,
 				"what is called so is no full-text index of Chroma's");
 	else if (database_has_table(d->db, FTS) == 1 && !fulltext_works(d->db))
-		diagnose_report(d, DIAGNOSE_FTS_MALFORMED, database_place, "a part of it lacks");
+		diagnose_report(d, DIAGNOSE_FTS_MALFORMED, database_place, "%s",
+				sqlite3_errmsg(d->db));
 	else if (made == FULLTEXT_OTHER)
 		diagnose_report(d, DIAGNOSE_FTS_FOREIGN, database_place, "%s", "");
 }

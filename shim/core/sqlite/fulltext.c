@@ -167,12 +167,20 @@ int fulltext_make(sqlite3 *db)
 
 bool fulltext_works(sqlite3 *db)
 {
+	static const char *const asked[] = {
+	    "SELECT count(*) FROM " FULLTEXT_TABLE " WHERE rowid = 0",
+	    "SELECT count(*) FROM " FULLTEXT_TABLE "_docsize",
+	};
 	int64_t ignored;
+	unsigned i;
 
-	return database_number(db, "SELECT count(*) FROM " FULLTEXT_TABLE " WHERE rowid = 0", NULL,
-			       &ignored) != -ENOENT &&
-	       database_number(db, "SELECT count(*) FROM " FULLTEXT_TABLE "_docsize", NULL,
-			       &ignored) != -ENOENT;
+	for (i = 0; i < 2; i++) {
+		int r = database_number(db, asked[i], NULL, &ignored);
+
+		if (r == -ENOENT || r == -EBADMSG)
+			return false;
+	}
+	return true;
 }
 
 int fulltext_refill(sqlite3 *db)

@@ -22,7 +22,7 @@ int fulltext_missing(sqlite3 *db, int64_t *documents_out, int64_t *terms_out);
 int fulltext_fill(sqlite3 *db);
 /* Makes it where there is none, but a part of one, or another. After an error as below. */
 int fulltext_make(sqlite3 *db);
-/* False: a part of it lacks, and every use of it fails. */
+/* False: a part of it lacks or is damaged, and every use of it fails; sqlite3_errmsg() says why. */
 bool fulltext_works(sqlite3 *db);
 enum fulltext_make {
 	FULLTEXT_CHROMAS, /* or there is none */
