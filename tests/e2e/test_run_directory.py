@@ -260,7 +260,8 @@ def test_damage_that_cannot_be_healed_is_kept_and_the_rest_starts(run, data):
         database.execute("DELETE FROM embeddings_queue")
         database.commit()
     for name in ("data_level0.bin", "index_metadata.pickle"):
-        (segment(data) / name).write_bytes(b"")
+        path = segment(data) / name
+        path.write_bytes(b"\xa5" * path.stat().st_size)  # all there, and all wrong
     done = run("--dir", data, "--", "echo", "on")
     assert done.returncode == 0 and done.stdout == "on\n", done.stderr
     assert "kept as snapshot 1" in done.stderr

@@ -99,6 +99,15 @@ static void level0_cut(struct chroma_fixture *f)
 	chroma_cut(f, IN_SEGMENT(HNSW_LEVEL0_FILE), 20 * STRIDE);
 }
 
+static void level0_zeros(struct chroma_fixture *f)
+{
+	static const char path[] = IN_SEGMENT(HNSW_LEVEL0_FILE);
+	off_t size = chroma_size(f, path);
+
+	chroma_cut(f, path, size / 5);
+	chroma_cut(f, path, size);
+}
+
 static void level0_gone(struct chroma_fixture *f)
 {
 	chroma_unlink(f, IN_SEGMENT(HNSW_LEVEL0_FILE));
@@ -168,6 +177,41 @@ static void segment_renamed(struct chroma_fixture *f)
 	assert_int_equal(renameat(f->datafd, CHROMA_VECTOR, f->datafd, CHROMA_VECTOR ".bak"), 0);
 }
 
+static void segment_nameless(struct chroma_fixture *f)
+{
+	assert_int_equal(renameat(f->datafd, CHROMA_VECTOR, f->datafd, "old_index"), 0);
+}
+
+static void segment_below(struct chroma_fixture *f)
+{
+	int fd = tree_make_directory(f->datafd, "backup");
+
+	assert_int_equal(renameat(f->datafd, CHROMA_VECTOR, fd, CHROMA_VECTOR), 0);
+	close(fd);
+}
+
+/* What a deleted collection with the same ids may have left is not taken. */
+static void segment_of_another(struct chroma_fixture *f)
+{
+	assert_int_equal(
+	    renameat(f->datafd, CHROMA_VECTOR, f->datafd, "0a1b2c3d-0000-4000-8000-0000000000ff"),
+	    0);
+}
+
+static void files_renamed(struct chroma_fixture *f)
+{
+	static const char *const names[][2] = {
+	    {"header.bin", "HEADER.BIN"},
+	    {"data_level0.bin", "data_level0 (1).bin"},
+	    {"index_metadata.pickle", "index_metadata.pickle.part"}};
+	int fd = file_open_directory_at(f->datafd, CHROMA_VECTOR);
+	unsigned i;
+
+	for (i = 0; i < 3; i++)
+		assert_int_equal(renameat(fd, names[i][0], fd, names[i][1]), 0);
+	close(fd);
+}
+
 static void segment_row(struct chroma_fixture *f)
 {
 	chroma_run_sql(f, "DELETE FROM segments WHERE scope = 'VECTOR'");
@@ -235,6 +279,25 @@ static void metadata_bare(struct chroma_fixture *f)
 static void fulltext_incomplete(struct chroma_fixture *f)
 {
 	chroma_run_sql(f, "DELETE FROM embedding_fulltext_search WHERE rowid > 20");
+}
+
+static void fulltext_empty(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "DELETE FROM embedding_fulltext_search_data");
+}
+
+static void fulltext_words(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "DROP TABLE embedding_fulltext_search; CREATE VIRTUAL TABLE "
+			  "embedding_fulltext_search USING fts5(string_value); INSERT INTO "
+			  "embedding_fulltext_search(rowid, string_value) SELECT id, string_value "
+			  "FROM embedding_metadata WHERE key = 'chroma:document'");
+}
+
+static void fulltext_plain(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "DROP TABLE embedding_fulltext_search; CREATE TABLE "
+			  "embedding_fulltext_search(string_value)");
 }
 
 static void fulltext_gone(struct chroma_fixture *f)
@@ -385,6 +448,26 @@ static void lfs_pointer(struct chroma_fixture *f)
 	chroma_write(f, CHROMA_DATABASE, 0, text, sizeof(text) - 1);
 }
 
+static void database_packed(struct chroma_fixture *f)
+{
+	static const char head[] = "\x1f\x8b\x08\0\0\0\0\0\0\x03 and so on";
+
+	chroma_cut(f, CHROMA_DATABASE, 0);
+	chroma_write(f, CHROMA_DATABASE, 0, head, sizeof(head));
+}
+
+static void database_set_aside(struct chroma_fixture *f)
+{
+	assert_int_equal(renameat(f->datafd, CHROMA_DATABASE, f->datafd, "old.db"), 0);
+}
+
+/* Nor does what lies beside make it one that Chroma may begin anew. */
+static void archive_beside(struct chroma_fixture *f)
+{
+	chroma_unlink(f, CHROMA_DATABASE);
+	chroma_write(f, "backup.zip", 0, "PK\3\4", 4);
+}
+
 static void database_renamed(struct chroma_fixture *f)
 {
 	assert_int_equal(renameat(f->datafd, CHROMA_DATABASE, f->datafd, "chroma (1).sqlite3"), 0);
@@ -415,11 +498,13 @@ static const struct damage {
     {pickle_gone, "pickle-missing", 60, 50, 0, 0, 10, 60},
     {pickle_garbage, "pickle-damaged", 60, 0, 0, 0, 60, 60},
     {pickle_maps, "pickle-not-inverse persist-torn labels-lost", 60, 0, 1, 0, 59, 60},
-    {header_zeroed, "header-damaged", 60, 0, 0, 0, 60, 60},
+    {header_zeroed, "header-damaged segment-file-unfinished", 60, 0, 0, 0, 60, 60},
     {header_cut, "header-damaged", 60, 0, 0, 0, 60, 60},
     {header_gone, "segment-file-missing", 60, 0, 0, 0, 60, 60},
     {header_and_pickle_gone, "segment-file-missing pickle-missing", 60, 50, 0, 0, 10, 60},
     {level0_cut, "level0-short labels-lost", 60, 31, 0, 0, 29, 60},
+    {level0_zeros, "graph-unreachable labels-damaged segment-file-unfinished labels-lost", 60, 41,
+     0, 0, 19, 60},
     {level0_gone, "segment-file-missing", 60, 50, 0, 0, 10, 60},
     {level0_label_twice, "labels-damaged labels-lost", 60, 1, 0, 0, 59, 60},
     {level0_garbage, "labels-damaged labels-lost", 60, 3, 0, 0, 57, 60},
@@ -432,6 +517,11 @@ static const struct damage {
     {links_runaway, "links-runaway", 60, 0, 0, 0, 60, 60},
     {segment_gone, "segment-missing segments-left-behind", 60, 50, 0, 0, 10, 60},
     {segment_renamed, "segment-renamed", 60, 0, 0, 0, 60, 60},
+    {segment_nameless, "segment-renamed", 60, 0, 0, 0, 60, 60},
+    {segment_below, "segment-renamed", 60, 0, 0, 0, 60, 60},
+    {segment_of_another, "segment-missing segments-left-behind leftover-directory", 60, 50, 0, 0,
+     10, 60},
+    {files_renamed, "segment-file-renamed", 60, 0, 0, 0, 60, 60},
     {segment_row, "segment-row-missing", 60, 50, 0, 0, 60, 60},
     {segment_rows, "segment-row-missing", 10, 0, 0, 0, 60, 60},
     {mark_poisoned, "mark-poisoned", 60, 0, 0, 0, 60, 60},
@@ -445,6 +535,9 @@ static const struct damage {
     {metadata_bare, "metadata-without-record mark-beyond-queue vectors-without-record", 39, 0, 0, 0,
      39, 39},
     {fulltext_incomplete, "fts-incomplete", 60, 0, 0, 0, 60, 60},
+    {fulltext_empty, "fts-malformed", 60, 0, 0, 0, 60, 60},
+    {fulltext_words, "fts-foreign", 60, 0, 0, 0, 60, 60},
+    {fulltext_plain, "fts-malformed", 60, 0, 0, 0, 60, 60},
     {fulltext_gone, "table-missing", 60, 0, 0, 0, 60, 60},
     {collection_gone, "", 0, 0, 0, 0, 0, 0},
     {migrations_gone, "migration-interrupted", 60, 0, 0, 0, 60, 60},
@@ -467,6 +560,9 @@ static const struct damage {
     {fulltext_page, "database-malformed fts-malformed", 60, 0, 0, 0, 60, 60},
     {database_cut, "database-short database-malformed", 0, 0, 0, 0, 0, 0},
     {lfs_pointer, "not-downloaded", 50, 0, 0, 1, 50, 50},
+    {database_packed, "packed", 50, 0, 0, 1, 50, 50},
+    {database_set_aside, "database-renamed", 50, 0, 0, 1, 50, 50},
+    {archive_beside, "archive-here database-missing", 50, 0, 0, 1, 50, 50},
     {database_renamed, "database-renamed", 50, 0, 0, 1, 50, 50},
     {folder_too_deep, "directory-below", 0, 0, 0, 0, 0, 0},
 };
@@ -603,6 +699,13 @@ static void take_snapshot(struct chroma_fixture *f)
 	snapshot_store_close(&store);
 }
 
+/* A directory that is not there any more is one that was emptied, if there are snapshots of it. */
+static const char *codes_of(const struct damage *d, bool has_snapshot)
+{
+	return has_snapshot && d->act == folder_too_deep ? "directory-below directory-emptied"
+							 : d->codes;
+}
+
 static void play(struct chroma_fixture *f, const struct damage *d, bool has_snapshot)
 {
 	struct snapshot_store store;
@@ -612,7 +715,7 @@ static void play(struct chroma_fixture *f, const struct damage *d, bool has_snap
 	chroma_make_again(f);
 	tree_remove(f->storefd, QUARANTINE_DIR);
 	d->act(f);
-	assert_found(f, d->codes);
+	assert_found(f, codes_of(d, has_snapshot));
 	before = read_all(f, d->wrong);
 	assert_int_equal(before.records, d->records);
 	assert_int_equal(before.without_vector, d->bare);

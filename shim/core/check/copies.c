@@ -51,14 +51,20 @@ static bool is_utf8(const unsigned char *p, size_t size)
 	return true;
 }
 
+/* Nothing else, and most of its 64 letters: a file that was filled with one of them is none. */
 static bool is_base64(const unsigned char *p, size_t size)
 {
+	bool seen[256] = {false};
+	unsigned letters = 0;
 	size_t i;
 
-	for (i = 0; i < size; i++)
+	for (i = 0; i < size; i++) {
 		if (!isalnum(p[i]) && !memchr("+/=\r\n", p[i], 5))
 			return false;
-	return size >= LINES_MIN * LINES_MIN;
+		letters += !seen[p[i]];
+		seen[p[i]] = true;
+	}
+	return letters > 32;
 }
 
 /*
