@@ -222,6 +222,25 @@ static void segment_rows(struct chroma_fixture *f)
 	chroma_run_sql(f, "DELETE FROM segments");
 }
 
+static void owners_gone(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "DELETE FROM tenants; DELETE FROM databases");
+}
+
+static void settings_unreadable(struct chroma_fixture *f)
+{
+	chroma_run_sql(f,
+		       "DELETE FROM embeddings_queue_config; INSERT INTO "
+		       "embeddings_queue_config(config_json_str) VALUES ('{}'); UPDATE "
+		       "collections SET config_json_str = 'x', schema_str = '{}'; UPDATE segments "
+		       "SET type = 'x'");
+}
+
+static void dimension_lost(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "UPDATE collections SET dimension = NULL");
+}
+
 static void mark_poisoned(struct chroma_fixture *f)
 {
 	chroma_run_sql(f, "UPDATE max_seq_id SET seq_id = 1229782938247303475 WHERE segment_id = "
@@ -524,6 +543,9 @@ static const struct damage {
     {files_renamed, "segment-file-renamed", 60, 0, 0, 0, 60, 60},
     {segment_row, "segment-row-missing", 60, 50, 0, 0, 60, 60},
     {segment_rows, "segment-row-missing", 10, 0, 0, 0, 60, 60},
+    {owners_gone, "owner-row-missing", 60, 0, 0, 0, 60, 60},
+    {settings_unreadable, "settings-unreadable", 60, 0, 0, 0, 60, 60},
+    {dimension_lost, "dimension-lost", 60, 0, 0, 0, 60, 60},
     {mark_poisoned, "mark-poisoned", 60, 0, 0, 0, 60, 60},
     {mark_blob, "mark-blob queue-unapplied records-without-vector", 60, 0, 0, 0, 60, 60},
     {mark_beyond, "mark-beyond-queue records-without-vector", 60, 10, 0, 0, 50, 60},

@@ -71,6 +71,8 @@ bool diagnose_database_file(struct diagnosis *d, const struct stat *st);
 /* tables.c: what the database says; d->db is open. False: no sense in looking further. */
 bool diagnose_structure(struct diagnosis *d);
 bool diagnose_tables(struct diagnosis *d);
+/* rows.c: tenants, databases, and settings. */
+void diagnose_rows(struct diagnosis *d);
 /* queue.c: a collection's marks, and the rows that wait for it. */
 void diagnose_queue(struct diagnosis *d, const struct chroma_collection *c);
 /* segment.c: the files of a collection's VECTOR segment against the database. */

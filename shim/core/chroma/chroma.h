@@ -82,6 +82,16 @@ int chroma_index_settings(sqlite3 *db, const struct chroma_collection *c, sqlite
 	"m.float_value) NOTNULL WHEN 'hnsw:batch_size' THEN coalesce(m.int_value > 2, 0) WHEN " \
 	"'hnsw:sync_threshold' THEN coalesce(m.int_value > 2, 0) ELSE 0 END"
 
+/* Of a row of collections with a schema_str, and of segments. */
+#define CHROMA_SCHEMA_FITS                                                                      \
+	"CASE WHEN json_valid(schema_str) THEN json_type(schema_str, '$.keys') = 'object' AND " \
+	"json_type(schema_str, '$.defaults') = 'object' ELSE 0 END IS 1"
+#define CHROMA_SEGMENT_TYPE_FITS "type GLOB 'urn:chroma:segment/*'"
+/* Of a row of embeddings_queue_config: Chroma >= 1.0 reads it. */
+#define CHROMA_QUEUE_CONFIG_FITS                                                 \
+	"CASE WHEN json_valid(config_json_str) THEN json_type(config_json_str, " \
+	"'$.automatically_purge') IN ('true', 'false') ELSE 0 END IS 1"
+
 /* A mark's value as it was before it was poisoned; others as they are. */
 uint64_t chroma_mark_restore(uint64_t value);
 

@@ -115,6 +115,7 @@ int recover_queue(struct recovery *r);	    /* settings.c */
 int recover_parameters(struct recovery *r); /* settings.c */
 int recover_migration(struct recovery *r);  /* migration.c */
 int recover_segments(struct recovery *r);   /* segments.c */
+int recover_rows(struct recovery *r);	    /* rows.c, a part of segments */
 int recover_marks(struct recovery *r);
 int recover_records(struct recovery *r); /* records.c */
 int recover_hnsw(struct recovery *r);

@@ -277,7 +277,8 @@ int recover_segments(struct recovery *r)
 	size_t i;
 
 	tell_renamed(r);
-
+	if (error == 0)
+		error = recover_rows(r);
 	if (error == 0)
 		error = recover_sql(r, "BEGIN IMMEDIATE");
 	for (i = 0; i < list.count && error == 0; i++)

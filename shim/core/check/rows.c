@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Rows without which Chroma does not find a collection, and settings that it cannot read.
+ */
+#include "core/check/internal.h"
+#include "core/sqlite/database.h"
+
+/* Each row: the collection or NULL, and what it is. What a release does not have is passed over. */
+static const struct {
+	enum diagnose_code code;
+	const char *sql;
+} asked[] = {
+    {DIAGNOSE_OWNER_ROW, "SELECT name, 'database ' || database_id FROM collections WHERE "
+			 "database_id NOT IN (SELECT id FROM databases)"},
+    {DIAGNOSE_OWNER_ROW, "SELECT NULL, 'tenant ' || tenant_id FROM databases WHERE tenant_id NOT "
+			 "IN (SELECT id FROM tenants)"},
+    {DIAGNOSE_OWNER_ROW, "SELECT NULL, 'there is no database at all' WHERE NOT EXISTS (SELECT 1 "
+			 "FROM databases) AND NOT EXISTS (SELECT 1 FROM collections)"},
+    {DIAGNOSE_SETTINGS, "SELECT NULL, 'embeddings_queue_config' FROM embeddings_queue_config "
+			"WHERE NOT " CHROMA_QUEUE_CONFIG_FITS},
+    {DIAGNOSE_SETTINGS, "SELECT name, 'config_json_str' FROM collections WHERE config_json_str "
+			"NOTNULL AND NOT json_valid(config_json_str)"},
+    {DIAGNOSE_SETTINGS, "SELECT name, 'schema_str' FROM collections WHERE schema_str NOTNULL AND "
+			"NOT " CHROMA_SCHEMA_FITS},
+    {DIAGNOSE_SETTINGS,
+     "SELECT c.name, 'type of its ' || scope || ' segment' FROM segments s JOIN "
+     "collections c ON c.id = s.collection WHERE scope IN ('VECTOR', 'METADATA') "
+     "AND NOT s." CHROMA_SEGMENT_TYPE_FITS},
+};
+
+void diagnose_rows(struct diagnosis *d)
+{
+	unsigned i;
+
+	for (i = 0; i < sizeof(asked) / sizeof(asked[0]); i++) {
+		sqlite3_stmt *rows = NULL;
+		int r = database_prepare(d->db, &rows, asked[i].sql);
+
+		while (r == 0 && (r = database_step(rows)) == 1) {
+			struct diagnose_place place = {
+			    .collection = (const char *)sqlite3_column_text(rows, 0)};
+
+			diagnose_report(d, asked[i].code, place, "%s",
+					(const char *)sqlite3_column_text(rows, 1));
+			r = 0;
+		}
+		sqlite3_finalize(rows);
+	}
+}
