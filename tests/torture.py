@@ -84,6 +84,19 @@ def cycle_pm2(count: int) -> int:
     return 0
 
 
+def restart_late(count: int) -> int:
+    """Restarts by pm2 of a service whose child needs 8 s to end."""
+    if not pm2.PM2.exists():
+        return 0
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="chromashim-late-") as directory:
+        said = pm2.late_restarts(Path(directory), count, 8)
+    refused = said.count("another process works on")
+    print(f"pm2: {count} restarts with a stop of 8 s, a snapshot at each: {refused} refused; "
+          f"{time.monotonic() - begin:.0f} s")
+    return refused
+
+
 def kill_guardians(seconds: int) -> int:
     """A snapshot a second while the guardian is killed at random: as in the tests, for longer."""
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-s",
@@ -134,6 +147,7 @@ def main() -> int:
         broken += 0 if host.server else cut_power(host, options)
     if options.pm2 and not options.without and not options.host:
         broken += cycle_pm2(options.pm2)
+        broken += restart_late(options.pm2)
     if options.guardian and not options.without and not options.host:
         broken += kill_guardians(options.guardian)
     if options.pins and not options.without and not options.host:

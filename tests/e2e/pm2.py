@@ -209,3 +209,84 @@ def cycles(pm2: Pm2, count: int, pause: float = 1.0) -> Load:
     finally:
         load.finish()
     return load
+
+
+# Node ends at once, and its Python child needs its time: an ordinary restart of many services.
+LATE_SERVICE = """
+const child = require("child_process").spawn(process.argv[2], process.argv.slice(3),
+                                             {stdio: "inherit"});
+process.on("SIGINT", () => { child.kill("SIGINT"); process.exit(0); });
+child.on("exit", () => process.exit(1));
+"""
+LATE_CHILD = """
+import os, signal, sys, time
+import chromadb
+data, seconds, folder = sys.argv[1], float(sys.argv[2]), sys.argv[3]
+stop = []
+signal.signal(signal.SIGINT, lambda *_: stop.append(1))
+books = chromadb.PersistentClient(data).get_or_create_collection("books")
+life = len([f for f in os.listdir(folder) if f.startswith("life.")])
+assert books.count() == 10 * life, (books.count(), life)
+while not os.path.exists(f"{folder}/go.{life}"):
+    time.sleep(0.05)
+books.add(ids=[f"{life}-{n}" for n in range(10)], embeddings=[[float(n), 1.0] for n in range(10)])
+open(f"{folder}/life.{life}", "w").close()
+while not stop:
+    time.sleep(0.05)
+time.sleep(seconds)
+while not seconds and not os.path.exists(f"{folder}/end.{life}"):
+    time.sleep(0.05)
+"""
+
+
+def has_snapshot(data: Path, records: int) -> bool:
+    def ask(*words):
+        done = subprocess.run([hosts.COMMAND, "snapshot", *words, "--json", data], check=False,
+                              env=hosts.environment(), capture_output=True, text=True, timeout=60)
+        return json.loads(done.stdout) if done.stdout else {}
+
+    newest = [str(s["id"]) for s in ask("list") or [] if s["state"] == "verified"][-2:]
+    return any(ask("show", number).get("records") == records for number in newest)
+
+
+def late_restarts(folder: Path, count: int, seconds: float) -> str:
+    """Restarts of a service whose child ends `seconds` late (0: when the next one waits for it).
+    Each life finds what the ones before have written, and a snapshot of their end, before it writes.
+    What pm2 has kept of their output."""
+    lives, data = folder / "lives", folder / "data"
+    lives.mkdir()
+    (folder / "service.js").write_text(LATE_SERVICE)
+    (folder / "child.py").write_text(LATE_CHILD)
+    words = ["node", folder / "service.js", hosts.python("venv"), folder / "child.py", data,
+             seconds, lives]
+    manager = Pm2(data, f"args: {json.dumps([str(word) for word in words])}, cwd: "
+                        f"{json.dumps(str(folder))}, env: {{}}")
+    manager.env["CHROMASHIM_DIR"] = str(data)
+
+    def wait_for(true, what):
+        wait_until(true, 120, f"for {what}:\n{manager.logs()}")
+
+    try:
+        manager("start", manager.config)
+        for life in range(count + 1):
+            if life:
+                wait_for(lambda n=life: has_snapshot(data, 10 * n), f"a snapshot of stop {life}")
+            (lives / f"go.{life}").touch()
+            wait_for((lives / f"life.{life}").exists, f"life {life}")
+            if life == count:
+                break
+            manager("restart", NAME)
+            if not seconds:
+                wait_for(lambda n=life: manager.logs().count("is still in use") > n, "its wait")
+                (lives / f"end.{life}").touch()
+        (lives / f"end.{count}").touch()
+        assert manager.state()["pm2_env"]["status"] == "online"
+        manager("stop", NAME)
+        wait_for(lambda: not manager.guardians(), "the guardian's end")
+        assert has_snapshot(data, 10 * (count + 1))
+        return manager.logs()
+    finally:
+        for life in range(count + 1):  # nobody waits any more
+            (lives / f"go.{life}").touch()
+            (lives / f"end.{life}").touch()
+        manager.close()

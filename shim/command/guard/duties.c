@@ -426,14 +426,16 @@ static bool is_changed(const struct guardian *g)
 	return is_newer(g, CHROMA_DATABASE, newest) || is_newer(g, CHROMA_DATABASE "-wal", newest);
 }
 
-void guardian_last_snapshot(struct guardian *g)
+void guardian_last_snapshot(struct guardian *g, bool is_succeeded)
 {
 	char name[64];
 
-	/* Another one has started already: it has a guardian of its own to come. */
-	if (!g->settings.every || snapshots_find_process(&g->s.target, name, sizeof(name)) != 0)
+	/* Another one has started already, and has no guardian waiting: it has one of its own to
+	 * come. What died in the middle of a write was put right before a successor starts. */
+	if (!g->settings.every ||
+	    (!is_succeeded && snapshots_find_process(&g->s.target, name, sizeof(name)) != 0))
 		return;
-	if (died_in_the_middle(g)) {
+	if (!is_succeeded && died_in_the_middle(g)) {
 		guardian_say(g, "the process died in the middle of a write: no snapshot is taken; "
 				"the next start undoes what is half done");
 		return;

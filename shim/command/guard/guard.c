@@ -292,19 +292,21 @@ static void start(struct guardian *g)
 static bool is_over(struct guardian *g, bool *last_taken)
 {
 	if (is_open(g)) {
-		*last_taken = false;
-		/* Another backend, whose guardian has its settings. */
+		/* Another backend, whose guardian has its settings: it was waiting for this end,
+		 * and has begun before it was noticed. */
 		if (is_locked(g->lockfd, WAITING_BYTE)) {
-			guardian_say(g, "the guardian of another process takes over");
+			if (!*last_taken)
+				guardian_last_snapshot(g, true);
 			return true;
 		}
+		*last_taken = false;
 		wait_a_while(g, TICK_MS);
 		return false;
 	}
 	if (*last_taken)
 		return true;
 	*last_taken = true;
-	guardian_last_snapshot(g);
+	guardian_last_snapshot(g, false);
 	g->look = true;
 	return false;
 }
@@ -331,9 +333,11 @@ static void run(struct guardian *g)
 	}
 	guardian_tell(g, "guard.stop", 0, "%s",
 		      guard_stopping ? "told to stop"
-		      : g->gone	     ? "nobody has the directory open any more"
-		      : g->failed    ? "not all could be done"
-				     : "all is done");
+		      : is_locked(g->lockfd, WAITING_BYTE)
+			  ? "the guardian of another process takes over"
+		      : g->gone	  ? "nobody has the directory open any more"
+		      : g->failed ? "not all could be done"
+				  : "all is done");
 	guardian_report(g, false);
 	guardian_finish_hooks(g);
 }

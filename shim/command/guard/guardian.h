@@ -77,7 +77,7 @@ void guardian_look_at_launch(struct guardian *g);
 
 bool guardian_duties(struct guardian *g);
 /* When the followed process has ended: 0 or -errno. */
-void guardian_last_snapshot(struct guardian *g);
+void guardian_last_snapshot(struct guardian *g, bool is_succeeded);
 
 /* ---- snapshots by the clock (clock.c) ---- */
 
