@@ -285,7 +285,8 @@ static void test_many_pages(void **state)
 static void test_nonsense(void **state)
 {
 	static const union slot *const slots_to_hit[] = {&db, &journal, &wal, &shm};
-	static const off_t places[] = {0, 4, 28, 32, 56, 512, 516, 4096, 4612, RESERVED, 120};
+	static const off_t places[] = {
+	    0, 4, 28, 32, 56, 512, 516, 4096, 4612, SQLITE_RESERVED_BYTE, 120};
 	static unsigned char buf[9000];
 	unsigned i, k;
 

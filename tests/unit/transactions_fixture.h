@@ -109,26 +109,26 @@ static inline const unsigned char *image(uint32_t page, uint32_t counter, uint32
 
 static inline void shared(void)
 {
-	transaction_locked(db, F_RDLCK, PENDING, 1);
-	transaction_locked(db, F_RDLCK, SHARED_FIRST, 510);
-	transaction_locked(db, F_UNLCK, PENDING, 1);
+	transaction_locked(db, F_RDLCK, SQLITE_PENDING_BYTE, 1);
+	transaction_locked(db, F_RDLCK, SQLITE_SHARED_FIRST, 510);
+	transaction_locked(db, F_UNLCK, SQLITE_PENDING_BYTE, 1);
 }
 
 static inline void reserve(void)
 {
-	transaction_locked(db, F_WRLCK, RESERVED, 1);
+	transaction_locked(db, F_WRLCK, SQLITE_RESERVED_BYTE, 1);
 }
 
 static inline void exclusive(void)
 {
-	transaction_locked(db, F_WRLCK, PENDING, 1);
-	transaction_locked(db, F_WRLCK, SHARED_FIRST, 510);
+	transaction_locked(db, F_WRLCK, SQLITE_PENDING_BYTE, 1);
+	transaction_locked(db, F_WRLCK, SQLITE_SHARED_FIRST, 510);
 }
 
 static inline void unlock(void)
 {
-	transaction_locked(db, F_RDLCK, SHARED_FIRST, 510);
-	transaction_locked(db, F_UNLCK, PENDING, 2);
+	transaction_locked(db, F_RDLCK, SQLITE_SHARED_FIRST, 510);
+	transaction_locked(db, F_UNLCK, SQLITE_PENDING_BYTE, 2);
 	transaction_locked(db, F_UNLCK, 0, 0);
 }
 

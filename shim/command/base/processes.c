@@ -20,7 +20,8 @@
 
 #define NEAR (1u << 20)
 
-int process_maps_file(uint32_t pid, uint64_t device, uint64_t inode, const char *name)
+/* Asks `is` of each line of the process's maps until it says true: 1, 0, or -errno. */
+static int maps_any(uint32_t pid, bool (*is)(char *line, const void *context), const void *context)
 {
 	char path[64], *line = NULL;
 	size_t room = 0;
@@ -31,25 +32,41 @@ int process_maps_file(uint32_t pid, uint64_t device, uint64_t inode, const char 
 	maps = fopen(path, "re");
 	if (!maps)
 		return -errno;
-	while (!found && getline(&line, &room, maps) > 0) {
-		unsigned major_number, minor_number;
-		uint64_t number;
-		char *at;
-
-		if (sscanf(line, "%*s %*s %*s %x:%x %" SCNu64, &major_number, &minor_number,
-			   &number) != 3 ||
-		    number != inode)
-			continue;
-		/* On btrfs and overlayfs stat() and maps name different devices. */
-		at = strrchr(line, '/');
-		found = makedev(major_number, minor_number) == device ||
-			(at && !strncmp(at + 1, name, strlen(name)));
-	}
+	while (!found && getline(&line, &room, maps) > 0)
+		found = is(line, context);
 	if (!found && ferror(maps))
 		found = -EIO;
 	free(line);
 	fclose(maps);
 	return found;
+}
+
+struct mapped_file {
+	uint64_t device, inode;
+	const char *name;
+};
+
+static bool maps_line_is_file(char *line, const void *context)
+{
+	const struct mapped_file *file = context;
+	unsigned major_number, minor_number;
+	uint64_t inode;
+	char *at;
+
+	if (sscanf(line, "%*s %*s %*s %x:%x %" SCNu64, &major_number, &minor_number, &inode) != 3 ||
+	    inode != file->inode)
+		return false;
+	/* On btrfs and overlayfs stat() and maps name different devices. */
+	at = strrchr(line, '/');
+	return makedev(major_number, minor_number) == file->device ||
+	       (at && !strncmp(at + 1, file->name, strlen(file->name)));
+}
+
+int process_maps_file(uint32_t pid, uint64_t device, uint64_t inode, const char *name)
+{
+	const struct mapped_file file = {device, inode, name};
+
+	return maps_any(pid, maps_line_is_file, &file);
 }
 
 bool process_is_chroma(uint32_t pid)
@@ -110,42 +127,36 @@ bool file_is_library(const char *path)
 	return found;
 }
 
-/* A line of maps: this very file, another one that was or is at its path, another version. */
-static bool is_library(char *line, const char *path, const struct stat *file)
+struct mapped_library {
+	const char *path;
+	const struct stat *file;
+};
+
+/* This very file, another one that was or is at its path, or another version. */
+static bool maps_line_is_library(char *line, const void *context)
 {
-	char *at = strchr(line, '/'), *name;
+	const struct mapped_library *library = context;
+	const char *name, *wanted = strrchr(library->path, '/');
+	char *at = strchr(line, '/');
 	uint64_t inode;
 
 	if (!at || sscanf(line, "%*s %*s %*s %*s %" SCNu64, &inode) != 1)
 		return false;
 	at[strcspn(at, "\n")] = '\0';
 	name = strrchr(at, '/') + 1;
-	if (!strncmp(at, path, strlen(path)))
+	if (!strncmp(at, library->path, strlen(library->path)))
 		return true;
-	if (inode == file->st_ino && strchr(path, '/') &&
-	    !strncmp(name, strrchr(path, '/') + 1, strlen(strrchr(path, '/') + 1)))
+	if (inode == library->file->st_ino && wanted &&
+	    !strncmp(name, wanted + 1, strlen(wanted + 1)))
 		return true;
 	return strstr(name, "chromashim") && file_is_library(at);
 }
 
 int process_has_library(uint32_t pid, const char *path, const struct stat *file)
 {
-	char maps_path[64], *line = NULL;
-	size_t room = 0;
-	int found = 0;
-	FILE *maps;
+	const struct mapped_library library = {path, file};
 
-	snprintf(maps_path, sizeof(maps_path), "/proc/%" PRIu32 "/maps", pid);
-	maps = fopen(maps_path, "re");
-	if (!maps)
-		return -errno;
-	while (!found && getline(&line, &room, maps) > 0)
-		found = is_library(line, path, file);
-	if (!found && ferror(maps))
-		found = -EIO;
-	free(line);
-	fclose(maps);
-	return found;
+	return maps_any(pid, maps_line_is_library, &library);
 }
 
 int process_names_library(uint32_t pid, const char *path)

@@ -28,7 +28,6 @@
 #include "core/oplog/oplog.h"
 #include "core/store/foreign.h"
 
-#define WRITER_LOCK "writer.lock"
 
 /* ---- the directory ---- */
 

@@ -67,12 +67,12 @@ static int add_group(struct pin_view *v, const char *name)
 
 int pin_groups_open(struct pin_view *v)
 {
-	int fd = openat(v->pins->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	const struct dirent *entry;
+	DIR *dir;
+	int r = file_names_at(v->pins->dirfd, NULL, &dir);
 
-	if (!dir)
-		return -errno;
+	if (r < 0)
+		return r;
 	while (r == 0 && (entry = readdir(dir))) {
 		size_t n = strlen(entry->d_name), suffix = strlen(UNDO_SUFFIX);
 		char *end;

@@ -24,7 +24,6 @@
 #include "core/sqlite/page.h"
 #include "core/undo/undo.h"
 
-#define WRITER_LOCK "writer.lock"
 #define WAL_FILE CHROMA_DATABASE "-wal"
 #define GROUP_TRIES 200
 #define STEP_MAX 50000000 /* ns */
@@ -55,19 +54,20 @@ struct pin_slot *pins_find(struct pins *pins, uint64_t id)
 
 /* ---- the lock ---- */
 
-static int is_wal(const struct pin_outside_options *o)
+/* 0 or 1, or -errno. */
+static int database_is_wal(const struct pin_outside_options *o)
 {
-	unsigned char page[SQLITE_HEADER_SIZE];
-	struct sqlite_header h;
-	int fd = file_open_at(o->dirfd, CHROMA_DATABASE);
-	ssize_t n = fd < 0 ? fd : file_read_at(fd, page, sizeof(page), 0);
+	struct file_source source;
+	int fd = file_open_at(o->dirfd, CHROMA_DATABASE), r = fd;
 
+	if (fd >= 0)
+		r = file_source_open(&source, fd);
+	if (r == 0)
+		r = sqlite_is_wal(&source);
 	/* Nothing in this process has a lock on it yet, that closing could drop. */
 	if (fd >= 0)
 		close(fd);
-	if (n < 0)
-		return (int)n;
-	return sqlite_header_parse(&h, page, (size_t)n) == 0 && h.write_version == 2;
+	return r;
 }
 
 static int lock_database(const struct pin_outside_options *o, bool wal, sqlite3 **db)
@@ -159,7 +159,7 @@ static int try_once(struct pins *pins, const struct pin_outside_options *o, uint
 		    uint64_t *id_out, struct snapshot_trouble *t)
 {
 	sqlite3 *db = NULL;
-	int wal = is_wal(o), r;
+	int wal = database_is_wal(o), r;
 
 	if (wal < 0)
 		return wal;

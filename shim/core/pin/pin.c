@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "core/base/checksum.h"
+#include "core/base/names.h"
 #include "core/base/number.h"
 #include "core/base/shared_map.h"
 #include "core/base/sys.h"
@@ -332,7 +333,7 @@ static bool has_any_writer(int storefd)
 {
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 	int fd =
-	    sys_openat(storefd, "writer.lock", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+	    sys_openat(storefd, WRITER_LOCK, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
 	bool held = fd >= 0 && sys_fcntl(fd, F_OFD_GETLK, (unsigned long)&lock) == 0 &&
 		    lock.l_type != F_UNLCK;
 

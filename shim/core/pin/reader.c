@@ -142,11 +142,11 @@ static int load_layers(struct pin_reader *r)
 {
 	char key[PIN_PATH], *p;
 	const struct dirent *entry;
-	int fd = openat(r->view->pins->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), e = 0;
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	DIR *dir;
+	int e = file_names_at(r->view->pins->dirfd, NULL, &dir);
 
-	if (!dir)
-		return -errno;
+	if (e < 0)
+		return e;
 	close_layers(r);
 	r->generation = __atomic_load_n(&r->view->pins->state->generation, __ATOMIC_SEQ_CST);
 	snprintf(key, sizeof(key), "%s", r->file.path);

@@ -48,12 +48,12 @@ static int add_segment(struct segments *s, const char *id)
 /* What follows the number and the dash in pins/. */
 static int add_names(struct segments *s, int at)
 {
-	int fd = openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	const struct dirent *entry;
+	DIR *dir;
+	int r = file_names_at(at, NULL, &dir);
 
-	if (!dir)
-		return -errno;
+	if (r < 0)
+		return r;
 	while (r == 0 && (entry = readdir(dir))) {
 		const char *name = entry->d_name, *dash = strchr(name, '-');
 

@@ -261,7 +261,7 @@ static int run_for_record(struct recover_account *a, const char *sql, const char
 	return r;
 }
 
-/* No content is like it. */
+/* The content "harmed" is like no other, so the record counts as changed whatever is read later. */
 int recover_account_note(struct recover_account *a, const char *collection_id, const char *id,
 			 size_t id_size)
 {

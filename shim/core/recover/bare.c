@@ -25,14 +25,6 @@ struct bare {
 	uint64_t found, queued, given; /* given: by snapshots */
 };
 
-static void ignore_trouble(void *context, const char *collection, const char *what, int error)
-{
-	(void)context;
-	(void)collection;
-	(void)what; /* what cannot be read is not given */
-	(void)error;
-}
-
 /* ---- which ---- */
 
 static void bind_record(struct bare *b, const struct export_record *record)
@@ -71,7 +63,7 @@ static int find_records(struct bare *b)
 	struct export_options options = {.collection = b->c->id,
 					 .vectors = true,
 					 .record = note_record,
-					 .trouble = ignore_trouble,
+					 .trouble = recover_ignore_trouble,
 					 .context = b};
 	struct export_summary summary;
 	int error = recover_sql(b->r, "DROP TABLE IF EXISTS temp.bare; CREATE TEMP TABLE "
@@ -114,7 +106,7 @@ static int ask_snapshot(void *context, const struct manifest *m)
 	struct export_options options = {.collection = b->c->id,
 					 .vectors = true,
 					 .record = take_vector,
-					 .trouble = ignore_trouble,
+					 .trouble = recover_ignore_trouble,
 					 .context = b};
 	struct export_summary summary;
 	int error = 0;

@@ -90,6 +90,10 @@ void recover_make_uuid(char out[CHROMA_ID_SIZE]);
 /* The end of the queue and of every mark: what is written next must not count as applied. */
 int recover_find_end(struct recovery *r, int64_t *out);
 /* As Chroma puts it into its queue. *out is the caller's to free. */
+/* For an export: what cannot be read is not given, and so counts as missing. */
+void recover_ignore_trouble(void *context, const char *collection, const char *what, int error);
+/* A blob, lent until the statement is reset; NULL without a vector. */
+void recover_bind_vector(sqlite3_stmt *s, int at, const struct export_record *record);
 int recover_format_metadata(const struct export_record *record, char **out, size_t *size_out);
 
 /* Collections that are wanted, without their database and tenant: to change the database meanwhile.

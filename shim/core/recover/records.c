@@ -28,23 +28,6 @@ struct lost {
 	uint64_t mended; /* values of metadata */
 };
 
-static void ignore_trouble(void *context, const char *collection, const char *what, int error)
-{
-	(void)context;
-	(void)collection;
-	(void)what; /* what cannot be read is not given */
-	(void)error;
-}
-
-static void bind_vector(sqlite3_stmt *s, int at, const struct export_record *record)
-{
-	if (record->vector)
-		sqlite3_bind_blob64(s, at, record->vector, record->dimension * sizeof(float),
-				    SQLITE_STATIC);
-	else
-		sqlite3_bind_null(s, at);
-}
-
 /* ---- that the index knows ---- */
 
 static int put_indexed(void *context, const struct export_record *record)
@@ -55,7 +38,7 @@ static int put_indexed(void *context, const struct export_record *record)
 	if (!record->only_index)
 		return 0;
 	sqlite3_bind_text(l->put, 1, record->id, (int)record->id_size, SQLITE_STATIC);
-	bind_vector(l->put, 2, record);
+	recover_bind_vector(l->put, 2, record);
 	error = database_step(l->put);
 	sqlite3_reset(l->put);
 	return error;
@@ -67,7 +50,7 @@ static int find_indexed(struct lost *l)
 					 .vectors = true,
 					 .only_index = true,
 					 .record = put_indexed,
-					 .trouble = ignore_trouble,
+					 .trouble = recover_ignore_trouble,
 					 .context = l};
 	struct export_summary summary;
 	int error = recover_sql(l->r, "DROP TABLE IF EXISTS temp.lost_record; CREATE TEMP TABLE "
@@ -110,7 +93,7 @@ static int run_for(struct lost *l, sqlite3_stmt *s, const struct export_record *
 	int error;
 
 	sqlite3_bind_text(s, 1, record->id, (int)record->id_size, SQLITE_STATIC);
-	bind_vector(s, 2, record);
+	recover_bind_vector(s, 2, record);
 	sqlite3_bind_text64(s, 3, metadata, size, SQLITE_STATIC, SQLITE_UTF8);
 	sqlite3_bind_int64(s, 4, (sqlite3_int64)l->snapshot->header.id);
 	if (sqlite3_bind_parameter_count(s) > 4) {
@@ -260,7 +243,7 @@ static int ask_snapshot(void *context, const struct manifest *m)
 	struct export_options options = {.collection = l->c->id,
 					 .vectors = true,
 					 .record = take_record,
-					 .trouble = ignore_trouble,
+					 .trouble = recover_ignore_trouble,
 					 .context = l};
 	struct snapshot_database from = {.db = NULL};
 	struct export_summary summary;

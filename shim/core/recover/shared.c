@@ -33,6 +33,23 @@ int recover_sql(struct recovery *r, const char *sql)
 	return database_error(sqlite3_exec(r->db, sql, NULL, NULL, NULL));
 }
 
+void recover_ignore_trouble(void *context, const char *collection, const char *what, int error)
+{
+	(void)context;
+	(void)collection;
+	(void)what;
+	(void)error;
+}
+
+void recover_bind_vector(sqlite3_stmt *s, int at, const struct export_record *record)
+{
+	if (record->vector)
+		sqlite3_bind_blob64(s, at, record->vector, record->dimension * sizeof(float),
+				    SQLITE_STATIC);
+	else
+		sqlite3_bind_null(s, at);
+}
+
 int recover_open(struct recovery *r)
 {
 	char file[sizeof(r->path) + sizeof(CHROMA_DATABASE)];

@@ -22,23 +22,6 @@
 
 /* ---- its records ---- */
 
-static void ignore_trouble(void *context, const char *collection, const char *what, int error)
-{
-	(void)context;
-	(void)collection;
-	(void)what; /* what cannot be read is counted as missing */
-	(void)error;
-}
-
-static void bind_vector(sqlite3_stmt *s, int at, const struct export_record *record)
-{
-	if (record->vector)
-		sqlite3_bind_blob64(s, at, record->vector, record->dimension * sizeof(float),
-				    SQLITE_STATIC);
-	else
-		sqlite3_bind_null(s, at);
-}
-
 static int put_whole(void *context, const struct export_record *record)
 {
 	struct undelete *u = context;
@@ -48,7 +31,7 @@ static int put_whole(void *context, const struct export_record *record)
 
 	if (r == 0) {
 		sqlite3_bind_text(u->put, 1, record->id, (int)record->id_size, SQLITE_STATIC);
-		bind_vector(u->put, 2, record);
+		recover_bind_vector(u->put, 2, record);
 		sqlite3_bind_text64(u->put, 3, metadata, size, SQLITE_STATIC, SQLITE_UTF8);
 		r = database_step(u->put);
 		sqlite3_reset(u->put);
@@ -66,7 +49,7 @@ static int put_vector(void *context, const struct export_record *record)
 	if (!record->vector)
 		return 0;
 	sqlite3_bind_text(u->put, 1, record->id, (int)record->id_size, SQLITE_STATIC);
-	bind_vector(u->put, 2, record);
+	recover_bind_vector(u->put, 2, record);
 	r = database_step(u->put);
 	sqlite3_reset(u->put);
 	return r;
@@ -117,7 +100,7 @@ static int read_records(struct undelete *u)
 	struct export_options options = {.collection = l->snapshot ? l->id : NULL,
 					 .vectors = true,
 					 .record = put_whole,
-					 .trouble = ignore_trouble,
+					 .trouble = recover_ignore_trouble,
 					 .context = u};
 	struct export_summary summary;
 	int r = recover_sql(u->r, "DROP TABLE IF EXISTS temp.back; CREATE TEMP TABLE back(n "

@@ -60,14 +60,6 @@ static int put_vector(void *context, const struct export_record *record)
 	return error;
 }
 
-static void ignore_trouble(void *context, const char *collection, const char *what, int error)
-{
-	(void)context;
-	(void)collection;
-	(void)what; /* the account counts what is missing */
-	(void)error;
-}
-
 /* In the account's readings it is the same. */
 static void say_mended(void *context, const char *collection, const char *sentence)
 {
@@ -81,7 +73,7 @@ static int read_vectors(struct broken *b, const struct chroma_collection *c)
 	struct export_options options = {.collection = c->id,
 					 .vectors = true,
 					 .record = put_vector,
-					 .trouble = ignore_trouble,
+					 .trouble = recover_ignore_trouble,
 					 .mended = say_mended,
 					 .context = b};
 	struct export_summary summary;

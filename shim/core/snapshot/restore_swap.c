@@ -446,7 +446,7 @@ struct holds {
 /* PENDING, RESERVED and SHARED are SQLite's; no other file of the database is read without them. */
 static int hold_both(struct holds *h, const struct restore_swap *swap)
 {
-	h->writer = hold(swap->storefd, "writer.lock", O_CREAT, 0, 0);
+	h->writer = hold(swap->storefd, WRITER_LOCK, O_CREAT, 0, 0);
 	h->database = h->writer == -EBUSY ? -1
 					  : hold(swap->datafd, CHROMA_DATABASE, 0,
 						 SQLITE_PENDING_BYTE, SQLITE_LOCKS_SIZE);

@@ -133,14 +133,14 @@ static int add(int parentfd, const char *name, uid_t owner, struct store_kept **
 
 int stores_kept(int parentfd, uid_t owner, struct store_kept **out, size_t *count_out)
 {
-	int fd = openat(parentfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	const struct dirent *entry;
+	DIR *dir;
+	int r = file_names_at(parentfd, NULL, &dir);
 
 	*out = NULL;
 	*count_out = 0;
-	if (!dir)
-		return fd < 0 ? -errno : -ENOMEM;
+	if (r < 0)
+		return r;
 	while (r == 0 && (entry = readdir(dir)))
 		if (store_aside_is(entry->d_name) && strcmp(entry->d_name, STORE_NAME) != 0 &&
 		    strlen(entry->d_name) < STORE_ASIDE_MAX)

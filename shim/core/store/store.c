@@ -9,6 +9,7 @@
 
 #include <sys/file.h>
 
+#include "core/base/names.h"
 #include "core/base/sys.h"
 
 #define LOCK_TRIES 200 /* of a millisecond each */
@@ -64,7 +65,7 @@ static bool is_known_name(const char *name)
 {
 	static const char *const known[] = {
 	    ".",	  "..",		 "oplog",	 "undo",	"pins",
-	    "snapshots",  "quarantine",	 "restore",	 "scratch",	"writer.lock",
+	    "snapshots",  "quarantine",	 "restore",	 "scratch",	WRITER_LOCK,
 	    "alive.lock", "guard.lock",	 "guard.log",	 "guard.log.1", "ballast",
 	    "aside",	  "status.json", "metrics.prom", "lost+found",	"chromashim.conf",
 	};

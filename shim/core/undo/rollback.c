@@ -2,6 +2,7 @@
  *
  * Rolling back persist groups: which, whether, how.
  */
+#include "core/sqlite/journal.h"
 #include "core/undo/rollback_internal.h"
 
 #include <errno.h>
@@ -63,10 +64,10 @@ static bool lives(int undofd, const struct undo_header *h)
 
 /* ---- whether ---- */
 
-static bool journal_is_hot(int rootfd)
+/* Nothing is allocated: this runs inside the backend as well. */
+static bool journal_is_whole(int rootfd)
 {
-	static const unsigned char magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};
-	unsigned char start[8];
+	unsigned char start[SQLITE_JOURNAL_MAGIC_SIZE];
 	int fd = sys_openat(rootfd, JOURNAL, O_RDONLY | O_CLOEXEC, 0);
 	ssize_t n;
 
@@ -74,7 +75,8 @@ static bool journal_is_hot(int rootfd)
 		return false;
 	n = sys_pread(fd, start, sizeof(start), 0);
 	sys_close(fd);
-	return n == (ssize_t)sizeof(start) && memcmp(start, magic, sizeof(magic)) == 0;
+	return n == (ssize_t)sizeof(start) &&
+	       memcmp(start, sqlite_journal_magic, sizeof(start)) == 0;
 }
 
 /* Was the transaction committed that a tentative group belongs to? */
@@ -84,7 +86,7 @@ static bool transaction_committed(int rootfd, uint32_t counter)
 	ssize_t n;
 	int fd;
 
-	if (journal_is_hot(rootfd))
+	if (journal_is_whole(rootfd))
 		return false;
 	fd = sys_openat(rootfd, CHROMA_DATABASE, O_RDONLY | O_CLOEXEC, 0);
 	if (fd < 0)

@@ -165,7 +165,9 @@ static void set_bit(uint64_t *bits, uint64_t grain)
 
 /* ---- what was announced ---- */
 
-static int note_becomes(struct view *v, const struct undo_record *record, const void *data)
+/* last_counts: of several announcements of a grain; else one that fits is enough. */
+static int note_becomes(struct view *v, const struct undo_record *record, const void *data,
+			bool last_counts)
 {
 	const struct undo_becomes *b = data;
 	uint32_t i, count = record->length / sizeof(*b);
@@ -177,7 +179,13 @@ static int note_becomes(struct view *v, const struct undo_record *record, const 
 
 		if (r < 0)
 			return r;
-		if (n && checksum32_nonzero(p, n, 0) == b[i].check)
+		if (!n)
+			continue;
+		if (last_counts) {
+			set_bit(v->spoken, grain);
+			v->known[grain / 64] &= ~(UINT64_C(1) << grain % 64);
+		}
+		if (checksum32_nonzero(p, n, 0) == b[i].check)
 			set_bit(v->known, grain);
 	}
 	return 0;
@@ -239,7 +247,7 @@ static int note(struct view *v, const struct undo_record *record, const void *da
 {
 	switch (record->kind) {
 	case UNDO_BECOMES:
-		return note_becomes(v, record, data);
+		return note_becomes(v, record, data, false);
 	case UNDO_UNKNOWN:
 		note_unknown(v, record, data);
 		return 0;
@@ -368,32 +376,9 @@ static int judge_files(struct judge *j)
 
 /* ---- the last persist ---- */
 
-/* Of several announcements the last counts. */
-static int note_last_becomes(struct view *v, const struct undo_record *record, const void *data)
-{
-	const struct undo_becomes *b = data;
-	uint32_t i, count = record->length / sizeof(*b);
-
-	for (i = 0; i < count; i++) {
-		uint64_t grain = record->offset / UNDO_GRAIN + b[i].grain, n;
-		const unsigned char *p;
-		int r = look_at_grain(v, grain, &p, &n);
-
-		if (r < 0)
-			return r;
-		if (!n)
-			continue;
-		set_bit(v->spoken, grain);
-		v->known[grain / 64] &= ~(UINT64_C(1) << grain % 64);
-		if (checksum32_nonzero(p, n, 0) == b[i].check)
-			set_bit(v->known, grain);
-	}
-	return 0;
-}
-
 static int note_last(struct view *v, const struct undo_record *record, const void *data)
 {
-	return record->kind == UNDO_BECOMES ? note_last_becomes(v, record, data)
+	return record->kind == UNDO_BECOMES ? note_becomes(v, record, data, true)
 					    : note(v, record, data);
 }
 

@@ -63,6 +63,28 @@ static void write_quietly(const struct iovec *parts, int count)
 	SYS4(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
 }
 
+const char *shim_error_text(int error)
+{
+	switch (error) {
+	case EACCES:
+	case EPERM:
+		return "permission denied";
+	case EROFS:
+		return "read-only file system";
+	case ENOSPC:
+		return "no space left on the device";
+	case EDQUOT:
+		return "disk quota exceeded";
+	case EMFILE:
+	case ENFILE:
+		return "too many open files";
+	case EIO:
+		return "input/output error";
+	default:
+		return "system error";
+	}
+}
+
 void shim_say(const char *part, ...)
 {
 	struct iovec line[PARTS];

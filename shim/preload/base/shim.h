@@ -25,6 +25,9 @@ static inline bool shim_borrowed(void)
 	return sys_getpid() != shim_pid;
 }
 
+/* What an error (ENOSPC, not -ENOSPC) means, without strerror(). Static. */
+const char *shim_error_text(int error);
+
 /* One line to stderr, "chromashim: " in front. Raw write, no stdio; parts end with NULL. */
 void shim_say(const char *part, ...) __attribute__((sentinel));
 

@@ -32,26 +32,12 @@ void group_record(const struct group *g, enum oplog_op op, uint64_t length, int6
 const char *persist_error_text(int error)
 {
 	switch (error) {
-	case ENOSPC:
-		return "no space left on the device";
-	case EDQUOT:
-		return "disk quota exceeded";
 	case EFBIG:
 		return "a file would be larger than its index can be";
-	case EIO:
-		return "input/output error";
-	case EROFS:
-		return "read-only file system";
 	case ELOOP:
 		return "a file of it is a symbolic link";
-	case EACCES:
-	case EPERM:
-		return "permission denied";
-	case EMFILE:
-	case ENFILE:
-		return "too many open files";
 	default:
-		return "system error";
+		return shim_error_text(error);
 	}
 }
 

@@ -13,6 +13,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/names.h"
+#include "core/sqlite/page.h"
 #include "core/undo/undo.h"
 #include "preload/base/shim.h"
 #include "preload/pin/internal.h"
@@ -303,12 +304,12 @@ static int lock_database(unsigned area, int *fd_out)
 		return -ENOTSUP;
 	}
 	lock.l_type = F_RDLCK;
-	lock.l_start = 0x40000000; /* PENDING: a writer that waits goes first */
+	lock.l_start = SQLITE_PENDING_BYTE; /* a writer that waits goes first */
 	lock.l_len = 1;
 	r = sys_fcntl(fd, F_OFD_SETLK, (unsigned long)&lock);
 	if (r == 0) {
-		lock.l_start = 0x40000002;
-		lock.l_len = 510;
+		lock.l_start = SQLITE_SHARED_FIRST;
+		lock.l_len = SQLITE_SHARED_SIZE;
 		r = sys_fcntl(fd, F_OFD_SETLK, (unsigned long)&lock);
 	}
 	if (r < 0) {
@@ -323,10 +324,10 @@ static int lock_database(unsigned area, int *fd_out)
  * What a failed transaction, or a process that died in one, has left stands for pages that are not
  * in the database. Nobody holds RESERVED over such a journal.
  */
-static bool journal_is_hot(unsigned area, int fd)
+static bool journal_is_left(unsigned area, int fd)
 {
 	struct flock reserved = {
-	    .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0x40000001, .l_len = 1};
+	    .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = SQLITE_RESERVED_BYTE, .l_len = 1};
 
 	return size_of(area, CHROMA_DATABASE "-journal") > 0 &&
 	       sys_fcntl(fd, F_OFD_GETLK, (unsigned long)&reserved) == 0 &&
@@ -343,7 +344,7 @@ static int64_t take_at_rest(unsigned area, const char *reason, const char *descr
 		if (r < 0)
 			return r;
 	}
-	r = fd >= 0 && journal_is_hot(area, fd) ? -EAGAIN : pin_take(area, reason, description);
+	r = fd >= 0 && journal_is_left(area, fd) ? -EAGAIN : pin_take(area, reason, description);
 	if (fd >= 0)
 		sys_close(fd);
 	return r;

@@ -26,20 +26,10 @@
 
 static _Atomic uint32_t claiming; /* the thread that takes a directory under protection */
 
-static const char *error_text(int error)
+/* Why there can be no store. */
+static const char *area_error_text(int error)
 {
-	switch (-error) {
-	case EACCES:
-	case EPERM:
-		return "permission denied";
-	case EROFS:
-		return "read-only file system";
-	case ENOSPC:
-	case EDQUOT:
-		return "no space left on the device";
-	case EMFILE:
-	case ENFILE:
-		return "too many open files";
+	switch (error) {
 	case ELOOP:
 	case ENOTDIR:
 		return "it is not a directory (a symbolic link is not followed)";
@@ -52,7 +42,7 @@ static const char *error_text(int error)
 	case ENOENT:
 		return "the directory that it is to be made in is not there";
 	default:
-		return "system error";
+		return shim_error_text(error);
 	}
 }
 
@@ -165,7 +155,7 @@ static int start_log(struct area *a)
 static void say_unprotected(const struct area *a, int error)
 {
 	shim_say(a->spelling[0], ": cannot use the store ", met.inside ? STORE_NAME : met.path,
-		 ": ", error_text(error),
+		 ": ", area_error_text(-error),
 		 settings.closed ? "; the database is not opened for writing "
 				   "(CHROMASHIM_ON_FAILURE=closed). "
 				 : "; the backend runs UNPROTECTED and unrecorded. ",

@@ -8,9 +8,7 @@
  * what was loaded into memory in an older one may be out of date.
  */
 #include <string.h>
-#include <time.h>
 
-#include "core/base/number.h"
 #include "preload/base/shim.h"
 #include "preload/persist/persists.h"
 #include "preload/place/lives.h"
@@ -20,145 +18,11 @@
 #include "preload/refuse/heirs.h"
 #include "preload/refuse/older.h"
 #include "preload/refuse/refuse.h"
+#include "preload/refuse/writer_text.h"
 #include "preload/sqlite/carriers.h"
 #include "preload/sqlite/transactions.h"
 
-#define LOCK_NAME "writer.lock"
 #define WAL_WRITE_BYTE 120
-
-struct holder {
-	char pid[16];
-	char since[32];
-	char generation[24];
-	char command[256];
-};
-
-/* ---- the lock file ---- */
-
-static size_t put(char *out, size_t at, size_t size, const char *text, size_t n)
-{
-	if (n > size - at)
-		n = size - at;
-	memcpy(out + at, text, n);
-	return at + n;
-}
-
-static size_t put_number(char *out, size_t at, size_t size, uint64_t value, unsigned digits)
-{
-	return (size_t)(number_put(out + at, out + size, value, 10, digits) - out);
-}
-
-/* RFC 3339, UTC, from seconds since 1970. Howard Hinnant's days-to-civil arithmetic. */
-static size_t put_time(char *out, size_t at, size_t size, time_t now)
-{
-	uint64_t days = (uint64_t)now / 86400, seconds = (uint64_t)now % 86400;
-	uint64_t z = days + 719468, era = z / 146097, doe = z % 146097;
-	uint64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
-	uint64_t doy = doe - (365 * yoe + yoe / 4 - yoe / 100), mp = (5 * doy + 2) / 153;
-	uint64_t month = mp < 10 ? mp + 3 : mp - 9;
-
-	at = put_number(out, at, size, yoe + era * 400 + (month <= 2), 4);
-	at = put(out, at, size, "-", 1);
-	at = put_number(out, at, size, month, 2);
-	at = put(out, at, size, "-", 1);
-	at = put_number(out, at, size, doy - (153 * mp + 2) / 5 + 1, 2);
-	at = put(out, at, size, "T", 1);
-	at = put_number(out, at, size, seconds / 3600, 2);
-	at = put(out, at, size, ":", 1);
-	at = put_number(out, at, size, seconds / 60 % 60, 2);
-	at = put(out, at, size, ":", 1);
-	at = put_number(out, at, size, seconds % 60, 2);
-	return put(out, at, size, "Z", 1);
-}
-
-static void sign(const struct area *a)
-{
-	char text[512];
-	size_t n = 0;
-	ssize_t got = 0;
-	struct timespec now = {0, 0};
-	int command = sys_openat(AT_FDCWD, "/proc/self/cmdline", O_RDONLY | O_CLOEXEC, 0);
-	int fd = spare_open(a->store_fd, LOCK_NAME, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	n = put(text, n, sizeof(text), "pid ", 4);
-	n = put_number(text, n, sizeof(text), (uint64_t)shim_pid, 1);
-	n = put(text, n, sizeof(text), "\nsince ", 7);
-	n = put_time(text, n, sizeof(text), now.tv_sec);
-	n = put(text, n, sizeof(text), "\ngeneration ", 12);
-	n = put_number(text, n, sizeof(text), a->generation, 1);
-	n = put(text, n, sizeof(text), "\ncommand ", 9);
-	if (command >= 0) {
-		got = sys_read(command, text + n, 240);
-		sys_close(command);
-	}
-	for (; got > 0; got--, n++)
-		if (text[n] == '\0' || text[n] == '\n')
-			text[n] = ' ';
-	text[n++] = '\n';
-	if (fd < 0)
-		return;
-	sys_ftruncate(fd, 0);
-	sys_pwrite(fd, text, n, 0);
-	sys_close(fd);
-}
-
-static void read_line(const char *text, const char *key, char *out, size_t size)
-{
-	const char *at = strstr(text, key), *end;
-	size_t n;
-
-	memcpy(out, "?", 2);
-	if (!at)
-		return;
-	at += strlen(key);
-	end = strchrnul(at, '\n');
-	n = (size_t)(end - at) < size - 1 ? (size_t)(end - at) : size - 1;
-	while (n && at[n - 1] == ' ')
-		n--;
-	memcpy(out, at, n);
-	out[n] = '\0';
-}
-
-/* The lock file's text; "" if it cannot be read. */
-static void read_text(const struct area *a, char *text, size_t size)
-{
-	int fd = sys_openat(a->store_fd, LOCK_NAME, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
-	ssize_t n = fd < 0 ? 0 : sys_pread(fd, text, size - 1, 0);
-
-	if (fd >= 0)
-		sys_close(fd);
-	text[n > 0 ? n : 0] = '\0';
-}
-
-static void read_holder(const struct area *a, struct holder *h)
-{
-	SCRATCH(scratch);
-	char none[1], *text = scratch ? scratch : none;
-
-	read_text(a, text, scratch ? SCRATCH_SIZE : sizeof(none));
-	read_line(text, "pid ", h->pid, sizeof(h->pid));
-	read_line(text, "\nsince ", h->since, sizeof(h->since));
-	read_line(text, "\ngeneration ", h->generation, sizeof(h->generation));
-	read_line(text, "\ncommand ", h->command, sizeof(h->command));
-}
-
-/* 0: there is none. */
-static uint64_t read_generation(const struct area *a)
-{
-	SCRATCH(text);
-	char generation[24];
-	const char *at = generation;
-	uint64_t n = 0;
-
-	if (!text)
-		return 0;
-	read_text(a, text, SCRATCH_SIZE);
-	read_line(text, "\ngeneration ", generation, sizeof(generation));
-	for (; *at >= '0' && *at <= '9'; at++)
-		n = n * 10 + (uint64_t)(*at - '0');
-	return n;
-}
 
 static int lock_file(int fd, int cmd, off_t from, off_t length)
 {
@@ -175,7 +39,7 @@ static int lock_file(int fd, int cmd, off_t from, off_t length)
 static int lock_part(struct area *a, struct hold *h, off_t from, off_t length)
 {
 	struct stat st, named;
-	int r, fd = spare_open(a->store_fd, LOCK_NAME, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
+	int r, fd = spare_open(a->store_fd, WRITER_LOCK, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
 			       0600);
 
 	if (fd < 0)
@@ -186,7 +50,7 @@ static int lock_part(struct area *a, struct hold *h, off_t from, off_t length)
 		return r == -EACCES ? -EAGAIN : r;
 	}
 	if (sys_fstat(fd, &st) < 0 ||
-	    sys_fstatat(a->store_fd, LOCK_NAME, &named, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    sys_fstatat(a->store_fd, WRITER_LOCK, &named, AT_SYMLINK_NOFOLLOW) < 0 ||
 	    st.st_ino != named.st_ino) {
 		sys_close(fd); /* taken away between opening and locking */
 		return -EINTR;
@@ -217,7 +81,7 @@ static void say_unlocked(const struct area *a)
 	static atomic_flag said = ATOMIC_FLAG_INIT;
 
 	if (!atomic_flag_test_and_set(&said))
-		shim_say(a->spelling[0], ": cannot lock ", STORE_NAME "/" LOCK_NAME,
+		shim_say(a->spelling[0], ": cannot lock ", STORE_NAME "/" WRITER_LOCK,
 			 "; a second writer would not be noticed. See that the store is writable "
 			 "and its file system has locks, and restart.",
 			 NULL);
@@ -265,12 +129,12 @@ static int take(struct area *a)
 /* What was loaded before may be older than what another process has written. */
 static void begin_generation(struct area *a)
 {
-	uint64_t last = read_generation(a);
+	uint64_t last = writer_text_generation(a);
 
 	if (a->generation != last)
 		graphs_forget(area_number(a));
 	a->generation = last + 1;
-	sign(a);
+	writer_text_sign(a);
 }
 
 static int claim(struct area *a)
@@ -318,7 +182,7 @@ bool writer_is_foreign(struct area *a)
 		return false;
 	fd = writer_is_ours(a)
 		 ? -1
-		 : sys_openat(a->store_fd, LOCK_NAME, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
+		 : sys_openat(a->store_fd, WRITER_LOCK, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
 	r = fd < 0 ? 0 : lock_file(fd, F_OFD_GETLK, heirs_from(a), 0);
 	if (fd >= 0)
 		sys_close(fd);
@@ -333,7 +197,7 @@ void writer_loads(union slot s)
 
 	if (writer_is_ours(a) || a->store_fd <= 0 || settings.single_writer == SINGLE_WRITER_OFF)
 		return;
-	last = writer_is_foreign(a) ? 0 : read_generation(a);
+	last = writer_is_foreign(a) ? 0 : writer_text_generation(a);
 	if (a->generation != last)
 		graphs_forget(s.area);
 	a->generation = last;
@@ -346,14 +210,14 @@ void writer_look(struct area *a)
 
 	if (!writer_is_ours(a) || !has_lock(a))
 		return;
-	r = sys_fstatat(a->store_fd, LOCK_NAME, &st, AT_SYMLINK_NOFOLLOW);
+	r = sys_fstatat(a->store_fd, WRITER_LOCK, &st, AT_SYMLINK_NOFOLLOW);
 	if (r == 0 ? st.st_ino == a->writer_ino : r != -ENOENT)
 		return;
 	r = try_lock(a, 0);
 	if (r >= 0)
-		sign(a);
+		writer_text_sign(a);
 	if (r >= 0)
-		shim_say(a->spelling[0], ": ", STORE_NAME "/" LOCK_NAME,
+		shim_say(a->spelling[0], ": ", STORE_NAME "/" WRITER_LOCK,
 			 " was removed while this process is the writer; it is made again. "
 			 "Nothing in the store may be removed while a backend runs.",
 			 NULL);
@@ -565,10 +429,10 @@ static int refuse(const struct change *c, enum intent intent)
 									: -EBUSY;
 	/* SQLite then opens the database for reading by itself. */
 	bool falls_back = intent == MAY_WRITE && c->slot.role == ROLE_DATABASE;
-	struct holder h;
+	struct writer_text h;
 
 	oplog_refused(&a->log);
-	read_holder(a, &h);
+	writer_text_read(a, &h);
 	refuse_say(
 	    c, OP_REFUSE_WRITER, error,
 	    (const char *const[]){
@@ -618,12 +482,12 @@ static bool wait_for_end(struct area *a, const struct change *c)
 {
 	const struct timespec pause = {0, 50000000};
 	uint64_t until = oplog_now() + settings.wait;
-	struct holder h;
+	struct writer_text h;
 
 	if (settings.single_writer != SINGLE_WRITER_WAIT || !is_opening(c->op) ||
 	    c->slot.role != ROLE_DATABASE)
 		return false;
-	read_holder(a, &h);
+	writer_text_read(a, &h);
 	shim_say(a->spelling[0], ": waiting for process ", h.pid, " (", h.command,
 		 ") to end, which has been writing to this directory since ", h.since, NULL);
 	while (writer_is_foreign(a)) {

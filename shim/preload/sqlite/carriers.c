@@ -14,6 +14,7 @@
 
 #include "core/base/filesystem.h"
 #include "core/base/number.h"
+#include "core/sqlite/page.h"
 #include "preload/base/shim.h"
 #include "preload/place/area.h"
 #include "preload/place/record.h"
@@ -21,9 +22,6 @@
 #include "preload/sqlite/transactions.h"
 
 #define CARRIERS 1024 /* 255 directories, of each the database and its -shm, for two libraries */
-#define RESERVED_BYTE 0x40000001
-#define SHARED_FIRST 0x40000002
-#define SHARED_SIZE 510
 #define PATIENCE UINT64_C(100000000) /* ns that a writer waits for readers of its own process */
 
 struct carrier {
@@ -280,14 +278,15 @@ void carriers_closed_slow(void)
 
 static bool covers_reserved(const struct flock *lock)
 {
-	return lock->l_start <= RESERVED_BYTE &&
-	       (lock->l_len == 0 || lock->l_start + lock->l_len > RESERVED_BYTE);
+	return lock->l_start <= SQLITE_RESERVED_BYTE &&
+	       (lock->l_len == 0 || lock->l_start + lock->l_len > SQLITE_RESERVED_BYTE);
 }
 
 static bool covers_shared(const struct flock *lock)
 {
-	return lock->l_start <= SHARED_FIRST &&
-	       (lock->l_len == 0 || lock->l_start + lock->l_len >= SHARED_FIRST + SHARED_SIZE);
+	return lock->l_start <= SQLITE_SHARED_FIRST &&
+	       (lock->l_len == 0 ||
+		lock->l_start + lock->l_len >= SQLITE_SHARED_FIRST + SQLITE_SHARED_SIZE);
 }
 
 static bool fence_wanted(const struct area *a, unsigned area)
@@ -302,19 +301,19 @@ void fence_drop(unsigned area)
 
 	if (!number)
 		return;
-	set_lock(carriers[number - 1].fd, F_OFD_SETLK, F_UNLCK, RESERVED_BYTE, 1);
+	set_lock(carriers[number - 1].fd, F_OFD_SETLK, F_UNLCK, SQLITE_RESERVED_BYTE, 1);
 	fence_set(area, 0);
 }
 
 /* Unlocks what was asked, all but RESERVED. */
 static int unlock_around_reserved(const struct carrier *c, const struct flock *lock)
 {
-	off_t after = RESERVED_BYTE + 1;
+	off_t after = SQLITE_RESERVED_BYTE + 1;
 	int r = 0;
 
-	if (lock->l_start < RESERVED_BYTE)
+	if (lock->l_start < SQLITE_RESERVED_BYTE)
 		r = set_lock(c->fd, F_OFD_SETLK, F_UNLCK, lock->l_start,
-			     RESERVED_BYTE - lock->l_start);
+			     SQLITE_RESERVED_BYTE - lock->l_start);
 	if (r == 0 && (lock->l_len == 0 || lock->l_start + lock->l_len > after))
 		r = set_lock(c->fd, F_OFD_SETLK, F_UNLCK, after,
 			     lock->l_len ? lock->l_start + lock->l_len - after : 0);
@@ -377,7 +376,8 @@ static bool own_readers(const struct carrier *c, short type)
 			continue;
 		any = true;
 		if (type != F_WRLCK)
-			set_lock(other->fd, F_OFD_SETLK, type, SHARED_FIRST, SHARED_SIZE);
+			set_lock(other->fd, F_OFD_SETLK, type, SQLITE_SHARED_FIRST,
+				 SQLITE_SHARED_SIZE);
 	}
 	return any;
 }

@@ -16,9 +16,6 @@
 #include "preload/place/record.h"
 #include "preload/sqlite/calls.h"
 
-#define PENDING SQLITE_PENDING_BYTE
-#define RESERVED (PENDING + 1)
-#define SHARED_FIRST (PENDING + 2)
 /* In the -shm file. */
 #define WAL_WRITE 120
 #define WAL_OTHERS 121 /* checkpoint, recovery, read marks 0 to 4 */
@@ -103,9 +100,9 @@ static void lock_database(union slot s, short type, off_t start, off_t length)
 	if (GET(t->file) != s.name)
 		SET(t->file, s.name);
 	sqlite_copy_seen(s.area, s.object);
-	if (covers(start, length, RESERVED))
+	if (covers(start, length, SQLITE_RESERVED_BYTE))
 		lock_reserved(s, type);
-	if (!covers(start, length, SHARED_FIRST))
+	if (!covers(start, length, SQLITE_SHARED_FIRST))
 		return;
 	if (GET(t->exclusive) != (type == F_WRLCK))
 		SET(t->exclusive, type == F_WRLCK);

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What writer.lock says of the process that has the right to write: lines "pid N", "since TIME",
+ * "generation N" and "command ...".
+ */
+#ifndef PRELOAD_WRITER_TEXT_H
+#define PRELOAD_WRITER_TEXT_H
+
+#include <stdint.h>
+
+#include "core/base/names.h"
+#include "preload/place/area.h"
+
+/* Its lines; "?" where there is none. */
+struct writer_text {
+	char pid[16];
+	char since[32]; /* RFC 3339, UTC */
+	char generation[24];
+	char command[256]; /* cut */
+};
+
+/* Writes what is true of this process, if the file can be opened. */
+void writer_text_sign(const struct area *a);
+void writer_text_read(const struct area *a, struct writer_text *h);
+/* Of the last process that had the right to write; 0: there was none. */
+uint64_t writer_text_generation(const struct area *a);
+
+#endif
