@@ -111,7 +111,7 @@ int elsewhere_open(struct elsewhere *e, const char *path, int like)
 }
 
 /* Whose copy it is, and as open as that is, at most. */
-static int give(const struct elsewhere *e)
+static int elsewhere_give(const struct elsewhere *e)
 {
 	mode_t mask = umask(0);
 
@@ -128,7 +128,7 @@ int elsewhere_close(struct elsewhere *e, bool keep)
 	if (!keep)
 		tree_empty(e->fd);
 	if (e->parent >= 0 && keep) {
-		r = give(e);
+		r = elsewhere_give(e);
 		if (r == 0 && renameat(e->parent, e->temporary, e->parent, e->name) < 0)
 			r = -errno;
 		if (r == 0)

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static void say(int error, const char *format, va_list ap)
+static void message_say(int error, const char *format, va_list ap)
 {
 	fflush(stdout);
 	fputs("chromashim: ", stderr);
@@ -24,7 +24,7 @@ int fail(enum exit_code code, int error, const char *todo, const char *format, .
 	va_list ap;
 
 	va_start(ap, format);
-	say(error, format, ap);
+	message_say(error, format, ap);
 	va_end(ap);
 	if (todo)
 		fprintf(stderr, "  %s\n", todo);
@@ -36,7 +36,7 @@ void warn(const char *format, ...)
 	va_list ap;
 
 	va_start(ap, format);
-	say(0, format, ap);
+	message_say(0, format, ap);
 	va_end(ap);
 }
 

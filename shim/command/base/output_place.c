@@ -66,7 +66,7 @@ static bool is_descriptor_link(const char *dir, const char *name)
 }
 
 /* At the end of all links. */
-static int judge(struct output_place *p)
+static int output_place_judge(struct output_place *p)
 {
 	if (lstat(p->path, &p->st) < 0) {
 		p->kind = OUTPUT_NEW;
@@ -127,5 +127,5 @@ int output_place_find(struct output_place *p, const char *path)
 		return r;
 	if (r == 0)
 		return -ELOOP;
-	return p->fd >= 0 ? 0 : judge(p);
+	return p->fd >= 0 ? 0 : output_place_judge(p);
 }

@@ -25,7 +25,7 @@ struct teller {
 	bool dry;
 };
 
-static void tell(void *context, const struct rollback_outcome *o)
+static void rollback_tell(void *context, const struct rollback_outcome *o)
 {
 	struct teller *t = context;
 	const char *segment = o->header.segment;
@@ -86,7 +86,8 @@ int rollbacks_run(const struct target *t, bool dry, void (*say)(void *context, c
 {
 	struct teller teller = {
 	    .say = say, .context = context, .out = out, .target = t, .dry = dry};
-	struct rollback rb = {.rootfd = t->dirfd, .dry = dry, .report = tell, .context = &teller};
+	struct rollback rb = {
+	    .rootfd = t->dirfd, .dry = dry, .report = rollback_tell, .context = &teller};
 	int r = 0;
 
 	memset(out, 0, sizeof(*out));

@@ -135,7 +135,7 @@ static void find_reason(struct guardian *g, uint32_t pid, char *out, size_t room
 	free(b);
 }
 
-static void tell(struct guardian *g, const struct process_opener *o)
+static void launch_tell(struct guardian *g, const struct process_opener *o)
 {
 	char reason[400], text[1200];
 
@@ -153,7 +153,7 @@ static void tell(struct guardian *g, const struct process_opener *o)
  * A child between fork() and the end of its exec() has the file open and the new program's map:
  * what counts is seen twice.
  */
-static unsigned look(struct guardian *g, const struct stat *database, bool second)
+static unsigned launch_look(struct guardian *g, const struct stat *database, bool second)
 {
 	struct process_opener *list = NULL;
 	unsigned hidden, found = 0;
@@ -164,7 +164,7 @@ static unsigned look(struct guardian *g, const struct stat *database, bool secon
 			continue;
 		found++;
 		if (second)
-			tell(g, &list[i]);
+			launch_tell(g, &list[i]);
 	}
 	free(list);
 	return found;
@@ -183,8 +183,8 @@ void guardian_look_at_launch(struct guardian *g)
 							: FIRST;
 	g->launch_at = now + g->launch_pause;
 	if (fstatat(g->s.target.dirfd, CHROMA_DATABASE, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
-	    !look(g, &st, false))
+	    !launch_look(g, &st, false))
 		return;
 	nanosleep(&pause, NULL);
-	look(g, &st, true);
+	launch_look(g, &st, true);
 }

@@ -28,7 +28,7 @@ extern char **environ;
 
 /* ---- the log ---- */
 
-static void say(const char *text)
+static void tell_say(const char *text)
 {
 	char time[40];
 
@@ -46,7 +46,7 @@ void guardian_say(const struct guardian *g, const char *format, ...)
 	va_start(ap, format);
 	vsnprintf(text, sizeof(text), format, ap);
 	va_end(ap);
-	say(text);
+	tell_say(text);
 }
 
 /* ---- the hook ---- */
@@ -205,7 +205,7 @@ void guardian_tell(struct guardian *g, const char *event, uint64_t id, const cha
 	va_start(ap, format);
 	vsnprintf(text, sizeof(text), format, ap);
 	va_end(ap);
-	say(text);
+	tell_say(text);
 	if (g->settings.hook)
 		call_hook(g, event, id, text);
 }

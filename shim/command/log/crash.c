@@ -449,7 +449,7 @@ static int tell_clean_end(struct crash *c, struct crash_process *p)
 	return r;
 }
 
-static int tell(struct crash *c)
+static int crash_tell(struct crash *c)
 {
 	struct crash_process *newest = choose(c, false);
 	int r;
@@ -494,7 +494,7 @@ int log_last_crash(const struct log_options *options, const struct target *t)
 		c->target = t;
 		r = each_record(c, note_process);
 		if (r == 0)
-			r = tell(c);
+			r = crash_tell(c);
 		free(c->processes);
 		free(c);
 	}

@@ -322,7 +322,7 @@ static struct log_sink *choose_sink(const struct arguments *a)
 	return a->log.json ? log_json_sink(&a->log) : log_text_sink(&a->log);
 }
 
-static int show(const struct arguments *a, const struct target *t)
+static int log_show(const struct arguments *a, const struct target *t)
 {
 	struct oplog_reader *reader = NULL;
 	struct log_sink *sink = NULL;
@@ -409,7 +409,7 @@ int command_log(int argc, char **argv)
 		if (a.last_crash)
 			status = log_last_crash(&a.log, &t);
 		else
-			status = a.compress ? compress(&a, &t) : show(&a, &t);
+			status = a.compress ? compress(&a, &t) : log_show(&a, &t);
 	}
 	target_close(&t);
 	return status;

@@ -30,8 +30,8 @@ struct line {
 	size_t size;
 };
 
-static void add(struct line *l, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void add(struct line *l, const char *format, ...)
+static void text_add(struct line *l, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void text_add(struct line *l, const char *format, ...)
 {
 	va_list ap;
 	int n;
@@ -46,37 +46,37 @@ static void add(struct line *l, const char *format, ...)
 }
 
 /* Everything after the path. */
-static void describe(struct line *l, const struct oplog_entry *e, const struct log_meaning *m)
+static void text_describe(struct line *l, const struct oplog_entry *e, const struct log_meaning *m)
 {
 	char duration[32];
 	unsigned i;
 
 	if (m->has_offset)
-		add(l, " @%" PRId64, m->offset);
+		text_add(l, " @%" PRId64, m->offset);
 	if (m->has_length && (m->length || m->has_offset || e->op == OP_FTRUNCATE))
-		add(l, " +%" PRIu64, m->length);
+		text_add(l, " +%" PRIu64, m->length);
 	for (i = 0; i < m->details; i++) {
 		const struct log_detail *d = &m->detail[i];
 
 		if (d->is_text)
-			add(l, " %s=%s", d->key, d->text);
+			text_add(l, " %s=%s", d->key, d->text);
 		else
-			add(l, " %s=%" PRId64, d->key, d->number);
+			text_add(l, " %s=%" PRId64, d->key, d->number);
 	}
 	if (e->in_flight) {
-		add(l, "  %sin flight%s", terminal_colour(COLOUR_YELLOW),
-		    terminal_colour(COLOUR_PLAIN));
+		text_add(l, "  %sin flight%s", terminal_colour(COLOUR_YELLOW),
+			 terminal_colour(COLOUR_PLAIN));
 		return;
 	}
 	if (m->error)
-		add(l, "  %s= %s%s", terminal_colour(COLOUR_RED), m->error,
-		    terminal_colour(COLOUR_PLAIN));
+		text_add(l, "  %s= %s%s", terminal_colour(COLOUR_RED), m->error,
+			 terminal_colour(COLOUR_PLAIN));
 	else if (m->has_result)
-		add(l, "  = %" PRId64, m->result);
+		text_add(l, "  = %" PRId64, m->result);
 	if (e->duration)
-		add(l, "  %s%s%s", terminal_colour(COLOUR_DIM),
-		    format_duration(duration, sizeof(duration), e->duration),
-		    terminal_colour(COLOUR_PLAIN));
+		text_add(l, "  %s%s%s", terminal_colour(COLOUR_DIM),
+			 format_duration(duration, sizeof(duration), e->duration),
+			 terminal_colour(COLOUR_PLAIN));
 }
 
 static size_t visible_columns(const char *text)
@@ -131,7 +131,7 @@ static int text_entry(struct log_sink *sink, const struct oplog_entry *e)
 	size_t taken, columns = 0;
 
 	log_explain(e, &m);
-	describe(&tail, e, &m);
+	text_describe(&tail, e, &m);
 	snprintf(head, sizeof(head), "%s  %" PRIu32 "/%" PRIu32 "  %-10s ",
 		 format_time(when, sizeof(when), e->time, s->utc), e->header->pid, e->tid, m.op);
 	if (s->width) {

@@ -79,7 +79,8 @@ static bool is_of(const struct transaction *t, const struct oplog_entry *e)
 	return t->pid == e->header->pid && t->start_ticks == e->header->start_ticks;
 }
 
-static struct transaction *find(struct transactions_sink *s, const struct oplog_entry *e)
+static struct transaction *transaction_find(struct transactions_sink *s,
+					    const struct oplog_entry *e)
 {
 	struct transaction *t;
 
@@ -416,9 +417,9 @@ static void print(struct transactions_sink *s, const struct transaction *t, cons
 		print_text(s, t, o, tables, n);
 }
 
-static int finish(struct transactions_sink *s, const struct oplog_entry *e)
+static int transaction_finish(struct transactions_sink *s, const struct oplog_entry *e)
 {
-	struct transaction *t = find(s, e);
+	struct transaction *t = transaction_find(s, e);
 	struct outcome o = {.word = e->op == OP_TXN_COMMIT     ? "commit"
 				    : e->op == OP_TXN_ROLLBACK ? "rollback"
 							       : "recover",
@@ -450,7 +451,7 @@ static int transactions_entry(struct log_sink *sink, const struct oplog_entry *e
 	case OP_TXN_COMMIT:
 	case OP_TXN_ROLLBACK:
 	case OP_TXN_RECOVER:
-		return finish(s, e);
+		return transaction_finish(s, e);
 	case OP_SQL_STEP:
 	case OP_SQL_EXEC:
 		return note_statement(s, e);

@@ -30,7 +30,7 @@
 
 /* ---- from a word to a program ---- */
 
-static int look(const char *path)
+static int backend_look(const char *path)
 {
 	struct stat st;
 
@@ -49,14 +49,14 @@ static int find_program(const char *word, char out[PATH_MAX])
 	if (!*word)
 		return -ENOENT;
 	if (strchr(word, '/'))
-		return strlcpy(out, word, PATH_MAX) < PATH_MAX ? look(out) : -ENOENT;
+		return strlcpy(out, word, PATH_MAX) < PATH_MAX ? backend_look(out) : -ENOENT;
 	if (!at)
 		at = "/bin:/usr/bin";
 	for (;; at += n + 1) {
 		n = strcspn(at, ":");
 		if (snprintf(out, PATH_MAX, "%.*s/%s", n ? (int)n : 1, n ? at : ".", word) <
 		    PATH_MAX) {
-			r = look(out);
+			r = backend_look(out);
 			if (r == 0)
 				return 0;
 			error = r == -EACCES ? r : error;

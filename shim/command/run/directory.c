@@ -27,7 +27,7 @@ struct named {
 	const char **from; /* of r->dir_from */
 };
 
-static bool take(const struct named *n, const char *value, const char *from)
+static bool directory_take(const struct named *n, const char *value, const char *from)
 {
 	if (!value || !*value || strlcpy(n->out, value, PATH_MAX) >= PATH_MAX)
 		return false;
@@ -52,7 +52,8 @@ static bool in_chroma_config(const struct run *r, const char *file, const struct
 	free(data);
 	if (answer == YAML_NOT_UNDERSTOOD && !r->print_config)
 		warn("persist_path in '%s' is not understood; name the directory: --dir DIR", file);
-	return answer == YAML_FOUND && take(n, value, "persist_path in the file that chroma reads");
+	return answer == YAML_FOUND &&
+	       directory_take(n, value, "persist_path in the file that chroma reads");
 }
 
 /* As figment reads it, whatever the case of its letters. */
@@ -63,7 +64,7 @@ static bool in_chroma_variable(const struct named *n)
 
 	for (e = environ; e && *e; e++)
 		if (strncasecmp(*e, name, sizeof(name) - 1) == 0)
-			return take(n, *e + sizeof(name) - 1, "CHROMA_PERSIST_PATH");
+			return directory_take(n, *e + sizeof(name) - 1, "CHROMA_PERSIST_PATH");
 	return false;
 }
 
@@ -88,8 +89,8 @@ static bool in_chroma_run(const struct run *r, const char *file, const struct na
 {
 	if (file && (in_chroma_variable(n) || in_chroma_config(r, file, n)))
 		return true;
-	return take(n, !file && is_before_1_0(r->command) ? GUESS : "./chroma",
-		    "the default of chroma run");
+	return directory_take(n, !file && is_before_1_0(r->command) ? GUESS : "./chroma",
+			      "the default of chroma run");
 }
 
 /* ---- the command ---- */
@@ -122,7 +123,8 @@ static bool in_arguments(const struct run *r, const struct named *n)
 		const char *word = r->command[i];
 
 		for (k = 0; k < sizeof(options) / sizeof(options[0]); k++)
-			if (take(n, value_of(r->command + i, options[k].name), options[k].from))
+			if (directory_take(n, value_of(r->command + i, options[k].name),
+					   options[k].from))
 				return true;
 		if (strcmp(word, "run") == 0 && i > 0 &&
 		    strcmp(basename(r->command[i - 1]), "chroma") == 0)
@@ -141,7 +143,7 @@ static bool in_environment(const struct named *n)
 	unsigned i;
 
 	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		if (take(n, getenv(names[i]), names[i]))
+		if (directory_take(n, getenv(names[i]), names[i]))
 			return true;
 	return false;
 }
@@ -163,7 +165,7 @@ static bool in_settings(const struct run *r, const struct named *n)
 		return false;
 	memcpy(first, v->text, length);
 	first[length] = '\0';
-	return take(n, first, origins[v->origin]);
+	return directory_take(n, first, origins[v->origin]);
 }
 
 int run_choose_directory(struct run *r)
@@ -175,7 +177,7 @@ int run_choose_directory(struct run *r)
 		if (memory_recall(r->command, r->dir))
 			r->dir_from = "what this command has used before";
 		else
-			take(&named, GUESS, NULL);
+			directory_take(&named, GUESS, NULL);
 	}
 	n = strlen(r->dir);
 	while (n > 1 && r->dir[n - 1] == '/')

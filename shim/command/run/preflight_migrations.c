@@ -65,7 +65,7 @@ static void say_what_helps(struct preflight *p, char *out, size_t room)
 	snapshots_close(&s);
 }
 
-static int refuse(struct preflight *p, const char *what_would_happen)
+static int preflight_migration_refuse(struct preflight *p, const char *what_would_happen)
 {
 	const struct diagnose_summary *s = &p->summary;
 	char todo[PATH_MAX + 256], written[80] = "by a newer Chroma";
@@ -118,9 +118,11 @@ int preflight_migrations(struct preflight *p)
 		return 0;
 	switch (s->backend_verdict) {
 	case MIGRATION_PANICS:
-		return refuse(p, "would panic at its start (\"range start index … out of range\")");
+		return preflight_migration_refuse(
+		    p, "would panic at its start (\"range start index … out of range\")");
 	case MIGRATION_FAILS:
-		return refuse(p, "would fail on it, and leave marks that no other can read");
+		return preflight_migration_refuse(
+		    p, "would fail on it, and leave marks that no other can read");
 	case MIGRATION_RUNS_ON:
 		preflight_warn(
 		    p, "Use the Chroma that wrote it.",

@@ -36,7 +36,7 @@ static bool expand(const char *entry, const char *lib, char out[PATH_MAX])
 enum entry { ENTRY_FOREIGN, ENTRY_OURS, ENTRY_ANOTHER, ENTRY_GONE };
 
 /* By what it is, and by its name only where there is nothing. */
-static enum entry judge(const char *entry, const char *library)
+static enum entry preload_judge(const char *entry, const char *library)
 {
 	static const char *const libs[] = {
 		"lib",
@@ -91,7 +91,7 @@ int preload_set(const struct run *r)
 	}
 	strlcpy(value, r->library, n);
 	while ((entry = strsep(&rest, ": "))) {
-		enum entry kind = *entry ? judge(entry, r->library) : ENTRY_OURS;
+		enum entry kind = *entry ? preload_judge(entry, r->library) : ENTRY_OURS;
 
 		if (kind == ENTRY_FOREIGN) {
 			strlcat(value, ":", n);

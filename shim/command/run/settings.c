@@ -37,7 +37,7 @@ static int check_store_file(const struct config *c, const char *path)
 	return 0;
 }
 
-static int merge(struct config *c, const struct config *file)
+static int setting_merge(struct config *c, const struct config *file)
 {
 	unsigned i;
 	int r = 0;
@@ -71,7 +71,7 @@ static int take_file(struct run *r, int fd, const char *path, bool in_store)
 	else if (e == 0 && in_store)
 		status = check_store_file(&file, path);
 	if (e == 0 && status == 0)
-		e = merge(&r->config, &file);
+		e = setting_merge(&r->config, &file);
 	if (e < 0 && status == 0)
 		status = fail_file(path, e);
 	config_free(&file);

@@ -280,7 +280,7 @@ static void text_show(const struct manifest *m, uint64_t used, bool utc)
 		       format_bytes(size, sizeof(size), m->files[i].size), m->files[i].path);
 }
 
-static int show(struct snapshots *s, const char *spec, const struct snapshot_flags *flags)
+static int list_show(struct snapshots *s, const char *spec, const struct snapshot_flags *flags)
 {
 	long at = snapshots_find(s, spec);
 	uint64_t *used, all;
@@ -322,7 +322,7 @@ int snapshot_command_show(int argc, char **argv)
 	status = snapshots_open(&s, argv[optind + 1], SNAPSHOT_LOOK, false);
 	if (status)
 		return status;
-	status = show(&s, argv[optind], &flags);
+	status = list_show(&s, argv[optind], &flags);
 	snapshots_close(&s);
 	return status;
 }

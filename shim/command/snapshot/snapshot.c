@@ -97,8 +97,8 @@ static void print_taken(const struct manifest *m, const struct snapshots *s,
 }
 
 /* A segment that is never quiet is waited for once more; then the snapshot says so. */
-static int take(struct snapshots *s, const struct snapshot_options *options, struct manifest *m,
-		struct snapshot_trouble *t)
+static int snapshot_snapshot_take(struct snapshots *s, const struct snapshot_options *options,
+				  struct manifest *m, struct snapshot_trouble *t)
 {
 	struct snapshot_options again = *options;
 	int r = snapshot_take(&s->store, options, m, t);
@@ -135,7 +135,7 @@ int snapshots_create(struct snapshots *s, const char *reason, const char *descri
 	if (options.idle)
 		snapshots_roll_back(&s->target);
 	progress_start(&p, "taking", flags->quiet);
-	r = take(s, &options, &m, &t);
+	r = snapshot_snapshot_take(s, &options, &m, &t);
 	progress_end(&p);
 	if (r < 0) {
 		status = snapshots_fail(s, r, &t, "cannot take a snapshot of");

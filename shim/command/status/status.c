@@ -259,7 +259,7 @@ static void look_at_disk(struct status *s)
 	s->disk_full = percent && s->disk_used >= percent;
 }
 
-static enum check_code judge(const struct status *s)
+static enum check_code status_judge(const struct status *s)
 {
 	if (s->damaged || s->unreadable || s->cut)
 		return CHECK_DAMAGE;
@@ -308,7 +308,7 @@ static int parse_arguments(struct status_options *o, int argc, char **argv)
 	return 0;
 }
 
-static int show(struct status *s, const struct status_options *o)
+static int status_show(struct status *s, const struct status_options *o)
 {
 	const struct target *t = s->target;
 	int r = gather_openers(s, t->dirfd);
@@ -328,7 +328,7 @@ static int show(struct status *s, const struct status_options *o)
 		s->foreign = store_find_foreign(t->storefd, &foreign);
 	}
 	look_at_disk(s);
-	s->verdict = judge(s);
+	s->verdict = status_judge(s);
 	if (o->json || !o->check)
 		gather_builds(s);
 	if (o->json)
@@ -358,7 +358,7 @@ int command_status(int argc, char **argv)
 	status = target_open(&t, o.dir, false);
 	if (status == 0) {
 		s.target = &t;
-		status = show(&s, &o);
+		status = status_show(&s, &o);
 	} else if (o.check) {
 		status = CHECK_UNKNOWN;
 	}

@@ -290,7 +290,7 @@ static void say_repair(void *context, const char *line)
  * What the store has to undo it; all else is for `chromashim recover`. A dry run may look while a
  * backend works, whose groups are then left out.
  */
-static int repair(struct check *c, struct target *t, bool dry)
+static int check_repair(struct check *c, struct target *t, bool dry)
 {
 	struct rollbacks done;
 	char name[256];
@@ -369,7 +369,7 @@ int command_check(int argc, char **argv)
 	if (target_open_directory(&target, argv[optind]))
 		return CHECK_UNKNOWN;
 	target_find_store(&target);
-	status = repairs ? repair(&c, &target, dry) : 0;
+	status = repairs ? check_repair(&c, &target, dry) : 0;
 	if (status == 0)
 		status = check(&c, full, backend);
 	target_close(&target);

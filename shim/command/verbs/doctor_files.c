@@ -27,7 +27,7 @@ static bool is_word(char c)
 	return isalnum((unsigned char)c) || c == '_' || c == '-' || c == '.';
 }
 
-static const char *find(struct part p, const char *what)
+static const char *doctor_file_find(struct part p, const char *what)
 {
 	size_t n = strlen(what);
 
@@ -39,7 +39,7 @@ static const char *find(struct part p, const char *what)
 
 static bool has(struct part p, const char *what)
 {
-	return find(p, what) != NULL;
+	return doctor_file_find(p, what) != NULL;
 }
 
 /* Its command and its environment name variables in capitals: those alone start nothing. */

@@ -140,8 +140,8 @@ static void put_mended(void *context, const char *collection, const char *senten
 	warn("collection '%s': %s", collection, sentence);
 }
 
-static int finish(const struct lines *l, const struct export_options *options,
-		  const struct export_summary *s, int r)
+static int export_finish(const struct lines *l, const struct export_options *options,
+			 const struct export_summary *s, int r)
 {
 	if (terminal_is_gone())
 		return EXIT_DONE;
@@ -183,7 +183,7 @@ static int export_to_folders(struct lines *l, struct origin *o, struct export_op
 		return output_fail(r, path);
 	options->begin = begin_collection;
 	r = export_origin(o, options, &summary);
-	status = finish(l, options, &summary, r);
+	status = export_finish(l, options, &summary, r);
 	if (status != EXIT_DONE && status != EXIT_WARNINGS) {
 		folders_abort(&l->folders);
 		return status;
@@ -203,7 +203,7 @@ static int export_to(struct lines *l, struct origin *o, const struct export_opti
 		return output_fail(r, path);
 	l->json.out = output.stream;
 	r = export_origin(o, options, &summary);
-	status = finish(l, options, &summary, r);
+	status = export_finish(l, options, &summary, r);
 	if (status != EXIT_DONE && status != EXIT_WARNINGS) {
 		output_abort(&output);
 		return status;

@@ -91,7 +91,7 @@ static void put(struct json *j, const char *key, const char *value)
 	json_string(j, value);
 }
 
-static int describe(const char *folder, const struct export_collection *told)
+static int export_folder_describe(const char *folder, const struct export_collection *told)
 {
 	static const char *const spaces[] = {
 	    [CHROMA_L2] = "l2", [CHROMA_COSINE] = "cosine", [CHROMA_IP] = "ip"};
@@ -144,7 +144,7 @@ int folders_next(struct folders *f, const struct export_collection *told, FILE *
 	if (r == 0)
 		r = make_folder(f, told->collection, folder, sizeof(folder));
 	if (r == 0)
-		r = describe(folder, told);
+		r = export_folder_describe(folder, told);
 	if (r < 0)
 		return r;
 	if (snprintf(path, sizeof(path), "%s/records.jsonl%s", folder, f->zstd ? ".zst" : "") >=

@@ -107,7 +107,7 @@ bool alive_in_use(int storefd, int own)
 	return r == 0 && lock.l_type != F_UNLCK;
 }
 
-static enum alive look(int storefd, uint64_t first, uint64_t count)
+static enum alive alive_look(int storefd, uint64_t first, uint64_t count)
 {
 	struct flock lock = {.l_type = F_WRLCK,
 			     .l_whence = SEEK_SET,
@@ -126,10 +126,10 @@ static enum alive look(int storefd, uint64_t first, uint64_t count)
 
 enum alive alive_is(int storefd, uint64_t life)
 {
-	return !life || life >> LIFE_BITS ? ALIVE_DEAD : look(storefd, life, 1);
+	return !life || life >> LIFE_BITS ? ALIVE_DEAD : alive_look(storefd, life, 1);
 }
 
 enum alive alive_any(int storefd)
 {
-	return look(storefd, 1, UINT64_C(1) << LIFE_BITS);
+	return alive_look(storefd, 1, UINT64_C(1) << LIFE_BITS);
 }

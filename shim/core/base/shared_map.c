@@ -29,7 +29,7 @@ static void raise_top(unsigned to)
 		;
 }
 
-static void note(void *map, size_t size)
+static void shared_map_note(void *map, size_t size)
 {
 	unsigned i;
 
@@ -51,7 +51,7 @@ void *shared_map(size_t size, int prot, int fd)
 
 	if (sys_map_failed(map))
 		return NULL;
-	note(map, size);
+	shared_map_note(map, size);
 	return map;
 }
 

@@ -65,7 +65,7 @@ static void count_live(struct walk *w)
 		w->live += !e.deleted;
 }
 
-static void tell(struct diagnosis *d, struct diagnose_place place, const struct walk *w)
+static void graph_tell(struct diagnosis *d, struct diagnose_place place, const struct walk *w)
 {
 	uint64_t lost = w->live - w->reached, deleted = w->count - w->live;
 
@@ -93,7 +93,7 @@ void diagnose_graph(struct diagnosis *d, struct diagnose_place place, const stru
 		put(&w, h->entry_point);
 		put_upper(&w, links);
 		go(&w);
-		tell(d, place, &w);
+		graph_tell(d, place, &w);
 	}
 	free(w.seen);
 	free(w.todo);

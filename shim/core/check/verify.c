@@ -98,7 +98,7 @@ static bool is_chunk_trouble(int r)
 	return r == -ENOENT || r == -ENODATA || r == -EBADMSG || r == -EPROTONOSUPPORT;
 }
 
-static int judge(struct manifest *m, int dirfd)
+static int verify_judge(struct manifest *m, int dirfd)
 {
 	enum verify_verdict verdict;
 	char why[512];
@@ -145,7 +145,7 @@ int verify_snapshot(struct snapshot_store *s, struct manifest *m, snapshot_progr
 		r = set_broken(m, t);
 		for_good = false;
 	} else if (r == 0 && !for_good) {
-		r = judge(m, dirfd);
+		r = verify_judge(m, dirfd);
 	}
 	close(dirfd);
 	snapshot_scratch_remove(s, SCRATCH);

@@ -223,8 +223,8 @@ struct listed {
 };
 
 /* One collection in a read transaction of its own. */
-static int visit(sqlite3 *db, sqlite3_stmt *query, const struct listed *listed,
-		 chroma_collection_fn *each, void *context)
+static int chroma_visit(sqlite3 *db, sqlite3_stmt *query, const struct listed *listed,
+			chroma_collection_fn *each, void *context)
 {
 	struct chroma_collection collection;
 	struct names names = {0};
@@ -297,7 +297,7 @@ int chroma_each_collection(sqlite3 *db, chroma_collection_fn *each, void *contex
 	if (r == 0)
 		r = list_collections(db, &list, &count);
 	for (i = 0; r == 0 && i < count; i++)
-		r = visit(db, query, &list[i], each, context);
+		r = chroma_visit(db, query, &list[i], each, context);
 	sqlite3_finalize(query);
 	free(list);
 	return r;

@@ -185,7 +185,7 @@ static bool ends_well(const char *end)
 	return !(isdigit((unsigned char)end[-1]) && isdigit((unsigned char)*end));
 }
 
-static bool find(const char *text, const char *pattern, size_t *at, size_t *to)
+static bool chroma_explain_find(const char *text, const char *pattern, size_t *at, size_t *to)
 {
 	const char *p;
 
@@ -211,7 +211,7 @@ struct found {
 };
 
 /* What matches the same words: the first of the table is the special one. */
-static void add(struct found *list, size_t *count, const struct found *f)
+static void explain_add(struct found *list, size_t *count, const struct found *f)
 {
 	size_t i;
 
@@ -240,8 +240,8 @@ size_t explain_find(const char *text, const struct explain_text **out, size_t ro
 		make_plain(text, &plain);
 		for (i = 0; i < TEXTS; i++) {
 			f.text = &texts[i];
-			if (find(plain.text, texts[i].pattern, &f.at, &f.to))
-				add(list, &count, &f);
+			if (chroma_explain_find(plain.text, texts[i].pattern, &f.at, &f.to))
+				explain_add(list, &count, &f);
 		}
 		qsort(list, count, sizeof(*list), by_place);
 	}

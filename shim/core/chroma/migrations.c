@@ -162,7 +162,7 @@ enum migration_verdict migrations_judge(const unsigned counts[MIGRATION_DIRS], c
 
 /* ---- reading ---- */
 
-static const struct migration *find(enum migration_dir dir, unsigned version)
+static const struct migration *migration_find(enum migration_dir dir, unsigned version)
 {
 	unsigned i;
 
@@ -196,7 +196,7 @@ static void note_row(struct migration_state *out, uint64_t seen[MIGRATION_DIRS],
 		seen[i] |= UINT64_C(1) << version;
 		if (version > out->counts[i])
 			out->counts[i] = (unsigned)version;
-		known = find((enum migration_dir)i, (unsigned)version);
+		known = migration_find((enum migration_dir)i, (unsigned)version);
 		if (!known || strcmp(filename, known->filename) != 0)
 			out->unknown++;
 		else if (strlen(hash) == 32 && strcmp(hash, known->md5) != 0)

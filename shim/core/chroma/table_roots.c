@@ -48,7 +48,7 @@ static enum table_kind kind_of(const struct sqlite_value *table)
 }
 
 /* sqlite_master(type, name, tbl_name, rootpage, sql): the text may be on other pages. */
-static bool add(struct walk *w, const struct sqlite_tree_cell *cell)
+static bool table_root_add(struct walk *w, const struct sqlite_tree_cell *cell)
 {
 	struct table_roots *out = w->out;
 	struct sqlite_record row;
@@ -82,7 +82,7 @@ static bool walk(struct walk *w, uint32_t number, unsigned depth)
 		return false;
 	for (i = 0; i < page.cells; i++)
 		if (sqlite_tree_cell(&page, i, &cell) < 0 ||
-		    !(page.kind == SQLITE_TABLE_LEAF ? add(w, &cell)
+		    !(page.kind == SQLITE_TABLE_LEAF ? table_root_add(w, &cell)
 						     : walk(w, cell.child, depth + 1)))
 			return false;
 	return page.kind == SQLITE_TABLE_LEAF || walk(w, page.right, depth + 1);

@@ -44,7 +44,8 @@ static int find_vector(struct exporter *x, struct export_vectors *v, sqlite3_stm
 	return r;
 }
 
-static int give(struct exporter *x, struct export_record *record, struct export_values *values)
+static int export_give(struct exporter *x, struct export_record *record,
+		       struct export_values *values)
 {
 	if (values) {
 		record->document = export_values_take(values, DOCUMENT);
@@ -171,7 +172,7 @@ static int export_row(struct exporting *g, sqlite3_stmt *row)
 		return r;
 	if (x->options->vectors && find_vector(x, &g->vectors, row, 2, 3, &record) < 0)
 		record.vector = NULL;
-	return give(x, &record, &g->values);
+	return export_give(x, &record, &g->values);
 }
 
 /* From row `after` on; *last_out is the last one that was read. */
@@ -237,7 +238,7 @@ static int export_unseen(struct exporting *g)
 		record.id = (const char *)sqlite3_column_text(rows, 0);
 		record.id_size = (size_t)sqlite3_column_bytes(rows, 0);
 		if (record.id && find_vector(g->x, &g->vectors, rows, 1, 2, &record) == 0)
-			r = give(g->x, &record, NULL);
+			r = export_give(g->x, &record, NULL);
 	}
 	sqlite3_finalize(rows);
 	return r;
@@ -352,7 +353,7 @@ static int export_elements(struct exporter *x, const struct chroma_collection *c
 		record.id_size = (size_t)sqlite3_column_bytes(rows, 0);
 		if (find_vector(x, &vectors, rows, 1, 2, &record) < 0)
 			record.vector = NULL;
-		r = record.id ? give(x, &record, NULL) : 0;
+		r = record.id ? export_give(x, &record, NULL) : 0;
 	}
 	sqlite3_finalize(rows);
 	export_vectors_close(&vectors);

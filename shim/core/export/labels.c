@@ -45,7 +45,8 @@ static int run(struct exporter *x, const char *sql)
 }
 
 /* One number, or a change: ?1 the METADATA segment, ?2 the VECTOR mark, ?3 the topic. */
-static int ask(struct exporter *x, const struct chroma_collection *c, const char *sql, int64_t *out)
+static int label_ask(struct exporter *x, const struct chroma_collection *c, const char *sql,
+		     int64_t *out)
 {
 	sqlite3_stmt *s = NULL;
 	int r = database_prepare(x->db, &s, sql);
@@ -83,7 +84,7 @@ static bool is_in_order(struct exporter *x, const struct chroma_collection *c)
 			 "json_valid(config_json_str) THEN json_extract(config_json_str, "
 			 "'$._type') ISNULL END",
 	    c->id, &made);
-	return made && ask(x, c, of_python, &blobs) == 0 && !blobs;
+	return made && label_ask(x, c, of_python, &blobs) == 0 && !blobs;
 }
 
 /* ---- the order ---- */
@@ -121,10 +122,10 @@ static int pair_up(struct exporter *x, const struct chroma_collection *c, bool a
 	if (r == 0)
 		r = database_number(x->db, "SELECT count(*) FROM temp.element", NULL, &live);
 	if (r == 0 && at_mark)
-		r = ask(x, c, "SELECT count(*) FROM (" AT_MARK ")", &records);
+		r = label_ask(x, c, "SELECT count(*) FROM (" AT_MARK ")", &records);
 	if (r < 0 || live == 0 || (at_mark && records != live))
 		return r;
-	r = ask(x, c, at_mark ? PAIRS(AT_MARK) : PAIRS(FIRST), NULL);
+	r = label_ask(x, c, at_mark ? PAIRS(AT_MARK) : PAIRS(FIRST), NULL);
 	if (r == 0)
 		r = database_number(x->db, "SELECT count(*) FROM temp.pair", NULL, &pairs);
 	*count_out = pairs == live ? live : 0;

@@ -69,7 +69,7 @@ void export_values_close(struct export_values *v)
 }
 
 /* A new value with a copy of its key; NULL: no memory. */
-static struct export_value *add(struct export_values *v, const char *key)
+static struct export_value *value_add(struct export_values *v, const char *key)
 {
 	struct export_value *value;
 
@@ -110,7 +110,7 @@ static int set_text(struct export_value *value, sqlite3_stmt *row, int column)
 /* key, string, int, float, bool: the one that is not NULL */
 static int add_row(struct export_values *v, sqlite3_stmt *row, bool is_element)
 {
-	struct export_value *value = add(v, (const char *)sqlite3_column_text(row, 0));
+	struct export_value *value = value_add(v, (const char *)sqlite3_column_text(row, 0));
 
 	if (!value)
 		return -ENOMEM;
@@ -224,7 +224,7 @@ static void remove_key(struct export_values *v, const char *key)
 static int add_json(struct export_values *v, const char *key, sqlite3_stmt *row, bool is_element)
 {
 	const char *type = (const char *)sqlite3_column_text(row, 1);
-	struct export_value *value = add(v, key);
+	struct export_value *value = value_add(v, key);
 
 	if (!value)
 		return -ENOMEM;
@@ -260,7 +260,7 @@ static int add_array(struct export_values *v, const char *key, sqlite3_value *ar
 }
 
 /* Keys of the queue's object replace the record's, null removes them. */
-static int merge(struct export_values *v, sqlite3_value *json)
+static int value_merge(struct export_values *v, sqlite3_value *json)
 {
 	int r;
 
@@ -302,8 +302,9 @@ static int apply_row(struct export_values *v, sqlite3_stmt *row, bool *exists)
 	    operation > CHROMA_DELETE)
 		return 0;
 	*exists = true;
-	return sqlite3_column_type(row, 1) == SQLITE_NULL ? 0
-							  : merge(v, sqlite3_column_value(row, 1));
+	return sqlite3_column_type(row, 1) == SQLITE_NULL
+		   ? 0
+		   : value_merge(v, sqlite3_column_value(row, 1));
 }
 
 int export_values_apply(struct export_values *v, const char *id, size_t size, bool *exists)

@@ -27,7 +27,7 @@ struct leftovers {
 	size_t count, room;
 };
 
-static int add(struct leftovers *all, const char *name)
+static int thin_add(struct leftovers *all, const char *name)
 {
 	struct leftover o = {.packed = false}, *list;
 	unsigned long long time;
@@ -104,7 +104,7 @@ int oplog_thin(int storefd, unsigned keep)
 	if (r < 0)
 		return r;
 	while (r == 0 && (d = readdir(dir)))
-		r = add(&all, d->d_name);
+		r = thin_add(&all, d->d_name);
 	if (r == 0 && all.count > keep) {
 		keep_short(&all);
 		for (i = 0; i + keep < all.count; i++)

@@ -108,7 +108,7 @@ int pin_file_open_existing(struct pin_file *f, const struct pins *p, uint64_t id
 	return r < 0 ? r : open_existing(f, p, id, name, true);
 }
 
-static void describe(struct pin_file_header *h, uint64_t id, int rootfd, const char *path)
+static void file_describe(struct pin_file_header *h, uint64_t id, int rootfd, const char *path)
 {
 	struct pin_identity i;
 
@@ -165,7 +165,7 @@ static int make_file(const struct pins *p, uint64_t id, int rootfd, const char *
 
 	if (strlen(path) >= sizeof(h.path))
 		return -ENAMETOOLONG;
-	describe(&h, id, rootfd, path);
+	file_describe(&h, id, rootfd, path);
 	life.seen = h.changed;
 	life.late = is_being_taken(p, id);
 	if (h.size > SIZE_MAX_PINNED)

@@ -219,7 +219,7 @@ static bool is_of_segment(const char *key, const char *segment)
 	return strncmp(key, segment, n) == 0 && key[n] == '.';
 }
 
-static int adopt(void *context, const char *name)
+static int identity_adopt(void *context, const char *name)
 {
 	const struct adoption *a = context;
 	uint64_t id = pin_id_of_name(name);
@@ -242,7 +242,7 @@ void pins_adopt(struct pins *p, int rootfd, const char *segment)
 	struct adoption a = {.p = p, .rootfd = rootfd, .segment = segment};
 
 	if (p->state && pins_epoch(p) && !pins_is_written(p))
-		pin_each_name(p->dirfd, adopt, &a);
+		pin_each_name(p->dirfd, identity_adopt, &a);
 }
 
 void pins_segment_undone(int storefd, int rootfd, const char *segment)

@@ -50,7 +50,7 @@ bool pin_is_alive(const struct pins *p, uint64_t who)
 	return is != ALIVE_DEAD;
 }
 
-static bool take(struct pin_writer *w, uint64_t old, uint64_t who)
+static bool writer_take(struct pin_writer *w, uint64_t old, uint64_t who)
 {
 	if (!__atomic_compare_exchange_n(&w->who, &old, who, false, __ATOMIC_SEQ_CST,
 					 __ATOMIC_SEQ_CST))
@@ -66,12 +66,12 @@ struct pin_writer *pins_be_writer(struct pins *p, uint64_t life)
 	unsigned i;
 
 	for (i = 0; i < PIN_WRITERS; i++)
-		if (take(&p->writers[i], 0, who))
+		if (writer_take(&p->writers[i], 0, who))
 			return &p->writers[i];
 	for (i = 0; i < PIN_WRITERS; i++) {
 		uint64_t old = LOAD(p->writers[i].who);
 
-		if (!pin_is_alive(p, old) && take(&p->writers[i], old, who))
+		if (!pin_is_alive(p, old) && writer_take(&p->writers[i], old, who))
 			return &p->writers[i];
 	}
 	return NULL;

@@ -140,7 +140,8 @@ static uint64_t sum_of(const struct export_value *v)
 }
 
 /* Its length, and where it lies on a line of random direction: equal for equal vectors only. */
-static void measure(const float *vector, uint64_t dimension, double *norm, double *projection)
+static void account_measure(const float *vector, uint64_t dimension, double *norm,
+			    double *projection)
 {
 	uint64_t i, random = 1;
 	double squares = 0, sum = 0;
@@ -162,7 +163,7 @@ static bool is_guessed(const struct recover_account *a, const struct chroma_coll
 	return !a->phase && !a->was_blind && (!c->metadata_segment[0] || !c->vector_segment[0]);
 }
 
-static int take(void *context, const struct export_record *record)
+static int account_take(void *context, const struct export_record *record)
 {
 	struct recover_account *a = context;
 	uint64_t content = 0, vector;
@@ -183,7 +184,7 @@ static int take(void *context, const struct export_record *record)
 	if (record->vector) {
 		vector = checksum64(record->vector, (size_t)record->dimension * sizeof(float), 0);
 		sqlite3_bind_int64(a->insert, 4, (sqlite3_int64)vector);
-		measure(record->vector, record->dimension, &norm, &projection);
+		account_measure(record->vector, record->dimension, &norm, &projection);
 	}
 	sqlite3_bind_int64(a->insert, 5, (sqlite3_int64)content);
 	sqlite3_bind_double(a->insert, 6, norm);
@@ -213,7 +214,7 @@ int recover_account_take(struct recover_account *a, int dirfd, const struct reco
 					 .only_index =
 					     !a->phase && j->steps & 1u << RECOVER_RECORDS,
 					 .begin = begin,
-					 .record = take,
+					 .record = account_take,
 					 .trouble = note_trouble,
 					 .context = a};
 	struct export_summary summary;
@@ -308,7 +309,7 @@ static int count_one(struct recover_account *a, const char *sql, const char *col
 	return r < 0 ? r : 0;
 }
 
-static int count(struct recover_account *a, struct recover_collection *c)
+static int account_count(struct recover_account *a, struct recover_collection *c)
 {
 	static const char before[] = "SELECT count(*), count(vector) FROM record WHERE "
 				     "collection = ?1 AND phase = 0",
@@ -341,7 +342,7 @@ int recover_account_each(struct recover_account *a, recover_collection_fn *each,
 		    .name = (const char *)sqlite3_column_text(rows, 1),
 		};
 
-		r = count(a, &c);
+		r = account_count(a, &c);
 		if (r == 0)
 			r = each(context, &c);
 	}

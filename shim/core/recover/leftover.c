@@ -120,7 +120,7 @@ static void read_pickle(struct leftover *l, int dirfd)
 	close(fd);
 }
 
-static int judge(struct leftovers *x, struct leftover *l)
+static int leftover_judge(struct leftovers *x, struct leftover *l)
 {
 	int dirfd = file_follow_directory_at(x->dirfd, l->segment), r;
 
@@ -140,7 +140,7 @@ static int judge(struct leftovers *x, struct leftover *l)
 	return r;
 }
 
-static int add(struct leftovers *x, const char *segment)
+static int leftover_add(struct leftovers *x, const char *segment)
 {
 	struct leftover *more = reallocarray(x->list, x->count + 1, sizeof(*more));
 
@@ -149,10 +149,10 @@ static int add(struct leftovers *x, const char *segment)
 	x->list = more;
 	x->list[x->count] = (struct leftover){.space = LEFTOVER_SPACE_OPEN};
 	snprintf(x->list[x->count].segment, CHROMA_ID_SIZE, "%.40s", segment);
-	return judge(x, &x->list[x->count++]);
+	return leftover_judge(x, &x->list[x->count++]);
 }
 
-static int look(struct leftovers *x)
+static int leftover_look(struct leftovers *x)
 {
 	DIR *dir;
 	int r = file_names_at(x->dirfd, NULL, &dir);
@@ -163,7 +163,7 @@ static int look(struct leftovers *x)
 	while (r == 0 && (entry = readdir(dir)))
 		if (chroma_is_segment(x->dirfd, entry->d_name) &&
 		    chroma_has_segment(x->db, entry->d_name) == 0)
-			r = add(x, entry->d_name);
+			r = leftover_add(x, entry->d_name);
 	closedir(dir);
 	return r;
 }
@@ -239,7 +239,7 @@ int leftover_list(const char *path, int dirfd, struct snapshot_store *snapshots,
 	int r = database_open_now(path, dirfd, &x.db);
 
 	if (r == 0)
-		r = look(&x);
+		r = leftover_look(&x);
 	if (r == 0 && x.count && snapshots)
 		r = ask_snapshots(&x, snapshots);
 	sqlite3_close(x.db);

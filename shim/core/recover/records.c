@@ -275,7 +275,7 @@ static int ask_snapshots(struct lost *l)
 
 /* ---- back ---- */
 
-static int give(struct lost *l)
+static int record_give(struct lost *l)
 {
 	char end[24];
 	int64_t last;
@@ -314,7 +314,7 @@ static int account_for(struct lost *l)
 	return error;
 }
 
-static int tell(struct lost *l)
+static int record_tell(struct lost *l)
 {
 	int64_t all = 0, whole = 0;
 	int error = database_number(
@@ -356,12 +356,12 @@ static int heal_collection(struct recovery *r, const struct chroma_collection *c
 	if (error == 0)
 		error = ask_snapshots(&l);
 	if (error == 0)
-		error = give(&l);
+		error = record_give(&l);
 	if (error == 0)
 		error = account_for(&l);
 	if (error == 0 && l.mended)
 		error = fulltext_refill(r->db);
-	return error < 0 ? error : tell(&l);
+	return error < 0 ? error : record_tell(&l);
 }
 
 /* ---- which ---- */

@@ -189,7 +189,7 @@ static const char *words_of_space(const struct undelete *u)
 							"is taken, Chroma's default (--space)";
 }
 
-static int tell(struct undelete *u)
+static int undelete_tell(struct undelete *u)
 {
 	const struct leftover *l = u->l;
 	uint64_t all = 0, bare = 0, other = 0;
@@ -248,7 +248,7 @@ static int bring_back(struct undelete *u)
 	if (error < 0)
 		return error;
 	r->healed++;
-	return tell(u);
+	return undelete_tell(u);
 }
 
 int recover_undelete(struct recovery *r)

@@ -360,7 +360,7 @@ static int tell_harm(struct salvage *s, bool has_all_records)
 	    "q.collection AND e.embedding_id = q.id)");
 }
 
-static int tell(struct salvage *s, bool has_all_records)
+static int evidence_tell(struct salvage *s, bool has_all_records)
 {
 	int error;
 
@@ -405,5 +405,5 @@ int salvage_weigh(struct salvage *s)
 	if (error == 0)
 		error = count_doubtful(s, w);
 	s->lost_records = w[0].lacks && !w[0].is_whole;
-	return error < 0 ? error : tell(s, !w[0].lacks || w[0].is_whole);
+	return error < 0 ? error : evidence_tell(s, !w[0].lacks || w[0].is_whole);
 }

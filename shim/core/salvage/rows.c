@@ -284,7 +284,7 @@ static int find_trees(struct table *t)
 	return error;
 }
 
-static int prepare(struct table *t)
+static int row_prepare(struct table *t)
 {
 	int error = make_insert(t);
 
@@ -335,7 +335,7 @@ static int note_damage(const struct table *t)
 int salvage_fill_table(struct salvage *s, const char *name)
 {
 	struct table t = {.s = s, .name = name, .key = -1};
-	int error = prepare(&t);
+	int error = row_prepare(&t);
 
 	if (error == 0)
 		error = copy_table(&t);

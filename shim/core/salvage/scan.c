@@ -349,7 +349,7 @@ static int take_page(struct climb *c, uint32_t page)
 	return r < 0 ? r : kind;
 }
 
-static int push(struct climb *c, uint32_t page, int64_t low, int64_t high)
+static int scan_push(struct climb *c, uint32_t page, int64_t low, int64_t high)
 {
 	if (c->count == c->room) {
 		size_t room = c->room ? 2 * c->room : 64;
@@ -378,7 +378,7 @@ static int climb_to(struct climb *c, uint32_t page, int64_t low, int64_t high, b
 	if (kind == 0)
 		return note_gap(c, low, high, true);
 	*is_leaf = *is_leaf || kind == (int)c->leaf;
-	return kind == (int)c->interior ? push(c, page, low, high) : kind < 0 ? kind : 0;
+	return kind == (int)c->interior ? scan_push(c, page, low, high) : kind < 0 ? kind : 0;
 }
 
 /* The children of an interior page. A leaf beside a lost one tells that this was a leaf too. */

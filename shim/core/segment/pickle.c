@@ -79,7 +79,7 @@ struct reader {
 
 /* ---- reading operands ---- */
 
-static int take(struct reader *r, size_t n, const unsigned char **out)
+static int pickle_take(struct reader *r, size_t n, const unsigned char **out)
 {
 	int ret = file_window_get(&r->window, r->at, n, out);
 
@@ -147,7 +147,7 @@ static int take_integer(struct reader *r, size_t n, bool is_signed, int64_t *out
 
 	if (n > 8)
 		return -EBADMSG;
-	ret = take(r, n, &p);
+	ret = pickle_take(r, n, &p);
 	if (ret < 0)
 		return ret;
 	for (i = 0; i < n; i++)
@@ -164,7 +164,7 @@ static int skip_line(struct reader *r, char line[LINE_MAX_SIZE])
 	size_t n = 0;
 	int ret;
 
-	while ((ret = take(r, 1, &p)) == 0 && *p != '\n') {
+	while ((ret = pickle_take(r, 1, &p)) == 0 && *p != '\n') {
 		if (n == LINE_MAX_SIZE - 1)
 			return -EBADMSG;
 		line[n++] = (char)*p;
@@ -208,7 +208,7 @@ static int emit(struct reader *r, enum field field, const struct value *key,
 		   : 0;
 }
 
-static int push(struct reader *r, struct value v)
+static int pickle_push(struct reader *r, struct value v)
 {
 	struct value *key = top(r, 0), *map = top(r, 2);
 
@@ -225,7 +225,7 @@ static int push(struct reader *r, struct value v)
 
 static int push_kind(struct reader *r, enum kind kind)
 {
-	return push(r, (struct value){.kind = kind});
+	return pickle_push(r, (struct value){.kind = kind});
 }
 
 static int push_string(struct reader *r)
@@ -237,7 +237,7 @@ static int push_string(struct reader *r)
 		if (strlen(field_names[i]) == r->text_size &&
 		    memcmp(field_names[i], r->text, r->text_size) == 0)
 			v.field = (enum field)i;
-	return push(r, v);
+	return pickle_push(r, v);
 }
 
 static int push_dict(struct reader *r)
@@ -250,7 +250,7 @@ static int push_dict(struct reader *r)
 	r->has_state = true;
 	if (r->depth >= 3 && top_is(r, 1, MARK) && is_map(top(r, 2)))
 		return -EBADMSG; /* a dict as a label */
-	return push(r, v);
+	return pickle_push(r, v);
 }
 
 /* ---- the memo ---- */
@@ -414,7 +414,7 @@ static int do_integer(struct reader *r, unsigned char op)
 		      : op == OP_BININT	 ? take_integer(r, 4, true, &v.number)
 		      : op == OP_BININT2 ? take_integer(r, 2, false, &v.number)
 					 : take_integer(r, 1, false, &v.number);
-	return ret < 0 ? ret : push(r, v);
+	return ret < 0 ? ret : pickle_push(r, v);
 }
 
 static int do_memo(struct reader *r, unsigned char op)
@@ -454,7 +454,7 @@ static int do_protocol(struct reader *r)
 	return protocol >= 2 && protocol <= 5 ? 0 : -EPROTONOSUPPORT;
 }
 
-static int step(struct reader *r, unsigned char op)
+static int pickle_step(struct reader *r, unsigned char op)
 {
 	int64_t ignored;
 
@@ -506,7 +506,7 @@ static bool is_memo(unsigned char op)
 	return op == OP_MEMOIZE || op == OP_BINPUT || op == OP_LONG_BINPUT;
 }
 
-static int finish(struct reader *r)
+static int pickle_finish(struct reader *r)
 {
 	if (r->depth != 1 || !r->has_state || !r->out->has_total)
 		return -EBADMSG;
@@ -514,24 +514,24 @@ static int finish(struct reader *r)
 	return r->out->is_object || top_is(r, 0, DICT) ? 0 : -EBADMSG;
 }
 
-static int run(struct reader *r)
+static int pickle_run(struct reader *r)
 {
 	const unsigned char *p;
 	unsigned char op = 0;
-	int ret = take(r, 1, &p);
+	int ret = pickle_take(r, 1, &p);
 
 	if (ret == 0)
 		ret = *p == OP_PROTO ? do_protocol(r) : -EBADMSG;
 	while (ret == 0) {
-		ret = take(r, 1, &p);
+		ret = pickle_take(r, 1, &p);
 		if (ret < 0)
 			break;
 		op = *p;
 		if (op == OP_STOP)
-			return finish(r);
+			return pickle_finish(r);
 		if (!is_memo(op))
 			r->string_at = 0;
-		ret = step(r, op);
+		ret = pickle_step(r, op);
 	}
 	return ret;
 }
@@ -555,7 +555,7 @@ int pickle_read_index(const struct file_source *source, pickle_pair_fn *pair, vo
 	if (ret == 0)
 		ret = file_window_open(&r->back, source, WINDOW_SIZE);
 	if (ret == 0)
-		ret = run(r);
+		ret = pickle_run(r);
 	out->end = r->at;
 	file_window_close(&r->window);
 	file_window_close(&r->back);

@@ -95,9 +95,9 @@ struct parser {
 	unsigned seen[CONFIG_KEYS]; /* in which line */
 };
 
-static int refuse(const struct parser *p, const char *format, ...)
+static int config_refuse(const struct parser *p, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
-static int refuse(const struct parser *p, const char *format, ...)
+static int config_refuse(const struct parser *p, const char *format, ...)
 {
 	va_list ap;
 
@@ -143,25 +143,25 @@ static int parse_setting(struct parser *p, char *text)
 	int r;
 
 	if (!equals || skip_blanks(text + length) != equals)
-		return refuse(p, "this is no \"NAME = value\"");
+		return config_refuse(p, "this is no \"NAME = value\"");
 	key = config_find(text, length);
 	if (key == CONFIG_KEYS)
-		return refuse(p, "there is no setting '%.*s'", (int)(length < 80 ? length : 80),
-			      text);
+		return config_refuse(p, "there is no setting '%.*s'",
+				     (int)(length < 80 ? length : 80), text);
 	if (p->seen[key])
-		return refuse(p, "%s is set already, in line %u", config_settings[key].name,
-			      p->seen[key]);
+		return config_refuse(p, "%s is set already, in line %u", config_settings[key].name,
+				     p->seen[key]);
 	p->seen[key] = p->line;
 	value = cut_value(skip_blanks(equals + 1));
 	if (!value)
-		return refuse(p, "%s: a quote is not closed, or something is behind it",
-			      config_settings[key].name);
+		return config_refuse(p, "%s: a quote is not closed, or something is behind it",
+				     config_settings[key].name);
 	if (!*value)
 		return 0; /* as an empty variable */
 	r = config_set(p->config, key, value, CONFIG_FROM_FILE);
 	if (r == -EINVAL)
-		return refuse(p, "%s: '%.100s' is not %s", config_settings[key].name, value,
-			      config_wanted(key));
+		return config_refuse(p, "%s: '%.100s' is not %s", config_settings[key].name, value,
+				     config_wanted(key));
 	if (r == 0 && p->config->values[key].origin == CONFIG_FROM_FILE)
 		p->config->values[key].line = p->line;
 	return r;
@@ -174,11 +174,11 @@ static int parse_line(struct parser *p, const char *data, size_t size)
 	if (size && data[size - 1] == '\r')
 		size--;
 	if (size >= sizeof(line))
-		return refuse(p, "the line is too long");
+		return config_refuse(p, "the line is too long");
 	memcpy(line, data, size);
 	line[size] = '\0';
 	if (strlen(line) != size)
-		return refuse(p, "there is a zero byte in it");
+		return config_refuse(p, "there is a zero byte in it");
 	text = skip_blanks(line);
 	return !*text || *text == '#' ? 0 : parse_setting(p, text);
 }

@@ -208,7 +208,7 @@ struct cursor {
 	const unsigned char *at, *end;
 };
 
-static bool take(struct cursor *c, void *out, size_t n)
+static bool manifest_take(struct cursor *c, void *out, size_t n)
 {
 	if (n > (size_t)(c->end - c->at))
 		return false;
@@ -222,7 +222,7 @@ static bool take32(struct cursor *c, uint32_t *out)
 {
 	unsigned char b[4];
 
-	if (!take(c, b, sizeof(b)))
+	if (!manifest_take(c, b, sizeof(b)))
 		return false;
 	*out = get_le32(b);
 	return true;
@@ -232,7 +232,7 @@ static bool take64(struct cursor *c, uint64_t *out)
 {
 	unsigned char b[8];
 
-	if (!take(c, b, sizeof(b)))
+	if (!manifest_take(c, b, sizeof(b)))
 		return false;
 	*out = get_le64(b);
 	return true;
@@ -249,7 +249,7 @@ static int take_text(struct cursor *c, char **out)
 	text = malloc((size_t)n + 1);
 	if (!text)
 		return -ENOMEM;
-	take(c, text, n);
+	manifest_take(c, text, n);
 	text[n] = '\0';
 	*out = text;
 	return strlen(text) == n ? 0 : -EBADMSG;
@@ -324,7 +324,7 @@ static int take_file(struct cursor *c, struct manifest *m)
 	f->chunks = malloc((size_t)count * sizeof(*f->chunks));
 	if (!f->chunks)
 		return -ENOMEM;
-	take(c, f->chunks, (size_t)count * sizeof(*f->chunks));
+	manifest_take(c, f->chunks, (size_t)count * sizeof(*f->chunks));
 	return 0;
 }
 

@@ -529,7 +529,7 @@ static int give_up(const struct exchange *x)
 	return end(x);
 }
 
-static int resume(const struct restore_swap *swap)
+static int restore_swap_resume(const struct restore_swap *swap)
 {
 	struct exchange x;
 	int r = exchange_open(&x, swap), given_up = 0;
@@ -555,7 +555,7 @@ int restore_resume(const struct restore_swap *swap)
 		return 0;
 	r = hold_both(&holds, swap);
 	if (r == 0)
-		r = resume(swap);
+		r = restore_swap_resume(swap);
 	let_go(&holds);
 	if (r > 0)
 		restore_abandon(swap->storefd);

@@ -260,7 +260,7 @@ static bool is_untouched(const struct taking *k, const struct segment *s)
 
 enum quiet { QUIET, BUSY, TORN };
 
-static enum quiet judge(const struct taking *k, const struct segment *s)
+static enum quiet segment_judge(const struct taking *k, const struct segment *s)
 {
 	static const char *const bins[] = {HNSW_HEADER_FILE, HNSW_LEVEL0_FILE, HNSW_LENGTH_FILE,
 					   HNSW_LINKS_FILE};
@@ -286,7 +286,7 @@ static enum quiet judge(const struct taking *k, const struct segment *s)
 /* ---- under the lock ---- */
 
 /* What was read ahead of the file, if it is still so. */
-static void adopt(struct segment_file *f, struct segment *old)
+static void segment_adopt(struct segment_file *f, struct segment *old)
 {
 	size_t i;
 
@@ -319,7 +319,7 @@ static int refresh(const struct taking *k, struct segment *s, bool *same_out)
 		const struct segment_file *o = find_file(s, fresh.files[i].name);
 
 		*same_out = *same_out && o && same_state(&o->st, &fresh.files[i].st);
-		adopt(&fresh.files[i], s);
+		segment_adopt(&fresh.files[i], s);
 	}
 	free_files(s);
 	*s = fresh;
@@ -388,7 +388,7 @@ static int stage_segment(struct taking *k, struct segment *s)
 	int r;
 
 	for (;;) {
-		enum quiet quiet = judge(k, s);
+		enum quiet quiet = segment_judge(k, s);
 
 		if (quiet == QUIET || quiet == TORN || clock_read(CLOCK_MONOTONIC) > deadline) {
 			r = stage_files(k, s);

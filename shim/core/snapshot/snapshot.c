@@ -355,7 +355,7 @@ static int copy_without_database(struct taking *k)
 	return r == 0 ? segments_stage(k) : r;
 }
 
-static int judge(struct taking *k, const struct hold *how, bool missing)
+static int snapshot_judge(struct taking *k, const struct hold *how, bool missing)
 {
 	char text[sizeof(k->trouble->file) + sizeof(k->trouble->detail) + 4] = "";
 	bool torn = false;
@@ -400,7 +400,7 @@ static int take(struct taking *k)
 	if (r == 0)
 		r = run_quietly(chunk_all, k);
 	if (r == 0)
-		r = judge(k, &how, missing);
+		r = snapshot_judge(k, &how, missing);
 	return r == 0 ? snapshot_add(k->store, k->out) : r;
 }
 

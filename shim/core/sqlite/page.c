@@ -63,7 +63,7 @@ struct freelist {
 	void *context;
 };
 
-static int visit(struct freelist *f, uint32_t page, bool is_trunk)
+static int page_visit(struct freelist *f, uint32_t page, bool is_trunk)
 {
 	if (f->left == 0 || page < 2 || page > f->pages ||
 	    page == sqlite_lock_page(f->header->page_size))
@@ -75,12 +75,12 @@ static int visit(struct freelist *f, uint32_t page, bool is_trunk)
 static int visit_trunk(struct freelist *f, const unsigned char *p, uint32_t trunk)
 {
 	uint32_t leaves = get_be32(p + 4), i;
-	int r = visit(f, trunk, true);
+	int r = page_visit(f, trunk, true);
 
 	if (leaves > (f->header->page_size - f->header->reserved) / 4 - 2)
 		return -EBADMSG;
 	for (i = 0; r == 0 && i < leaves; i++)
-		r = visit(f, get_be32(p + 8 + 4 * i), false);
+		r = page_visit(f, get_be32(p + 8 + 4 * i), false);
 	return r;
 }
 

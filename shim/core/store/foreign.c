@@ -22,7 +22,7 @@ struct walk {
 	unsigned left; /* entries to look at */
 };
 
-static void note(struct walk *w, const char *path, const struct stat *st)
+static void foreign_note(struct walk *w, const char *path, const struct stat *st)
 {
 	if (st->st_uid == w->out->owner)
 		return;
@@ -51,7 +51,7 @@ static void walk_directory(struct walk *w, int fd, const char *prefix, unsigned 
 		    snprintf(path, sizeof(path), "%s%s", prefix, entry->d_name) >=
 			(int)sizeof(path) - 1)
 			continue;
-		note(w, path, &st);
+		foreign_note(w, path, &st);
 		if (!S_ISDIR(st.st_mode) || level == LEVELS)
 			continue;
 		strcat(path, "/");

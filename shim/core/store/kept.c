@@ -83,7 +83,7 @@ static int open_store(int parentfd, const char *name)
 }
 
 /* False: it is none, or somebody else's. */
-static bool describe(int parentfd, const char *name, uid_t owner, struct store_kept *k)
+static bool kept_describe(int parentfd, const char *name, uid_t owner, struct store_kept *k)
 {
 	struct store_identity *identity = malloc(sizeof(*identity));
 	int fd = identity ? open_store(parentfd, name) : -1;
@@ -120,14 +120,15 @@ static int newest_first(const void *a, const void *b)
 	return x->changed > y->changed ? -1 : x->changed < y->changed;
 }
 
-static int add(int parentfd, const char *name, uid_t owner, struct store_kept **list, size_t *count)
+static int kept_add(int parentfd, const char *name, uid_t owner, struct store_kept **list,
+		    size_t *count)
 {
 	struct store_kept *more = reallocarray(*list, *count + 1, sizeof(*more));
 
 	if (!more)
 		return -ENOMEM;
 	*list = more;
-	*count += describe(parentfd, name, owner, &more[*count]);
+	*count += kept_describe(parentfd, name, owner, &more[*count]);
 	return 0;
 }
 
@@ -144,7 +145,7 @@ int stores_kept(int parentfd, uid_t owner, struct store_kept **out, size_t *coun
 	while (r == 0 && (entry = readdir(dir)))
 		if (store_aside_is(entry->d_name) && strcmp(entry->d_name, STORE_NAME) != 0 &&
 		    strlen(entry->d_name) < STORE_ASIDE_MAX)
-			r = add(parentfd, entry->d_name, owner, out, count_out);
+			r = kept_add(parentfd, entry->d_name, owner, out, count_out);
 	closedir(dir);
 	if (*count_out)
 		qsort(*out, *count_out, sizeof(**out), newest_first);

@@ -324,7 +324,7 @@ static bool segment_is_open(struct work *w)
 }
 
 /* It is not what the undo file was saved from. */
-static int leave(struct work *w, const char *name)
+static int rollback_leave(struct work *w, const char *name)
 {
 	const struct undo_header *h = &w->reader.header;
 
@@ -362,7 +362,7 @@ static int undo_group(struct work *w, const char *name, bool own)
 	if (r < 0)
 		return r;
 	if (r > 0)
-		return leave(w, name);
+		return rollback_leave(w, name);
 	if (w->rb->dry) {
 		o->result = is_creation(&w->reader.header) ? ROLLBACK_CREATION : ROLLBACK_DONE;
 		return 0;
@@ -431,7 +431,7 @@ static bool is_of_here(const struct rollback *rb, const struct undo_header *h)
 	return sys_fstatat(rb->rootfd, h->segment, &st, 0) == 0;
 }
 
-static void take(const struct rollback *rb, const char *name)
+static void rollback_take(const struct rollback *rb, const char *name)
 {
 	struct rollback_outcome o = {.name = name};
 	struct work w = {.outcome = &o};
@@ -530,7 +530,7 @@ static void sweep_moved(const struct rollback *rb, const char *name)
 }
 
 /* A creation of the segment that rb->context says, by another process. */
-static void supersede(const struct rollback *rb, const char *name)
+static void undo_rollback_supersede(const struct rollback *rb, const char *name)
 {
 	const struct undo_header *new = rb->context;
 	char own[UNDO_NAME_MAX];
@@ -553,7 +553,7 @@ void rollback_supersede(int undofd, struct undo_header *h)
 {
 	struct rollback rb = {.undofd = undofd, .context = h};
 
-	for_each(&rb, UNDO_SUFFIX, supersede);
+	for_each(&rb, UNDO_SUFFIX, undo_rollback_supersede);
 }
 
 static void sweep_alive(const struct rollback *rb, const char *name)
@@ -594,7 +594,7 @@ int rollback_directory(const struct rollback *rb)
 		while (sys_fcntl(lockfd, F_OFD_SETLKW, (unsigned long)&lock) == -EINTR)
 			;
 	}
-	found = for_each(rb, UNDO_SUFFIX, take);
+	found = for_each(rb, UNDO_SUFFIX, rollback_take);
 	if (rb->shared && lockfd >= 0)
 		sys_close(lockfd);
 	if (!rb->dry && !rb->shared) {

@@ -243,7 +243,7 @@ static int note_written(struct view *v, const struct undo_record *record, const 
 	return 0;
 }
 
-static int note(struct view *v, const struct undo_record *record, const void *data)
+static int rollback_judge_note(struct view *v, const struct undo_record *record, const void *data)
 {
 	switch (record->kind) {
 	case UNDO_BECOMES:
@@ -362,7 +362,7 @@ static int judge_pickle(const struct judge *j)
 static int judge_files(struct judge *j)
 {
 	unsigned i;
-	int r = for_all(j, note);
+	int r = for_all(j, rollback_judge_note);
 
 	if (r == 0)
 		r = for_all(j, judge_image);
@@ -379,7 +379,7 @@ static int judge_files(struct judge *j)
 static int note_last(struct view *v, const struct undo_record *record, const void *data)
 {
 	return record->kind == UNDO_BECOMES ? note_becomes(v, record, data, true)
-					    : note(v, record, data);
+					    : rollback_judge_note(v, record, data);
 }
 
 /* A grain that was not altered, or came out as it had been, says nothing. */

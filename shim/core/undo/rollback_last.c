@@ -55,7 +55,7 @@ static void reckon(struct rollback_last *out, uint64_t pickle_size, bool gone_on
 	}
 }
 
-static int judge(int rootfd, struct work *w, struct rollback_last *out)
+static int rollback_last_judge(int rootfd, struct work *w, struct rollback_last *out)
 {
 	uint64_t pickle_size = 0;
 	uint32_t counter = 0;
@@ -118,7 +118,7 @@ int rollback_last(int rootfd, int undofd, const char *segment, struct rollback_l
 		r = w.segmentfd =
 		    sys_openat(rootfd, segment, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
 	if (r >= 0)
-		r = judge(rootfd, &w, out);
+		r = rollback_last_judge(rootfd, &w, out);
 	if (w.segmentfd >= 0)
 		sys_close(w.segmentfd);
 	if (!sys_map_failed(w.data))

@@ -137,7 +137,7 @@ static unsigned char *room(struct undo_writer *w, uint32_t length, int *error)
 	return *error ? NULL : w->buffer + w->used;
 }
 
-static void finish(struct undo_writer *w, struct undo_record *r)
+static void undo_finish(struct undo_writer *w, struct undo_record *r)
 {
 	uint64_t seed = w->seed + w->at + w->used;
 	unsigned char *data = w->buffer + w->used + sizeof(*r);
@@ -161,7 +161,7 @@ int undo_save(struct undo_writer *w, unsigned file, int from, uint64_t offset, u
 	if (n <= 0)
 		return (int)n;
 	r.length = (uint32_t)n;
-	finish(w, &r);
+	undo_finish(w, &r);
 	return 0;
 }
 
@@ -177,7 +177,7 @@ int undo_put_data(struct undo_writer *w, enum undo_kind kind, unsigned file, uin
 		return error;
 	if (length)
 		memcpy(at + sizeof(r), data, length);
-	finish(w, &r);
+	undo_finish(w, &r);
 	return 0;
 }
 

@@ -51,7 +51,7 @@ int do_record_lock(int fd, int cmd, struct flock *lock)
 {
 	union slot s = slot_of(fd);
 	short type;
-	off_t start, length;
+	off_t calls_locks_start, length;
 	int ret;
 
 	if (!address_is_readable(lock, sizeof(*lock)))
@@ -59,17 +59,17 @@ int do_record_lock(int fd, int cmd, struct flock *lock)
 	if (cmd == F_GETLK || cmd == F_OFD_GETLK)
 		return real_record_lock(fd, s, cmd, lock);
 	type = lock->l_type;
-	start = lock_start(fd, lock);
+	calls_locks_start = lock_start(fd, lock);
 	length = lock->l_len;
-	if (reader_lock(fd, s, lock, start, &ret)) {
+	if (reader_lock(fd, s, lock, calls_locks_start, &ret)) {
 		errno = ret < 0 ? -ret : errno;
 		return ret < 0 ? -1 : 0;
 	}
-	ret = CHANGED(CHANGE_FD(OP_LOCK, fd, s, start, .length = (uint64_t)length,
+	ret = CHANGED(CHANGE_FD(OP_LOCK, fd, s, calls_locks_start, .length = (uint64_t)length,
 				.arg = lock_arg(cmd, type)),
 		      real_record_lock(fd, s, cmd, lock));
 	if (ret == 0)
-		transaction_locked(s, type, start, length);
+		transaction_locked(s, type, calls_locks_start, length);
 	return ret;
 }
 

@@ -55,7 +55,7 @@ void process_remember(void)
 	strcat(preload_entry, preload);
 }
 
-static const char *find(char *const envp[], const char *name, size_t n)
+static const char *process_find(char *const envp[], const char *name, size_t n)
 {
 	for (; envp && *envp; envp++)
 		if (strncmp(*envp, name, n) == 0)
@@ -63,7 +63,7 @@ static const char *find(char *const envp[], const char *name, size_t n)
 	return NULL;
 }
 
-static size_t count(char *const list[])
+static size_t process_count(char *const list[])
 {
 	size_t n = 0;
 
@@ -90,7 +90,7 @@ static bool has_settings(char *const envp[])
 	for (i = 0; i < settings_found; i++) {
 		const char *equals = strchr(setting[i], '=');
 
-		if (equals && !find(envp, setting[i], (size_t)(equals - setting[i]) + 1))
+		if (equals && !process_find(envp, setting[i], (size_t)(equals - setting[i]) + 1))
 			return false;
 	}
 	return true;
@@ -102,10 +102,10 @@ static bool is_complete(char *const envp[])
 
 	if (!preload_entry[0] || settings.off || (envp && !list_is_readable(envp)))
 		return true;
-	off = find(envp, SETTING "=", sizeof(SETTING));
+	off = process_find(envp, SETTING "=", sizeof(SETTING));
 	if (off && strcmp(off, SETTING "=off") == 0)
 		return true;
-	return has_preload(find(envp, PRELOAD, sizeof(PRELOAD) - 1)) && has_settings(envp);
+	return has_preload(process_find(envp, PRELOAD, sizeof(PRELOAD) - 1)) && has_settings(envp);
 }
 
 /*
@@ -114,7 +114,7 @@ static bool is_complete(char *const envp[])
  */
 static void complete(char **out, char *const envp[], char *joined)
 {
-	const char *preload = find(envp, PRELOAD, sizeof(PRELOAD) - 1);
+	const char *preload = process_find(envp, PRELOAD, sizeof(PRELOAD) - 1);
 	size_t i, n = 0;
 
 	for (; envp && *envp; envp++)
@@ -133,7 +133,7 @@ static void complete(char **out, char *const envp[], char *joined)
 	for (i = 0; i < settings_found; i++) {
 		const char *equals = strchr(setting[i], '=');
 
-		if (equals && !find(out, setting[i], (size_t)(equals - setting[i]) + 1)) {
+		if (equals && !process_find(out, setting[i], (size_t)(equals - setting[i]) + 1)) {
 			out[n++] = (char *)setting[i];
 			out[n] = NULL;
 		}
@@ -142,22 +142,22 @@ static void complete(char **out, char *const envp[], char *joined)
 	out[n] = NULL;
 }
 
-#define COMPLETED(envp)                                                                    \
-	({                                                                                 \
-		char *const *env_ = (envp);                                                \
-                                                                                           \
-		if (!is_complete(env_)) {                                                  \
-			const char *old_ = find(env_, PRELOAD, sizeof(PRELOAD) - 1);       \
-			size_t room_ = count(env_) + settings_found + 3;                   \
-			char **new_ = alloca(room_ * sizeof(char *));                      \
-			char *joined_ =                                                    \
-			    alloca((old_ ? strlen(old_) : 0) + sizeof(preload_entry) + 2); \
-                                                                                           \
-			memset(new_, 0, room_ * sizeof(char *));                           \
-			complete(new_, env_, joined_);                                     \
-			env_ = new_;                                                       \
-		}                                                                          \
-		env_;                                                                      \
+#define COMPLETED(envp)                                                                      \
+	({                                                                                   \
+		char *const *env_ = (envp);                                                  \
+                                                                                             \
+		if (!is_complete(env_)) {                                                    \
+			const char *old_ = process_find(env_, PRELOAD, sizeof(PRELOAD) - 1); \
+			size_t room_ = process_count(env_) + settings_found + 3;             \
+			char **new_ = alloca(room_ * sizeof(char *));                        \
+			char *joined_ =                                                      \
+			    alloca((old_ ? strlen(old_) : 0) + sizeof(preload_entry) + 2);   \
+                                                                                             \
+			memset(new_, 0, room_ * sizeof(char *));                             \
+			complete(new_, env_, joined_);                                       \
+			env_ = new_;                                                         \
+		}                                                                            \
+		env_;                                                                        \
 	})
 
 static void note_exec(const char *path)

@@ -58,7 +58,7 @@ void area_descriptors_release(struct area *a)
 	a->root_fd = a->store_fd = -1;
 }
 
-static void release(unsigned area)
+static void area_use_release(unsigned area)
 {
 	struct area *a = &areas[area];
 	struct oplog_record r = {.op = OP_EXIT, .offset = -1};
@@ -87,7 +87,7 @@ static bool try_release(unsigned area)
 		atomic_store(&a->ready, true);
 		return false;
 	}
-	release(area);
+	area_use_release(area);
 	return true;
 }
 

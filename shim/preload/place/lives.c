@@ -21,7 +21,7 @@ static ino_t inode_of(int fd)
  * The lock of a life is drawn, and then kept by a map, if that keeps it. Nobody knows of the life
  * yet: where it does not, the same one is locked once more.
  */
-static int begin(struct area *a, uint64_t *life)
+static int live_begin(struct area *a, uint64_t *life)
 {
 	int fd = alive_open(a->store_fd), r = fd < 0 ? fd : alive_begin(fd, life);
 
@@ -47,7 +47,7 @@ static void begin_life(struct area *a)
 {
 	uint64_t life = 0;
 
-	if (begin(a, &life) < 0) {
+	if (live_begin(a, &life) < 0) {
 		hold_let_go(&a->alive);
 		a->lifeless = true;
 		life = 0;

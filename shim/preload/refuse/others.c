@@ -141,7 +141,7 @@ static bool is_shimmed(int process)
 	return found;
 }
 
-static void report(const struct search *s, int process, const char *pid)
+static void other_report(const struct search *s, int process, const char *pid)
 {
 	struct oplog_record r = {.op = OP_NOTE, .offset = -1};
 	char text[400] = "open without the shim: process ";
@@ -193,7 +193,7 @@ static bool visit_process(void *with, int proc, const char *pid)
 		sys_close(fds);
 	}
 	if (d.found && !is_shimmed(process))
-		report(s, process, pid);
+		other_report(s, process, pid);
 	sys_close(process);
 	return true;
 }

@@ -94,7 +94,7 @@ static void look_end(const struct acquire_row *t)
 	sys_munmap(t->room, SQLITE_PAGE_MAX + t->size);
 }
 
-static bool look(struct acquire_row *t, const struct reader *r, int fd)
+static bool reader_look(struct acquire_row *t, const struct reader *r, int fd)
 {
 	struct stat st;
 	unsigned char *map;
@@ -242,7 +242,7 @@ static bool journal_is_in_use(const struct area *a)
 	return i < n;
 }
 
-static bool begin(int fd, union slot s, int *error)
+static bool reader_begin(int fd, union slot s, int *error)
 {
 	struct reader *r = &readers[s.area];
 	int other;
@@ -276,7 +276,7 @@ static bool may_write(int fd, union slot s)
 		return true; /* it has none */
 	if (r->goal != ONE_ROW)
 		return stays(s);
-	if (!look(&t, r, fd))
+	if (!reader_look(&t, r, fd))
 		return false;
 	look_end(&t);
 	return true;
@@ -293,7 +293,7 @@ bool reader_lock(int fd, union slot s, const struct flock *lock, off_t start, in
 	if (s.role != ROLE_DATABASE)
 		return false;
 	if (lock->l_type == F_WRLCK && start == SQLITE_RESERVED_BYTE)
-		return begin(fd, s, error);
+		return reader_begin(fd, s, error);
 	if (!(s.writable & SLOT_NOWHERE))
 		return false;
 	if (lock->l_type == F_WRLCK) {
@@ -416,7 +416,7 @@ static bool drops_row(const struct reader *r, const struct change *c)
 	struct acquire_row t;
 	bool is_its;
 
-	if (!look(&t, r, c->fd))
+	if (!reader_look(&t, r, c->fd))
 		return false;
 	is_its =
 	    c->length == t.page_size && c->offset % t.page_size == 0 &&

@@ -58,7 +58,7 @@ static bool is_database_file(unsigned role)
 	return role == ROLE_DATABASE || role == ROLE_JOURNAL || role == ROLE_WAL;
 }
 
-static int refuse(const struct change *c, union slot s, bool here)
+static int removal_refuse(const struct change *c, union slot s, bool here)
 {
 	const struct area *a = area_of(s);
 	const char *name = name_text(name_get(s.name));
@@ -89,9 +89,10 @@ static int check_database(const struct change *c, union slot s)
 	if (s.role != ROLE_DATABASE && u.caller)
 		return 0;
 	if (u.any)
-		return refuse(c, s, true);
-	return !transaction_library(by) && life_used_elsewhere(area_of(s)) ? refuse(c, s, false)
-									   : 0;
+		return removal_refuse(c, s, true);
+	return !transaction_library(by) && life_used_elsewhere(area_of(s))
+		   ? removal_refuse(c, s, false)
+		   : 0;
 }
 
 /* A descriptor of the root itself, as a walk through the tree has; or of the segment's index. */
@@ -142,10 +143,10 @@ static int check_index(const struct change *c, union slot s)
 	if (u.caller)
 		return 0;
 	if (!u.any)
-		return life_used_elsewhere(area_of(s)) ? refuse(c, s, false) : 0;
+		return life_used_elsewhere(area_of(s)) ? removal_refuse(c, s, false) : 0;
 	if (gone && !u.chroma && !is_open(s, true) && !is_open(s, false))
 		return 0; /* before 1.0 Python removes the directory of a deleted collection */
-	return refuse(c, s, true);
+	return removal_refuse(c, s, true);
 }
 
 /* The directory itself is renamed. */
@@ -156,7 +157,7 @@ static int check_root(const struct change *c, union slot s)
 	if (!change_renames(c) || strcmp(name_text(name_get(s.name)), ".") != 0)
 		return 0;
 	here = users_of(s.area, 0).any;
-	return here || life_used_elsewhere(area_of(s)) ? refuse(c, s, here) : 0;
+	return here || life_used_elsewhere(area_of(s)) ? removal_refuse(c, s, here) : 0;
 }
 
 static int check(const struct change *c, union slot s)
