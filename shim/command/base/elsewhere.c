@@ -74,7 +74,7 @@ static int narrow(const struct elsewhere *e)
 	return mode != (st.st_mode & 07777) && fchmod(e->fd, mode) < 0 ? -errno : 0;
 }
 
-/* One that is there has to be empty. */
+/* A directory that is there already has to be empty. */
 static int open_there(struct elsewhere *e, const struct output_place *place)
 {
 	e->fd = open(place->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -110,7 +110,7 @@ int elsewhere_open(struct elsewhere *e, const char *path, int like)
 	return fail_path(e, r);
 }
 
-/* Whose copy it is, and as open as that is, at most. */
+/* The copy gets the owner of the original, and no more rights for others than that has. */
 static int elsewhere_give(const struct elsewhere *e)
 {
 	mode_t mask = umask(0);

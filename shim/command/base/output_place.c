@@ -65,7 +65,7 @@ static bool is_descriptor_link(const char *dir, const char *name)
 	       fs.f_type == PROC_SUPER_MAGIC;
 }
 
-/* At the end of all links. */
+/* Finds the file at the end of all links. */
 static int output_place_judge(struct output_place *p)
 {
 	if (lstat(p->path, &p->st) < 0) {

@@ -221,7 +221,7 @@ static int upgrade(struct snapshots *s)
 	return r;
 }
 
-/* Or it was done by the guardian, meanwhile. */
+/* The guardian may have done it meanwhile. */
 static int hydrate(struct snapshots *s, struct manifest *m, const struct snapshot_flags *flags,
 		   struct snapshot_trouble *t)
 {

@@ -41,7 +41,7 @@ void guardian_prepare_launch(struct guardian *g)
 
 /* ---- who ---- */
 
-/* Started by the process that is followed, however far down. */
+/* Tells whether the process that is followed has started this one, by however many others. */
 static bool is_descendant(const struct guardian *g, uint32_t pid)
 {
 	unsigned i;
@@ -54,7 +54,7 @@ static bool is_descendant(const struct guardian *g, uint32_t pid)
 	return false;
 }
 
-/* Who only reads it, as a copy does, is no backend. */
+/* A process that only reads the directory, as a copy does, is no backend. */
 static bool is_suspect(const struct guardian *g, const struct process_opener *o)
 {
 	return o->writes && (is_descendant(g, o->pid) || process_is_chroma(o->pid)) &&

@@ -105,7 +105,7 @@ static int note_process(struct crash *c, const struct oplog_entry *e)
 	return 0;
 }
 
-/* The last that wrote, else the last at all; of the dead. */
+/* The dead process that wrote last; if none wrote, the one that ended last. */
 static struct crash_process *choose(struct crash *c, bool crashed)
 {
 	struct crash_process *best = NULL;

@@ -58,7 +58,7 @@ static unsigned class_of(uint64_t ns)
 	return (power - 4) * STEPS + (unsigned)(ns >> (power - 5) & (STEPS - 1));
 }
 
-/* The greatest duration of a class. */
+/* Gives the greatest duration that falls into a class. */
 static uint64_t top_of(unsigned class)
 {
 	unsigned power = class / STEPS + 4;

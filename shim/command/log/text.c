@@ -45,7 +45,7 @@ static void text_add(struct line *l, const char *format, ...)
 		l->size = sizeof(l->text) - 1;
 }
 
-/* Everything after the path. */
+/* Puts what a record says after its path. */
 static void text_describe(struct line *l, const struct oplog_entry *e, const struct log_meaning *m)
 {
 	char duration[32];

@@ -39,7 +39,7 @@ static int backend_look(const char *path)
 	return S_ISREG(st.st_mode) && access(path, X_OK) == 0 ? 0 : -EACCES;
 }
 
-/* As execvp() finds it. */
+/* Finds the program as execvp() does. */
 static int find_program(const char *word, char out[PATH_MAX])
 {
 	const char *at = getenv("PATH");

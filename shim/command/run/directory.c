@@ -56,7 +56,7 @@ static bool in_chroma_config(const struct run *r, const char *file, const struct
 	       directory_take(n, value, "persist_path in the file that chroma reads");
 }
 
-/* As figment reads it, whatever the case of its letters. */
+/* Chroma reads its configuration with figment, for which the case of letters does not matter. */
 static bool in_chroma_variable(const struct named *n)
 {
 	static const char name[] = "CHROMA_PERSIST_PATH=";
@@ -68,7 +68,7 @@ static bool in_chroma_variable(const struct named *n)
 	return false;
 }
 
-/* Since 1.0 it is a native program, with another default. */
+/* Since 1.0 `chroma` is a native program, with another default. */
 static bool is_before_1_0(char *const *command)
 {
 	struct backend *found = calloc(1, sizeof(*found));

@@ -28,10 +28,9 @@
 #include "core/oplog/oplog.h"
 #include "core/store/foreign.h"
 
-
 /* ---- the directory ---- */
 
-/* As Chroma would make it. */
+/* Makes the directory as Chroma would. */
 static int make_directories(const char *path)
 {
 	char part[PATH_MAX];

@@ -35,7 +35,7 @@ static bool expand(const char *entry, const char *lib, char out[PATH_MAX])
 
 enum entry { ENTRY_FOREIGN, ENTRY_OURS, ENTRY_ANOTHER, ENTRY_GONE };
 
-/* By what it is, and by its name only where there is nothing. */
+/* A program is judged by what it is, and by its name only where there is no file. */
 static enum entry preload_judge(const char *entry, const char *library)
 {
 	static const char *const libs[] = {

@@ -53,7 +53,7 @@ static void skip_line(struct reader *r)
 	r->p += *r->p == '\n';
 }
 
-/* Blanks, ends of lines, comments. */
+/* Skips blanks, ends of lines and comments. */
 static void skip_space(struct reader *r)
 {
 	for (;;) {
@@ -125,7 +125,7 @@ static void put_code(struct reader *r, struct text *t, unsigned digits)
 	}
 }
 
-/* Behind a backslash. */
+/* Reads what stands behind a backslash. */
 static void read_escape(struct reader *r, struct text *t)
 {
 	static const char from[] = "\\\"/ tnrabefv", to[] = "\\\"/ \t\n\r\a\b\033\f\v";
@@ -232,7 +232,7 @@ static void read_block(struct reader *r, struct text *t, unsigned outer)
 
 /* ---- collections ---- */
 
-/* From a bracket to behind the one that closes it. */
+/* Skips from a bracket to behind the one that closes it. */
 static void skip_flow(struct reader *r)
 {
 	char dump[4];

@@ -15,7 +15,7 @@
 
 #define DEFAULT_TAG "held"
 
-/* In the place of a TAG or an ID. */
+/* Tells a directory from a TAG or an ID that stands in the same place. */
 static bool is_directory(const char *word)
 {
 	return strchr(word, '/') || !strcmp(word, ".") || !strcmp(word, "..");

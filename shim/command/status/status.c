@@ -209,7 +209,7 @@ static int gather_openers(struct status *s, int dirfd)
 	return n < 0 ? n : 0;
 }
 
-/* Of them, those that work without being protected. */
+/* Keeps those among them that work without being protected. */
 static void keep_others(struct status *s)
 {
 	unsigned i;

@@ -13,7 +13,7 @@
 #define SCHEMA_AT 40 /* in the database's header */
 #define START "schema "
 
-/* Past `text`, or NULL. */
+/* Returns what follows `text`, or NULL. */
 static const char *skip(const char *at, const char *text)
 {
 	size_t n = strlen(text);

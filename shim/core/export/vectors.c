@@ -106,7 +106,7 @@ static int read_header(struct exporter *x, const char *segment, struct hnsw_head
 	return r == 0 && hnsw_header_check(out) & HNSW_FAULT_LAYOUT ? -EBADMSG : r;
 }
 
-/* From the elements, where it cannot be read. */
+/* Makes the header again from the elements, where it cannot be read. */
 static int guess_header(struct export_vectors *v, struct exporter *x, struct hnsw_header *out)
 {
 	const struct chroma_collection *c = v->collection;

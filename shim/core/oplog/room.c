@@ -66,7 +66,7 @@ static bool is_over(int dirfd, int storefd, const char *name)
 	return (int)h.pid != sys_getpid() && sys_kill((int)h.pid, 0) == -ESRCH;
 }
 
-/* Of a process that was killed before it changed anything. */
+/* Tells a segment of a process that was killed before it changed anything. */
 static bool is_idle_left(int dirfd, int storefd, const char *name, const struct stat *st,
 			 unsigned *looks)
 {

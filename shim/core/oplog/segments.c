@@ -21,7 +21,7 @@
 
 /* ---- places ---- */
 
-/* Nobody is in it, and from now on nobody comes. */
+/* Returns whether nobody is in the segment; nobody comes into it from now on. */
 static bool try_clear(struct oplog_segment *s)
 {
 	uint32_t sequence = __atomic_load_n(&s->sequence, __ATOMIC_SEQ_CST);
@@ -189,7 +189,7 @@ static void describe_segment(struct oplog_writer *w)
 	h->check = oplog_header_check(h);
 }
 
-/* In oplog/, the file and its map. */
+/* Makes the file in oplog/ and its map. */
 static int make_file(struct oplog_writer *w, int dirfd, struct oplog_segment *s)
 {
 	char name[OPLOG_FILE_NAME], temporary[OPLOG_FILE_NAME];
@@ -217,7 +217,7 @@ int oplog_folder(const struct oplog_writer *w)
 			  0);
 }
 
-/* Under w->making. */
+/* The caller has w->making. */
 static int make_segment(struct oplog_writer *w, struct oplog_segment **out)
 {
 	struct oplog_segment *s = w->storefd ? clear_place(w) : NULL;

@@ -202,7 +202,7 @@ int pin_temporary(const struct pins *p, char name[PIN_NAME_MAX])
 	return temporary_file(p, name);
 }
 
-/* Unlike that of any other store. */
+/* Makes a number that no other store has. */
 static uint64_t draw(void)
 {
 	uint64_t n = 0;
@@ -328,7 +328,7 @@ static int renew(struct pins *p)
 	return r;
 }
 
-/* One of any version. */
+/* Tells whether there is a writer, of whatever version. */
 static bool has_any_writer(int storefd)
 {
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};

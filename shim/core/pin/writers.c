@@ -27,7 +27,7 @@ uint64_t pin_who(uint64_t life)
 	return life ? life : PIN_BY_PID | (uint32_t)sys_getpid();
 }
 
-/* Where there are no locks. */
+/* Used where the file system has no locks. */
 static bool has_process(uint32_t pid)
 {
 	char path[32] = "/proc/", *end = number_put(path + 6, path + 18, pid, 10, 1);

@@ -269,7 +269,7 @@ static int suspect_neighbours(struct salvage *s, const char *table)
 	return error;
 }
 
-/* Where a whole index tells. */
+/* Suspects rows that are missing, where a whole index tells of them. */
 static int suspect_missing(struct salvage *s, const struct witness *w)
 {
 	char *sql;

@@ -458,7 +458,7 @@ int salvage_claim(struct salvage *s, uint32_t root, bool is_index)
 	return error;
 }
 
-/* From what no other page leads to. */
+/* Begins at the pages that no other page leads to. */
 static int climb_tops(struct climb *c)
 {
 	sqlite3_stmt *rows = NULL;

@@ -451,7 +451,7 @@ static int collect_file(struct collection *k, int fd, const char *file)
 	return 0;
 }
 
-/* Takes fd. */
+/* Takes over fd, and closes it. */
 static int collect_directory(struct collection *k, int fd)
 {
 	DIR *dir;

@@ -63,7 +63,7 @@ int hydrate_describe(const struct pin_slot *slot, struct manifest *out)
 	return r;
 }
 
-/* Where a piece before this one has stopped. */
+/* Reads where an earlier piece of the work has stopped. */
 static int load_manifest(struct hydration *h, const struct pin_slot *slot)
 {
 	int r = manifest_read(h->store->dirfd, slot->id, h->out);
@@ -81,7 +81,7 @@ static int load_manifest(struct hydration *h, const struct pin_slot *slot)
 	return r;
 }
 
-/* What a manifest names is put before. */
+/* The chunks that a manifest names are on the disk before it is. */
 static int save_progress(struct hydration *h)
 {
 	int r = chunks_flush(&h->store->chunks);

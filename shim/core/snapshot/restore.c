@@ -53,7 +53,7 @@ static int fail_chunk(struct building *b, int r, const struct manifest_file *f, 
 	return fail_file(b, r, f->path, detail);
 }
 
-/* Zeros stay holes. */
+/* Blocks of zeros stay holes in the file. */
 static int write_chunks(struct building *b, const struct manifest_file *f, int fd)
 {
 	uint64_t count = manifest_chunk_count(f->size), i;

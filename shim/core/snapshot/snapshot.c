@@ -43,7 +43,7 @@ static int run_errand(void *context)
 	return e->run(e->k);
 }
 
-/* Not done where a lock is held. */
+/* This is not done while a lock is held. */
 static int run_quietly(int (*run)(struct taking *), struct taking *k)
 {
 	return background_run(run_errand, &(struct errand){run, k});

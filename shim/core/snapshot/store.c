@@ -256,7 +256,7 @@ static uint64_t take_from_pins(const struct snapshot_store *s, uint64_t at_least
 	return id;
 }
 
-/* Raised on the disk before it is used. */
+/* The next number is raised on the disk before it is used. */
 static int next_id(struct snapshot_store *s, uint64_t *out)
 {
 	uint64_t id = highest_id(s) + 1, counter = read_next(s);

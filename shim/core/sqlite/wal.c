@@ -179,7 +179,7 @@ int sqlite_wal_pages(struct sqlite_wal_pages *out, const struct file_source *log
 	return r;
 }
 
-/* Some bytes of one page. */
+/* Reads some bytes of one page. */
 static int read_part(const struct sqlite_wal_database *d, unsigned char *out, size_t n,
 		     uint64_t offset)
 {

@@ -336,7 +336,7 @@ static int rollback_leave(struct work *w, const char *name)
 	return w->outcome->result == ROLLBACK_GONE ? forget(w, name) : put_foreign_aside(w, name);
 }
 
-/* Decides, and does it. */
+/* Decides what is to be done with an undo file, and does it. */
 static int undo_group(struct work *w, const char *name, bool own)
 {
 	struct rollback_outcome *o = w->outcome;

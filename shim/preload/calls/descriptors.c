@@ -44,7 +44,7 @@ int do_close(int fd)
 	return ret;
 }
 
-/* Whether there was any. */
+/* Returns whether there was any. */
 static bool forget_range(unsigned first, unsigned last)
 {
 	unsigned fd, top = (unsigned)atomic_load(&slots_top);
@@ -65,7 +65,7 @@ static bool forget_range(unsigned first, unsigned last)
 	return any;
 }
 
-/* Many at once, of whatever. */
+/* Closes many descriptors at once, whatever they are of. */
 static void all_closed(void)
 {
 	carriers_closed_slow();
@@ -86,7 +86,7 @@ static int close_around_own(unsigned first, unsigned last, int flags)
 	return ret == 0 ? real.close_range(first, last, flags) : ret;
 }
 
-/* In pieces around the shim's own descriptors. */
+/* Closes a range in pieces, around the shim's own descriptors. */
 int do_close_range(unsigned int first, unsigned int last, int flags)
 {
 	bool any;

@@ -20,7 +20,7 @@
 			       call);                                                        \
 	} while (0)
 
-/* By descriptor. */
+/* The calls that name the file by a descriptor. */
 #define BY_FD(fd_, op, length_, arg_, call)                                                    \
 	do {                                                                                   \
 		union slot s_ = slot_of(fd_);                                                  \

@@ -164,7 +164,7 @@ bool pin_alters(const struct change *c)
 	}
 }
 
-/* Not a byte of it, but its change time. */
+/* Changes not a byte of the file, but its change time. */
 static bool touches(const struct change *c)
 {
 	switch (c->op) {

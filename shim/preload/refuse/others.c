@@ -115,7 +115,7 @@ static bool visit_descriptor(void *with, int fds, const char *name)
 	return !d->found && oplog_now() < d->search->until;
 }
 
-/* Or is the command itself, which only looks. */
+/* The command itself only looks, and does not count. */
 static bool is_shimmed(int process)
 {
 	static const char library[] = "libchromashim", command[] = "/chromashim\n";

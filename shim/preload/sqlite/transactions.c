@@ -16,7 +16,7 @@
 #include "preload/place/record.h"
 #include "preload/sqlite/calls.h"
 
-/* In the -shm file. */
+/* Lock bytes in the -shm file. */
 #define WAL_WRITE 120
 #define WAL_OTHERS 121 /* checkpoint, recovery, read marks 0 to 4 */
 #define WAL_END 128
