@@ -4,6 +4,7 @@
  */
 #include "core/export/export.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -510,6 +511,7 @@ int export_directory(const char *path, int dirfd, const struct export_options *o
 {
 	struct exporter x = {.path = path, .dirfd = dirfd, .options = options, .summary = out};
 
+	assert(options->record && options->trouble);
 	*out = (struct export_summary){0};
 	return export_all(&x);
 }

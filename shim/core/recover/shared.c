@@ -3,6 +3,7 @@
  * What the steps of a recovery share: the database and the voice, the snapshots they can ask, the
  * collections they work on.
  */
+#include <assert.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -20,6 +21,7 @@ void recover_say(struct recovery *r, enum recover_step step, const char *collect
 	char sentence[512];
 	va_list ap;
 
+	assert(step < RECOVER_STEPS);
 	if (!r->options->said)
 		return;
 	va_start(ap, format);

@@ -9,6 +9,7 @@
 #ifndef CORE_MANIFEST_H
 #define CORE_MANIFEST_H
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stdio.h>
 
@@ -55,6 +56,7 @@ static inline uint32_t manifest_chunk_size(const struct manifest_file *f, uint64
 {
 	uint64_t left = f->size - i * SNAPSHOT_CHUNK_SIZE;
 
+	assert(i < manifest_chunk_count(f->size));
 	return left < SNAPSHOT_CHUNK_SIZE ? (uint32_t)left : SNAPSHOT_CHUNK_SIZE;
 }
 
