@@ -41,7 +41,7 @@ def test_no_store_and_closed(unusable, actors):
     assert "readonly" in actor.fails(f"from workload import *\nconnect({str(unusable)!r})")
     said = actor.lines()
     assert len(said) == 2 and "not opened for writing (CHROMASHIM_ON_FAILURE=closed)" in said[0]
-    assert "opening for writing refused" in said[1]
+    assert "opening for writing is refused" in said[1]
     tool = actors(env={"CHROMASHIM_ON_FAILURE": "closed"}).sqlite(unusable)
     assert tool.ask("db.execute('SELECT count(*) FROM collections').fetchone()[0]") == 1
     assert "readonly" in tool.fails("db.execute('CREATE TABLE t(a)')")

@@ -115,7 +115,7 @@ def test_four_workers(serve, tmp_path, data, chromashim):
             refused += 1
     assert len(set(writers)) == 1, "one writer"
     assert all(ask("notes")["count"] == len(writers) for _ in range(12)), "whoever answers"
-    refusals = [line for line in log.read_text().splitlines() if "writing refused" in line]
+    refusals = [line for line in log.read_text().splitlines() if "writing is refused" in line]
     assert f"process {writers[0]} " in refusals[0]
     assert "only one process may write at a time" in refusals[0]
     assert chromashim("check", data).returncode == 0
@@ -137,4 +137,4 @@ def test_reload(serve, tmp_path, data):
         except OSError:
             pass
     assert ask("notes")["count"] == 2
-    assert "writing refused" not in log.read_text()
+    assert "writing is refused" not in log.read_text()

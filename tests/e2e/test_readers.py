@@ -83,7 +83,7 @@ def test_reader_beside_a_writer(data, shim):
                           text=True, timeout=120, check=False)
     assert done.stdout == "all right\n", done.stderr[-3000:]
     assert "only one process may write at a time" in done.stderr
-    assert "chroma.sqlite3: opened for reading only" not in done.stderr
+    assert "chroma.sqlite3: it is opened for reading only" not in done.stderr
 
 
 READ = """
@@ -193,7 +193,7 @@ def test_a_reader_that_becomes_the_writer(data, shim, chromashim, persisted):
                           env=hosts.environment({"LD_PRELOAD": shim}), capture_output=True,
                           text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "index_metadata.pickle: writing refused" in done.stderr
+    assert "index_metadata.pickle: writing is refused" in done.stderr
     assert chromashim("check", data).returncode == 0
     left = subprocess.run([python, "-c", ALL, data], env=hosts.environment(), text=True,
                           stdout=subprocess.PIPE, timeout=120, check=True).stdout
@@ -280,7 +280,7 @@ def test_a_reader_that_finds_work_half_done(data, shim, chromashim):
     done = subprocess.run([python, "-c", LATE, "-c", LINES, data], env=env, capture_output=True,
                           text=True, timeout=120, check=False)
     assert done.stdout == "all right\n", done.stderr[-3000:]
-    assert done.stderr.count("writing refused") == 1, done.stderr
+    assert done.stderr.count("writing is refused") == 1, done.stderr
     assert chromashim("check", data).returncode == 0
 
 

@@ -98,7 +98,7 @@ Path(path, "uploads", "a").write_text("x")
 os.rename(path + "/uploads/a", path + "/uploads/b")
 os.unlink(path + "/uploads/b")
 """)
-    assert len(other.lines()) == 1 and "chroma.sqlite3: opened for reading" in other.lines()[0]
+    assert len(other.lines()) == 1 and "chroma.sqlite3: it is opened for reading" in other.lines()[0]
     assert (data / "worker.log").exists()
     assert "[Errno 16]" in other.fails("open(path + '/chroma.sqlite3', 'wb')")
 

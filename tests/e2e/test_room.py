@@ -110,7 +110,7 @@ def test_filled_by_another(disks, actors):
     load.reads()
     assert not journal(disk.data)
     lines = load.actor.lines()
-    assert sum("writing refused: too little room" in line for line in lines) == 1
+    assert sum("writing is refused: too little room" in line for line in lines) == 1
     disk.relieve()
     assert not load.upsert(3)  # by itself
     assert load.wrong() == []

@@ -220,7 +220,7 @@ def test_a_settings_file_with_a_mistake(run, tmp_path, data):
     done = run("--dir", data, "--", "true")
     assert done.returncode == 2 and "cannot be set in the store itself" in done.stderr
     done = run("--", "true", env={"CHROMASHIM_FENCE": "maybe"})
-    assert done.returncode == 2 and "CHROMASHIM_FENCE=maybe: not on or off" in done.stderr
+    assert done.returncode == 2 and "CHROMASHIM_FENCE is 'maybe', which is not on or off" in done.stderr
 
 
 def test_a_settings_file_that_others_could_have_written(run, data):
@@ -230,12 +230,12 @@ def test_a_settings_file_that_others_could_have_written(run, data):
     file.write_text("CHROMASHIM_WAIT = 7s\n")
     file.chmod(0o664)
     done = run("--dir", data, "--", "sh", "-c", "echo .$CHROMASHIM_WAIT")
-    assert done.stdout == ".\n" and f"'{file}' is not taken" in done.stderr
+    assert done.stdout == ".\n" and f"'{file}' is not used" in done.stderr
     file.chmod(0o644)
     assert run("--dir", data, "--", "sh", "-c", "echo .$CHROMASHIM_WAIT").stdout == ".7s\n"
     if os.geteuid() == 0:
         os.chown(file, 65534, 65534)
-        assert "is not taken" in run("--dir", data, "--", "true").stderr
+        assert "is not used" in run("--dir", data, "--", "true").stderr
 
 
 # ---- which directory ----

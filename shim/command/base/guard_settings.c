@@ -68,8 +68,8 @@ static void read_keep(struct guard_settings *s)
 	if (!strcmp(value, "all")) {
 		memset(&s->prune.policy, 0, sizeof(s->prune.policy));
 	} else if (!parse_keep(&s->prune.policy, value)) {
-		warn("%s=%s is no list as '%s', which is taken", setting->name, value,
-		     setting->otherwise);
+		warn("%s is '%s', which is no list of rules; '%s' is used instead", setting->name,
+		     value, setting->otherwise);
 		parse_keep(&s->prune.policy, setting->otherwise);
 	}
 }
@@ -85,7 +85,7 @@ static void read_file(struct config *c, int storefd)
 		return;
 	if (file_read_all(fd, CONFIG_FILE_MAX, &data, &size) == 0) {
 		if (config_parse(c, data, size, &trouble) == -EINVAL)
-			warn(CONFIG_FILE_NAME ":%u: %s; the file is not taken", trouble.line,
+			warn(CONFIG_FILE_NAME ":%u: %s; the file is not used", trouble.line,
 			     trouble.text);
 		free(data);
 	}
@@ -98,7 +98,7 @@ void guard_settings_read(struct guard_settings *s, int storefd)
 
 	*s = (struct guard_settings){.every = 0};
 	while (config_read_environment(&s->config, &bad) == -EINVAL) {
-		warn("%s=%s: not %s; it is not taken", config_settings[bad].name,
+		warn("%s is '%s', which is not %s; it is not used", config_settings[bad].name,
 		     getenv(config_settings[bad].name), config_wanted(bad));
 		unsetenv(config_settings[bad].name);
 	}

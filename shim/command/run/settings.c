@@ -86,7 +86,7 @@ int run_read_settings(struct run *r)
 
 	if (e < 0)
 		return fail(EXIT_USAGE, e == -EINVAL ? 0 : e, "Change or unset the variable.",
-			    "%s=%s: not %s", config_settings[key].name,
+			    "%s is '%s', which is not %s", config_settings[key].name,
 			    getenv(config_settings[key].name), config_wanted(key));
 	if (!r->config_file)
 		return 0;
@@ -117,7 +117,8 @@ int run_read_store_settings(struct run *r)
 	target_close(&t);
 	if (fd == -EPERM)
 		fail(EXIT_DONE, 0, "Give it to the user that runs this: chown, chmod go-w.",
-		     "'%s' is not taken: it belongs to another user, or others can write it", path);
+		     "'%s' is not used: it belongs to another user, or others can write to it",
+		     path);
 	if (fd == -ENOENT || fd == -EPERM)
 		return 0;
 	if (fd < 0)

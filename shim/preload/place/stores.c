@@ -287,7 +287,7 @@ static void say(const struct change *c)
 		path[n > 0 ? n : 0] = '\0';
 	}
 	shim_say(place ? place->relative : path,
-		 ": changing it refused: it belongs to chromashim, and what a directory can be "
+		 ": changing it is refused: it belongs to chromashim, and what a directory can be "
 		 "restored from is there. To remove old snapshots: chromashim snapshot prune. To "
 		 "get rid of all of it, stop the backend and remove it without LD_PRELOAD.",
 		 NULL);

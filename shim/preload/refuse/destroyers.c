@@ -179,7 +179,7 @@ static int refuse_old(const struct change *c)
 	refuse_say(c, OP_REFUSE_WRITER, -EBUSY,
 		   (const char *const[]){
 		       a->spelling[0], "/", name_text(name_get(c->slot.name)),
-		       ": writing refused: another client in this process, or another process, "
+		       ": writing is refused: another client in this process, or another process, "
 		       "has written this collection since this one loaded it, and would be "
 		       "overwritten. Use one "
 		       "client for a directory: close this one and go on with the other, or "
@@ -199,7 +199,7 @@ static int refuse_runaway(const struct change *c)
 	refuse_say(c, OP_REFUSE_DESTROYER, -EFBIG,
 		   (const char *const[]){
 		       a->spelling[0], "/", name_text(name_get(c->slot.name)),
-		       ": a write far beyond its end refused: it would be larger than its index "
+		       ": a write far beyond its end is refused: it would be larger than its index "
 		       "can be; the index in memory is damaged. Nothing was lost: its records wait "
 		       "in the queue",
 		       atomic_load(&a->persist_lost) ? "" : ", and other collections go on",
@@ -222,7 +222,7 @@ static int check_segment(const struct change *c)
 		refuse_say(c, OP_REFUSE_DESTROYER, -EPERM,
 			   (const char *const[]){
 			       a->spelling[0], "/", name,
-			       ": emptying refused: it holds vectors, and only its "
+			       ": emptying is refused: it holds vectors, and only its "
 			       "index_metadata.pickle is missing. Put that file back from a copy, "
 			       "or from a snapshot; what is left is told by: chromashim check ",
 			       a->spelling[0], NULL});

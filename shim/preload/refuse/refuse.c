@@ -58,11 +58,12 @@ int failure_check(const struct change *c)
 	if ((c->op != OP_OPEN && c->op != OP_OPENAT && c->op != OP_CREAT) ||
 	    ((c->flags & O_ACCMODE) == O_RDONLY && !(c->flags & (O_CREAT | O_TRUNC))))
 		return 0;
-	refuse_say(c, OP_NOTE, -EIO,
-		   (const char *const[]){a->spelling[0], "/", name_text(name_get(c->slot.name)),
-					 ": opening for writing refused: the store cannot be used "
-					 "and CHROMASHIM_ON_FAILURE=closed. Make the store "
-					 "writable, or set CHROMASHIM_STORE, and restart.",
-					 NULL});
+	refuse_say(
+	    c, OP_NOTE, -EIO,
+	    (const char *const[]){a->spelling[0], "/", name_text(name_get(c->slot.name)),
+				  ": opening for writing is refused: the store cannot be used "
+				  "and CHROMASHIM_ON_FAILURE=closed. Make the store "
+				  "writable, or set CHROMASHIM_STORE, and restart.",
+				  NULL});
 	return -EIO;
 }

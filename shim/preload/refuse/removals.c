@@ -67,7 +67,7 @@ static int removal_refuse(const struct change *c, union slot s, bool here)
 	refuse_say(c, OP_REFUSE_DESTROYER, -EBUSY,
 		   (const char *const[]){
 		       a->spelling[0], root ? "" : "/", root ? "" : name,
-		       ": removing, replacing or emptying it refused while SQLite has ",
+		       ": removing, replacing or emptying it is refused while SQLite has ",
 		       s.role == ROLE_DATABASE ? "it" : "the database", " open in ",
 		       here ? "this" : "another",
 		       " process: what is written afterwards would be lost. Close the client "

@@ -319,7 +319,7 @@ static void refuse(const struct change *c, int shortage)
 	};
 
 	refuse_say(c, OP_REFUSE_SPACE, -ENOSPC,
-		   (const char *const[]){areas[c->slot.area].spelling[0], ": writing refused: ",
+		   (const char *const[]){areas[c->slot.area].spelling[0], ": writing is refused: ",
 					 why[shortage], shortage == TEMPORARY ? ": " : "",
 					 shortage == TEMPORARY ? temporary_directory() : "",
 					 ". Reads go on; writes will by themselves once there is "
@@ -333,7 +333,7 @@ static void refuse_after_lost_persist(const struct change *c)
 {
 	refuse_say(c, OP_NOTE, -EIO,
 		   (const char *const[]){areas[c->slot.area].spelling[0],
-					 ": writing refused: the end of a persist could not be "
+					 ": writing is refused: the end of a persist could not be "
 					 "written, and what it was to save is only in Chroma's "
 					 "queue. Look at the disk, and restart the backend.",
 					 NULL});

@@ -437,7 +437,8 @@ static int refuse(const struct change *c, enum intent intent)
 	    c, OP_REFUSE_WRITER, error,
 	    (const char *const[]){
 		a->spelling[0], "/", name_text(name_get(c->slot.name)),
-		falls_back ? ": opened for reading only: process " : ": writing refused: process ",
+		falls_back ? ": it is opened for reading only: process "
+			   : ": writing is refused: process ",
 		h.pid, " (", h.command, ") has been writing to this directory since ", h.since,
 		"; only one process may write at a time. ",
 		falls_back ? "To write" : "This one can go on reading. To write",
