@@ -65,12 +65,22 @@ static int count_vectors(void *context, const struct export_record *record)
 	return 0;
 }
 
+static void fail_on_trouble(void *context, const char *collection, const char *what, int error)
+{
+	(void)context;
+	(void)collection;
+	(void)error;
+	fail_msg("%s", what);
+}
+
 static uint64_t vectors_of(struct chroma_fixture *f, const char *name)
 {
 	struct export_summary summary = {0};
 	uint64_t vectors = 0;
-	struct export_options options = {
-	    .vectors = true, .record = count_vectors, .context = &vectors};
+	struct export_options options = {.vectors = true,
+					 .record = count_vectors,
+					 .trouble = fail_on_trouble,
+					 .context = &vectors};
 	int fd = openat(f->dir.fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	char path[128];
 
