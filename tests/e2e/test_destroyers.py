@@ -56,7 +56,7 @@ def explained(chromashim, data: Path, name: str) -> None:
     assert told["means"] and {r["op"] for r in told["refused"]} == {"refuse.destroyer"}
     assert all(name in r["path"] for r in told["refused"]), told["refused"]
     done = chromashim("explain", data)
-    assert done.returncode == 0 and "emptying refused" in done.stdout and name in done.stdout
+    assert done.returncode == 0 and "emptying is refused" in done.stdout and name in done.stdout
     done = chromashim("explain", "--dir", data.parent, "what nobody knows")
     assert done.returncode == 12 and "refused nothing" in done.stdout
 
