@@ -215,27 +215,14 @@ static int begin_undo(struct group *g)
 	return r < 0 ? r : 0;
 }
 
-static bool has_pickle(const struct group *g)
-{
-	char path[sizeof(g->header.segment) + 32];
-	struct stat st;
-
-	group_file_path(path, g, UNDO_PICKLE);
-	return sys_fstatat(areas[g->area].root_fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0;
-}
-
-/*
- * Goes on with the undo file of a segment that was parked. 0, or -errno: it is gone, or the segment
- * was persisted by another process meanwhile.
- */
+/* Goes on with the undo file of a segment that was parked. 0, or -errno: it is gone. */
 static int resume(struct group *g)
 {
 	uint64_t ticket = atomic_exchange(&name_get(g->directory)->parked, 0);
 	struct undo_reader reader;
 	int fd, r;
 
-	if (!ticket || ticket >> 32 != group_ticket(g->area, 0) >> 32 || !name_segment(g) ||
-	    has_pickle(g))
+	if (!ticket || ticket >> 32 != group_ticket(g->area, 0) >> 32 || !name_segment(g))
 		return -ENOENT;
 	g->header.pid = (uint32_t)shim_pid;
 	g->header.number = (uint32_t)ticket;
