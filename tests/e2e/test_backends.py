@@ -64,7 +64,7 @@ child.on("exit", () => process.exit(0));
 SUPERVISOR = """trap 'kill $child; wait; exit 0' TERM
 while :; do "$0" waits.py & child=$!; wait $child; done"""
 
-UVICORN = ["{venv}/uvicorn", "api:api", "--port", "{port}"]
+UVICORN = ["{venv}/uvicorn", "api:api", "--uds", "socket"]
 KINDS = {
     "fastapi": (UVICORN, 1),
     "four-workers": ([*UVICORN, "--workers", "4"], 4),
@@ -136,9 +136,8 @@ def backend(filled, tmp_path, request):
     for name, text in (("store.py", STORE), ("waits.py", WAITS), ("api.py", API),
                        ("prefork.py", PREFORK), ("service.js", NODE)):
         (folder / name).write_text(text)
-    words = [word.format(python=hosts.python("venv"), venv=hosts.python("venv").parent,
-                         port=hosts.free_port()) if "{p" in word or "{v" in word else word
-             for word in words]
+    words = [word.replace("{python}", str(hosts.python("venv")))
+             .replace("{venv}", str(hosts.python("venv").parent)) for word in words]
     made = Backend(words, folder)
     made.count = count
     yield made
