@@ -18,8 +18,7 @@ import pytest
 import gallery
 import hosts
 from gallery import check, cut, overwrite, page_lost, remove, same_vector, segment, sql
-from test_copies import (as_text, compressed, files_in_capitals, flat, in_capitals,
-                         segment_not_downloaded, zero_tail)
+from test_copies import as_text, compressed, files_in_capitals, flat, in_capitals, segment_not_downloaded
 from test_recover_gallery import lines  # noqa: F401
 from test_recover_records import cut as cut_to_a_quarter
 
@@ -60,8 +59,6 @@ SITUATIONS: dict[str, tuple[Callable[[Path], None], str]] = {
     "the directory of vectors renamed": (renamed, "segment-renamed"),
     "its files beside the database": (lambda data: flat(segment(data)), "segment-renamed"),
     "its files in capitals": (lambda data: files_in_capitals(segment(data)), "segment-file-renamed"),
-    "data_level0.bin ends in zeros": (lambda data: zero_tail(segment(data) / "data_level0.bin"),
-                                      "segment-file-unfinished"),
     "no rows in segments": (sql("DELETE FROM segments WHERE scope = 'VECTOR'"), "segment-row-missing"),
     "all rows of records deleted": (sql("DELETE FROM embeddings"), "records-gone"),
     "the full-text table gone": (fts_gone, "table-missing"),
