@@ -224,6 +224,7 @@ struct oplog_text {
 #define OPLOG_SPACE_LOW UINT64_C(0x20)     /* new transactions are refused for want of space */
 #define OPLOG_WAL_MODE UINT64_C(0x40)      /* the database is in WAL mode: no fence */
 #define OPLOG_IDLE UINT64_C(0x80)          /* nothing was changed so far: its file goes with its process */
+#define OPLOG_LIMIT UINT64_C(0x100)        /* a limit of the library's was reached; a NOTE says which */
 
 struct oplog_header {
 	uint64_t magic;

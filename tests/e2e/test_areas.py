@@ -2,11 +2,14 @@
 """Directories that come and go in one process: each is protected, and each is given back."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
+import hosts
 import torn
+import witness
 
 
 def hidden(owner) -> list[str]:
@@ -152,6 +155,12 @@ for i in range(4):
     db = sqlite3.connect(f"{{i}}/chroma.sqlite3")
     db.execute("CREATE TABLE t(x)")
     db.close()
+import ctypes, select, socket
+def by_number(flags):  # eventfd2
+    fd = ctypes.CDLL(None).syscall(290 if os.uname().machine == "x86_64" else 19, 0, flags)
+    if fd < 0:
+        raise OSError
+    return fd
 def take_all():
     taken = []
     try:
@@ -165,13 +174,15 @@ def take_all():
 
 
 @pytest.mark.parametrize("call", ["os.open('/dev/null', os.O_RDONLY)", "os.dup(0)",
-                                  "open('/dev/null')"])
+                                  "open('/dev/null')", "socket.socket()", "select.epoll()",
+                                  "os.eventfd(0)", "os.memfd_create('x')", "os.scandir('.')",
+                                  "by_number(os.EFD_CLOEXEC)"])
 def test_idle_directories_give_back_their_descriptors(tmp_path, actors, call):
     """When the host wants them; what comes back later is protected as before."""
     without = actors(False)
     without.do(FULL.format(path=str(tmp_path), call=call) + "count = take_all()")
     (tmp_path / "with").mkdir()
-    owner = actors()
+    owner = actors(env={"CHROMASHIM_WARN_FULL": "0"})
     owner.do(FULL.format(path=str(tmp_path / "with"), call=call) + "count = take_all()")
     assert int(without.ask("count")) - int(owner.ask("count")) <= 1  # the one that is kept
     owner.do("db = sqlite3.connect('2/chroma.sqlite3'); db.execute('INSERT INTO t VALUES (1)'); "
@@ -179,3 +190,79 @@ def test_idle_directories_give_back_their_descriptors(tmp_path, actors, call):
     assert not owner.lines()
     other = actors().sqlite(tmp_path / "with/2")
     assert "readonly" in other.fails("db.execute('INSERT INTO t VALUES (2)')")
+
+
+def test_a_server_that_is_full_accepts(tmp_path, actors):
+    """The descriptor is taken before the connection: to have none is another error than to have none waiting."""
+    owner = actors()
+    owner.do(FULL.format(path=str(tmp_path), call="None") + """
+listener = socket.create_server(("127.0.0.1", 0))
+listener.setblocking(False)
+while ctypes.CDLL(None).tmpfile():  # which nobody sees
+    pass
+""")
+    assert owner.fails("listener.accept()").startswith("BlockingIOError")
+
+
+def named(data, shim, *words, **more):
+    done = subprocess.run([str(word) for word in words], text=True, check=False, timeout=60,
+                          env=hosts.environment({"LD_PRELOAD": shim, "CHROMASHIM_DIR": str(data)}),
+                          capture_output="stdout" not in more, **more)
+    assert done.returncode == 0, done
+
+
+def test_a_named_one_is_left_alone_by_who_has_no_part_in_it(data, tmp_path, shim):
+    """Each child of a backend is told of it; few of them have anything to do with it."""
+    torn.make(data)
+    for words in (["true"], ["sh", "-c", "echo x >file; mv file other; cat other; rm other"],
+                  ["sh", "-c", f"cat {tmp_path}/none 2>/dev/null; ls / >/dev/null; cd {tmp_path}"]):
+        named(data, shim, *words, cwd=tmp_path)
+    assert not (data / ".chromashim").exists()
+
+
+HOW_IT_IS_MET = {
+    "relative": "os.chdir(root); os.mkdir('new')",
+    "by a link": "os.mkdir(link + '/new')",
+    "by a link that is relative": "os.chdir(os.path.dirname(link)); os.mkdir('link/./new')",
+    "by another name": "os.mkdir(root + '/../chroma_data/new')",
+    "by a descriptor": "os.mkdir('new', dir_fd=os.open(root, os.O_RDONLY))",
+    "after reading by a link": "os.chdir(link); open('chroma.sqlite3').close(); os.mkdir('new')",
+    "renamed into it": "os.mkdir('/tmp/' + own); os.rename('/tmp/' + own, link + '/new')",
+    "made by a child": "os.system('cd ' + link + ' && mkdir new')",
+    "after a fork": "os.fork() and os.wait() or os.mkdir(link + '/new')",
+}
+
+
+@pytest.mark.parametrize("how", HOW_IT_IS_MET)
+def test_a_named_one_is_met(data, tmp_path, shim, how):
+    """By its first call that may change something: it is recorded as if from the start."""
+    torn.make(data)
+    (tmp_path / "link").symlink_to(data)
+    code = HOW_IT_IS_MET[how].replace("/tmp/", f"{tmp_path}/")
+    named(data, shim, hosts.python("venv"), "-S", "-c",
+          f"import os; root, link, own = {str(data)!r}, {str(tmp_path / 'link')!r}, str(os.getpid()); {code}")
+    assert "new" in {r["path2"] if r["op"].startswith("rename") else r["path"]
+                     for r in witness.recorded(data).records if r["op"] in ("mkdir", "mkdirat", "rename")}
+
+
+def test_a_named_one_is_met_through_what_was_inherited(data, shim):
+    """A backend's children write its log there."""
+    torn.make(data)
+    with (data / "backend.log").open("w") as log:
+        named(data, shim, "sh", "-c", "echo x", stdout=log)
+    assert [r["length"] for r in witness.recorded(data).records if r["op"] == "write"] == [2]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_named_one_is_undone_at_the_start(data, shim, actors, elsewhere):
+    """What a crash has left, before anything of it can be looked at."""
+    torn.make(data)
+    owner = actors(env={"CHROMASHIM_STORE": str(data) + "-store"} if elsewhere else {})
+    torn.overwrite(owner, data)
+    owner.kill()
+    assert torn.first(data) == "NNNN"
+    named(data, shim, "true")
+    assert torn.first(data) == "OOOO"
+    log = set((data / ".chromashim/oplog").iterdir()) if not elsewhere else ()
+    named(data, shim, "true")
+    assert elsewhere or set((data / ".chromashim/oplog").iterdir()) == log

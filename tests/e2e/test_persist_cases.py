@@ -260,8 +260,13 @@ def test_incomplete_pickle(directory):
 
 def test_store_breaks(directory):
     """Without a place for its pre-images a persist goes on, and that is said."""
-    child = directory.start("print(flush=True); input(); bins(A, b'n'); os.close(pickle(A, b'n'))",
-                            stdin=subprocess.PIPE)
+    child = directory.start("""
+        os.close(os.open(data, os.O_RDONLY))
+        print(flush=True)
+        input()
+        bins(A, b"n")
+        os.close(pickle(A, b"n"))
+    """, stdin=subprocess.PIPE)
     child.stdout.readline()
     shutil.rmtree(directory.path / ".chromashim" / "undo")
     _, said = child.communicate("\n", timeout=60)

@@ -115,21 +115,35 @@ HANDLERS = {
     "default": "",
     "faulthandler": "import faulthandler; faulthandler.enable()",
     "ignored": "import signal; signal.signal(signal.SIGBUS, signal.SIG_IGN)",
+    # Of the thread that writes; the kernel ends a process by a bus error that is blocked.
+    "blocked": "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGBUS])",
 }
+# Or later, when the library has its handler already.
+MOMENTS = [("default", "before"), *((name, moment) for name in ("faulthandler", "ignored", "blocked")
+                                    for moment in ("before", "after"))]
+
+
+def with_handler(actors, data, handler, moment):
+    """A process that has the directory open; and SIGBUS so."""
+    owner = actors()
+    if moment == "before":
+        owner.do(HANDLERS[handler])
+    owner.sqlite(data).do('db.execute("SELECT * FROM t")')
+    if moment == "after":
+        owner.do(HANDLERS[handler])
+    return owner
 
 
 def segment_file(data, name):
     return next(data.glob(f"*-*-*-*-*/{name}"))
 
 
-@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize("handler, moment", MOMENTS)
 @pytest.mark.parametrize("size", [0, 100, 4096])
-def test_undo_file_is_cut(data, actors, handler, size):
+def test_undo_file_is_cut(data, actors, handler, moment, size):
     """In the midst of a persist: it goes on, and that it has no protection is said once."""
     torn.make(data)
-    owner = actors()
-    owner.do(HANDLERS[handler])
-    owner.sqlite(data).do('db.execute("SELECT * FROM t")')
+    owner = with_handler(actors, data, handler, moment)
     level0 = segment_file(data, "data_level0.bin")
     owner.do(f"f = os.open({str(level0)!r}, os.O_RDWR); os.pwrite(f, b'N' * 4096, 0)")
     undo, = (data / ".chromashim/undo").glob("*.undo")
@@ -141,12 +155,67 @@ def test_undo_file_is_cut(data, actors, handler, size):
     owner.do("os.close(f); db.execute('CREATE TABLE further(x)'); db.close()")
 
 
-@pytest.mark.parametrize("which", ["state", "*.pre"])
-def test_files_of_pins_are_cut(data, actors, chromashim, which):
-    """While one is held: it is broken and said, nothing wrong is called a snapshot."""
+@pytest.mark.parametrize("handler, moment", MOMENTS)
+def test_log_is_cut(data, actors, handler, moment):
+    """Whatever comes by it: a call that is recorded, a lock, a commit. It goes on in a new file."""
+    torn.make(data)
+    owner = with_handler(actors, data, handler, moment)
+    for step in ("os.close(os.open(%r, os.O_RDONLY))" % str(data / "chroma.sqlite3"),
+                 "db.execute('INSERT INTO t VALUES (1)')", "db.execute('CREATE TABLE two(x)')",
+                 "os.mkdir(%r)" % str(data / "neighbour"), "db.close()"):
+        for path in (data / ".chromashim/oplog").iterdir():
+            os.truncate(path, 0)
+        owner.do(step)
+    assert owner.errors().count("(SIGBUS)") == 1, owner.errors()
+
+
+def test_log_is_cut_under_a_thread(data, actors):
+    """One that was begun with all signals blocked, as servers begin theirs."""
     torn.make(data)
     owner = actors().sqlite(data)
-    owner.do('db.execute("SELECT * FROM t")')
+    owner.do(f"""
+import signal, threading
+db.execute("SELECT * FROM t")
+go = threading.Event()
+worker = threading.Thread(target=lambda: (go.wait(), os.mkdir({str(data / 'one')!r})))
+before = signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG))
+worker.start()
+signal.pthread_sigmask(signal.SIG_SETMASK, before)
+""")
+    for path in (data / ".chromashim/oplog").iterdir():
+        os.truncate(path, 0)
+    owner.do("go.set(); worker.join()")
+    assert (data / "one").is_dir() and "(SIGBUS)" in owner.errors()
+
+
+def test_bus_error_that_was_sent(data, actors):
+    """To a thread that blocks it: it waits, whatever is written meanwhile, until it is asked for."""
+    torn.make(data)
+    owner = with_handler(actors, data, "blocked", "before")
+    owner.do("""
+os.kill(os.getpid(), signal.SIGBUS)
+for n in range(20):
+    db.execute("INSERT INTO t VALUES (1)")
+assert signal.SIGBUS in signal.sigpending()
+assert signal.SIGBUS in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+info = signal.sigwaitinfo([signal.SIGBUS])
+assert (info.si_code, info.si_pid) == (0, os.getpid()), info
+assert not signal.sigpending()
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGBUS])
+caught = []
+signal.signal(signal.SIGBUS, lambda number, frame: caught.append(number))
+assert signal.signal(signal.SIGBUS, lambda number, frame: caught.append(-number))
+os.kill(os.getpid(), signal.SIGBUS)
+assert caught == [-signal.SIGBUS]
+""")
+
+
+@pytest.mark.parametrize("handler", ["default", "blocked"])
+@pytest.mark.parametrize("which", ["state", "*.pre"])
+def test_files_of_pins_are_cut(data, actors, chromashim, which, handler):
+    """While one is held: it is broken and said, nothing wrong is called a snapshot."""
+    torn.make(data)
+    owner = with_handler(actors, data, handler, "before")
     level0 = segment_file(data, "data_level0.bin")
     owner.do('db.execute("CREATE TABLE one(x)"); db.execute("DROP TABLE one")')
     write = "f = os.open(%r, os.O_RDWR); os.pwrite(f, b'N' * 4096, %d); os.close(f)"
@@ -165,13 +234,11 @@ def test_files_of_pins_are_cut(data, actors, chromashim, which):
     assert '"verified"' not in shown.stdout, shown.stdout
 
 
-@pytest.mark.parametrize("handler", HANDLERS)
-def test_bus_error_of_the_host(data, actors, handler, tmp_path):
+@pytest.mark.parametrize("handler, moment", MOMENTS)
+def test_bus_error_of_the_host(data, actors, handler, moment, tmp_path):
     """It ends the host as without the library, and its own handler has it."""
     torn.make(data)
-    owner = actors()
-    owner.do(HANDLERS[handler])
-    owner.sqlite(data).do('db.execute("SELECT * FROM t")')
+    owner = with_handler(actors, data, handler, moment)
     (tmp_path / "own").write_bytes(b"x" * 8192)
     with pytest.raises(actor.Failed, match="ended with -7"):
         owner.do(f"""
@@ -182,6 +249,16 @@ os.ftruncate(f, 0)
 m[5000] = 1
 """)
     assert ("Fatal Python error" in owner.errors()) == (handler == "faulthandler")
+
+
+@pytest.mark.parametrize("under", [False, True])
+def test_handler_of_the_host(data, shim, compiled, tmp_path, under):
+    """It is told as the host set it, and is not reset by a child that borrows its memory."""
+    torn.make(data)
+    done = subprocess.run([compiled("bus"), data / "chroma.sqlite3", tmp_path / "own"], check=False,
+                          capture_output=True, text=True, timeout=60,
+                          env=hosts.environment({"LD_PRELOAD": shim} if under else {}))
+    assert done.returncode == 0, done
 
 
 def test_standard_error_nobody_reads(data, shim, compiled):

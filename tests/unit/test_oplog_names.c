@@ -16,6 +16,7 @@
 
 #include <cmocka.h>
 
+#include "core/base/alive.h"
 #include "oplog_fixture.h"
 
 #define LIMIT (1 << 20) /* segments of 128 KiB, the least there are */
@@ -201,12 +202,43 @@ static void test_idle_ones_go(void **state)
 	assert_int_equal(count_files(f), 1);
 }
 
+static uint64_t own_life;
+
+static uint64_t life_of(void *context)
+{
+	(void)context;
+	return own_life;
+}
+
+/* Of one that lives, and as long as it does. */
+static void test_at_limit(void **state)
+{
+	struct fixture *f = *state;
+	struct oplog_header h;
+	int fd = alive_open(f->storefd);
+
+	assert_int_equal(alive_begin(fd, &own_life), 0);
+	f->w = calloc(1, sizeof(*f->w));
+	f->w->life = life_of;
+	assert_int_equal(open_writer(f, LIMIT), 0);
+	assert_int_equal(oplog_at_limit(f->storefd, &h), 0);
+	oplog_feature(f->w, OPLOG_LIMIT, true);
+	assert_int_equal(oplog_at_limit(f->storefd, &h), 1);
+	assert_int_equal(h.pid, getpid());
+	close(fd);
+	assert_int_equal(oplog_at_limit(f->storefd, &h), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(test_at_the_end_of_a_segment), TEST(test_told_elsewhere_meanwhile),
-	    TEST(test_of_another_directory),	TEST(test_threads),
-	    TEST(test_features_go_along),	TEST(test_idle_ones_go),
+	    TEST(test_at_the_end_of_a_segment),
+	    TEST(test_told_elsewhere_meanwhile),
+	    TEST(test_of_another_directory),
+	    TEST(test_threads),
+	    TEST(test_features_go_along),
+	    TEST(test_idle_ones_go),
+	    TEST(test_at_limit),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -297,6 +297,21 @@ static bool tell_refused(struct guardian *g)
 	return any;
 }
 
+/* Until its process is gone: what is beyond the limit has no protection. */
+static bool tell_limit(struct guardian *g)
+{
+	struct oplog_header h;
+	bool is = oplog_at_limit(g->s.target.storefd, &h) == 1, news = is != g->at_limit;
+
+	if (is && news)
+		guardian_tell(g, "backend.limit", 0,
+			      "process %u (%s) has reached a limit of the library's. `chromashim "
+			      "log --pid %u --op log.note` says which, and what it means",
+			      h.pid, h.program, h.pid);
+	g->at_limit = is;
+	return news;
+}
+
 static bool is_time(uint64_t *at, uint64_t every)
 {
 	uint64_t now = oplog_now();
@@ -340,6 +355,7 @@ bool guardian_duties(struct guardian *g)
 	int r;
 
 	told = tell_refused(g);
+	told = tell_limit(g) || told;
 	if (is_time(&g->room_at, ROOM_EVERY))
 		look_at_room(g);
 	if ((pins || is_time_to_look(g, now)) && (!g->store_error || now > g->retry_at)) {

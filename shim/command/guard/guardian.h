@@ -41,6 +41,7 @@ struct guardian {
 	bool disk_low;
 	int store_error; /* told already */
 	bool failed;	 /* something could not be done */
+	bool at_limit;	 /* a process has reached a limit of the library's */
 	unsigned copied, verified, broken, taken, removed, refused; /* since the start */
 	uint64_t started;					    /* ns, CLOCK_REALTIME */
 	struct guard_hook hooks[GUARD_HOOKS];

@@ -146,6 +146,8 @@ static void write_status(const struct guardian *g, const struct facts *f, bool r
 		json_put_uint(&j, "free_bytes", f->room);
 	json_key(&j, "disk_low");
 	json_bool(&j, g->disk_low);
+	json_key(&j, "limit_reached");
+	json_bool(&j, g->at_limit);
 	json_key(&j, "error");
 	json_string(&j, g->store_error ? strerror(-g->store_error) : NULL);
 	json_put_uint(&j, "every_seconds", g->settings.every / SECOND);
@@ -217,6 +219,9 @@ static void write_metrics(const struct guardian *g, const struct facts *f, bool 
 	       g->removed);
 	metric(out, g, "writers_refused_total", "counter",
 	       "Processes that another one kept from writing.", g->refused);
+	metric(out, g, "limit_reached", "gauge",
+	       "A process has reached a limit of the library's, and what is beyond is unprotected.",
+	       g->at_limit);
 	publish_end(&p, out);
 }
 
@@ -247,7 +252,7 @@ static uint64_t news_of(const struct guardian *g, const struct facts *f, bool ru
 {
 	struct {
 		struct facts facts;
-		uint64_t current, flags[3];
+		uint64_t current, flags[4];
 		unsigned counters[6];
 	} all;
 
@@ -258,6 +263,7 @@ static uint64_t news_of(const struct guardian *g, const struct facts *f, bool ru
 	all.flags[0] = running;
 	all.flags[1] = g->disk_low;
 	all.flags[2] = (uint64_t)g->store_error;
+	all.flags[3] = g->at_limit;
 	memcpy(all.counters,
 	       (unsigned[]){g->copied, g->verified, g->broken, g->taken, g->removed, g->refused},
 	       sizeof(all.counters));

@@ -193,7 +193,10 @@ static int make_absolute(struct run *r)
 
 static int start(struct run *r)
 {
-	if (make_absolute(r) < 0)
+	char pid[24];
+
+	snprintf(pid, sizeof(pid), "%ld", (long)getpid());
+	if (make_absolute(r) < 0 || setenv(CONFIG_BACKEND_PID, pid, 1) < 0)
 		return fail(EXIT_FAILED, -ENOMEM, NULL, "cannot set the environment");
 	if (run_is_set_to(r, CONFIG_GUARD, "on") && !run_is_set_to(r, CONFIG_SHIM, "off"))
 		run_start_guardian(r);

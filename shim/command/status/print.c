@@ -35,6 +35,8 @@ static const struct {
     {OPLOG_HAS_GROUPS, "persist_groups", "persists can be rolled back", NULL},
     {OPLOG_HAS_BALLAST, "ballast", "ballast", NULL},
     {OPLOG_WAL_MODE, "wal_mode", "WAL mode", NULL},
+    {OPLOG_LIMIT, "limit_reached",
+     "A LIMIT OF THE LIBRARY IS REACHED: chromashim log --op log.note", NULL},
     {OPLOG_SPACE_LOW, "space_low", "SPACE IS LOW: new writes are refused", NULL},
 };
 #define FEATURES (sizeof(features) / sizeof(features[0]))

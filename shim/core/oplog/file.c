@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include <zstd.h>
 
+#include "core/base/alive.h"
 #include "core/base/fileio.h"
 #include "core/oplog/oplog.h"
 #include "core/oplog/read.h"
@@ -185,29 +186,54 @@ static const char *next_plain(DIR *dir)
 	return NULL;
 }
 
-int oplog_next_refused(int storefd, uint64_t after, struct oplog_header *header_out)
+/* The header of the next plain segment that has one. */
+static bool next_header(DIR *dir, struct oplog_header *h)
 {
 	const char *name;
+	bool good = false;
+
+	while (!good && (name = next_plain(dir))) {
+		unsigned char *data;
+		struct stat st;
+		size_t size;
+
+		good = oplog_file_read(dirfd(dir), name, true, &data, &size, &st) == 0 &&
+		       oplog_header_read(data, size, h) == 0;
+		free(data);
+	}
+	return good;
+}
+
+int oplog_next_refused(int storefd, uint64_t after, struct oplog_header *header_out)
+{
+	struct oplog_header h;
 	bool found = false;
 	DIR *dir;
 	int r = file_names_at(storefd, OPLOG_DIR, &dir);
 
 	if (r < 0)
 		return r;
-	while ((name = next_plain(dir))) {
-		unsigned char *data;
-		struct oplog_header h;
-		struct stat st;
-		size_t size;
-
-		if (oplog_file_read(dirfd(dir), name, true, &data, &size, &st) == 0 &&
-		    oplog_header_read(data, size, &h) == 0 && h.refused > after &&
-		    (!found || h.refused < header_out->refused)) {
-			*header_out = h;
-			found = true;
-		}
-		free(data);
+	while (next_header(dir, &h)) {
+		if (h.refused <= after || (found && h.refused >= header_out->refused))
+			continue;
+		*header_out = h;
+		found = true;
 	}
+	closedir(dir);
+	return found;
+}
+
+int oplog_at_limit(int storefd, struct oplog_header *header_out)
+{
+	bool found = false;
+	DIR *dir;
+	int r = file_names_at(storefd, OPLOG_DIR, &dir);
+
+	if (r < 0)
+		return r;
+	while (!found && next_header(dir, header_out))
+		found = (header_out->features & OPLOG_LIMIT) && header_out->life &&
+			alive_is(storefd, header_out->life) == ALIVE_LIVES;
 	closedir(dir);
 	return found;
 }

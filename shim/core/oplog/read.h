@@ -157,6 +157,8 @@ bool oplog_op_has_two_names(unsigned op);
  * plain segments: 1, 0 none, or an error.
  */
 int oplog_next_refused(int storefd, uint64_t after, struct oplog_header *header_out);
+/* One that lives and says OPLOG_LIMIT: 1, 0 none, or an error. */
+int oplog_at_limit(int storefd, struct oplog_header *header_out);
 
 /* ---- compressing ---- */
 

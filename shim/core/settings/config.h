@@ -44,6 +44,9 @@ struct config_setting {
 
 extern const struct config_setting config_settings[CONFIG_KEYS];
 
+/* No setting: `chromashim run` tells the library which process is the backend itself. */
+#define CONFIG_BACKEND_PID "CHROMASHIM_BACKEND_PID"
+
 /* ---- values (values.c): no allocation, no libc state; also for inside the backend ---- */
 
 /*

@@ -37,7 +37,7 @@ struct real real = {
 };
 #undef LATE
 
-static void bind(void *where, const char *name)
+static void look_up(void *where, const char *name)
 {
 	void *found = dlsym(RTLD_NEXT, name);
 
@@ -49,9 +49,9 @@ void real_bind(void)
 {
 	int saved = errno;
 
-#define LATE(ret, name, params, args, body) bind(&real.name, #name);
-#define CALL(ret, name, params, args, body, early) bind(&real.name, #name);
+#define LATE(ret, name, params, args, body) look_up(&real.name, #name);
+#define CALL(ret, name, params, args, body, early) look_up(&real.name, #name);
 #include "preload/base/calls.def"
-	bind(&real.fopencookie, "fopencookie");
+	look_up(&real.fopencookie, "fopencookie");
 	errno = saved;
 }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/number.h"
 #include "core/settings/config.h"
 #include "preload/base/shim.h"
 
@@ -42,6 +43,17 @@ static enum single_writer single_writer(void)
 	return strcmp(value, "wait") == 0 ? SINGLE_WRITER_WAIT : SINGLE_WRITER_DENY;
 }
 
+/* Its children inherit the variable, and are others. */
+static bool is_backend(void)
+{
+	char pid[24], *end;
+	const char *said = getenv(CONFIG_BACKEND_PID);
+
+	end = number_put(pid, pid + sizeof(pid), (uint64_t)sys_getpid(), 10, 1);
+	*end = '\0';
+	return said && strcmp(said, pid) == 0;
+}
+
 void settings_read(void)
 {
 	settings.off = is_set_to(CONFIG_SHIM, "off") ||
@@ -63,6 +75,7 @@ void settings_read(void)
 	config_read_room(value_of(CONFIG_MIN_FREE), &settings.min_free_percent,
 			 &settings.min_free_bytes);
 	settings.guard = is_set_to(CONFIG_GUARD, "on");
+	settings.backend = is_backend();
 	settings.dir = getenv(config_settings[CONFIG_DIR].name);
 	settings.store = getenv(config_settings[CONFIG_STORE].name);
 	if (settings.store && !*settings.store)

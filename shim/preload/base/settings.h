@@ -33,6 +33,7 @@ struct settings {
 	uint64_t burst;	     /* CHROMASHIM_BURST, ns */
 	uint64_t undo_size;  /* CHROMASHIM_UNDO_SIZE, bytes of pre-images; 0: no limit of its own */
 	bool guard;	     /* CHROMASHIM_GUARD: a guardian is started where there is none */
+	bool backend;	     /* this is the process that `chromashim run` has become */
 	const char *dir;     /* CHROMASHIM_DIR */
 	const char *store;   /* CHROMASHIM_STORE */
 };

@@ -12,6 +12,7 @@
 #include <sys/uio.h>
 #include <time.h>
 
+#include "preload/base/bounds.h"
 #include "preload/base/real.h"
 #include "preload/base/slots.h"
 
@@ -78,6 +79,8 @@ const char *shim_error_text(int error)
 	case EMFILE:
 	case ENFILE:
 		return "too many open files";
+	case EUSERS:
+		return "all of the library's own descriptors are in use";
 	case EIO:
 		return "input/output error";
 	default:
@@ -135,7 +138,7 @@ int hidden_adopt(int fd, int *owner)
 		sys_close(fd);
 	if (high < 0)
 		return *owner = high;
-	for (i = 0; i < HIDDEN; i++) {
+	for (i = 0; i < (int)bound_of("descriptors", HIDDEN); i++) {
 		free_place = 0;
 		if (atomic_compare_exchange_strong(&hidden[i].fd, &free_place, high)) {
 			hidden[i].owner = owner;
@@ -144,7 +147,7 @@ int hidden_adopt(int fd, int *owner)
 		}
 	}
 	sys_close(high);
-	return *owner = -EMFILE;
+	return *owner = -EUSERS;
 }
 
 static int hidden_index(int fd)

@@ -37,6 +37,11 @@ void shim_stderr_is_now(void);
 
 /* Own descriptors: moved up high, close-on-exec, marked ROLE_HIDDEN. */
 int hidden_adopt(int fd, int *owner); /* returns the new number, or -errno; fd is closed */
+/* There is none for the process, or on the machine; or the shim has as many as it can (EUSERS). */
+static inline bool hidden_are_out(int error)
+{
+	return error == -EMFILE || error == -ENFILE || error == -EUSERS;
+}
 void hidden_release(int *owner);
 void hidden_dodge(int fd); /* the host is about to put something at this number */
 /*

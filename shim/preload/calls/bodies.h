@@ -165,6 +165,27 @@ int do_posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions
 		    const posix_spawnattr_t *attr, char *const argv[], char *const envp[]);
 pid_t do_Fork(void);
 void do_exit(int status) __attribute__((noreturn));
+int do_socket(int domain, int type, int protocol);
+int do_socketpair(int domain, int type, int protocol, int fds[2]);
+int do_accept(int fd, struct sockaddr *address, socklen_t *size);
+int do_accept4(int fd, struct sockaddr *address, socklen_t *size, int flags);
+int do_pipe(int fds[2]);
+int do_pipe2(int fds[2], int flags);
+int do_epoll_create(int size);
+int do_epoll_create1(int flags);
+int do_eventfd(unsigned int value, int flags);
+int do_signalfd(int fd, const sigset_t *set, int flags);
+int do_timerfd_create(int clock, int flags);
+int do_inotify_init(void);
+int do_inotify_init1(int flags);
+int do_memfd_create(const char *name, unsigned int flags);
+DIR *do_opendir(const char *path);
+long do_make(long number, long a, long b, long c, long d);
+int do_sigprocmask(int how, const sigset_t *set, sigset_t *old);
+int do_pthread_sigmask(int how, const sigset_t *set, sigset_t *old);
+long do_rt_sigprocmask(long how, long set, long old, long size);
+int do_sigaction(int number, const struct sigaction *action, struct sigaction *old);
+sighandler_t do_signal(int number, sighandler_t handler);
 int do_raise(int number);
 int do_kill(pid_t pid, int number);
 

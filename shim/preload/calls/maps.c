@@ -104,6 +104,7 @@ static void note(enum oplog_op op, const void *at, size_t size, int arg, int ret
 {
 	int i = 0, error = errno;
 	struct map *m;
+	MAPS_GUARDED;
 
 	for (; (m = map_overlapping(&i, at, size)); i++) {
 		union slot s = {.all = atomic_load(&m->slot)};

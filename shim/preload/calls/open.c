@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "preload/calls/call.h"
+#include "preload/place/named.h"
 #include "preload/refuse/graphs.h"
 #include "preload/refuse/readers.h"
 #include "preload/refuse/refuse.h"
@@ -92,7 +93,7 @@ static int open_entered(const struct place *place, void *caller, enum oplog_op o
 		writer_opened(s, fd);
 		if (s.role == ROLE_WAL && (s.writable & SLOT_WRITABLE)) {
 			atomic_store(&areas[s.area].wal_mode, true);
-			oplog_feature(&areas[s.area].log, OPLOG_WAL_MODE, true);
+			record_feature(&areas[s.area], OPLOG_WAL_MODE, true);
 			fence_drop(s.area);
 		}
 		transaction_opened(s, flags);
@@ -174,7 +175,8 @@ static int known_by_descriptor(enum oplog_op op, int fd, int flags)
 	int saved = errno;
 	A_PLACE(place);
 
-	if (fd >= 0 && atomic_load(&areas_used) && place_of_descriptor(&place, fd, false)) {
+	if (fd >= 0 && (atomic_load(&areas_used) || named_wait()) &&
+	    place_of_descriptor(&place, fd, false)) {
 		union slot s;
 
 		if (place.slot.role == ROLE_STORE) {

@@ -81,6 +81,7 @@ static bool change_fails(struct change *c)
 static enum change_verdict begin(struct change *c)
 {
 	int saved = errno, refused;
+	MAPS_GUARDED;
 
 	if (c->slot.role == ROLE_HIDDEN && shim_borrowed())
 		return CHANGE_GO; /* a vfork child has descriptors of its own */
@@ -195,6 +196,7 @@ static void tell_transactions(const struct change *c, int64_t ret)
 void change_end(struct change *c, int64_t ret)
 {
 	int saved = errno;
+	MAPS_GUARDED;
 
 	if (!c->slot.all || c->slot.role == ROLE_HIDDEN)
 		return;

@@ -8,6 +8,7 @@
 
 #include "preload/base/shim.h"
 #include "preload/pin/pins.h"
+#include "preload/place/named.h"
 
 #define EXPORT __attribute__((visibility("default")))
 #define PATIENCE UINT64_C(10000000000) /* ns */
@@ -29,11 +30,13 @@ EXPORT const char *chromashim_version(void)
 
 EXPORT int chromashim_active(void)
 {
-	unsigned i, used = atomic_load(&areas_used);
+	unsigned i, used;
 	int count = 0;
 
 	if (!shim_live || settings.off)
 		return 0;
+	named_take();
+	used = atomic_load(&areas_used);
 	for (i = 0; i < used; i++) {
 		if (areas[i].failed)
 			return -EIO;

@@ -4,46 +4,17 @@
  */
 #include <string.h>
 
+#include "preload/base/limits.h"
 #include "preload/calls/call.h"
 #include "preload/persist/persists.h"
 #include "preload/pin/pins.h"
 #include "preload/place/area_rooms.h"
+#include "preload/place/named.h"
 #include "preload/refuse/guardian.h"
-#include "preload/refuse/others.h"
 #include "preload/refuse/refuse.h"
 #include "preload/refuse/touched.h"
 #include "preload/sqlite/calls.h"
 #include "preload/sqlite/transactions.h"
-
-/* CHROMASHIM_DIR: one or several, with colons between. One that is not there yet is found later. */
-static void claim_named(void)
-{
-	const char *p = settings.dir;
-
-	while (p && *p) {
-		const char *end = strchrnul(p, ':');
-		char path[PLACE_MAX];
-		size_t n = (size_t)(end - p);
-		int fd;
-
-		if (n && n < sizeof(path)) {
-			struct area *a = NULL;
-
-			memcpy(path, p, n);
-			path[n] = '\0';
-			fd = sys_openat(AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
-			if (fd >= 0)
-				a = area_claim(fd);
-			if (a)
-				a->named = true;
-			if (a && path[0] == '/')
-				area_add_spelling(a, path);
-			if (fd >= 0)
-				sys_close(fd);
-		}
-		p = *end ? end + 1 : end;
-	}
-}
 
 static void adopt_inherited(int fd)
 {
@@ -107,12 +78,12 @@ static const struct area_room rooms[] = {
      .is_idle = persists_none,
      .stop = persists_stop},
     {.start = pins_start, .stop = pins_stop, .give_back = pins_give_back, .is_lost = pins_are_lost},
-    {.started = others_report},
 };
 
 /* What the lower floors call of the upper ones. */
 static void hand_in(void)
 {
+	limits_hand_in(record_limit);
 	places_hand_in(area_claim);
 	areas_hand_in(rooms, sizeof(rooms) / sizeof(*rooms));
 	transactions_hand_in((struct transaction_listener){
@@ -141,7 +112,7 @@ __attribute__((constructor)) static void start(void)
 	__register_atfork(writers_before_fork, NULL, process_forked, NULL);
 	hand_in();
 	shim_live = true;
-	claim_named();
+	named_read(settings.dir, !settings.backend, area_claim);
 	read_inherited();
 	errno = saved;
 }

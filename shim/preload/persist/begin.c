@@ -12,10 +12,12 @@
 #include "core/base/shared_map.h"
 #include "core/undo/rollback.h"
 #include "preload/place/guard_maps.h"
+#include "preload/base/bounds.h"
 #include "preload/base/settings.h"
 #include "preload/base/shim.h"
 #include "preload/persist/segment_header.h"
 #include "preload/persist/state.h"
+#include "preload/base/limits.h"
 #include "preload/place/lives.h"
 #include "preload/place/turn.h"
 
@@ -33,7 +35,7 @@ static struct group *take_place(unsigned area, uint32_t directory)
 	unsigned at, k;
 	uint32_t none = 0;
 
-	for (at = 0; at < GROUPS; at++) {
+	for (at = 0; at < bound_of("groups", GROUPS); at++) {
 		struct group *g = &groups[at];
 
 		if (g->state != GROUP_FREE || !turn_take(&g->owner))
@@ -249,14 +251,9 @@ static int resume(struct group *g)
 
 static struct group *no_place(uint32_t directory)
 {
-	static atomic_flag said = ATOMIC_FLAG_INIT;
-
 	if (atomic_load(&name_get(directory)->group))
 		return group_lock(directory);
-	if (!atomic_flag_test_and_set(&said))
-		shim_say("more segments are being written at once than can be followed; "
-			 "persists of further ones are UNPROTECTED",
-			 NULL);
+	limit_reached(LIMIT_GROUPS);
 	return NULL;
 }
 

@@ -250,6 +250,7 @@ void persists_transaction_ended(unsigned area, bool committed)
 {
 	uint32_t me;
 	unsigned i;
+	MAPS_GUARDED;
 
 	if (!persists_tentative())
 		return;

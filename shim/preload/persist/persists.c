@@ -348,6 +348,7 @@ void persist_change_end(struct change *c, int64_t ret)
 void persist_fail(const struct change *c, int error)
 {
 	struct group *g = group_lock(name_get(c->slot.name)->directory);
+	MAPS_GUARDED;
 
 	if (!g)
 		return;
@@ -437,6 +438,7 @@ void persist_closing_slow(int fd, union slot s)
 {
 	int saved = errno;
 	struct group *g;
+	MAPS_GUARDED;
 
 	if (!areas[s.area].undo_usable || !(s.writable & SLOT_WRITABLE) || !is_last(fd, s))
 		return;
@@ -453,6 +455,7 @@ void persist_reading_slow(union slot s)
 {
 	int saved = errno, r;
 	struct group *g = group_lock(name_get(s.name)->directory);
+	MAPS_GUARDED;
 
 	if (!g)
 		return;
@@ -466,6 +469,7 @@ void persist_reading_slow(union slot s)
 void persist_read_end(uint64_t before, int fd, union slot s, int64_t at, void *buf, size_t n)
 {
 	int saved = errno, tries;
+	MAPS_GUARDED;
 
 	for (tries = 0;; tries++) {
 		struct group *g = group_lock(name_get(s.name)->directory);
@@ -492,6 +496,7 @@ void persist_read_end(uint64_t before, int fd, union slot s, int64_t at, void *b
 void persist_mapping(int fd, union slot s, uint64_t offset, uint64_t length)
 {
 	struct change c = CHANGE_FD(OP_IOCTL, fd, s, (int64_t)offset, .length = length);
+	MAPS_GUARDED;
 
 	if (role_in_segment(s.role))
 		persist_change_begin(&c);

@@ -11,6 +11,7 @@
 #include "preload/persist/state.h"
 #include "preload/pin/pins.h"
 #include "preload/place/faults.h"
+#include "preload/base/limits.h"
 
 #define KEPT_MOST (UINT64_C(64) << 20)
 
@@ -175,6 +176,8 @@ void group_unprotect(struct group *g, int error)
 		group_fail(g, error);
 		return;
 	}
+	if (error == -EUSERS)
+		limit_reached(LIMIT_DESCRIPTORS);
 	shim_say(areas[g->area].spelling[0], "/", g->header.segment,
 		 ": cannot save what a persist overwrites (", persist_error_text(-error),
 		 "); it goes on UNPROTECTED: a crash before its end may break this collection. "

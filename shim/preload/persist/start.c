@@ -135,7 +135,7 @@ void persists_started(unsigned area)
 	unsigned i;
 
 	if (areas[area].undo_usable)
-		oplog_feature(&areas[area].log, OPLOG_HAS_GROUPS, true);
+		record_feature(&areas[area], OPLOG_HAS_GROUPS, true);
 	for (i = 0; i < rolled_back.count; i++) {
 		const struct told *t = &rolled_back.told[i];
 		struct oplog_record r = {

@@ -68,6 +68,8 @@ static const char *reason_of(int error)
 	case EMFILE:
 	case ENFILE:
 		return "too many files are open";
+	case EUSERS:
+		return "all of the library's own descriptors are in use";
 	case ESTALE:
 		return "a file was changed without the shim";
 	case EOWNERDEAD:
@@ -280,7 +282,7 @@ static int open_entry(struct entry *e, unsigned area, uint32_t name, uint64_t ep
 	int r = try_entry(e, area, name, epoch);
 	bool room;
 
-	if (r != -EMFILE && r != -ENFILE)
+	if (!hidden_are_out(r))
 		return r;
 	room = pins_give_back();
 	room = spare_give() || room;
@@ -511,6 +513,8 @@ void pin_saved_slow(unsigned area, uint32_t name, uint64_t pinned)
 
 void pin_unprotected(unsigned area, int change)
 {
+	MAPS_GUARDED;
+
 	if (area_pins[area].state)
 		__atomic_fetch_add(&writer_of(area)->unprotected, (uint64_t)change,
 				   __ATOMIC_SEQ_CST);

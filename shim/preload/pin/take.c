@@ -179,6 +179,8 @@ static uint64_t risky[AREAS]; /* the transaction under way, or the last one: one
 
 void pins_transaction_committed(unsigned area, uint64_t number)
 {
+	MAPS_GUARDED;
+
 	removing[area] = false;
 	if (area_pins[area].state && risky[area] != number && LOAD(area_pins[area].state->shared))
 		STORE(area_pins[area].state->shared, 0);
@@ -356,6 +358,7 @@ int64_t pin_take_waiting(unsigned area, const char *reason, const char *descript
 	static const struct timespec step = {0, STEP};
 	uint64_t end = clock_read(CLOCK_MONOTONIC) + patience;
 	int64_t r;
+	MAPS_GUARDED;
 
 	if (!area_pins[area].state)
 		return -ENOENT;

@@ -16,8 +16,10 @@
 #include "core/store/aside.h"
 #include "preload/place/area_rooms.h"
 #include "preload/place/guard_maps.h"
+#include "preload/base/bounds.h"
 #include "preload/base/shim.h"
 #include "preload/place/faults.h"
+#include "preload/base/limits.h"
 #include "preload/place/lives.h"
 #include "preload/place/record.h"
 #include "preload/place/turn.h"
@@ -138,7 +140,7 @@ static int start_log(struct area *a)
 	identity.protected_since = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 	identity.uid = (uint32_t)SYS0(SYS_geteuid);
 	identity.shim_version = SHIM_VERSION;
-	identity.features = OPLOG_IDLE;
+	identity.features = OPLOG_IDLE | (limits_are_reached() ? OPLOG_LIMIT : 0);
 	n = sys_readlinkat(AT_FDCWD, "/proc/self/exe", identity.program,
 			   sizeof(identity.program) - 1);
 	if (n < 0)
@@ -154,12 +156,15 @@ static int start_log(struct area *a)
 
 static void say_unprotected(const struct area *a, int error)
 {
+	if (error == -EUSERS)
+		limit_reached(LIMIT_DESCRIPTORS);
 	shim_say(a->spelling[0], ": cannot use the store ", met.inside ? STORE_NAME : met.path,
 		 ": ", area_error_text(-error),
 		 settings.closed ? "; the database is not opened for writing "
 				   "(CHROMASHIM_ON_FAILURE=closed). "
 				 : "; the backend runs UNPROTECTED and unrecorded. ",
-		 error == -EMFILE || error == -ENFILE
+		 error == -EUSERS ? "Open fewer directories at once in one process, and restart."
+		 : error == -EMFILE || error == -ENFILE
 		     ? "Allow the process more open files (ulimit -n), and restart."
 		 : error == -ENOTEMPTY || error == -EINVAL
 		     ? "Name a directory of its own as CHROMASHIM_STORE, and restart."
@@ -322,16 +327,12 @@ static int start(struct area *a, int dirfd)
 /* Apart, or each open of a database would need the stack of its first one. */
 static __attribute__((noinline)) struct area *area_make(int dirfd, const struct stat *st)
 {
-	static atomic_flag said = ATOMIC_FLAG_INIT;
 	unsigned index = free_index();
 	struct area *a = &areas[index];
 	int r;
 
-	if (index >= AREAS || !names_setup()) {
-		if (!atomic_flag_test_and_set(&said))
-			shim_say("more directories are open at once than one process can have "
-				 "protected (255); further ones are UNPROTECTED",
-				 NULL);
+	if (index >= bound_of("directories", AREAS) || !names_setup()) {
+		limit_reached(LIMIT_DIRECTORIES);
 		return NULL;
 	}
 	a->dev = st->st_dev;
@@ -340,6 +341,7 @@ static __attribute__((noinline)) struct area *area_make(int dirfd, const struct 
 	atomic_store(&slots_use[index].idle_since, oplog_now());
 	life_stop(a);
 	atomic_store(&a->writer, 0);
+	atomic_store(&a->others_looked_for, false);
 	atomic_store(&a->ofd_locks, 0);
 	atomic_store(&a->wal_mode, false);
 	a->root_fd = a->store_fd = -1;
@@ -349,7 +351,7 @@ static __attribute__((noinline)) struct area *area_make(int dirfd, const struct 
 		return NULL;
 	forget_spelling(a);
 	r = start(a, dirfd);
-	if ((r == -EMFILE || r == -ENFILE) && give_all_back()) {
+	if (hidden_are_out(r) && give_all_back()) {
 		area_descriptors_release(a);
 		r = start(a, dirfd);
 	}
@@ -403,6 +405,7 @@ bool area_descriptors_give_back(void)
 {
 	int saved = errno;
 	bool any = false;
+	MAPS_GUARDED;
 
 	if (!shim_live || shim_borrowed())
 		return false;
@@ -421,6 +424,7 @@ struct area *area_claim(int dirfd)
 {
 	struct area *a;
 	struct stat st;
+	MAPS_GUARDED;
 
 	if (sys_fstat(dirfd, &st) < 0)
 		return NULL;
@@ -465,6 +469,7 @@ void areas_fork(void)
 void areas_finish(int number)
 {
 	unsigned i, used = atomic_load(&areas_used);
+	MAPS_GUARDED;
 
 	fault_count();
 	for (i = 0; i < used; i++) {

@@ -60,6 +60,7 @@ struct area {
 	struct right *right; /* of the family, refuse/heirs.h; NULL: it was never passed on */
 	uint64_t generation; /* what is in memory is as of it; 0: not known */
 	_Atomic bool in_use; /* said to others: the database is open here */
+	_Atomic bool others_looked_for; /* refuse/others.c */
 };
 
 extern struct area areas[AREAS];

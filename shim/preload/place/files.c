@@ -9,8 +9,10 @@
 
 #include "core/base/checksum.h"
 #include "core/oplog/oplog.h"
+#include "preload/base/bounds.h"
 #include "preload/base/shim.h"
 #include "preload/place/area.h"
+#include "preload/base/limits.h"
 
 #define NAMES (1u << 20)
 #define NAME_CHUNK 1024u /* names are made that many at a time, and never move */
@@ -127,7 +129,8 @@ static bool is_needed(unsigned kind, const char *text, size_t length)
 
 static bool are_half_used(void)
 {
-	return atomic_load(&names_used) >= NAMES / 2 || atomic_load(&texts_used) >= ARENA / 2;
+	return atomic_load(&names_used) >= bound_of("names", NAMES) / 2 ||
+	       atomic_load(&texts_used) >= ARENA / 2;
 }
 
 /* For a text that never moves. NULL: there is none. */
@@ -148,23 +151,21 @@ static char *text_room(size_t n)
 static uint32_t name_add(unsigned area, unsigned kind, uint32_t hash, const char *text,
 			 size_t length)
 {
-	static atomic_flag said = ATOMIC_FLAG_INIT;
 	uint32_t number;
 	struct name *n = NULL;
 	char *copy;
 
-	if (!is_needed(kind, text, length) && are_half_used())
+	if (!is_needed(kind, text, length) && are_half_used()) {
+		limit_reached(LIMIT_NEIGHBOURS);
 		return 0;
+	}
 	number = atomic_fetch_add(&names_used, 1);
-	copy = number < NAMES ? text_room(length + 1) : NULL;
+	copy = number < bound_of("names", NAMES) ? text_room(length + 1) : NULL;
 	if (copy)
 		n = MADE(names[number / NAME_CHUNK], NAME_CHUNK * sizeof(struct name));
 	if (!n) {
 		atomic_store(&names_used, NAMES);
-		if (!atomic_flag_test_and_set(&said))
-			shim_say("more file names than can be remembered; newer ones are recorded "
-				 "without a name until the backend is restarted",
-				 NULL);
+		limit_reached(LIMIT_NAMES);
 		return 0;
 	}
 	n += number % NAME_CHUNK;

@@ -10,19 +10,70 @@
 #include <string.h>
 
 #include "core/base/shared_map.h"
+#include "preload/base/real.h"
 #include "preload/base/shim.h"
 #include "preload/place/area.h"
 #include "preload/place/area_rooms.h"
 
-static struct sigaction hosts_own;
+#define BUS (UINT64_C(1) << (SIGBUS - 1))
 
-/* As it would have been without us: once more, and by what the host had there. */
+static struct sigaction hosts_own;
+static atomic_bool stands; /* the handler is ours */
+
+/* As it would have been without us: once more, and by what the host has there. */
 static void give_back(siginfo_t *info)
 {
-	sigaction(SIGBUS, &hosts_own, NULL);
+	atomic_store(&stands, false);
+	REAL_LATE(sigaction)(SIGBUS, &hosts_own, NULL);
 	if (info->si_code <= 0) /* sent by somebody: it does not come again by itself */
 		SYS4(SYS_rt_tgsigqueueinfo, sys_getpid(), sys_gettid(), SIGBUS, info);
 }
+
+/* ---- threads that block it ---- */
+
+__thread bool guard_is_open __attribute__((tls_model("initial-exec")));
+THREAD_LOCAL bool let_through;	/* by us: the host blocks it */
+THREAD_LOCAL siginfo_t waiting; /* what was sent meanwhile */
+
+bool guard_open_slow(void)
+{
+	uint64_t bus = BUS, before = 0;
+
+	if (!shim_live || shim_borrowed() || !atomic_load(&stands))
+		return false;
+	let_through = true;
+	SYS4(SYS_rt_sigprocmask, SIG_UNBLOCK, &bus, &before, sizeof(bus));
+	let_through = before & BUS;
+	guard_is_open = true;
+	return let_through;
+}
+
+/* To the thread, or to any of the process that may have it, as it was sent. */
+static void send_again(void)
+{
+	siginfo_t info = waiting;
+
+	waiting.si_signo = 0;
+	if (info.si_code == SI_TKILL)
+		SYS4(SYS_rt_tgsigqueueinfo, sys_getpid(), sys_gettid(), SIGBUS, &info);
+	else
+		SYS3(SYS_rt_sigqueueinfo, sys_getpid(), SIGBUS, &info);
+}
+
+void guard_close(const bool *opened)
+{
+	uint64_t bus = BUS;
+
+	if (__builtin_expect(!*opened, 1))
+		return;
+	guard_is_open = false;
+	SYS4(SYS_rt_sigprocmask, SIG_BLOCK, &bus, NULL, sizeof(bus));
+	let_through = guard_is_open = false; /* a handler on top may have asked meanwhile */
+	if (waiting.si_signo)
+		send_again();
+}
+
+/* ---- the handler ---- */
 
 static void say_lost(const char *file)
 {
@@ -70,7 +121,9 @@ static void on_bus_error(int number, siginfo_t *info, void *context)
 	int saved = errno;
 
 	(void)number, (void)context;
-	if (info->si_code <= 0 || (!patch_log(info) && !patch_map(info)))
+	if (info->si_code <= 0 && let_through)
+		waiting = *info;
+	else if (info->si_code <= 0 || (!patch_log(info) && !patch_map(info)))
 		give_back(info);
 	errno = saved;
 }
@@ -85,7 +138,7 @@ void guard_maps(void)
 	static atomic_bool known;
 	struct sigaction ours, is;
 
-	if (sigaction(SIGBUS, NULL, &is) < 0 || is.sa_sigaction == on_bus_error)
+	if (REAL_LATE(sigaction)(SIGBUS, NULL, &is) < 0 || is.sa_sigaction == on_bus_error)
 		return;
 	if (!atomic_exchange(&known, true))
 		hosts_own = is;
@@ -94,5 +147,24 @@ void guard_maps(void)
 	memset(&ours, 0, sizeof(ours));
 	ours.sa_sigaction = on_bus_error;
 	ours.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
-	sigaction(SIGBUS, &ours, NULL);
+	atomic_store(&stands, REAL_LATE(sigaction)(SIGBUS, &ours, NULL) == 0);
+}
+
+int guard_host_action(const struct sigaction *action, struct sigaction *old)
+{
+	struct sigaction had = hosts_own;
+	bool borrowed = shim_borrowed(); /* what a vfork child sets is its own */
+
+	if (borrowed || !atomic_load(&stands)) {
+		int ret = REAL_LATE(sigaction)(SIGBUS, action, old);
+
+		if (ret == 0 && action && !borrowed)
+			hosts_own = *action;
+		return ret;
+	}
+	if (action)
+		hosts_own = *action;
+	if (old)
+		*old = had;
+	return 0;
 }

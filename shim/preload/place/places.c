@@ -16,6 +16,7 @@
 #include "preload/base/shim.h"
 #include "preload/place/area.h"
 #include "preload/place/files.h"
+#include "preload/place/named.h"
 #include "preload/place/stores.h"
 
 static struct area *(*claim)(int dirfd);
@@ -202,15 +203,33 @@ bool place_discover_root(int dirfd, const char *path)
 	       claim_with_store(dirfd, path);
 }
 
+/* Is the path in a directory that the setting names? One that is only read is so by its text. */
+static __attribute__((noinline)) bool meet_named(const char *path, bool thorough)
+{
+	if (path[0] == '/' && (named_meet(path) || (!thorough && !path_has_dotdot(path))))
+		return false;
+	return named_wait();
+}
+
+/* True: it is in a store. */
+static bool find_strange(struct place *place, int dirfd, const char *path, bool thorough)
+{
+	bool waits = named_wait() && meet_named(path, thorough);
+
+	return store_find(place, dirfd, path,
+			  waits || (thorough && (!atomic_load(&areas_used) || settings.store)));
+}
+
 bool place_find(struct place *place, int dirfd, const char *path, bool thorough)
 {
-	bool known = atomic_load_explicit(&areas_used, memory_order_acquire);
+	bool known;
 
 	place->slot.all = 0;
 	if (!shim_live || !text_is_readable(path) || !*path)
 		return false;
-	if (store_find(place, dirfd, path, thorough && (!known || settings.store)))
+	if (find_strange(place, dirfd, path, thorough))
 		return true;
+	known = atomic_load_explicit(&areas_used, memory_order_acquire);
 	if (!known && !(thorough && discover_by_name(dirfd, path)))
 		return false;
 	if (path[0] == '/' && !thorough && !path_has_dotdot(path) && !find_by_root(place, path))
@@ -348,6 +367,8 @@ bool place_of_descriptor(struct place *place, int fd, bool discover_too)
 		store_settle(place, path);
 		return true;
 	}
+	if (named_wait())
+		named_meet_real(path);
 	if (!discover_too && !directory_device(st.st_dev))
 		return false;
 	if (discover_too && is_database(path))

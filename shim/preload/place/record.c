@@ -85,6 +85,7 @@ struct oplog_claim record_begin_two(union slot s, uint32_t other, enum oplog_op 
 	struct oplog_writer *log = &areas[s.area].log;
 	struct oplog_name names[2] = {name_for(s.area, s.name)};
 
+	MAPS_GUARDED;
 	if (!is_wanted(log, op, s.role, arg))
 		return (struct oplog_claim){.record = NULL};
 	if (other)
@@ -97,12 +98,27 @@ void record_put(unsigned area, struct oplog_record *r, const char *text, size_t 
 	int saved = errno;
 	struct oplog_name name;
 
+	MAPS_GUARDED;
 	if (!is_wanted(&areas[area].log, r->op, ROLE_OTHER, r->arg))
 		return;
 	r->tid = thread_id();
 	name = name_for(area, r->file);
 	oplog_put(&areas[area].log, r, text, size, &name, 1);
 	errno = saved;
+}
+
+void record_limit(const char *text)
+{
+	unsigned i, used = atomic_load(&areas_used);
+
+	for (i = 0; i < used; i++) {
+		struct oplog_record r = {.op = OP_NOTE, .offset = -1};
+
+		if (!atomic_load(&areas[i].ready) || areas[i].failed)
+			continue;
+		record_feature(&areas[i], OPLOG_LIMIT, true);
+		record_put(i, &r, text, strlen(text));
+	}
 }
 
 /* ---- which library ---- */

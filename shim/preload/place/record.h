@@ -11,6 +11,7 @@
 #include "core/oplog/oplog.h"
 #include "preload/place/area.h"
 #include "preload/place/files.h"
+#include "preload/place/guard_maps.h"
 
 /* The number of this thread, asked of the kernel once. */
 uint32_t thread_id(void);
@@ -35,11 +36,28 @@ static inline struct oplog_claim record_begin(union slot s, enum oplog_op op, in
 /* After it: ret as the call returned it, errno if that is negative. Keeps errno. */
 static inline void record_end(struct oplog_claim claim, int64_t ret)
 {
+	MAPS_GUARDED;
 	oplog_end(claim, ret < 0 ? -(int64_t)errno : ret);
 }
 
 /* A record of its own, with an optional text; r->tid, time and name are seen to. Keeps errno. */
 void record_put(unsigned area, struct oplog_record *r, const char *text, size_t size);
+
+/* What a reader of the log should know of the process; also that it refuses writes. */
+static inline void record_feature(struct area *a, uint64_t bits, bool on)
+{
+	MAPS_GUARDED;
+	oplog_feature(&a->log, bits, on);
+}
+
+static inline void record_refused(struct area *a)
+{
+	MAPS_GUARDED;
+	oplog_refused(&a->log);
+}
+
+/* In every directory of the process: a limit of the library's was reached. */
+void record_limit(const char *text);
 
 /* The library that holds a code address: index for slot.object, 0 if unknown. Not for hot paths. */
 uint8_t object_of(const void *address);

@@ -13,6 +13,7 @@
 #include "core/base/checksum.h"
 #include "core/store/aside.h"
 #include "preload/base/shim.h"
+#include "preload/place/named.h"
 
 #define FAMILIAR 1024
 #define BELIEVED 256
@@ -165,6 +166,12 @@ static const char *last_component(const char *path)
 		   : at;
 }
 
+/* Neither in a store nor in a directory that the setting names and that waits to be met. */
+static bool leads_elsewhere(char path[PATH_MAX])
+{
+	return !(named_wait() && named_meet_real(path)) && !store_holds(path);
+}
+
 /* By the path that the kernel knows the directory by. */
 static __attribute__((noinline)) bool look(struct place *place, int dirfd, const char *path)
 {
@@ -191,7 +198,7 @@ static __attribute__((noinline)) bool look(struct place *place, int dirfd, const
 		return false;
 	}
 	real_path[n] = '\0';
-	if (!store_holds(real_path) && sys_fstat(fd, &st) == 0)
+	if (leads_elsewhere(real_path) && sys_fstat(fd, &st) == 0)
 		atomic_store_explicit(&familiar[familiar_key(&st) % FAMILIAR], familiar_key(&st),
 				      memory_order_relaxed);
 	sys_close(fd);
@@ -202,7 +209,7 @@ static __attribute__((noinline)) bool look(struct place *place, int dirfd, const
 		for (n = (ssize_t)strlen(real_path); n > 1 && real_path[n - 1] == '/';)
 			real_path[--n] = '\0';
 	}
-	found = store_holds(real_path);
+	found = !leads_elsewhere(real_path) && store_holds(real_path);
 	if (found)
 		store_settle(place, real_path);
 	return found;

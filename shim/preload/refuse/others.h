@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Processes that have a database open and are not under the shim: found once, when its directory
- * comes under protection in this process.
+ * Processes that have a database open and are not under the shim: found once, when this process
+ * first opens it for writing.
  */
 #ifndef PRELOAD_OTHERS_H
 #define PRELOAD_OTHERS_H

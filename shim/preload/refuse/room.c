@@ -88,8 +88,7 @@ static void ballast_make(const struct area *a, struct room *r)
 	else
 		sys_ftruncate(fd, 0);
 	sys_close(fd);
-	oplog_feature((struct oplog_writer *)&a->log, OPLOG_HAS_BALLAST,
-		      atomic_load(&r->ballast) > 0);
+	record_feature(&areas[area_number(a)], OPLOG_HAS_BALLAST, atomic_load(&r->ballast) > 0);
 }
 
 bool room_make(unsigned area)
@@ -103,7 +102,7 @@ bool room_make(unsigned area)
 	    sys_unlinkat(a->store_fd, BALLAST, 0) < 0)
 		return false;
 	atomic_store(&rooms[area].ballast, 0);
-	oplog_feature(&a->log, OPLOG_HAS_BALLAST, false);
+	record_feature(a, OPLOG_HAS_BALLAST, false);
 	shim_say(a->spelling[0],
 		 ": the disk is full; the ballast is given up so that what has begun can end. "
 		 "Make room now: new writes are refused until there is.",
@@ -258,7 +257,7 @@ static void measure(struct area *a, struct room *r, unsigned area, uint64_t now)
 		say_unknown(a);
 	}
 	if ((atomic_exchange(&r->shortage, shortage) != ENOUGH) != (shortage != ENOUGH))
-		oplog_feature(&a->log, OPLOG_SPACE_LOW, shortage != ENOUGH);
+		record_feature(a, OPLOG_SPACE_LOW, shortage != ENOUGH);
 	if (known && shortage == ENOUGH && writer_is_ours(a))
 		ballast_make(a, r);
 }

@@ -17,6 +17,7 @@
 #include "preload/refuse/guardian.h"
 #include "preload/refuse/heirs.h"
 #include "preload/refuse/older.h"
+#include "preload/refuse/others.h"
 #include "preload/refuse/refuse.h"
 #include "preload/refuse/writer_text.h"
 #include "preload/sqlite/carriers.h"
@@ -105,7 +106,7 @@ static int take_back(struct area *a)
 		return 0;
 	a->left = true;
 	unlock(a);
-	oplog_feature(&a->log, OPLOG_HAS_WRITER, false);
+	record_feature(a, OPLOG_HAS_WRITER, false);
 	return -EAGAIN;
 }
 
@@ -151,7 +152,7 @@ static int claim(struct area *a)
 		if (r >= 0) {
 			begin_generation(a);
 			atomic_store(&a->writer, shim_pid);
-			oplog_feature(&a->log, OPLOG_HAS_WRITER, true);
+			record_feature(a, OPLOG_HAS_WRITER, true);
 			is_new = true;
 		}
 	}
@@ -255,6 +256,8 @@ void writer_opened(union slot s, int fd)
 	if (s.role != ROLE_DATABASE || !(s.writable & SLOT_WRITABLE) || a->store_fd <= 0 ||
 	    atomic_exchange(&a->in_use, true))
 		return;
+	if (!atomic_exchange(&a->others_looked_for, true))
+		others_report(s.area);
 	older_report(a, fd);
 	if (!life_use(a, true))
 		atomic_store(&a->in_use, false);
@@ -264,6 +267,7 @@ void writer_give_back(unsigned area)
 {
 	struct area *a = &areas[area];
 	int before;
+	MAPS_GUARDED;
 
 	if (atomic_load(&a->in_use) && !is_open(area, true)) {
 		atomic_store(&a->in_use, false);
@@ -282,7 +286,7 @@ void writer_give_back(unsigned area)
 		if (heirs_is_first(a))
 			a->right = NULL;
 		a->left = false;
-		oplog_feature(&a->log, OPLOG_HAS_WRITER, false);
+		record_feature(a, OPLOG_HAS_WRITER, false);
 	}
 	turn_give(&a->writer_claim);
 }
@@ -431,7 +435,7 @@ static int refuse(const struct change *c, enum intent intent)
 	bool falls_back = intent == MAY_WRITE && c->slot.role == ROLE_DATABASE;
 	struct writer_text h;
 
-	oplog_refused(&a->log);
+	record_refused(a);
 	writer_text_read(a, &h);
 	refuse_say(
 	    c, OP_REFUSE_WRITER, error,

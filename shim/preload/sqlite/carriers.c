@@ -15,8 +15,10 @@
 #include "core/base/filesystem.h"
 #include "core/base/number.h"
 #include "core/sqlite/page.h"
+#include "preload/base/bounds.h"
 #include "preload/base/shim.h"
 #include "preload/place/area.h"
+#include "preload/base/limits.h"
 #include "preload/place/record.h"
 #include "preload/place/turn.h"
 #include "preload/sqlite/transactions.h"
@@ -97,26 +99,23 @@ static bool passes_probe(const struct area *a, int *error)
 	return good;
 }
 
-static bool is_short_of_descriptors(int error)
-{
-	return error == -EMFILE || error == -ENFILE;
-}
-
 /* From now on, for the whole directory: who closes a file of SQLite's has to know. */
 static void leave_locks(struct area *a, int error)
 {
 	atomic_store(&a->ofd_locks, -1);
-	oplog_feature(&a->log, OPLOG_HAS_OFD_LOCKS, false);
+	record_feature(a, OPLOG_HAS_OFD_LOCKS, false);
 	if (a->store_fd < 0)
 		return;
+	if (error == -ENOSPC || error == -EUSERS) {
+		limit_reached(error == -ENOSPC ? LIMIT_LOCKS : LIMIT_DESCRIPTORS);
+		return;
+	}
 	shim_say(a->spelling[0], ": ",
-		 is_short_of_descriptors(error) ? "too many files are open"
-		 : error == -ENOSPC ? "more databases are open than one process can have the "
-				      "locks of kept (1024)"
-		 : error == -EACCES ? "the database cannot be opened once more"
-				    : "this file system is not known to have locks that last",
+		 hidden_are_out(error) ? "too many files are open"
+		 : error == -EACCES    ? "the database cannot be opened once more"
+				       : "this file system is not known to have locks that last",
 		 "; SQLite's own locks are left as they are (no fence).",
-		 is_short_of_descriptors(error)
+		 hidden_are_out(error)
 		     ? " Allow the process more open files (ulimit -n), and restart."
 		     : "",
 		 NULL);
@@ -130,14 +129,14 @@ static bool is_usable(struct area *a, int fd)
 	if (known)
 		return known > 0;
 	good = a->store_fd >= 0 && is_known_good(fd) && passes_probe(a, &error);
-	if (!good && is_short_of_descriptors(error) && area_descriptors_give_back())
+	if (!good && hidden_are_out(error) && area_descriptors_give_back())
 		good = passes_probe(a, &error);
 	if (!good) {
 		leave_locks(a, error);
 		return false;
 	}
 	atomic_store(&a->ofd_locks, 1);
-	oplog_feature(&a->log, OPLOG_HAS_OFD_LOCKS, true);
+	record_feature(a, OPLOG_HAS_OFD_LOCKS, true);
 	return true;
 }
 
@@ -176,7 +175,7 @@ static int make(union slot s, int fd, const struct stat *st)
 {
 	int i, r;
 
-	for (i = 0; i < CARRIERS; i++) {
+	for (i = 0; i < (int)bound_of("locks", CARRIERS); i++) {
 		struct carrier *c = &carriers[i];
 		int unused = 0;
 
@@ -190,7 +189,7 @@ static int make(union slot s, int fd, const struct stat *st)
 		c->area = s.area;
 		c->role = s.role;
 		r = open_again(fd);
-		if (is_short_of_descriptors(r)) {
+		if (hidden_are_out(r)) {
 			area_descriptors_give_back();
 			spare_give();
 			r = open_again(fd);
@@ -206,7 +205,7 @@ static int make(union slot s, int fd, const struct stat *st)
 static void fence_set(unsigned area, int number)
 {
 	if (atomic_exchange(&fences[area], number) != number)
-		oplog_feature(&areas[area].log, OPLOG_HAS_FENCE, number != 0);
+		record_feature(&areas[area], OPLOG_HAS_FENCE, number != 0);
 }
 
 static bool is_carried(union slot s)
