@@ -31,10 +31,13 @@ def usage(verb):
 
 
 def options_of(verb):
-    """The long options in the tables of a verb's source."""
+    """The long options in the tables of a verb's source; another verb may be in its folder."""
     found = set()
     for source in (*SOURCES.glob(f"{verb}/*.c"), *SOURCES.glob(f"*/{verb}*.c")):
-        for table in OPTIONS.findall(source.read_text(encoding="utf-8")):
+        text = source.read_text(encoding="utf-8")
+        if verb not in (re.findall(r"^int command_(\w+)\(", text, re.MULTILINE) or [verb]):
+            continue
+        for table in OPTIONS.findall(text):
             found |= set(OPTION.findall(table))
     return found - {"help"}
 

@@ -4,6 +4,7 @@ what was deleted stays so."""
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 from pathlib import Path
@@ -136,11 +137,14 @@ def test_emptied(rest, base, chromashim, tmp_path):
 
 
 def test_run_says_what_is_lost(base, chromashim, tmp_path):
-    """And never that it is whole again."""
+    """It does not start with a loss, and never says that all is whole again."""
     data = Path(shutil.copytree(base, tmp_path / "data"))
     cut(data)
+    before = (data / "chroma.sqlite3").read_bytes()
     ran = chromashim("run", "--no-guard", "--dir", data, "--set", f"CHROMASHIM_LIBRARY={hosts.SHIM}",
                      "--", "echo", "started")
-    assert ran.returncode == 0 and "started" in ran.stdout, ran.stderr
-    assert "--to 1" in ran.stderr and "without what is lost" in ran.stderr, ran.stderr
+    assert ran.returncode == 1 and "started\n" not in ran.stdout, ran
+    assert re.search(r"not started: .* [1-9]\d* records would be lost", ran.stderr), ran.stderr
+    assert "chromashim recover" in ran.stderr and "--to latest" in ran.stderr, ran.stderr
     assert "whole again" not in ran.stderr
+    assert (data / "chroma.sqlite3").read_bytes() == before

@@ -16,6 +16,7 @@
 #define LINES_MIN 8	     /* fewer line ends tell nothing */
 #define REPLACED_MIN 64
 #define ZEROS_MIN 32768
+#define ZEROS_MOST (UINT64_C(1) << 30) /* sparse files have terabytes of them */
 
 bool diagnose_is_bad_copy(enum diagnose_code code)
 {
@@ -149,7 +150,7 @@ uint64_t diagnose_zeros(const struct file_source *source, uint64_t end)
 	unsigned char *p = malloc(LOOKED_AT);
 	size_t n = 0, i = 0;
 
-	while (p && i == 0 && zeros < end) {
+	while (p && i == 0 && zeros < end && zeros < ZEROS_MOST) {
 		n = end - zeros < LOOKED_AT ? (size_t)(end - zeros) : LOOKED_AT;
 		if (file_source_read(source, p, n, end - zeros - n) < 0)
 			break;

@@ -324,10 +324,13 @@ static void walk_elements(struct diagnosis *d, const struct diagnose_files *file
 
 /* The labels there are none. */
 static void check_end(struct diagnosis *d, struct diagnose_place place,
-		      const struct diagnose_files *files)
+		      const struct diagnose_files *files, uint64_t labels)
 {
 	uint64_t end = files->header->count * files->header->stride, zeros;
 
+	if (files->header->count >
+	    labels) /* the header is wrong, and the end is not where it says */
+		return;
 	if (end > files->level0->size)
 		end = files->level0->size;
 	zeros = diagnose_zeros(files->level0, end);
@@ -337,7 +340,7 @@ static void check_end(struct diagnosis *d, struct diagnose_place place,
 }
 
 static void check_labels(struct diagnosis *d, struct diagnose_place place,
-			 const struct diagnose_files *files, struct ids *ids)
+			 const struct diagnose_files *files, struct ids *ids, uint64_t labels)
 {
 	struct label_counts n = {0};
 
@@ -347,7 +350,7 @@ static void check_labels(struct diagnosis *d, struct diagnose_place place,
 		diagnose_report(d, DIAGNOSE_LABELS_DAMAGED, place, "%llu twice, %llu impossible",
 				(unsigned long long)n.twice, (unsigned long long)n.beyond);
 	if (n.beyond)
-		check_end(d, place, files);
+		check_end(d, place, files, labels);
 	if (n.unknown)
 		diagnose_report(d, DIAGNOSE_PERSIST_TORN, place, "%llu elements",
 				(unsigned long long)n.unknown);
@@ -529,7 +532,8 @@ void diagnose_ids(struct diagnosis *d, const struct chroma_collection *c,
 		mark = (uint64_t)index.max_seq_id;
 	if (good && files->level0) {
 		read_last_rows(d, c, mark, hnsw_dimension(files->header), &ids);
-		check_labels(d, place, files, &ids);
+		check_labels(d, place, files, &ids,
+			     index.has_total ? (uint64_t)index.total_elements_added : 0);
 	}
 	if (good)
 		check_records(d, place, c, mark, &ids);

@@ -52,7 +52,7 @@ void diagnose_advance(struct diagnosis *d, uint64_t bytes);
 bool diagnose_database_copy(struct diagnosis *d);
 bool diagnose_is_copied_wrong(struct diagnosis *d, struct diagnose_place place,
 			      const struct file_source *source, bool may_be_text, bool odd_size);
-/* How many zeros stand before `end`. */
+/* How many zeros stand before `end`, about a GiB at most. */
 uint64_t diagnose_zeros(const struct file_source *source, uint64_t end);
 void diagnose_database_end(struct diagnosis *d);
 /* names.c: without a database, where it may be. DIAGNOSE_CODES: nowhere; else it was reported. */

@@ -5,17 +5,21 @@
 #include "core/check/internal.h"
 #include "core/sqlite/database.h"
 
+/* The tables of tenants are whole: a first start that is cut off goes on at the next one. */
+#define MIGRATED "EXISTS (SELECT 1 FROM migrations WHERE dir = 'sysdb' AND version > 4)"
+
 /* Each row: the collection or NULL, and what it is. What a release does not have is passed over. */
 static const struct {
 	enum diagnose_code code;
 	const char *sql;
 } asked[] = {
     {DIAGNOSE_OWNER_ROW, "SELECT name, 'database ' || database_id FROM collections WHERE "
-			 "database_id NOT IN (SELECT id FROM databases)"},
+			 "database_id NOT IN (SELECT id FROM databases) AND " MIGRATED},
     {DIAGNOSE_OWNER_ROW, "SELECT NULL, 'tenant ' || tenant_id FROM databases WHERE tenant_id NOT "
-			 "IN (SELECT id FROM tenants)"},
-    {DIAGNOSE_OWNER_ROW, "SELECT NULL, 'there is no database at all' WHERE NOT EXISTS (SELECT 1 "
-			 "FROM databases) AND NOT EXISTS (SELECT 1 FROM collections)"},
+			 "IN (SELECT id FROM tenants) AND " MIGRATED},
+    {DIAGNOSE_OWNER_ROW,
+     "SELECT NULL, 'there is no database at all' WHERE NOT EXISTS (SELECT 1 "
+     "FROM databases) AND NOT EXISTS (SELECT 1 FROM collections) AND " MIGRATED},
     {DIAGNOSE_SETTINGS, "SELECT NULL, 'embeddings_queue_config' FROM embeddings_queue_config "
 			"WHERE NOT " CHROMA_QUEUE_CONFIG_FITS},
     {DIAGNOSE_SETTINGS, "SELECT name, 'config_json_str' FROM collections WHERE config_json_str "

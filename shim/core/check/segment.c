@@ -98,6 +98,7 @@ static bool read_header(struct diagnosis *d, const struct segment *s, struct hns
 	struct diagnose_place place = place_of(s, HEADER);
 	unsigned char raw[HNSW_HEADER_SIZE];
 	unsigned faults;
+	uint64_t end;
 	int r = file_source_read(&s->source[HEADER], raw, sizeof(raw), 0);
 
 	if (r == 0)
@@ -111,9 +112,10 @@ static bool read_header(struct diagnosis *d, const struct segment *s, struct hns
 		diagnose_report(d, DIAGNOSE_HEADER_DAMAGED, place, "version %d", h->version);
 	else if (r < 0)
 		diagnose_report(d, DIAGNOSE_UNREADABLE, place, "%s", strerror(-r));
-	if (diagnose_zeros(&s->source[HEADER], s->source[HEADER].size) == s->source[HEADER].size)
+	end = s->source[HEADER].size < sizeof(raw) ? s->source[HEADER].size : sizeof(raw);
+	if (diagnose_zeros(&s->source[HEADER], end) == end)
 		diagnose_report(d, DIAGNOSE_FILE_UNFINISHED, place, "%s",
-				s->source[HEADER].size ? "from its beginning on" : "it is empty");
+				end ? "from its beginning on" : "it is empty");
 	if (r < 0)
 		return false;
 	faults = hnsw_header_check(h);
