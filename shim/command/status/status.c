@@ -209,13 +209,14 @@ static int gather_openers(struct status *s, int dirfd)
 	return n < 0 ? n : 0;
 }
 
-/* Keeps those among them that work without being protected. */
+/* Keeps those among them that work without being protected. Who only reads it, as the guardian does
+ * for a snapshot, or a copy, works on nothing. */
 static void keep_others(struct status *s)
 {
 	unsigned i;
 
 	for (i = 0; i < s->openers_size; i++)
-		if (!is_protected(s, s->others[i].pid))
+		if (s->others[i].writes && !is_protected(s, s->others[i].pid))
 			s->others[s->others_size++] = s->others[i];
 }
 

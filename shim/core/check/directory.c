@@ -103,8 +103,9 @@ static void check_database(struct diagnosis *d, const struct stat *st)
 	if (!d->db)
 		diagnose_report(d, DIAGNOSE_UNREADABLE, database_place, "%s", strerror(-r));
 	else if (diagnose_structure(d) && diagnose_tables(d)) {
-		diagnose_rows(d);
-		r = chroma_each_collection(d->db, check_collection, d);
+		r = diagnose_rows(d);
+		if (r == 0)
+			r = chroma_each_collection(d->db, check_collection, d);
 	}
 	/* SQLite's words are of its own last error, not of ours. */
 	if (r < 0 && r != -ENOENT && d->db && !d->summary->findings[DIAGNOSE_DAMAGE])

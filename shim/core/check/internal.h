@@ -72,7 +72,7 @@ bool diagnose_database_file(struct diagnosis *d, const struct stat *st);
 bool diagnose_structure(struct diagnosis *d);
 bool diagnose_tables(struct diagnosis *d);
 /* rows.c: tenants, databases, and settings. */
-void diagnose_rows(struct diagnosis *d);
+int diagnose_rows(struct diagnosis *d); /* 0 or -ENOMEM */
 /* queue.c: a collection's marks, and the rows that wait for it. */
 void diagnose_queue(struct diagnosis *d, const struct chroma_collection *c);
 /* segment.c: the files of a collection's VECTOR segment against the database. */

@@ -2,6 +2,9 @@
  *
  * Rows without which Chroma does not find a collection, and settings that it cannot read.
  */
+#include <errno.h>
+#include <stdlib.h>
+
 #include "core/check/internal.h"
 #include "core/sqlite/database.h"
 
@@ -32,22 +35,43 @@ static const struct {
      "AND NOT s." CHROMA_SEGMENT_TYPE_FITS},
 };
 
-void diagnose_rows(struct diagnosis *d)
+/* SQLite calls a text no JSON also where its memory does not suffice for the look at it. */
+static bool has_memory(void)
+{
+	void *volatile room = malloc(1u << 20);
+	bool has = room != NULL;
+
+	free(room);
+	return has;
+}
+
+static int report_rows(struct diagnosis *d, enum diagnose_code code, sqlite3_stmt *rows)
+{
+	int r;
+
+	while ((r = database_step(rows)) == 1) {
+		struct diagnose_place place = {.collection =
+						   (const char *)sqlite3_column_text(rows, 0)};
+
+		if (!has_memory())
+			return -ENOMEM;
+		diagnose_report(d, code, place, "%s", (const char *)sqlite3_column_text(rows, 1));
+	}
+	return r;
+}
+
+int diagnose_rows(struct diagnosis *d)
 {
 	unsigned i;
+	int r = 0;
 
-	for (i = 0; i < sizeof(asked) / sizeof(asked[0]); i++) {
+	for (i = 0; i < sizeof(asked) / sizeof(asked[0]) && r != -ENOMEM; i++) {
 		sqlite3_stmt *rows = NULL;
-		int r = database_prepare(d->db, &rows, asked[i].sql);
 
-		while (r == 0 && (r = database_step(rows)) == 1) {
-			struct diagnose_place place = {
-			    .collection = (const char *)sqlite3_column_text(rows, 0)};
-
-			diagnose_report(d, asked[i].code, place, "%s",
-					(const char *)sqlite3_column_text(rows, 1));
-			r = 0;
-		}
+		r = database_prepare(d->db, &rows, asked[i].sql);
+		if (r == 0)
+			r = report_rows(d, asked[i].code, rows);
 		sqlite3_finalize(rows);
 	}
+	return r == -ENOMEM ? r : 0;
 }
