@@ -217,6 +217,26 @@ void chroma_remove(struct chroma_fixture *f)
 	scratch_remove(&f->dir);
 }
 
+int chroma_set_up(void **state)
+{
+	struct chroma_fixture *f = calloc(1, sizeof(*f));
+
+	if (!f)
+		return -1;
+	chroma_make(f);
+	*state = f;
+	return 0;
+}
+
+int chroma_tear_down(void **state)
+{
+	struct chroma_fixture *f = *state;
+
+	chroma_remove(f);
+	free(f);
+	return 0;
+}
+
 void chroma_make_again(struct chroma_fixture *f)
 {
 	close(f->datafd);

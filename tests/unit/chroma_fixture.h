@@ -36,6 +36,12 @@ void chroma_remove(struct chroma_fixture *f);
 /* The data directory once more, whole; the store is left. */
 void chroma_make_again(struct chroma_fixture *f);
 
+/* For a test of its own directory; *state is the fixture. */
+int chroma_set_up(void **state);
+int chroma_tear_down(void **state);
+#define CHROMA_TEST(name) \
+	cmocka_unit_test_setup_teardown(test_##name, chroma_set_up, chroma_tear_down)
+
 void chroma_run_sql(struct chroma_fixture *f, const char *sql);
 /* The first column of the first row; -1: none, or it cannot be read. */
 int64_t chroma_ask(struct chroma_fixture *f, const char *sql);

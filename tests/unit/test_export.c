@@ -213,34 +213,13 @@ static void test_a_snapshot(void **state)
 	snapshot_store_close(&store);
 }
 
-static int set_up(void **state)
-{
-	struct chroma_fixture *f = calloc(1, sizeof(*f));
-
-	assert_non_null(f);
-	chroma_make(f);
-	*state = f;
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	struct chroma_fixture *f = *state;
-
-	chroma_remove(f);
-	free(f);
-	return 0;
-}
-
-#define TEST(name) cmocka_unit_test_setup_teardown(test_##name, set_up, tear_down)
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(what_a_record_holds), TEST(what_the_queue_adds),
-	    TEST(one_collection),      TEST(the_callers_answer_ends_it),
-	    TEST(what_has_no_row),     TEST(a_segment_alone),
-	    TEST(a_snapshot),
+	    CHROMA_TEST(what_a_record_holds), CHROMA_TEST(what_the_queue_adds),
+	    CHROMA_TEST(one_collection),      CHROMA_TEST(the_callers_answer_ends_it),
+	    CHROMA_TEST(what_has_no_row),     CHROMA_TEST(a_segment_alone),
+	    CHROMA_TEST(a_snapshot),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

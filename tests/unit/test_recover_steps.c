@@ -263,34 +263,13 @@ static void test_half_a_migration(void **state)
 	assert_in_range(healed, 8, 100);
 }
 
-static int set_up(void **state)
-{
-	struct chroma_fixture *f = calloc(1, sizeof(*f));
-
-	assert_non_null(f);
-	chroma_make(f);
-	*state = f;
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	struct chroma_fixture *f = *state;
-
-	chroma_remove(f);
-	free(f);
-	return 0;
-}
-
-#define TEST(name) cmocka_unit_test_setup_teardown(test_##name, set_up, tear_down)
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(one_step_alone),	TEST(a_copy_elsewhere),
-	    TEST(an_index_made_again),	TEST(undelete_from_the_files),
-	    TEST(undelete_with_a_name), TEST(undelete_from_a_snapshot),
-	    TEST(half_a_migration),
+	    CHROMA_TEST(one_step_alone),       CHROMA_TEST(a_copy_elsewhere),
+	    CHROMA_TEST(an_index_made_again),  CHROMA_TEST(undelete_from_the_files),
+	    CHROMA_TEST(undelete_with_a_name), CHROMA_TEST(undelete_from_a_snapshot),
+	    CHROMA_TEST(half_a_migration),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

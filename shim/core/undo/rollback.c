@@ -9,12 +9,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "core/base/alive.h"
 #include "core/base/names.h"
-#include "core/base/number.h"
 #include "core/base/sys.h"
 #include "core/base/text.h"
-#include "core/oplog/oplog.h"
 
 #define LOCK_NAME "rollback.lock"
 #define JOURNAL CHROMA_DATABASE "-journal"
@@ -23,43 +20,6 @@ static void step(const struct work *w)
 {
 	if (w->rb->step)
 		w->rb->step(w->rb->context);
-}
-
-/* ---- who is dead ---- */
-
-/* 0: free (and not kept), 1: somebody has it, -errno: cannot be told. */
-static int lock_state(int fd)
-{
-	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-	int r = sys_fcntl(fd, F_OFD_GETLK, (unsigned long)&lock);
-
-	return r < 0 ? r : lock.l_type != F_UNLCK;
-}
-
-/* By the number alone: only where there is no lock to ask. */
-static bool pid_lives(const struct undo_header *h)
-{
-	char path[48] = "/proc/";
-
-	if (!rollback_same_boot(h) || (int)h->pid == sys_getpid())
-		return false;
-	memcpy(number_put(path + 6, path + 40, h->pid, 10, 1), "/stat", 6);
-	return oplog_start_ticks(path) == h->start_ticks;
-}
-
-static bool lives(int undofd, const struct undo_header *h)
-{
-	enum alive alive = ALIVE_UNKNOWN;
-	int storefd;
-
-	if (h->life) {
-		storefd = sys_openat(undofd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-		if (storefd >= 0) {
-			alive = alive_is(storefd, h->life);
-			sys_close(storefd);
-		}
-	}
-	return alive == ALIVE_UNKNOWN ? pid_lives(h) : alive == ALIVE_LIVES;
 }
 
 /* ---- whether ---- */
@@ -456,7 +416,7 @@ static void rollback_take(const struct rollback *rb, const char *name)
 		unreadable(rb, &o, name, r);
 	} else {
 		o.header = w.reader.header;
-		if (lives(rb->undofd, &o.header))
+		if (rollback_lives(rb->undofd, &o.header))
 			o.result = ROLLBACK_LIVE;
 		else
 			work_on(rb, &w, name, false);
@@ -562,7 +522,7 @@ static void sweep_alive(const struct rollback *rb, const char *name)
 
 	if (fd < 0)
 		return;
-	if (lock_state(fd) == 0)
+	if (rollback_lock_state(fd) == 0)
 		sys_unlinkat(rb->undofd, name, 0);
 	sys_close(fd);
 }

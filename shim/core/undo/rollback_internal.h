@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * One roll-back as its rooms share it: rollback.c (which, how), rollback_judge.c (whether),
- * rollback_last.c (the last one that was committed).
+ * One roll-back as its rooms share it: rollback.c (which, how), rollback_lives.c (whose
+ * process is dead), rollback_judge.c (whether), rollback_last.c (the last one that was committed).
  */
 #ifndef CORE_ROLLBACK_INTERNAL_H
 #define CORE_ROLLBACK_INTERNAL_H
@@ -23,6 +23,9 @@ struct work {
 	uint32_t counter;
 };
 
+/* 0: free (and not kept), 1: somebody has it, -errno: cannot be told. */
+int rollback_lock_state(int fd);
+bool rollback_lives(int undofd, const struct undo_header *h);
 bool rollback_same_boot(const struct undo_header *h);
 /* The power may have gone, or this is a copy, or an image of the disk. */
 bool rollback_power_cut(const struct work *w);

@@ -8,6 +8,7 @@
 
 #include "preload/base/shim.h"
 #include "preload/persist/persists.h"
+#include "preload/persist/segment_header.h"
 #include "preload/place/record.h"
 #include "preload/refuse/refuse.h"
 
@@ -200,35 +201,19 @@ bool graph_is_old(const struct change *c)
 
 /* ---- how large ---- */
 
-struct header {
-	uint64_t capacity, count, stride, links;
-	int32_t levels;
-};
-
-/* hnswlib's header.bin, as Chroma's fork packs it. */
-static bool parse(const unsigned char *raw, size_t n, struct header *h)
+static bool is_plausible(const struct segment_header *h)
 {
-	int32_t version;
-
-	if (n < 68)
-		return false;
-	memcpy(&version, raw, sizeof(version));
-	memcpy(&h->capacity, raw + 12, 8);
-	memcpy(&h->count, raw + 20, 8);
-	memcpy(&h->stride, raw + 28, 8);
-	memcpy(&h->levels, raw + 52, 4);
-	memcpy(&h->links, raw + 60, 8);
-	return version == 1 && h->links && h->links <= LINKS && h->levels < LEVELS &&
-	       h->stride < UINT32_MAX && h->count < UINT32_MAX && h->capacity < UINT32_MAX;
+	return h->links && h->links <= LINKS && h->levels < LEVELS && h->stride < UINT32_MAX &&
+	       h->count < UINT32_MAX && h->capacity < UINT32_MAX;
 }
 
 static void announce(const struct change *c)
 {
 	struct name *directory = name_get(name_get(c->slot.name)->directory);
-	struct header h;
+	struct segment_header h;
 
 	if (c->offset != 0 || c->iov_count < 1 ||
-	    !parse(c->iov[0].iov_base, c->iov[0].iov_len, &h)) {
+	    !segment_header_parse(c->iov[0].iov_base, c->iov[0].iov_len, &h) || !is_plausible(&h)) {
 		atomic_store(&directory->elements, 0); /* not known any more */
 		return;
 	}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Damages of the directory of chroma_fixture.h, and what becomes of each.
+ */
+#ifndef UNIT_DAMAGES_H
+#define UNIT_DAMAGES_H
+
+#include <stddef.h>
+
+#include "chroma_fixture.h"
+
+struct damage {
+	void (*act)(struct chroma_fixture *f);
+	const char *codes;	/* what check finds, in its order, each once */
+	uint64_t records, bare; /* that export reads of it, and those of them without a vector */
+	uint64_t wrong;		/* vectors of another record, which Chroma gives too */
+	uint64_t left;		/* damage that recover leaves */
+	uint64_t after, after_snapshot; /* records with their vectors, without and with one */
+};
+
+extern const struct damage damages[];
+extern const size_t damages_count;
+
+void damage_database_gone(struct chroma_fixture *f);
+void damage_segment_gone(struct chroma_fixture *f);
+void damage_folder_too_deep(struct chroma_fixture *f);
+
+#endif
