@@ -7,6 +7,8 @@
 #   install          command, library, headers, man pages, completions, units and wrappers, to
 #                    $(DESTDIR)$(PREFIX); uninstall removes them
 #   deb              a Debian package in $(BUILD)/deb
+#   wheel            a package for pip in $(BUILD)/wheel, for Linux with glibc 2.28 or later (ARCH=)
+#   npm              packages for npm in $(BUILD)/npm-packages, of the wheel
 #   run              set-up, then `chroma run` under the shim in the foreground (DATA=, PORT=)
 #   demo             the same unattended: load, kill -9, start again, compare, review
 #   check            everything a change has to pass, see tests/run; ends with "N passed, N failed"
@@ -15,16 +17,20 @@
 #   check-symbols    exports and imports   check-format   clang-format, without changing anything
 #   check-scripts    shellcheck            check-aarch64  cross build, unit tests under qemu
 #   check-debian     the README as a new user follows it, on a clean Debian 12 and 13
+#   check-wheel      builds the wheel twice, and what it does once it is installed
 #   check-docker     the steps of the Dockerfile in chroots, and what they start
 #   sanitize         unit tests under ASan and UBSan, the threaded ones also under TSan
 #   fuzz             libFuzzer, FUZZ_SECONDS each; fuzz-replay: the corpora with any compiler
 #   coverage         which lines of shim/ the unit tests and corpora reach (COVERAGE_FILES="core/undo")
 #   bench            what the shim costs (BENCH_ARGS="--json", "--quick"), and how fast check, export
-#                    and recover are (FORMATS_ARGS="--megabytes 1000 --rounds 5")
+#                    and recover are (FORMATS_ARGS="--megabytes 1000 --rounds 5"), and what reading a
+#                    long log and acts cost (LOGS_ARGS="--pairs 3")
 #   check-releases   check and export on every release of Chroma that still installs: an hour
 #   bench-snapshots  what snapshots cost, beside other ways to copy (BENCH_ARGS="--sizes 100,1000")
 #   check-hosts      foreign test suites with the library beside without, half an hour to an hour (HOSTS=)
 #   check-around     what people do around a backend, all of it: an hour
+#   damages          a hundred ways to damage a directory, check and recover judged by what real Chroma
+#                    then gives (DAMAGES_ARGS="--snapshot 0.6.3"): half an hour
 #   torture          kills real Chroma in its persists, N times a host (1000), and cuts its power
 #   format, clean, help
 #
@@ -76,9 +82,9 @@ ALL_LDFLAGS = $(LDFLAGS) -Wl,--gc-sections -Wl,-z,relro,-z,now $(SAN_$(SAN))
 PRELOAD_FLAGS = -U_FORTIFY_SOURCE $(if $(filter %/real.c,$<),-fno-optimize-sibling-calls)
 
 # What compiles nothing by itself needs no libraries to be there.
-ifneq ($(filter-out clean help format check% sanitize fuzz fuzz-replay coverage run demo bench bench-snapshots torture uninstall deb,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out clean help format check% sanitize fuzz fuzz-replay coverage run demo bench bench-snapshots damages torture uninstall deb wheel npm,$(or $(MAKECMDGOALS),all)),)
 # Without its overlay, which would put other headers before those that shim/preload stands in for.
-PACKAGES := sqlite3 libbsd libmd libzstd libxxhash
+PACKAGES := sqlite3 libbsd nettle libzstd libxxhash libsodium
 ifneq ($(shell $(PKG_CONFIG) --exists --print-errors $(PACKAGES) || echo missing),)
 $(error Libraries are missing, see above; `wrappers/setup build` names and installs them)
 endif
@@ -102,8 +108,8 @@ link = $(Q)$(CC) $(ALL_LDFLAGS) $(LINK_FLAGS) -o $@ $(filter %.o %.a,$^)
 
 all: $(BUILD)/libchromashim.so $(BUILD)/chromashim
 export CHROMASHIM_BUILD = $(BUILD)
-.PHONY: all install uninstall deb run demo check check-fast check-around check-hosts check-releases check-unit check-e2e check-symbols check-format \
-	check-scripts check-aarch64 check-debian check-docker sanitize fuzz fuzz-replay coverage bench bench-snapshots torture format clean help FORCE
+.PHONY: all install uninstall deb wheel npm run demo check check-fast check-around check-hosts check-releases check-unit check-e2e check-symbols check-format \
+	check-scripts check-aarch64 check-debian check-docker check-wheel sanitize fuzz fuzz-replay coverage bench bench-snapshots damages torture format clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -114,7 +120,7 @@ $(BUILD)/flags: FORCE
 	@echo '$(flags_now)' | cmp -s - $@ || echo '$(flags_now)' >$@
 
 $(BUILD)/obj/shim/preload/%.o: EXTRA_FLAGS = $(PRELOAD_FLAGS)
-$(BUILD)/obj/shim/command/run/backend.o: EXTRA_FLAGS = -DCHROMASHIM_LIBDIR='"$(LIBDIR)"'
+$(BUILD)/obj/shim/command/run/library.o: EXTRA_FLAGS = -DCHROMASHIM_LIBDIR='"$(LIBDIR)"'
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) $(EXTRA_FLAGS) -MMD -MP -c -o $@ $<
@@ -146,7 +152,8 @@ $(BUILD)/libchromashim-faults.so: $(patsubst %.c,$(BUILD)/obj-faults/%.o,$(fault
 
 # By the one symbol it exports, the library knows the command and stays out of it.
 marker := chromashim_command_marker
-$(BUILD)/chromashim: LINK_FLAGS = -Wl,--export-dynamic-symbol=$(marker) -Wl,-u,$(marker)
+EXPORT_MARKER ?= -Wl,--export-dynamic-symbol=$(marker)
+$(BUILD)/chromashim: LINK_FLAGS = $(EXPORT_MARKER) -Wl,-u,$(marker)
 $(BUILD)/chromashim: $(call objects,shim/command/main.c) $(cores)
 	$(call say,LINK)
 	$(link) $(LIBS)
@@ -172,6 +179,14 @@ $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libcore.a
 $(BUILD)/bench/micro: $(BUILD)/obj/tests/bench/micro.o
 	$(call say,LINK)
 	$(link)
+
+$(BUILD)/bench/long_log: $(BUILD)/obj/tests/bench/long_log.o $(BUILD)/libcore.a
+	$(call say,LINK)
+	$(link) $(LIBS)
+
+$(BUILD)/bench/make_log: $(BUILD)/obj/tests/bench/make_log.o $(BUILD)/libcore.a
+	$(call say,LINK)
+	$(link) $(LIBS)
 
 # What tests/run builds.
 .PHONY: unit-tests replays fuzzers
@@ -199,6 +214,8 @@ install: all $(docs)
 	install -m 644 $(BUILD)/docs/chromashim $(DESTDIR)$(BASHCOMPDIR)
 	install -m 644 $(BUILD)/docs/_chromashim $(DESTDIR)$(ZSHCOMPDIR)
 	install -m 644 wrappers/ecosystem.config.js $(DESTDIR)$(SHAREDIR)
+	install -d $(DESTDIR)$(SHAREDIR)/monitoring
+	install -m 644 $(wildcard wrappers/monitoring/*) $(DESTDIR)$(SHAREDIR)/monitoring
 	cp -r --no-preserve=mode,ownership wrappers/python $(DESTDIR)$(SHAREDIR)
 	find $(DESTDIR)$(SHAREDIR)/python -depth '(' -name __pycache__ -o -name '*.egg-info' -o \
 		-name build ')' -exec rm -rf {} +
@@ -220,15 +237,22 @@ uninstall:
 deb:
 	@wrappers/debian/build $(BUILD)/deb
 
+wheel:
+	@wrappers/setup wheel && wrappers/wheel/build $(BUILD)/wheel $(ARCH)
+
+npm: wheel
+	@python3 wrappers/npm/pack.py $(BUILD)/wheel $(BUILD)/npm-packages
+
 prepared = wrappers/setup build run $(1) && $(MAKE) --no-print-directory all
 run:
 	@$(prepared) && exec wrappers/run --path '$(DATA)' --port '$(PORT)'
 demo:
 	@$(prepared) && exec build/venv/bin/python wrappers/demo.py
 bench:
-	@$(call prepared,bench) $(BUILD)/bench/micro && \
+	@$(call prepared,bench) $(BUILD)/bench/micro $(BUILD)/bench/long_log && \
 		build/venv/bin/python tests/bench/bench.py $(BENCH_ARGS) && \
-		exec build/venv/bin/python tests/bench/formats.py $(FORMATS_ARGS)
+		build/venv/bin/python tests/bench/formats.py $(FORMATS_ARGS) && \
+		exec build/venv/bin/python tests/bench/logs.py $(LOGS_ARGS)
 
 bench-snapshots:
 	@$(call prepared,bench) && exec build/venv/bin/python tests/bench/snapshots.py $(BENCH_ARGS)
@@ -236,6 +260,9 @@ bench-snapshots:
 N ?= 1000
 torture:
 	@$(call prepared,check) && exec build/venv/bin/python tests/torture.py $(N)
+
+damages:
+	@$(call prepared,check damages) && exec build/venv/bin/python tests/damages.py $(DAMAGES_ARGS)
 
 check:
 	@tests/run
@@ -248,7 +275,7 @@ check-around:
 		exec build/venv/bin/python tests/e2e/around.py $(AROUND_ARGS)
 check-hosts:
 	@$(call prepared,hosts) && exec tests/check-hosts $(HOSTS)
-check-unit check-e2e check-symbols check-format check-scripts check-aarch64 check-debian check-docker:
+check-unit check-e2e check-symbols check-format check-scripts check-aarch64 check-debian check-docker check-wheel:
 	@tests/run $(@:check-%=%)
 sanitize fuzz-replay:
 	@tests/run $@

@@ -33,6 +33,13 @@
  * Names. A record names files by number. The name of a number is told by an OP_NAME record
  * somewhere in the same segment (not always before its first use), so every segment stands alone.
  *
+ * Acts. What matters for weeks (oplog_is_act()) goes into a second, smaller log of the same format
+ * as well: acts/ in the store, with a bound of its own. It has the starts and ends of processes,
+ * ends of transactions (with how long they took; their beginnings are in oplog/), persists,
+ * snapshots, refusals, and what a commit has done in Chroma's words. The calls themselves are in
+ * oplog/ only. A process that has done nothing has no segment there. Each segment begins with
+ * whose it is (OP_START), and tells a thread's name (OP_THREAD) before its first record.
+ *
  * Who lives. `life` is the number under which the process holds a lock in the store's alive.lock
  * (see core/base/alive.h): a segment belongs to a living process as long as that is held. Pids repeat, and
  * mean nothing in another container; they are for people, and for where there is no such lock
@@ -61,10 +68,11 @@
 	/* the log itself */                                                                       \
 	X(1, NAME, "log.name")       /* file = number, arg = enum oplog_name_kind, texts = name */ \
 	X(2, TEXT, "log.text")       /* never printed alone */                                     \
-	X(3, START, "log.start")     /* first record of a process: texts = its command line */     \
+	X(3, START, "log.start")     /* first record of a process: texts = its command line; in acts/ of each segment, with arg = 1 in a later one */ \
 	X(4, NOTE, "log.note")       /* texts = a message */                                       \
-	X(5, EXIT, "log.exit")       /* it left through exit(), or by signal arg that it was sent */ \
+	X(5, EXIT, "log.exit")       /* it left through exit(), or by signal arg that it was sent; offset 0: result = its exit status */ \
 	X(7, EXEC, "exec")           /* texts = program */                                         \
+	X(8, THREAD, "log.thread")   /* texts = the name of the thread tid; acts only */           \
 	/* open and close */                                                                       \
 	X(16, OPEN, "open")          /* arg = open flags, result = descriptor */                   \
 	X(17, OPENAT, "openat")                                                                    \
@@ -144,7 +152,7 @@
 	X(131, TXN_RECOVER, "txn.recover")   /* a hot journal was played back */                   \
 	/* persists of an HNSW segment; file = the segment directory, arg = group number */        \
 	X(144, PERSIST_BEGIN, "persist.begin")                                                     \
-	X(145, PERSIST_COMMIT, "persist.commit") /* length = bytes of pre-images */                \
+	X(145, PERSIST_COMMIT, "persist.commit") /* length = bytes of pre-images, offset = ns of its duration that it waited for the disk, result = how many elements the index has more than before */ \
 	X(146, PERSIST_ROLLBACK, "persist.rollback")                                               \
 	X(147, PERSIST_FREEZE, "persist.freeze")                                                   \
 	X(160, SNAPSHOT_PIN, "snapshot.pin") /* arg = snapshot number */                           \
@@ -156,7 +164,16 @@
 	X(179, WARN_SPACE, "warn.space")                                                           \
 	/* protected operations announced through chromashim.h; texts = name */                    \
 	X(192, PROTECT_BEGIN, "protect.begin") /* arg = token */                                   \
-	X(193, PROTECT_END, "protect.end")     /* arg = token, result as given by the caller */
+	X(193, PROTECT_END, "protect.end")     /* arg = token, result as given by the caller */    \
+	/* what a commit has done, in Chroma's words, read from the pages that it wrote; acts only. */ \
+	/* arg = the transaction's number, duration = how long it took, file = the collection's id (OPLOG_NAME_COLLECTION) */ \
+	X(208, RECORDS, "records")       /* rows put into the queue, one collection: offset, length = first, last sequence number; result = how many; texts = struct oplog_records, ids */ \
+	X(209, PURGE, "records.purge")   /* rows taken out of the queue, as above, without texts; also those that the same transaction has put there, as Chroma before 1.0 does */ \
+	X(210, COLLECTION, "collection") /* result = enum oplog_collection; texts = its name, after a rename NUL and the old one; length = its dimension, 0: none yet; offset = of a configured one bits of enum oplog_configured */ \
+	X(211, SEGMENT, "segment")       /* a segment's row was made; texts = its id, NUL, its scope */ \
+	X(212, MIGRATION, "migration")   /* texts = what it is of and its file's name: "sysdb 00003-…"; offset = its number */ \
+	X(213, VACUUM, "vacuum")         /* the database was written anew: offset, length = its size before and after */ \
+	X(214, DISK, "disk")             /* its room, each minute in which somebody writes; acts only: offset = free bytes, length = all of them */
 
 enum oplog_op {
 #define X(number, name, text) OP_##name = number,
@@ -168,7 +185,63 @@ enum oplog_name_kind {
 	OPLOG_NAME_FILE = 1, /* relative to the data directory; "." is the directory itself */
 	OPLOG_NAME_SQL = 2,  /* statement text without bound values */
 	OPLOG_NAME_OBJECT = 3, /* path of a shared object or program */
+	OPLOG_NAME_COLLECTION = 4, /* a collection's id, as Chroma has it in its queue's topics */
 };
+
+/* Whether a record goes into acts/ as well. */
+static inline int oplog_is_act(uint16_t op)
+{
+	return op > OP_TXN_BEGIN || (op >= OP_START && op <= OP_THREAD);
+}
+
+/* record.result of OP_COLLECTION. */
+enum oplog_collection {
+	OPLOG_COLLECTION_CREATED = 1,
+	OPLOG_COLLECTION_RENAMED = 2,
+	OPLOG_COLLECTION_CONFIGURED = 3, /* its configuration, schema or dimension */
+	OPLOG_COLLECTION_DELETED = 4,
+};
+
+/* record.offset of OP_COLLECTION, when it was configured: what has changed. */
+enum oplog_configured {
+	OPLOG_CONFIGURED_DIMENSION = 1, /* by its first record */
+	OPLOG_CONFIGURED_CONFIGURATION = 2,
+	OPLOG_CONFIGURED_SCHEMA = 4, /* also when a record brings a new metadata key */
+};
+
+/* How the ids of OP_RECORDS are told: CHROMASHIM_LOG_IDS. */
+enum oplog_ids {
+	OPLOG_IDS_NONE = 0,
+	OPLOG_IDS_HASH = 1,  /* XXH3, 64 bits, seeded with the first eight bytes of the store's id */
+	OPLOG_IDS_PLAIN = 2, /* as they are, cut at 255 bytes */
+};
+
+/* The texts of OP_RECORDS begin with it; `ids` struct oplog_id follow, the first ones of the commit. */
+struct oplog_records {
+	uint32_t added, updated, upserted, deleted;
+	uint32_t other; /* operations that this version does not know */
+	uint16_t ids; /* how many follow: the first of the commit, as many as there is room for */
+	uint8_t form; /* enum oplog_ids */
+	uint8_t more; /* 1: it is at least so many; some pages could not be told */
+	/*
+	 * Chroma before 1.0 brings rows to its queue and purges them in one transaction. How many
+	 * there were is told by the numbers of the rows that stay, what they were by the first of
+	 * these behind them; their ids are not known.
+	 */
+};
+
+struct oplog_id {
+	uint8_t operation; /* as in Chroma's queue: 0 add, 1 update, 2 upsert, 3 delete */
+	uint8_t size;	   /* of bytes: 8 for a hash */
+	unsigned char bytes[];
+};
+
+/*
+ * The line of the program that called Chroma, with CHROMASHIM_LOG_CALLER: "/srv/app.py:12 add_message",
+ * cut at its beginning if it is longer. It stands at the end of an act's texts (OPLOG_F_CALLER): NUL,
+ * the line, and one byte that says how long the line is.
+ */
+#define OPLOG_CALLER_MAX 200u
 
 /* record.arg of OP_LOCK: what was asked (low byte) and how (bits above). */
 enum oplog_lock {
@@ -189,7 +262,8 @@ enum oplog_copy {
 #define OPLOG_F_STDIO 0x01u    /* through a stdio stream */
 #define OPLOG_F_SYSCALL 0x02u  /* through syscall() */
 #define OPLOG_F_CUT 0x04u      /* the text was longer than what is recorded */
-#define OPLOG_F_RESERVED 0xf8u /* zero */
+#define OPLOG_F_CALLER 0x08u   /* of an act: its texts end with the line that called Chroma */
+#define OPLOG_F_RESERVED 0xf0u /* zero */
 
 struct oplog_record {
 	uint32_t check; /* 0 until finished, then oplog_slot_check() */
@@ -259,6 +333,7 @@ struct oplog_header {
 
 _Static_assert(sizeof(struct oplog_record) == OPLOG_SLOT_SIZE, "record is one slot");
 _Static_assert(sizeof(struct oplog_text) == OPLOG_SLOT_SIZE, "text is one slot");
+_Static_assert(sizeof(struct oplog_records) == 24, "layout is fixed");
 _Static_assert(sizeof(struct oplog_header) <= OPLOG_HEADER_SIZE, "header fits");
 _Static_assert(offsetof(struct oplog_header, check) == 1376, "layout is fixed");
 

@@ -42,6 +42,11 @@
  * A persist under way at the pin: the segment counts as it was at the group's start. Its undo file
  * goes before all pre-images. Where a persist has none, nothing can be pinned until it is over.
  *
+ * A base is a pin whose snapshot is whole already, held on to so that the next one need not read what
+ * has not changed: between the two it has, where a block was saved in an epoch from the base on and
+ * before the next pin. It has PIN_BASE_REASON. To who knows nothing of bases it is a pin that waits to
+ * be copied, whose snapshot is there: it lets go of it.
+ *
  * After another boot all pins are lost (nothing here is synced).
  *
  * Whose bytes they are. Blocks that were not saved are read from the live file, so that has to be
@@ -89,6 +94,7 @@
 #define PIN_WRITERS_AT 2048u /* in `state` */
 #define PIN_LIFE_AT 512u     /* in a pre-image file */
 #define PIN_LIST_PATH 64u
+#define PIN_BASE_REASON "base"
 
 enum pin_state {
 	PIN_FREE = 0,
@@ -136,7 +142,7 @@ struct pin_slot {
 					     in whose midst it was pinned */
 	uint64_t held_ns; /* how long the backend was held up */
 	char reason[32];  /* "manual", "schedule", "schema", "bulk", "protected", "migration",
-			     "damage" */
+			     "damage"; PIN_BASE_REASON */
 	char description[PIN_TEXT];
 	char detail[PIN_TEXT]; /* what broke it */
 };

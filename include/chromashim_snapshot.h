@@ -12,8 +12,10 @@
  *					it syncs all directories before a manifest names a chunk that
  *					was there. Gone once they have
  *	next				the number of the next snapshot, decimal; numbers are never reused
- *	lock				an OFD lock: writing for who changes the store, reading for who
- *					needs that chunks stay
+ *	lock				OFD locks: all of it for writing, who changes the store; byte 0 for
+ *					reading, who needs that chunks stay; byte 1 for writing beside
+ *					that, who adds, one at a time. An older chromashim locks all of it
+ *					for reading as well
  *
  * All numbers are little-endian. Files appear by renaming what is complete and synced; names that
  * begin with a dot are leftovers of a dead process. A chunk is on the disk before any manifest that
@@ -21,7 +23,8 @@
  *
  * A reader refuses a version greater than its own.
  *
- *	chunk    := struct snapshot_chunk, one zstd frame with its content checksum
+ *	chunk    := struct snapshot_chunk, one zstd frame with its content checksum; of raw blocks
+ *		    where the content would not get smaller
  *	manifest := struct snapshot_header,
  *		    text reason, text description, text trouble,
  *		    u32 count, text*			tags that hold it
@@ -37,8 +40,8 @@
  * directory, a slash, and a name. The database is a single file: what its journal or WAL held has
  * been played into it.
  *
- * States. complete: all chunks are there, nobody looked at the content. verified: it was restored
- * to a scratch place, opened, and found without damage. broken: `trouble` says what is wrong; what
+ * States. complete: all chunks are there, nobody looked at the content. verified: each chunk was
+ * compared with its name, the database opened, and found without damage. broken: `trouble` says what is wrong; what
  * is there can still be restored. hydrating: what a pin of that number holds (chromashim_pin.h) is
  * being copied; files may be missing, and of the one under way there is only the beginning. pinned:
  * never in a manifest; what a pin is of which there is none yet.

@@ -3,6 +3,7 @@
 """A second reader of the op log, written from include/chromashim_oplog.h alone.
 
     read_store(path)      every record of a store (or of a data directory), in time order
+    read_acts(path)       the same of its log of acts, what they say taken apart
     read_segment(path)    the same of one segment
     tests/oplog_reader.py PATH...   prints them as JSON Lines
 
@@ -42,7 +43,8 @@ FREE = bytes(SLOT_SIZE)
 OP_NAME, OP_TEXT = 1, 2
 KIND_SQL = 2
 TWO_NAMES = {"rename", "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat"}
-FLAGS = {1: "stdio", 2: "syscall", 4: "cut"}
+FLAGS = {1: "stdio", 2: "syscall", 4: "cut", 8: "caller"}
+CALLER = 8
 
 
 def operations():
@@ -163,6 +165,10 @@ def parse(data, segment="", problems=None):
 def as_dict(h, segment, names, index, r, texts):
     check, op, flags, _, time, duration, tid, file, offset, length, result, arg = r
     name = OPS.get(op, f"op.{op}")
+    caller = None
+    if flags & CALLER and texts:
+        size = texts[-1]
+        caller, texts = decode(texts[-1 - size:-1]), texts[:-2 - size]
     kind, path = names.get(file, (0, f"#{file}" if file else None))
     second = names.get(arg, (0, f"#{arg}"))[1] if name in TWO_NAMES and arg else None
     return {
@@ -173,7 +179,7 @@ def as_dict(h, segment, names, index, r, texts):
         "offset": offset, "length": length,
         "result": result if check else None, "duration": duration if check else None,
         "arg": arg, "flags": [word for bit, word in FLAGS.items() if flags & bit],
-        "in_flight": check == 0, "texts": decode(texts),
+        "in_flight": check == 0, "texts": decode(texts), "caller": caller,
         "file": file, "segment": segment, "slot": index,
     }
 
@@ -182,12 +188,12 @@ def read_segment(path, problems=None):
     return parse(load(path), str(path), problems)[1]
 
 
-def segments(path):
+def segments(path, folder="oplog"):
     """The segment files of a store, of the data directory around it, or the one file itself."""
     path = Path(path)
     if path.is_file():
         return [path]
-    for directory in (path / "oplog", path / ".chromashim" / "oplog", path):
+    for directory in (path / folder, path / ".chromashim" / folder, path):
         if directory.is_dir():
             break
     plain = {p.name: p for p in directory.glob("*.oplog")}
@@ -195,7 +201,7 @@ def segments(path):
     return [each for _, each in sorted({**packed, **plain}.items())]
 
 
-def read_store(path, problems=None):
+def read_store(path, problems=None, folder="oplog"):
     """Every record as a dict, in time order; what cannot be read is told to the list `problems`.
 
     time is ns since 1970; result and duration are None for a record in flight; path, path2 and sql
@@ -203,7 +209,7 @@ def read_store(path, problems=None):
     """
     problems = [] if problems is None else problems
     records = []
-    for each in segments(path):
+    for each in segments(path, folder):
         try:
             records += read_segment(each, problems)
         except (Damage, OSError) as e:
@@ -212,10 +218,48 @@ def read_store(path, problems=None):
     yield from records
 
 
-def headers(path):
+COUNTS = struct.Struct("<IIIIIHBB")
+COLLECTION = {1: "created", 2: "renamed", 3: "configured", 4: "deleted"}
+
+
+def records_of(raw):
+    """What the texts of a `records` say: counts, and ids as (operation, bytes)."""
+    *counts, ids, form, more = COUNTS.unpack_from(raw)
+    out = dict(zip(("added", "updated", "upserted", "deleted", "other"), counts))
+    at, found = COUNTS.size, []
+    while at < len(raw):
+        operation, size = raw[at], raw[at + 1]
+        found.append((operation, raw[at + 2:at + 2 + size]))
+        at += 2 + size
+    if len(found) != ids:
+        raise Damage(f"{len(found)} ids of {ids}")
+    return {**out, "form": ("none", "hash", "plain")[form], "more": bool(more), "ids": found}
+
+
+def read_acts(path, problems=None):
+    """Every act of a store or data directory in time order, as read_store(), with the names of
+    collections as `collection` and their parts under names of their own."""
+    for r in read_store(path, problems, "acts"):
+        texts = r["texts"].encode("utf-8", "surrogateescape")
+        if r["op"] in ("records", "records.purge", "collection", "segment"):
+            r["collection"] = r.pop("path")
+            r["transaction"] = r["arg"]
+        if r["op"] in ("records", "records.purge"):
+            r["first"], r["last"], r["count"] = r["offset"], r["length"], r["result"]
+        if r["op"] == "records":
+            r.update(records_of(texts))
+        elif r["op"] == "collection":
+            r["what"] = COLLECTION[r["result"]]
+            r["name"], _, r["old_name"] = decode(texts).partition("\0")
+        elif r["op"] == "segment":
+            r["segment_id"], _, r["scope"] = decode(texts).partition("\0")
+        yield r
+
+
+def headers(path, folder="oplog"):
     """The headers of all readable segments of a store."""
     out = []
-    for each in segments(path):
+    for each in segments(path, folder):
         try:
             out.append({**read_header(load(each)), "segment": str(each)})
         except (Damage, OSError):

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: MIT
 """Kills real Chroma in its persists, for as long as one likes.
 
-    tests/torture.py [N] [--host NAME] [--durability power|process] [--cuts C] [--pm2 P] [--no-pins] [--without] [--seed S]
+    tests/torture.py [N] [--host NAME] [--durability power|process] [--cuts C] [--pm2 P] [--moments S]
+                     [--days D] [--wipes W] [--replicas R] [--no-pins] [--without] [--seed S]
 
 N kills (1000) of each host that is installed, or of the one named, then C power cuts (N / 5) on ext4
 and on XFS, as root, and as many from a recorded order of writes, and P cycles (50) of
-stop, restart and kill -9 by pm2, and a death and an I/O error at every call of a workload with pins
-held. --without leaves the shim out: that is what Chroma alone makes of the same. The
+stop, restart and kill -9 by pm2, S seconds (300) of load on each host any moment of which comes
+back, D ordinary days (200) of each release of Chroma, of which no line needs an answer, W machines
+(200) wiped under load that come back from their replica alone, R faults (40) of each kind of line
+and place while replicas are sent, and a death and an I/O error at every call of a workload with
+pins held. --without leaves the shim out: that is what Chroma alone makes of the same. The
 exit status is 1 if anything broke; what did stays in a directory whose name is printed.
 """
 
@@ -106,6 +110,40 @@ def kill_guardians(seconds: int) -> int:
     return done.returncode != 0
 
 
+def any_moment(seconds: int, seed: int) -> int:
+    """Snapshots of a random load, each restored and compared with a model: as in the tests, for
+    longer, and also on servers."""
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-s",
+                           str(hosts.ROOT / "tests/e2e/test_moments.py")],
+                          env={**os.environ, "CHROMASHIM_MOMENTS_SECONDS": str(seconds),
+                               "CHROMASHIM_MOMENTS_SEED": str(seed)}, check=False)
+    return done.returncode != 0
+
+
+def live_on(days: int) -> int:
+    """Days with stops, restarts, containers, readers and upgrades: as in the tests, for longer."""
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-s",
+                           str(hosts.ROOT / "tests/e2e/test_ordinary_days.py")],
+                          env={**os.environ, "CHROMASHIM_TEST_DAYS": str(days)}, check=False)
+    return done.returncode != 0
+
+
+def lose_machines(wipes: int) -> int:
+    """Machines wiped under load, each restored from its replica alone."""
+    done = subprocess.run([sys.executable, str(hosts.ROOT / "tests/e2e/wipes.py"), str(wipes), "10"],
+                          check=False)
+    return done.returncode != 0
+
+
+def fail_replicas(rounds: int) -> int:
+    """Lines and places that fail while replicas are sent: as in the tests, in so many ways each."""
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q",
+                           str(hosts.ROOT / "tests/e2e/test_replica_faults.py"),
+                           str(hosts.ROOT / "tests/e2e/test_replica_ways.py")],
+                          env={**os.environ, "CHROMASHIM_REPLICA_FAULTS": str(rounds)}, check=False)
+    return done.returncode != 0
+
+
 def fail_everywhere() -> int:
     """A death and an I/O error at every call of a workload with pins held: hours."""
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-s",
@@ -122,6 +160,14 @@ def main() -> int:
     parser.add_argument("--cuts", type=int)
     parser.add_argument("--pm2", type=int, default=50, help="cycles of pm2")
     parser.add_argument("--guardian", type=int, default=120, help="seconds of killing guardians")
+    parser.add_argument("--moments", type=int, default=300,
+                        help="seconds of load, of which any moment comes back")
+    parser.add_argument("--days", type=int, default=200,
+                        help="ordinary days of which no line needs an answer")
+    parser.add_argument("--wipes", type=int, default=200,
+                        help="machines lost, which come back from their replica")
+    parser.add_argument("--replicas", type=int, default=40,
+                        help="faults of each kind while replicas are sent")
     parser.add_argument("--pins", action=argparse.BooleanOptionalAction, default=True,
                         help="every call with pins held dies and fails, once each")
     parser.add_argument("--without", action="store_true")
@@ -150,6 +196,14 @@ def main() -> int:
         broken += restart_late(options.pm2)
     if options.guardian and not options.without and not options.host:
         broken += kill_guardians(options.guardian)
+    if options.moments and not options.without and not options.host:
+        broken += any_moment(options.moments, options.seed)
+    if options.days and not options.without and not options.host:
+        broken += live_on(options.days)
+    if options.wipes and not options.without and not options.host:
+        broken += lose_machines(options.wipes)
+    if options.replicas and not options.without and not options.host:
+        broken += fail_replicas(options.replicas)
     if options.pins and not options.without and not options.host:
         broken += fail_everywhere()
     return 1 if broken and not options.without else 0

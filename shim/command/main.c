@@ -10,6 +10,7 @@
 
 #include "command/base/settings_help.h"
 #include "command/base/terminal.h"
+#include "command/base/version.h"
 #include "core/sqlite/database.h"
 
 /* By this symbol the library knows the command, and stays out of it whatever LD_PRELOAD says. */
@@ -23,6 +24,13 @@ static const struct command commands[] = {
     {"status", command_status, "is a process protected now, and what is recorded", status_usage,
      COMMAND_READ_ONLY | COMMAND_JSON},
     {"log", command_log, "what was done to the data directory", log_usage, COMMAND_JSON},
+    {"report", command_report, "what happened, in one page of HTML", report_usage,
+     COMMAND_READ_ONLY},
+    {"top", command_top, "what goes on in it, live", top_usage, COMMAND_READ_ONLY | COMMAND_JSON},
+    {"blame", command_blame, "what made it grow, slow, and sync", blame_usage,
+     COMMAND_READ_ONLY | COMMAND_JSON},
+    {"support", command_support, "a bundle without names, to send to somebody", support_usage,
+     COMMAND_READ_ONLY},
     {"check", command_check, "judge a Chroma directory by its files; changes nothing", check_usage,
      COMMAND_READ_ONLY | COMMAND_JSON},
     {"doctor", command_doctor, "what is missing where a backend is started", doctor_usage,
@@ -37,6 +45,9 @@ static const struct command commands[] = {
      snapshot_usage, COMMAND_JSON | COMMAND_DRY_RUN},
     {"restore", command_restore, "bring a snapshot back, in place or elsewhere", restore_usage,
      COMMAND_DRY_RUN},
+    {"replica", command_replica, "copies of snapshots that outlive this machine", replica_usage, 0},
+    {"drill", command_drill, "restore a snapshot to a scratch place, and try it", drill_usage,
+     COMMAND_JSON},
     {"guard", command_guard, "work beside the backend: copy, verify and look after snapshots",
      guard_usage, 0},
     {"help", command_help, "this, or all about one command",
@@ -74,7 +85,7 @@ static void print_overview(FILE *out)
 	fputs("\n"
 	      "`chromashim help COMMAND` tells all about one, `chromashim help settings` all "
 	      "settings,\n"
-	      "and `chromashim --version` the version.\n",
+	      "and `chromashim --version -v` the version, and what is in it.\n",
 	      out);
 }
 
@@ -130,7 +141,7 @@ int main(int argc, char **argv)
 		return EXIT_USAGE;
 	}
 	if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V")) {
-		printf("chromashim %s\n", CHROMASHIM_VERSION);
+		version_print(argc > 2 && !strcmp(argv[2], "-v"));
 		return terminal_finish(EXIT_DONE);
 	}
 	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 """A large Chroma directory in a minute: real Chroma makes a collection, and this multiplies it.
 
-    big_directory.py DIRECTORY MEGABYTES
+    big_directory.py DIRECTORY MEGABYTES [DIMENSION [WORDS]]
 
 The rows go through Chroma's own tables and its full-text index, the index files are written as
-hnswlib writes them. Only the graph is made up: its links lead to random elements.
+hnswlib writes them. Only the graph is made up: its links lead to random elements. DIMENSION is of the vectors, WORDS how many a document
+has.
 """
 
 import pickle
@@ -20,9 +21,11 @@ import numpy as np
 import chromadb
 from chromadb.config import Settings
 
-DIMENSION, M, BATCH = 384, 16, 2000
+M, BATCH = 16, 2000
+DIMENSION = int(sys.argv[3]) if len(sys.argv) > 3 else 384
+WORD_COUNT = int(sys.argv[4]) if len(sys.argv) > 4 else 80
 STRIDE = 4 + 8 * M + 4 * DIMENSION + 8
-RECORD = 4650  # bytes of it all, about
+RECORD = STRIDE + 420 + WORD_COUNT * 32  # bytes of it all, about
 WORDS = [f"{a}{b}" for a in ("ab", "chro", "dat", "in", "ma", "quer", "ve", "re") for b in
          ("sa", "ma", "base", "dex", "trix", "y", "ctor", "cord", "ding", "ted", "s")]
 
@@ -50,7 +53,7 @@ def write_rows(where: Path, segment: str, ids: list[str]) -> None:
     first = db.execute("SELECT max(id) FROM embeddings").fetchone()[0] + 1
     mark = db.execute("SELECT max(seq_id) FROM max_seq_id").fetchone()[0]
     for start in range(0, len(ids), BATCH):
-        rows = [(first + start + k, i, " ".join(rng.choices(WORDS, k=80)))
+        rows = [(first + start + k, i, " ".join(rng.choices(WORDS, k=WORD_COUNT)))
                 for k, i in enumerate(ids[start:start + BATCH])]
         db.executemany("INSERT INTO embeddings (id, segment_id, embedding_id, seq_id) "
                        "VALUES (?, ?, ?, ?)", [(n, segment, i, mark) for n, i, _ in rows])
@@ -87,8 +90,9 @@ def write_index(where: Path, ids: list[str]) -> None:
         f.truncate(4 * old)
         f.seek(0, 2)
         f.write(bytes(4 * count))
+    upper = struct.pack("<II", 4 + 4 * M, 0) + bytes(4 * M)  # one in 16 is on the level above
     with open(where / "link_lists.bin", "ab") as f:
-        f.write(bytes(4 * count))
+        f.write(b"".join(upper if n % 16 == 0 else bytes(4) for n in range(count)))
     (where / "header.bin").write_bytes(struct.pack("<iQQQQQQiIQQQdQ", *header))
     path = where / "index_metadata.pickle"
     with open(path, "rb") as f:

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: MIT
 """What snapshots cost: how long the backend is held up, their size, restoring them, throughput.
 
-    make bench-snapshots BENCH_ARGS="[--json] [--sizes 100,1000,5000] [--rounds N] [--pairs N]"
+    make bench-snapshots BENCH_ARGS="[--json] [--sizes 100,1000,5000] [--beside 220,2000]
+                                     [--rounds N] [--pairs N] [--only beside]"
 
 A real backend upserts all the time; beside it a snapshot is taken, or one of the usual ways of
 copying the directory runs, in turns. "Held up" is by how much the longest upsert in that time was
 longer than the median of those before; "pin" is what chromashim itself measured. Medians of the
 rounds. A size for which there is no room is left out, and said.
+
+"Beside": the same directory (vectors of 768 dimensions) by chromashim and by restic (apt-get install
+restic), cp and tar | zstd, in turns: the first snapshot, the next one while a backend has changed
+300 records, restoring. Ratios within one round, and their medians.
 """
 
 import argparse
@@ -35,6 +40,26 @@ HOURS = 10
 SLOT = struct.Struct("=IiQQIIQQQQ")  # of include/chromashim_pin.h, up to held_ns
 SLOTS_AT, SLOT_SIZE, HELD = 4096, 480, (2, 3)
 GOAL_PIN, GOAL_THROUGHPUT = 1.0, 0.97  # milliseconds, ratio
+GOAL_FIRST, GOAL_NEXT, GOAL_RESTORE, GOAL_MEMORY = 1.0, 150, 1.5, 64  # ratio, ms, ratio, MiB
+BIG = bench.ROOT / "tests/bench/big_directory.py"
+CHANGED = 300
+CHANGER = """
+import sys, chromadb, numpy as np
+from chromadb.config import Settings
+c = chromadb.PersistentClient(sys.argv[1], settings=Settings(anonymized_telemetry=False))
+c = c.get_collection("big")
+ids, rng = c.get(limit=100_000, include=[])["ids"], np.random.default_rng(1)
+c.query(query_embeddings=rng.random((1, 768), dtype=np.float32), n_results=1)
+print("ready", flush=True)
+for n, line in enumerate(sys.stdin):
+    if "new" in line:
+        some = [f"new-{n}-{k}" for k in range(%d)]
+    else:
+        some = [ids[k] for k in rng.choice(len(ids), %d, replace=False)]
+    c.upsert(ids=some, embeddings=rng.random((len(some), 768), dtype=np.float32),
+             documents=["a few words in it"] * len(some))
+    print("done", flush=True)
+""" % (CHANGED, CHANGED)
 
 
 class Backend:
@@ -96,7 +121,9 @@ def size_of(path):
 
 
 def snapshots(data):
-    return json.loads(run(COMMAND, "snapshot", "list", data, "--json"))
+    done = subprocess.run([str(COMMAND), "snapshot", "list", str(data), "--json"],
+                          capture_output=True, text=True, check=False)
+    return json.loads(done.stdout) if done.returncode == 0 else []
 
 
 def pin_milliseconds(data):
@@ -259,6 +286,99 @@ def xfs(home):
         image.unlink()
 
 
+def measured(*words, **kwargs):
+    """(seconds, MiB)"""
+    begin = time.monotonic()
+    child = subprocess.Popen([str(w) for w in words], stdout=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE, **kwargs)
+    said = child.stderr.read()
+    _, status, usage = os.wait4(child.pid, 0)
+    if status:
+        raise RuntimeError(f"{words[:3]}: {said.decode(errors='replace')}")
+    return time.monotonic() - begin, usage.ru_maxrss / 1024
+
+
+def once_beside(data, out, found):
+    """One round: each way once, and what it took into `found`."""
+    store, restic = data / ".chromashim", ["restic", "-q", "-r", out / "restic"]
+    env = {**os.environ, "RESTIC_PASSWORD": "x"}
+
+    def note(name, *words, **kwargs):
+        os.sync()
+        took = measured(*words, **kwargs)
+        found.setdefault(name, []).append(took)
+
+    clear(out)
+    shutil.rmtree(store, ignore_errors=True)
+    has_restic = shutil.which("restic") is not None
+    if has_restic:
+        measured(*restic, "init", env=env)
+        note("restic first", *restic, "backup", data, "--exclude", store, env=env)
+    note("first", COMMAND, "snapshot", "create", data, "--no-verify", "-q")
+    note("tar | zstd", "sh", "-c", 'tar -c --exclude=.chromashim -C "$0" . | zstd -q -1 -T0 >"$1"'
+         ' && sync "$1"', data, out / "all.tar.zst")
+    note("verify", COMMAND, "snapshot", "verify", "latest", data, "-q")
+    note("restore", COMMAND, "restore", data, "--to", "latest", "-o", out / "restored", "-y", "-q")
+    note("cp", "sh", "-c", 'cp -r "$0" "$1" && sync -f "$1"', out / "restored", out / "copy")
+    if has_restic:
+        note("restic restore", *restic, "restore", "latest", "--target", out / "r", env=env)
+
+
+def next_beside(data, found):
+    """A backend changes records, with a guardian that has a snapshot each nine minutes."""
+    env = {**os.environ, "CHROMASHIM_GUARD": "off", "CHROMASHIM_EVERY": "9m"}
+    shutil.rmtree(data / ".chromashim", ignore_errors=True)
+    backend = subprocess.Popen([sys.executable, "-c", CHANGER, str(data)], text=True, bufsize=1,
+                               env={**env, "LD_PRELOAD": str(bench.LIBRARY)},
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               stderr=subprocess.DEVNULL)
+    guard = None
+    try:
+        if backend.stdout.readline() != "ready\n":
+            sys.exit("bench: the backend did not start")
+        guard = subprocess.Popen([str(COMMAND), "guard", str(data), "-q"], env=env)
+        while not any(s["state"] in ("complete", "verified") for s in snapshots(data)):
+            time.sleep(0.2)
+        os.sync()
+        for what in ("new", "changed"):
+            print(what, file=backend.stdin, flush=True)
+            backend.stdout.readline()
+            os.sync()
+            found.setdefault(f"next, {what}", []).append(
+                measured(COMMAND, "snapshot", "create", data, "--no-verify", "-q"))
+    finally:
+        if guard:
+            guard.terminate()
+            guard.wait()
+        backend.stdin.close()
+        backend.wait()
+
+
+def beside(home, megabytes, rounds):
+    data, out, found = home / "data", home / "out", {}
+    clear(home)
+    subprocess.run([sys.executable, str(BIG), str(data), str(megabytes), "768", "8"], check=True)
+    for _ in range(rounds):
+        once_beside(data, out, found)
+        next_beside(data, found)
+    for name, values in found.items():
+        seconds = [v[0] for v in values]
+        line = {"way": name, "megabytes": megabytes, "seconds": statistics.median(seconds),
+                "lowest": min(seconds), "highest": max(seconds),
+                "mebibytes": max(v[1] for v in values)}
+        print(f"  {megabytes:>6} MB  {name:<18}{line['seconds']:>9.3f} s ({line['lowest']:.3f} … "
+              f"{line['highest']:.3f})  {line['mebibytes']:.0f} MiB", flush=True)
+        yield line
+    for name, other, goal in (("first", "restic first", GOAL_FIRST), ("restore", "cp", GOAL_RESTORE)):
+        if other in found:
+            ratios = [a[0] / b[0] for a, b in zip(found[name], found[other])]
+            print(f"  {megabytes:>6} MB  {name} to {other}: {statistics.median(ratios):.2f} "
+                  f"({min(ratios):.2f} … {max(ratios):.2f}), goal at most {goal}", flush=True)
+            yield {"way": f"{name} to {other}", "megabytes": megabytes,
+                   "ratio": statistics.median(ratios)}
+    print(f"  {megabytes:>6} MB  goals: next at most {GOAL_NEXT} ms, memory {GOAL_MEMORY} MiB")
+
+
 def show(line):
     pin = f"{line['pin_ms']:.3f} ms" if line["pin_ms"] is not None else ""
     print(f"  {line['megabytes']:>6} MB  {line['way']:<18}{line['seconds']:>9.3f} s"
@@ -269,6 +389,8 @@ def main():
     parser = argparse.ArgumentParser(prog="bench-snapshots")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout at the end")
     parser.add_argument("--sizes", default="100,1000,5000", help="megabytes, with commas between")
+    parser.add_argument("--beside", default="220,2000", help="likewise, beside restic")
+    parser.add_argument("--only", choices=["beside"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=7)
     options = parser.parse_args()
@@ -276,6 +398,10 @@ def main():
     home = bench.HOME / "snapshots"
     lines, result = [], {"schema_version": 1}
     try:
+        for megabytes in map(int, filter(None, options.beside.split(","))):
+            lines += beside(home, megabytes, options.rounds)
+        if options.only:
+            return
         print(f"  {'size':>9}  {'way':<18}{'takes':>11}{'held up':>14}   pin")
         for megabytes in map(int, options.sizes.split(",")):
             clear(home)

@@ -53,8 +53,9 @@ def installed(tmp_path_factory) -> Path:
              f"WERROR={'1' if ' -Werror' in flags else ''}"]
     settings = {k: v for k, v in os.environ.items() if k != "MAKEFLAGS"}
     for what in ("install", "uninstall"):
-        done = subprocess.run([*words, what], cwd=hosts.ROOT, capture_output=True, text=True,
-                              check=False, timeout=300, env=settings)
+        with hosts.building():
+            done = subprocess.run([*words, what], cwd=hosts.ROOT, capture_output=True, text=True,
+                                  check=False, timeout=300, env=settings)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         if what == "install":
             yield root / "usr/local"

@@ -46,9 +46,26 @@ def missed(collection: Any, records: dict[str, Any]) -> list[str]:
     ids = list(records)[::max(1, len(records) // ASKED)]
     if not ids:
         return []
-    answer = collection.query(query_embeddings=[records[i]["embedding"] for i in ids],
-                              n_results=min(len(records), 50), include=["distances"])
-    return [i for i, near in zip(ids, answer["ids"]) if i not in near]
+    nearest = query(collection, [records[i]["embedding"] for i in ids], min(len(records), 50))
+    return [i for i, near in zip(ids, nearest) if i not in near]
+
+
+def query(collection: Any, vectors: list[list[float]], most: int) -> list[list[str]]:
+    """After deletions hnswlib may reach fewer than there are; 0.6 then fails, others give fewer."""
+    try:
+        return collection.query(query_embeddings=vectors, n_results=most,
+                                include=["distances"])["ids"]
+    except RuntimeError as e:
+        if "contigious" not in str(e) or most == 1:
+            raise
+        return query(collection, vectors, most // 2)
+
+
+def dimension(collection: Any, records: dict[str, Any]) -> int:
+    """One that is empty may have had records."""
+    if records:
+        return len(next(iter(records.values()))["embedding"])
+    return getattr(getattr(collection, "_model", None), "dimension", None) or 2
 
 
 def ask(target: str, output: str) -> None:
@@ -61,8 +78,8 @@ def ask(target: str, output: str) -> None:
         if collection.name != "odd-records":  # whose vectors are of all lengths
             result["missed"] += missed(collection, records)
         assert collection.count() == len(records)
-        collection.upsert(ids=["written after"], embeddings=[[1.0] * len(next(iter(
-            records.values()), {"embedding": [0, 0]})["embedding"])], documents=["new"])
+        collection.upsert(ids=["written after"], documents=["new"],
+                          embeddings=[[1.0] * dimension(collection, records)])
         assert collection.get(ids=["written after"])["documents"] == ["new"]
     with open(output, "w", encoding="utf-8") as f:
         json.dump(result, f)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Real hosts of Chroma, started with or without the shim, under strace or not."""
 
+import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -11,7 +13,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Iterator, Optional
 
 import pytest
 
@@ -38,6 +40,14 @@ createRequire(path)(`chromadb-js-bindings-linux-${arch}-gnu`).cli(["chroma", ...
 
 def python(venv: str) -> Path:
     return BUILD / venv / "bin" / "python"
+
+
+@contextlib.contextmanager
+def building() -> Iterator[None]:
+    """One worker at a time has something made in the build directory."""
+    with open(BUILD / "tests.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def environment(extra: Optional[dict[str, str]] = None) -> dict[str, str]:

@@ -64,10 +64,20 @@ child.on("exit", () => process.exit(0));
 SUPERVISOR = """trap 'kill $child; wait; exit 0' TERM
 while :; do "$0" waits.py & child=$!; wait $child; done"""
 
+# The client after the fork: one of 1.x from before has no threads in the worker.
+CONFIGURATION = """
+import chromadb
+def post_fork(server, worker):
+    import store
+"""
+WSGI = "def app(environ, start):\n    start('204 No Content', [])\n    return []\n"
+GUNICORN = ["{python}", "-m", "gunicorn", "-b", "unix:socket", "-w", "4", "-c", "forked.py"]
 UVICORN = ["{venv}/uvicorn", "api:api", "--uds", "socket"]
 KINDS = {
     "fastapi": (UVICORN, 1),
     "four-workers": ([*UVICORN, "--workers", "4"], 4),
+    "gunicorn": ([*GUNICORN, "wsgi:app"], 4),
+    "gunicorn-preload": ([*GUNICORN, "--preload", "wsgi:app"], 4),
     "prefork": (["{python}", "prefork.py"], 2),
     "node": (["node", "service.js", "{python}"], 1),
     "launcher": (["sh", "-c", "exec env A=b \"$0\" -u waits.py", "{python}"], 1),
@@ -127,14 +137,15 @@ def filled(tmp_path_factory):
 @pytest.fixture
 def backend(filled, tmp_path, request):
     words, count = KINDS[request.param]
-    if request.param in ("fastapi", "four-workers") and not OVERLAY.exists():
+    if request.param in ("fastapi", "four-workers", "gunicorn", "gunicorn-preload") and not OVERLAY.exists():
         pytest.skip(f"{OVERLAY} is missing; run wrappers/setup check")
     if request.param == "node" and not shutil.which("node"):
         pytest.skip("no node here")
     folder = tmp_path / "app"
     shutil.copytree(filled, folder)
     for name, text in (("store.py", STORE), ("waits.py", WAITS), ("api.py", API),
-                       ("prefork.py", PREFORK), ("service.js", NODE)):
+                       ("prefork.py", PREFORK), ("service.js", NODE), ("wsgi.py", WSGI),
+                       ("forked.py", CONFIGURATION)):
         (folder / name).write_text(text)
     words = [word.replace("{python}", str(hosts.python("venv")))
              .replace("{venv}", str(hosts.python("venv").parent)) for word in words]

@@ -71,7 +71,7 @@ def json_lines(text: str) -> list[dict]:
 
 
 def test_readers_agree(recorded, chromashim):
-    told = chromashim("log", "--json", recorded)
+    told = chromashim("log", "--calls", "--json", recorded)
     checked(told, OK)
     mine = [r for r in oplog_reader.read_store(recorded) if not r["op"].startswith("log.")]
     theirs = [r for r in json_lines(told.stdout) if not r["op"].startswith("log.")]
@@ -93,7 +93,7 @@ def test_missing_segment(copy, chromashim):
 @pytest.mark.parametrize("size", [0, 1, 100, 1376, 4095, 4096, 4097, 4096 + 64 * 5 + 13])
 def test_truncated_segment(copy, chromashim, size):
     os.truncate(segment(copy), size)
-    for command in (["log"], ["log", "--json"], ["log", "--stats"], ["log", "--transactions"]):
+    for command in (["log", "--calls"], ["log", "--calls", "--json"], ["log", "--stats"], ["log", "--transactions"]):
         told = chromashim(*command, copy)
         checked(told, WARNINGS)
         assert segment(copy).name in told.stderr
@@ -102,6 +102,19 @@ def test_truncated_segment(copy, chromashim, size):
     told = chromashim("status", copy)
     checked(told, OK, WARNINGS)
     assert re.search("unreadable|cut off", told.stdout)
+
+
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4096 + 64 * 2 + 13])
+def test_truncated_acts(copy, chromashim, size):
+    """What acts lack is taken from the log of calls."""
+    acts, = oplog_reader.segments(copy, "acts")
+    os.truncate(acts, size)
+    for command in (["log"], ["log", "--json"]):
+        told = chromashim(*command, copy)
+        checked(told, WARNINGS)
+        assert acts.name in told.stderr
+        if "--json" in command:
+            json_lines(told.stdout)
 
 
 def test_flipped_bits_in_the_header(copy, chromashim):
@@ -122,14 +135,14 @@ def test_flipped_bits_in_records(copy, chromashim):
     image = path.read_bytes()
     used = [n for n in range((len(image) - 4096) // 64)
             if any(image[4096 + 64 * n:4096 + 64 * n + 64])]
-    before = len(json_lines(chromashim("log", "--json", copy).stdout))
+    before = len(json_lines(chromashim("log", "--calls", "--json", copy).stdout))
     rng = random.Random(5)
     for hits in (1, 3, len(used)):
         damaged = bytearray(image)
         for n in rng.sample(used, hits):
             damaged[4096 + 64 * n + rng.randrange(64)] ^= 1 << rng.randrange(8)
         path.write_bytes(damaged)
-        told = chromashim("log", "--json", copy)
+        told = chromashim("log", "--calls", "--json", copy)
         checked(told, WARNINGS)
         assert before - 4 * hits <= len(json_lines(told.stdout)) < before
         assert "damaged" in told.stderr
@@ -140,13 +153,13 @@ def test_garbage_segment(copy, chromashim):
     rng = random.Random(6)
     good = path.read_bytes()
     path.write_bytes(rng.randbytes(50000))
-    checked(chromashim("log", copy), WARNINGS)
+    checked(chromashim("log", "--calls", copy), WARNINGS)
     path.write_bytes(good[:4096] + rng.randbytes(64 * 500))
-    checked(chromashim("log", copy), WARNINGS)
+    checked(chromashim("log", "--calls", copy), WARNINGS)
     packed = path.with_name(path.name + ".zst")
     path.unlink()
     packed.write_bytes(rng.randbytes(5000))
-    checked(chromashim("log", copy), WARNINGS)
+    checked(chromashim("log", "--calls", copy), WARNINGS)
 
 
 def test_newer_version(copy, chromashim):
@@ -172,7 +185,7 @@ def test_unknown_operation_is_shown_by_number(copy, chromashim):
             struct.pack_into("<I", image, at, check)
             break
     path.write_bytes(image)
-    told = chromashim("log", copy)
+    told = chromashim("log", "--calls", copy)
     checked(told, OK, WARNINGS)
     assert "9999" in told.stdout
 

@@ -31,8 +31,9 @@ def unusable(data):
 def test_no_store(unusable, actors):
     actor = actors().chroma(unusable)
     goes_on(actor)
-    (line,) = actor.lines()
-    assert "cannot use the store .chromashim" in line and "UNPROTECTED" in line
+    said = actor.lines()
+    assert len(said) == 1, said
+    assert "cannot use the store .chromashim" in said[0] and "UNPROTECTED" in said[0]
 
 
 def test_no_store_and_closed(unusable, actors):

@@ -75,7 +75,7 @@ def test_one_worker(serve, tmp_path, data, chromashim):
     ask("rebuild", "POST")
     assert ask("notes")["count"] == 2
     assert "partial" not in log.read_text() and "Traceback" not in log.read_text()
-    recorded = chromashim("log", "--protected", data).stdout
+    recorded = chromashim("log", "--calls", "--protected", data).stdout
     assert recorded.count("protect.begin conversation_add") == 1
     assert recorded.count("protect.begin rebuild") == 1 and recorded.count("protect.end") == 2
     end = time.monotonic() + 30

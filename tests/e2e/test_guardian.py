@@ -6,9 +6,9 @@ import fcntl
 import json
 import os
 import random
-import shutil
 import signal
 import sqlite3
+import struct
 import subprocess
 import threading
 import time
@@ -17,8 +17,7 @@ from pathlib import Path
 import pytest
 
 import hosts
-from loads import Load, answers, check_all, listed, nanoseconds
-from snapshots_load import SIZE
+from loads import Load, check_all, listed
 
 SECONDS = int(os.environ.get("CHROMASHIM_GUARDIAN_SECONDS", "8"))
 
@@ -69,13 +68,31 @@ def finish(chromashim, data, **env):
     return done.stderr
 
 
-def kill_at_random(guardians, data, stop, rounds):
+def kill_at_random(guardians, data, stop, rounds, every="0", longest=0.9):
     """One guardian after the other, each killed within a second."""
     while not stop.is_set():
-        guardian = guardians(data, env={"CHROMASHIM_KEEP": "all", "CHROMASHIM_EVERY": "0"})
-        time.sleep(random.uniform(0.02, 0.9))
+        guardian = guardians(data, env={"CHROMASHIM_KEEP": "all", "CHROMASHIM_EVERY": every})
+        time.sleep(random.uniform(0.02, longest))
         guardian.end(signal.SIGKILL)
         rounds.append(guardian)
+
+
+def test_verified_by_turns(data, chromashim, guardians):
+    """Where they follow each other closely: the oldest, the newest, the next oldest."""
+    make_directory(data)
+    for seconds in range(5):
+        touch_database(data, seconds)
+        done = chromashim("snapshot", "create", "--no-verify", "-q", data)
+        assert done.returncode == 0, done.stderr
+    guardian = guardians(data, env={"CHROMASHIM_EVERY": "9m", "CHROMASHIM_KEEP": "all"})
+    deadline, order = time.monotonic() + 60, []
+    while len(order) < 5:
+        assert time.monotonic() < deadline, order
+        order += [s["id"] for s in listed(chromashim, data)
+                  if s["state"] == "verified" and s["id"] not in order]
+        time.sleep(0.05)
+    guardian.end(signal.SIGTERM)
+    assert order == [1, 5, 2, 4, 3]
 
 
 @pytest.mark.slow
@@ -111,6 +128,82 @@ def test_killed_under_load(tmp_path, data, shim, chromashim, guardians, name):
     assert [s for s in found if s["state"] == "broken"] == []
     verified = check_all(chromashim, tmp_path, data, load, host)
     assert verified == len(found) and verified >= pinned
+    assert list((data / ".chromashim" / "pins").glob("[0-9]*")) == []
+
+
+def read_by(*words):
+    """How many bytes a command has read, of whatever."""
+    child = subprocess.Popen([str(hosts.COMMAND), *map(str, words)], env=hosts.environment(),
+                             stderr=subprocess.PIPE, text=True)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    counts = dict(line.split(": ") for line in
+                  Path(f"/proc/{child.pid}/io").read_text().splitlines())
+    assert child.wait() == 0, child.stderr.read()
+    return int(counts["rchar"])
+
+
+def test_what_follows_reads_what_has_changed(data, actors, chromashim, guardians):
+    """No file is read from end to end for a snapshot that follows another."""
+    make_directory(data)
+    with contextlib.closing(sqlite3.connect(data / "chroma.sqlite3")) as db, db:
+        db.execute("CREATE TABLE big(id INTEGER PRIMARY KEY, body BLOB)")
+        db.executemany("INSERT INTO big(body) VALUES(randomblob(3000))", [()] * 4000)
+    actor = actors()
+    actor.sqlite(data)
+    actor.do("db.execute('UPDATE big SET body = randomblob(3000) WHERE id = 1')")
+    guardian = guardians(data, env={"CHROMASHIM_EVERY": "9m"})
+    guardian.wait_for("is verified", 60)
+    assert listed(chromashim, data)[-1]["reason"] == "schedule"
+    guardian.end(signal.SIGKILL)  # what it holds on to is there all the same
+    actor.do("db.execute('UPDATE big SET body = randomblob(3000) WHERE id BETWEEN 2000 AND 2030')")
+    assert (data / "chroma.sqlite3").stat().st_size > 12 << 20
+    assert read_by("snapshot", "create", "--no-verify", "-q", data) < 3 << 20
+    assert chromashim("snapshot", "verify", "latest", data).returncode == 0
+    newest = listed(chromashim, data)[-1]
+    assert newest["reason"] == "manual" and newest["state"] == "verified", newest
+
+
+def test_a_reader_keeps_nobody_from_adding(data, chromashim):
+    """As an export or a replica does, who needs that nothing is removed."""
+    make_directory(data)
+    assert chromashim("snapshot", "create", "--no-verify", data).returncode == 0
+    with open(data / ".chromashim/snapshots/lock", "rb") as reader:
+        fcntl.fcntl(reader, fcntl.F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_RDLCK, 0, 0, 1, 0))
+        assert chromashim("snapshot", "create", data).returncode == 0
+        done = chromashim("guard", "--once", data)
+        assert done.returncode == 0, done.stderr
+        assert [s["state"] for s in listed(chromashim, data)] == ["verified"] * 2
+        done = chromashim("snapshot", "delete", "-y", "1", data, timeout=60)
+        assert done.returncode == 11, done.stderr
+    assert chromashim("snapshot", "delete", "-y", "1", data).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["python", "python-0.6"])
+def test_one_each_second(tmp_path, data, shim, chromashim, guardians, name):
+    """Each is made of the one before it and what was written since; each has all of its moment,
+    also where the guardian was killed between."""
+    host = hosts.BY_NAME[name]
+    host.require()
+    load = Load(host, str(data), shim)
+    stop, rounds = threading.Event(), []
+    killer = threading.Thread(target=kill_at_random,
+                              args=(guardians, data, stop, rounds, "1s", 5))
+    try:
+        load.wait_for(4)
+        killer.start()
+        time.sleep(SECONDS)
+        assert load.child.poll() is None
+    finally:
+        stop.set()
+        killer.join(30)
+        load.stop()
+    finish(chromashim, data)
+    assert chromashim("snapshot", "verify", "--all", data, timeout=300).returncode == 0
+    found = listed(chromashim, data)
+    assert [s for s in found if s["state"] != "verified"] == []
+    print(len(found), len(rounds))
+    assert check_all(chromashim, tmp_path, data, load, host) == len(found) >= 3
     assert list((data / ".chromashim" / "pins").glob("[0-9]*")) == []
 
 
@@ -255,6 +348,29 @@ def test_refused_writers_are_told(tmp_path, data, shim, actors, guardians):
         time.sleep(0.05)
 
 
+def test_a_moment_between_two_steps_of_a_migration(tmp_path, data, actors, chromashim):
+    """Chroma before 1.0 migrates in transactions of their own, each of which is pinned: such a
+    snapshot is no broken one."""
+    events = Events(tmp_path)
+    backend = actors(shimmed=False).chroma(data)
+    backend.do("c.upsert(**batch(0))")
+    backend.stop()
+    tool = actors().sqlite(data)
+    tool.do("""
+step = db.execute("SELECT * FROM migrations WHERE dir = 'sysdb' AND version = 1").fetchone()
+db.execute("DELETE FROM migrations WHERE dir = 'sysdb' AND version = 1")
+db.execute("CREATE TABLE t(a)")
+db.execute(f"INSERT INTO migrations VALUES ({', '.join('?' * len(step))})", step)
+""")
+    tool.stop()
+    done = chromashim("guard", "--once", data, env=hosts.environment(events.env))
+    assert done.returncode == 0, done.stderr
+    assert "was pinned between two steps of a migration, and is dropped" in done.stderr
+    assert not events.told("snapshot.broken")
+    listed = json.loads(chromashim("snapshot", "list", "--json", data).stdout)
+    assert listed and {snapshot["state"] for snapshot in listed} == {"verified"}, listed
+
+
 def test_what_cannot_be_done_is_told(tmp_path, data, chromashim):
     make_directory(data)
     events = Events(tmp_path)
@@ -294,6 +410,25 @@ def test_a_backend_started_again(data, shim, guardians):
     second.wait_for(2)
     second.stop()
     assert two.child.wait(30) == 0
+
+
+def test_the_clock_goes_on(data, shim, chromashim, guardians):
+    """While a snapshot takes long to be copied, the next moments are pinned all the same."""
+    load = Load(hosts.BY_NAME["python"], str(data), shim)
+    try:
+        load.wait_for(12)
+        guardians(data, env={"CHROMASHIM_EVERY": "1s", "CHROMASHIM_RATE": "200K"})
+        deadline, found = time.monotonic() + 60, []
+        while len([s for s in found if s["reason"] == "schedule"]) < 3:
+            assert time.monotonic() < deadline, found
+            time.sleep(0.1)
+            if (data / ".chromashim/pins/state").exists():
+                done = chromashim("snapshot", "list", "--json", data)
+                found = json.loads(done.stdout) if done.returncode == 0 else []
+        first = next(s for s in found if s["reason"] == "schedule")
+        assert first["state"] in ("pinned", "hydrating"), found
+    finally:
+        load.stop()
 
 
 def starve(data, limit):
@@ -373,202 +508,3 @@ def test_no_room_to_copy(tmp_path, data, shim, small_disk, guardians, chromashim
                                       env=hosts.environment(env)).stdout)
         states = {s["state"] for s in found}
     assert guardian.end() == 0
-
-
-# ---- damage ----
-
-def test_damaged_pins(tmp_path, data, shim, chromashim):
-    """What was saved for a pin is damaged: that one is broken and says why, and so
-    may be the older ones, which rest on it."""
-    make_directory(data, 400)
-    host = hosts.BY_NAME["python"]
-    load = Load(host, str(data), shim)
-    load.wait_for(3)
-    pins = data / ".chromashim" / "pins"
-    for _ in range(3):
-        done = chromashim("snapshot", "create", "--no-wait", data)
-        assert done.returncode == 0, done.stderr
-        load.wait_for(len(load.acknowledged) + 3)
-    ids = [s["id"] for s in listed(chromashim, data) if s["reason"] == "manual"]
-    load.stop()
-    name = f"{ids[-1]:08}-chroma.sqlite3.pre"
-    image = bytearray((pins / name).read_bytes())
-    image[-100] ^= 1
-    image[4096 + 16384:] = bytes(len(image) - 4096 - 16384)
-    (pins / name).write_bytes(image)
-    events = Events(tmp_path)
-    said = finish(chromashim, data, **events.env)
-    assert ids[-1] in [e["snapshot"] for e in events.told("snapshot.broken")]
-    assert f"snapshot {ids[-1]} is broken: pins/{name}" in said or f"{name}" in said, said
-    states = {s["id"]: s["state"] for s in listed(chromashim, data)}
-    assert states[ids[-1]] == "broken"
-    done = chromashim("restore", "--to", ids[-1], "-o", tmp_path / "x", data)
-    assert done.returncode == 1 and not (tmp_path / "x").exists()
-
-
-def test_damaged_store(data, shim, chromashim):
-    """Manifests that are cut or of a newer version, and one that was being copied: told, each for
-    itself; the others are good, and nothing of those that cannot be read is thrown away."""
-    make_directory(data)
-    for _ in range(3):
-        assert chromashim("snapshot", "create", data).returncode == 0
-    snapshots = data / ".chromashim" / "snapshots"
-    cut, newer = snapshots / "00000001.manifest", snapshots / "00000002.manifest"
-    cut.write_bytes(cut.read_bytes()[:200])
-    newer.write_bytes(newer.read_bytes()[:8] + b"\x02" + newer.read_bytes()[9:])
-    load = Load(hosts.BY_NAME["python"], str(data), shim)
-    load.wait_for(4)
-    assert chromashim("snapshot", "create", "--no-wait", data).returncode == 0
-    pinned = [s["id"] for s in listed(chromashim, data) if s["reason"] == "manual"][-1]
-    load.stop()
-    (snapshots / f"{pinned:08}.manifest").write_bytes(newer.read_bytes()[:300])
-    said = finish(chromashim, data)
-    assert f"snapshot {pinned} (manual) is copied" in said, said
-    found = {s["id"]: (s["state"], s["trouble"]) for s in listed(chromashim, data)}
-    assert found[1] == ("broken", "its manifest is cut short")
-    assert found[2] == ("broken", "written by a newer chromashim")
-    assert found[3][0] == found[pinned][0] == "verified"
-    assert len(newer.read_bytes()) > 300
-
-
-@pytest.mark.parametrize("at", [8, 40], ids=["newer", "damaged"])
-def test_pins_that_cannot_be_read(data, shim, chromashim, at):
-    """The backend and the command do without; snapshots are copied as before there were pins."""
-    make_directory(data)
-    pins = data / ".chromashim" / "pins"
-    pins.mkdir(parents=True, mode=0o700)
-    pins.parent.chmod(0o700)
-    load = Load(hosts.BY_NAME["python"], str(data), shim)
-    load.wait_for(2)
-    load.stop()
-    state = bytearray((pins / "state").read_bytes())
-    state[at] += 1
-    (pins / "state").write_bytes(state)
-    load = Load(hosts.BY_NAME["python"], str(data), shim)
-    load.wait_for(4)
-    done = chromashim("snapshot", "create", data)
-    load.stop()
-    assert done.returncode == 0, done.stderr
-    assert listed(chromashim, data)[-1]["state"] == "verified"
-    assert (pins / "state").read_bytes() == state
-
-
-# ---- WAL mode ----
-
-COUNT_IN_WAL = """
-import sqlite3, sys, time
-db = sqlite3.connect(sys.argv[1] + "/chroma.sqlite3", isolation_level=None)
-assert db.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
-db.execute("CREATE TABLE counted(n INTEGER PRIMARY KEY, filler BLOB)")
-db.execute("CREATE TABLE ballast(filler BLOB)")
-for _ in range(int(sys.argv[2])):
-    db.execute("INSERT INTO ballast VALUES(randomblob(1000000))")
-db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-n = 0
-while True:
-    db.execute("BEGIN IMMEDIATE")
-    n += 1
-    db.execute("INSERT INTO counted VALUES(?, randomblob(3000))", (n,))
-    db.execute("DELETE FROM counted WHERE n = ?", (n - 40,))
-    db.execute("COMMIT")
-    print(n, time.time_ns(), flush=True)
-    if n % 37 == 0:
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    time.sleep(0.01)  # SQLite has no queue for its write lock: without pauses nobody else gets it
-"""
-
-
-@pytest.mark.parametrize("how", ["pinned", "copied"])
-def test_wal_mode(how, tmp_path, data, shim, chromashim):
-    """The log belongs to what is pinned, whatever a checkpoint does to it afterwards; and to what is
-    copied beside a writer without the library, which no reader holds up, up to that moment."""
-    make_directory(data)
-    out = tmp_path / "counted"
-    preload, megabytes = ({"LD_PRELOAD": shim}, 0) if how == "pinned" else ({}, 40)
-    with open(out, "wb") as file:
-        child = subprocess.Popen([str(hosts.python("venv")), "-c", COUNT_IN_WAL, str(data),
-                                  str(megabytes)],
-                                 env=hosts.environment(preload), stdout=file)
-    try:
-        while not out.stat().st_size:
-            assert child.poll() is None
-            time.sleep(0.05)
-        for _ in range(8):
-            time.sleep(random.uniform(0.2, 0.6))
-            done = chromashim("snapshot", "create", "--no-wait", data)
-            assert done.returncode == 0, done.stderr
-        assert child.poll() is None
-    finally:
-        child.kill()
-        child.wait()
-    print(finish(chromashim, data))
-    counted = [tuple(map(int, line.split())) for line in out.read_text().splitlines()[:-1]]
-    found = [s for s in listed(chromashim, data) if s["reason"] == "manual"]
-    assert len(found) == 8 and {s["state"] for s in found} == {"verified"}, found
-    for snapshot in found:
-        target = tmp_path / f"out-{snapshot['id']}"
-        assert chromashim("restore", "--to", snapshot["id"], "-o", target, data).returncode == 0
-        with sqlite3.connect(target / "chroma.sqlite3") as db:
-            assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-            first, last, rows = db.execute("SELECT min(n), max(n), count(*) FROM counted").fetchone()
-        moment = nanoseconds(snapshot["time"])
-        acknowledged = max(n for n, at in counted if at <= moment)
-        assert acknowledged <= last <= acknowledged + 1 and rows == last - first + 1
-
-
-# ---- what is only pinned ----
-
-def test_restore_of_what_is_pinned(tmp_path, data, shim, chromashim):
-    """It is copied first; in place, so is everything else that rests on the files there."""
-    host = hosts.BY_NAME["python"]
-    host.require()
-    load = Load(host, str(data), shim)
-    for _ in range(3):
-        load.wait_for(len(load.acknowledged) + 4)
-        assert chromashim("snapshot", "create", "--no-wait", data).returncode == 0
-    found = [s for s in listed(chromashim, data) if s["reason"] == "manual"]
-    assert [s["state"] for s in found] == ["pinned"] * 3
-    moments = [nanoseconds(s["time"]) for s in found]
-    out = tmp_path / "out"
-    done = chromashim("restore", "--to", found[0]["id"], "-o", out, data)
-    assert done.returncode == 0, done.stderr
-    load.wait_for(len(load.acknowledged) + 2)
-    load.stop()
-    assert chromashim("snapshot", "delete", "-y", found[2]["id"], data).returncode == 0
-    done = chromashim("restore", "--to", found[1]["id"], "-y", data)
-    assert done.returncode == 0, done.stderr
-    states = {s["id"]: s["state"] for s in listed(chromashim, data)}
-    assert "pinned" not in states.values() and found[2]["id"] not in states, states
-    for path, moment in ((out, moments[0]), (data, moments[1])):
-        answer = answers(host, {str(path): load.before(moment)})[str(path)]
-        assert answer["wrong"] == [] and 0 <= answer["count"] - load.before(moment) * SIZE <= SIZE
-    assert list((data / ".chromashim" / "pins").glob("[0-9]*")) == []
-
-
-# ---- a database that is not Chroma's yet ----
-
-def test_tables_that_are_not_made_yet(data, actors, chromashim):
-    """What held nothing is not pinned again at once; and with no news nothing is synced."""
-    actor = actors()
-    actor.sqlite(data)
-    actor.do("db.execute('CREATE TABLE t(x)')")
-    done = chromashim("guard", "--once", data)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("is pinned") == 1 and done.stderr.count("held nothing yet") == 1
-    assert listed(chromashim, data) == []
-
-
-def test_reports_cost_no_syncs(data, chromashim, tmp_path):
-    if not shutil.which("strace"):
-        pytest.skip("no strace here")
-    (data / "chroma.sqlite3").write_bytes(b"")
-    chromashim("guard", "--once", data)
-    trace = tmp_path / "trace"
-    done = subprocess.run(
-        ["strace", "-f", "-o", trace, "-e", "trace=fsync,fdatasync,rename,renameat,renameat2",
-         hosts.COMMAND, "guard", "--once", data], env=hosts.environment({}), capture_output=True,
-        check=False)
-    assert done.returncode == 0, done.stderr
-    lines = trace.read_text().splitlines()
-    reports = [line for line in lines if "status.json" in line]
-    assert reports and not [line for line in lines if "sync(" in line], lines

@@ -38,11 +38,11 @@ class Days:
                                  "CLOCK_OFFSET": str(self.seconds), **self.settings})
         return self.chromashim(*words, env=env)
 
-    def go_on(self, hours):
+    def go_on(self, hours, status=0):
         self.seconds += int(hours * 3600)
         touch_database(self.data, self.seconds)
         done = self.command("guard", "--once", self.data)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == status, done.stderr
         return done.stderr
 
     def ages(self):
@@ -50,6 +50,17 @@ class Days:
         now = time.time_ns() + self.seconds * 10**9
         return [(now - nanoseconds(s["time"])) / 3600e9
                 for s in reversed(listed(self.chromashim, self.data)) if s["state"] == "verified"]
+
+
+@pytest.mark.parametrize("settings, kept", [({}, 6), ({"KEEP": "last=2"}, 2)])
+def test_all_of_the_last_hour(data, chromashim, clock, settings, kept):
+    """Where they are taken more often than that, and no rules are given."""
+    make_directory(data)
+    days = Days(chromashim, data, clock, EVERY="10m", **settings)
+    for _ in range(9):
+        days.go_on(1 / 6)
+    ages = days.ages()
+    assert len([age for age in ages if age < 0.95]) == kept, ages
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ def test_log_after_kill(tmp_path, shim, strace, chromashim):
             logged[tid] += [replace(e, path=os.path.normpath(f"{directory.name}/{e.path}"))
                             for e in events]
             flying += sum(e.unfinished for e in events)
-        told = chromashim("log", "--json", directory)
+        told = chromashim("log", "--calls", "--json", directory)
         assert told.returncode == 0, f"seed {seed}, {directory.name}: {told.stderr}"
         assert told.stdout.count("\n") >= len(log.threads)
     # Making the directories comes before they are known to be ones.

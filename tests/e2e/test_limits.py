@@ -73,7 +73,7 @@ def test_said_once_and_everywhere(data, tmp_path, owner, chromashim, does, says,
     said = owner.errors()
     assert said.count(says) == 1, said
     assert says in said and "UNPROTECTED" in said or not unprotected or "no fence" in said, said
-    notes = chromashim("log", data, "--op", "log.note", "--json").stdout
+    notes = chromashim("log", data, "--calls", "--op", "log.note", "--json").stdout
     assert notes.count(says) == 1, notes
     process, = json.loads(chromashim("status", data, "--json").stdout)["processes"]
     assert process["limit_reached"]
@@ -83,3 +83,16 @@ def test_said_once_and_everywhere(data, tmp_path, owner, chromashim, does, says,
     assert f"process {owner.pid} (" in event["message"]
     owner.stop()
     assert told() == (False, False, 1)
+
+
+@pytest.mark.parametrize("owner", ["groups=2"], indirect=True)
+def test_a_directory_that_is_opened_later(data, owner, chromashim):
+    """Its log says it from the beginning."""
+    owner.do(PERSISTS)
+    owner.do("""
+os.mkdir(data + "-late")
+late = sqlite3.connect(data + "-late/chroma.sqlite3")
+late.execute("CREATE TABLE t(x)")
+""")
+    process, = json.loads(chromashim("status", f"{data}-late", "--json").stdout)["processes"]
+    assert process["limit_reached"]

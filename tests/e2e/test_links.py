@@ -120,7 +120,7 @@ open({str(tmp_path / 'uploads/notes')!r}, "w").write("x")
 open({str(data / '22222222-2222-3333-4444-555555555555/other')!r}, "w").write("x")
 """)
     owner.stop()
-    done = chromashim("log", data)
+    done = chromashim("log", "--calls", data)
     assert "notes" not in done.stdout and " other" in done.stdout
 
 
@@ -155,7 +155,7 @@ for n in range(300):
     if not before & numbers(outside.iterdir()):
         pytest.skip("no number is given out again")
     owner.stop()
-    assert "notes" not in chromashim("log", data).stdout
+    assert "notes" not in chromashim("log", "--calls", data).stdout
 
 
 @pytest.mark.parametrize("by", ["the process", "another"])

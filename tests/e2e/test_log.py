@@ -66,9 +66,9 @@ def recorded(tmp_path_factory, shim) -> Path:
 
 @pytest.fixture
 def log(recorded, chromashim):
-    """The objects of `log --json` with some options."""
+    """The objects of `log --calls --json` with some options."""
     def objects(*options):
-        done = chromashim("log", "--json", *options, recorded)
+        done = chromashim("log", "--calls", "--json", *options, recorded)
         assert done.returncode == 0 and not done.stderr, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -107,7 +107,7 @@ def test_filters(log):
 
 
 def test_words_that_mean_nothing(recorded, chromashim):
-    for options in (["--op", "nonsense"], ["--op", "fsync,nonsens*"], ["--since", "yesterday"],
+    for options in (["--op", "nonsense"], ["--op", "fsync,nonsens*"], ["--since", "yesterdayish"],
                     ["--pid", "0"], ["--nonsense"]):
         done = chromashim("log", *options, recorded)
         assert done.returncode == 2 and not done.stdout and done.stderr
@@ -144,11 +144,11 @@ def test_sql(recorded, chromashim):
 
 
 def test_text_for_people_and_pipes(recorded, chromashim):
-    plain = chromashim("log", recorded)
+    plain = chromashim("log", "--calls", recorded)
     assert plain.returncode == 0 and "\x1b" not in plain.stdout
     assert re.search(r"pwrite +notes @7 \+5 += 5 ", plain.stdout)
     assert re.search(r"unlink +missing.*ENOENT", plain.stdout)
-    script = f"set -o pipefail; '{hosts.COMMAND}' log '{recorded}' | head -1"
+    script = f"set -o pipefail; '{hosts.COMMAND}' log --calls '{recorded}' | head -1"
     assert subprocess.run(["bash", "-c", script], capture_output=True, check=False).returncode in (0, 141)
 
 
@@ -170,10 +170,11 @@ def test_follow(tmp_path, shim, chromashim):
 def test_compressed_segments_say_the_same(recorded, tmp_path, chromashim):
     directory = tmp_path / "copy"
     shutil.copytree(recorded, directory)
-    before = chromashim("log", "--json", directory).stdout
+    before = [chromashim("log", "--json", *which, directory).stdout for which in ([], ["--calls"])]
     assert chromashim("log", "--compress", directory).returncode == 0
     assert [f.suffix for f in (directory / ".chromashim/oplog").iterdir()] == [".zst"]
-    assert chromashim("log", "--json", directory).stdout == before
+    assert [chromashim("log", "--json", *which, directory).stdout
+            for which in ([], ["--calls"])] == before
 
 
 def test_status(tmp_path, shim, chromashim):
@@ -233,7 +234,7 @@ def test_the_store_is_private(recorded):
 
 
 def test_sql_without_room_for_temporary_files(data, shim, chromashim, small_disk):
-    """The tool for the incident says what it needs, and where."""
+    """The tool for the incident needs none."""
     subprocess.run([sys.executable, "-c", """if True:
         import sqlite3, sys
         c = sqlite3.connect(sys.argv[1] + "/chroma.sqlite3", isolation_level=None)
@@ -247,10 +248,7 @@ def test_sql_without_room_for_temporary_files(data, shim, chromashim, small_disk
                 pass
     done = chromashim("log", "--sql", "select count(*) from log", data,
                       env=hosts.environment({"SQLITE_TMPDIR": str(small_disk)}))
-    assert done.returncode in (0, 13), done.stderr
-    if done.returncode:
-        assert f"no room for temporary files in '{small_disk}'" in done.stderr
-        assert "SQLITE_TMPDIR" in done.stderr
+    assert done.returncode == 0 and int(done.stdout) > 4000, done.stderr
 
 
 def test_failed_is_what_went_wrong(data, shim, chromashim):
@@ -263,5 +261,5 @@ def test_failed_is_what_went_wrong(data, shim, chromashim):
             os.rmdir(sys.argv[1])
         except OSError:
             pass""", data], env=hosts.environment({"LD_PRELOAD": shim}), check=True)
-    failed = [json.loads(line) for line in chromashim("log", "--failed", "--json", data).stdout.splitlines()]
+    failed = [json.loads(line) for line in chromashim("log", "--calls", "--failed", "--json", data).stdout.splitlines()]
     assert [r["op"] for r in failed if "op" in r] == ["rmdir"], failed

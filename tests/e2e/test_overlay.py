@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import hosts
 import torn
 
 
@@ -71,3 +72,30 @@ if not child:
     assert torn.first(data) == "OOOO"
     if child:
         os.kill(child, 9)
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_data_in_the_container_itself_is_said(tmp_path, marked):
+    """A root of overlayfs over this machine's, as a container's is; on a volume, or in no container, it
+    is nobody's trouble."""
+    for name in ("upper", "work", "merged"):
+        (tmp_path / name).mkdir()
+    root = tmp_path / "merged"
+    script = f"""
+        mount -t tmpfs tmpfs {tmp_path}/upper && mkdir {tmp_path}/upper/u {tmp_path}/upper/w || exit 77
+        mount -t overlay overlay -o lowerdir=/,upperdir={tmp_path}/upper/u,workdir={tmp_path}/upper/w {root} || exit 77
+        mount -t proc proc {root}/proc && mkdir -p {root}/inside {root}/volume && cp {hosts.COMMAND} {hosts.SHIM} {root}/usr/bin/
+        mount -t tmpfs tmpfs {root}/volume
+        {"touch" if marked else "rm -f"} {root}/.dockerenv
+        rm -f {root}/run/.containerenv
+        for place in inside volume; do
+            chroot {root} /usr/bin/chromashim run --dir /$place -- true 2>&1 | sed "s/^/$place: /"
+        done"""
+    env = {k: v for k, v in hosts.environment().items() if k != "KUBERNETES_SERVICE_HOST"}
+    done = subprocess.run(["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
+                          capture_output=True, text=True, check=False, env=env, timeout=60)
+    if os.geteuid() or done.returncode == 77:
+        pytest.skip(f"no overlay over the root here: {done.stderr.strip()}")
+    said = [line for line in done.stdout.splitlines() if "THE DATA IS IN THE CONTAINER" in line]
+    assert len(said) == marked, done.stdout + done.stderr
+    assert not marked or (said[0].startswith("inside: ") and "'/inside'" in said[0])

@@ -333,7 +333,7 @@ def test_written_without_the_shim(directory):
 def test_log(directory, chromashim):
     directory.killed("bins(A, b'n'); os.close(pickle(A, b'n')); bins(B, b'n'); die()")
     directory.next_start()
-    told = chromashim("log", directory.path).stdout
+    told = chromashim("log", "--calls", directory.path).stdout
     assert told.count("persist.begin") == 2
     assert told.count("persist.commit") == 1 and told.count("persist.rollback") == 1
 

@@ -211,7 +211,7 @@ def test_creation_is_no_persist(directory, chromashim):
         told = chromashim(*ask, directory.path)
         assert "persist" not in told.stdout.replace(str(directory.path), ""), told.stdout
     assert directory.next_start() == ""
-    assert "persist." not in chromashim("log", directory.path).stdout
+    assert "persist." not in chromashim("log", "--calls", directory.path).stdout
 
 
 def test_child_of_many(directory):

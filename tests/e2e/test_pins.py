@@ -231,7 +231,7 @@ def test_protected_operation(writer, data, chromashim):
     assert actor.ask(f"api.chromashim_protect_end({token}, 0)") == 0
     assert actor.ask("api.chromashim_protect_end(12345, 0)") == -22
     assert pinned(data, id) == before
-    log = chromashim("log", data, "--op", "protect.begin,protect.end").stdout
+    log = chromashim("log", data, "--calls", "--op", "protect.begin,protect.end").stdout
     assert "rebuild everything" in log and "protect.end" in log
 
 

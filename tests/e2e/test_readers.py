@@ -6,7 +6,10 @@ a collection applies what the queue has beyond the marks. These transactions go 
 one of a process that is not the writer is refused.
 """
 
+import select
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
@@ -18,8 +21,11 @@ books = chromadb.PersistentClient(sys.argv[1]).get_or_create_collection("books")
 books.upsert(ids=[str(n) for n in range(50)], embeddings=[[n, 1.0, 2.0] for n in range(50)])
 for line in sys.stdin:
     print("done", flush=True)
-    n = int(line)
-    books.upsert(ids=[str(n)], embeddings=[[n, 1.0, 2.0]], documents=[f"number {n}"])
+    if line.strip() == "journal":
+        open(sys.argv[1] + "/chroma.sqlite3-journal", "x").close()
+    else:
+        n = int(line)
+        books.upsert(ids=[str(n)], embeddings=[[n, 1.0, 2.0]], documents=[f"number {n}"])
     print("done", flush=True)
 """
 
@@ -60,6 +66,9 @@ def refused(what):
 
 refused(lambda: books.upsert(ids=["x"], embeddings=[[1.0, 2.0, 3.0]]))
 refused(lambda: client.create_collection("other"))
+refused(lambda: books.delete(ids=["1"]))
+# A journal that is there in this moment; an empty one is not in use, so the write comes so far.
+write("journal")
 refused(lambda: books.delete(ids=["1"]))
 assert books.count() == 60
 writer.stdin.close()
@@ -182,6 +191,140 @@ def test_a_reader_that_stays(data, shim, chromashim):
     assert (done.returncode, done.stderr) == (0, "")
     assert chromashim("check", data).returncode == 0
     assert chromashim("log", "--failed", data).stdout == ""
+    assert chromashim("log", "--failed", "--calls", data).stdout == ""
+
+
+PART_OF_A_PERSIST = """
+import os, sqlite3, sys
+data, segment, how = sys.argv[1:]
+sqlite3.connect(f"{data}/chroma.sqlite3").execute("CREATE TABLE IF NOT EXISTS mine (a)")
+files = []
+for name in ("header.bin", "data_level0.bin", "length.bin", "link_lists.bin"):
+    file = open(f"{segment}/{name}", "r+b", buffering=0)
+    first = file.read(64)
+    file.seek(0)
+    file.write(first)
+    files.append(file)
+kept = open(f"{segment}/index_metadata.pickle", "rb").read()
+pickle = open(f"{segment}/index_metadata.pickle", "wb", buffering=0)
+pickle.write(kept[:100])
+print("midst", flush=True)
+sys.stdin.readline()
+pickle.write(kept[100:])
+pickle.close()
+print("end", flush=True)
+"""
+LOAD = """
+import os, sqlite3, sys
+data, segment, how = sys.argv[1:]
+database = sqlite3.connect(f"{data}/chroma.sqlite3")
+tables = "SELECT count(*) FROM sqlite_master"
+database.execute(tables).fetchone()
+print("begins", flush=True)
+pickle = open(f"{segment}/index_metadata.pickle", "rb")
+print("got", len(pickle.read()), flush=True)
+if how == "read":
+    for name in ("header.bin", "data_level0.bin", "length.bin", "link_lists.bin"):
+        open(f"{segment}/{name}", "rb").read()
+    try:
+        open(f"{segment}/header.bin", "r+b", buffering=0)
+    except OSError:
+        pass
+    database.execute(tables).fetchone()
+    print("loaded", flush=True)
+sys.stdin.readline()
+"""
+
+
+def start(script, data, shim, how=""):
+    segment, = data.glob("*-*")
+    return subprocess.Popen([hosts.python("venv"), "-c", script, data, segment, how],
+                            env=hosts.environment({"LD_PRELOAD": shim}), text=True,
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+@pytest.fixture
+def indexed(data, shim):
+    subprocess.run([hosts.python("venv"), "-c", MAKE, data], check=True, timeout=120,
+                   env=hosts.environment({"LD_PRELOAD": shim}))
+    # One persist with the library: the store has its lock.
+    with start(PART_OF_A_PERSIST, data, shim) as writer:
+        assert writer.communicate("\n", timeout=60)[0] == "midst\nend\n"
+    return data
+
+
+def said_within(process, seconds):
+    return bool(select.select([process.stdout], [], [], seconds)[0])
+
+
+def test_no_load_in_the_midst_of_a_persist(indexed, shim):
+    pickle, = indexed.glob("*-*/index_metadata.pickle")
+    whole = pickle.stat().st_size
+    with start(PART_OF_A_PERSIST, indexed, shim) as writer:
+        assert writer.stdout.readline() == "midst\n"
+        with start(LOAD, indexed, shim) as reader:
+            assert reader.stdout.readline() == "begins\n"
+            assert not said_within(reader, 0.5)
+            assert writer.communicate("\n", timeout=60)[0] == "end\n"
+            assert reader.communicate("\n", timeout=60)[0] == f"got {whole}\n"
+
+
+@pytest.mark.parametrize("how", ["", "read"])
+def test_no_persist_in_the_midst_of_a_load(indexed, shim, how):
+    """It waits for a second; not when all has been read."""
+    with start("import os\n" + PART_OF_A_PERSIST.replace("files = []", """files = []
+print("begins", flush=True)
+sys.stdin.readline()
+"""), indexed, shim) as writer:
+        assert writer.stdout.readline() == "begins\n"
+        with start(LOAD, indexed, shim, how) as reader:
+            while reader.stdout.readline() != ("loaded\n" if how else "got 6408\n"):
+                pass
+            began = time.monotonic()
+            writer.stdin.write("\n")
+            writer.stdin.flush()
+            assert writer.stdout.readline() == "midst\n"
+            waited = time.monotonic() - began
+            assert writer.communicate("\n", timeout=60)[0] == "end\n"
+            assert how or waited > 0.9
+            # It has not waited, else the lock would have been given to it at the very end.
+            locks = Path("/proc/locks").read_text() if how else ""
+            assert f":{(indexed / '.chromashim/loads.lock').stat().st_ino} " not in locks
+            reader.communicate("\n", timeout=60)
+
+
+MAKE = """
+import chromadb, sys
+client = chromadb.PersistentClient(sys.argv[1])
+books = client.create_collection("books", configuration={"hnsw": {"sync_threshold": 100}})
+books.add(ids=[str(n) for n in range(250)], embeddings=[[float(n), 1.0] for n in range(250)])
+"""
+LOOK = """
+import chromadb, sys
+books = chromadb.PersistentClient(sys.argv[1]).get_collection("books")
+if "waits" in sys.argv:
+    print("open", flush=True)
+    sys.stdin.read()
+print(books.count(), books.query(query_embeddings=[[77.2, 1.0]], n_results=1)["ids"], flush=True)
+"""
+
+
+def test_an_index_that_is_not_there_yet(data, shim, chromashim):
+    """After healing Chroma builds it from the queue, and makes its directory, also to read."""
+    python, env = hosts.python("venv"), hosts.environment({"LD_PRELOAD": shim})
+    subprocess.run([python, "-c", MAKE, data], env=env, check=True, timeout=120)
+    assert chromashim("recover", "-y", "--rebuild", "books", data).returncode == 0
+    assert not list(data.glob("*-*"))
+    with subprocess.Popen([python, "-c", LOOK, data, "waits"], env=env, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout.readline() == "open\n"
+        done = subprocess.run([python, "-c", LOOK, data], env=env, text=True, timeout=120,
+                              capture_output=True, check=False)
+        assert (done.stdout, done.stderr) == ("250 [['77']]\n", "")
+        assert not list(data.glob("*-*/*"))
+        assert writer.communicate("")[0] == "250 [['77']]\n"
+    assert len(list(data.glob("*-*/*"))) == 5
+    assert chromashim("check", data).returncode == 0
 
 
 @pytest.mark.parametrize("persisted", ["", "persisted"])
@@ -193,7 +336,9 @@ def test_a_reader_that_becomes_the_writer(data, shim, chromashim, persisted):
                           env=hosts.environment({"LD_PRELOAD": shim}), capture_output=True,
                           text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "index_metadata.pickle: writing is refused" in done.stderr
+    assert "index_metadata.pickle: writing is refused: this process loaded the collection's index " \
+        "while another one was writing it" in done.stderr
+    assert "Nothing is lost" in done.stderr and "Restart this process" in done.stderr
     assert chromashim("check", data).returncode == 0
     left = subprocess.run([python, "-c", ALL, data], env=hosts.environment(), text=True,
                           stdout=subprocess.PIPE, timeout=120, check=True).stdout

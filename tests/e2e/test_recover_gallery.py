@@ -66,6 +66,15 @@ GALLERY = {
         "fts-malformed", "indexes", 0),
     "no VECTOR row": ("python", sql("DELETE FROM segments WHERE scope = 'VECTOR'"),
                       "segment-row-missing", "segments", 0),
+    "no mark of the index, 0.6": ("python-0.6", sql(
+        "DELETE FROM max_seq_id WHERE segment_id IN (SELECT id FROM segments WHERE scope = 'VECTOR')"),
+        "mark-missing", "marks", 0),
+    "migrations half recorded": ("python", sql(
+        "PRAGMA writable_schema = ON; DELETE FROM migrations WHERE dir = 'sysdb' AND version > 3"),
+        "migration-interrupted", "migration", 0),
+    "ids that are no UUID": ("python", sql(
+        "UPDATE databases SET id = 'first'; UPDATE collections SET database_id = 'first'"),
+        "id-unreadable", "segments", 0),
     "no METADATA row": ("python", sql("DELETE FROM segments WHERE scope = 'METADATA'"),
                         "segment-row-missing", "segments", 0),
     "no rows of segments": ("python", sql("DELETE FROM segments"), "segment-row-missing",

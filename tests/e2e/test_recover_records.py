@@ -104,6 +104,52 @@ def test_from_the_index_alone(damage, base, asker, chromashim, tmp_path):
     compare(asker, data, None)
 
 
+@pytest.mark.parametrize("has_snapshot", [True, False])
+def test_without_its_own_row(has_snapshot, base, asker, chromashim, tmp_path):
+    data = Path(shutil.copytree(base, tmp_path / "data"))
+    if not has_snapshot:
+        shutil.rmtree(data / ".chromashim")
+    gallery.sql("DELETE FROM collections")(data)
+    checked = chromashim("check", data)
+    assert checked.returncode == 1 and "collection-row-missing" in checked.stdout, checked.stdout
+    exported = [json.loads(line) for line in chromashim("export", data).stdout.splitlines()]
+    assert len(exported) == 1750 and all(line["embedding"] and line["document"] for line in exported)
+    account = recover(chromashim, data, status=0 if has_snapshot else 3)
+    assert account["collections_without_name"] == (not has_snapshot)
+    [collection] = account["collections"]
+    assert collection["after"]["with_vector"] == 1750 and not collection["lost"]
+    if has_snapshot:
+        compare(asker, data, set())
+    else:
+        gallery.sql("UPDATE collections SET name = 'texts' WHERE name GLOB 'lost-*'")(data)
+        compare(asker, data, set())
+
+
+@pytest.mark.parametrize("fifths", [1, 2, 3, 4])
+@pytest.mark.parametrize("has_snapshot", [True, False])
+def test_cut(fifths, has_snapshot, base, asker, chromashim, tmp_path):
+    """Never less is told than is lost, and nothing is that index or snapshot have."""
+    data = Path(shutil.copytree(base, tmp_path / "data"))
+    if not has_snapshot:
+        shutil.rmtree(data / ".chromashim")
+    pages = (data / "chroma.sqlite3").stat().st_size // 4096
+    os.truncate(data / "chroma.sqlite3", pages * fifths // 5 * 4096)
+    account = recover(chromashim, data, "--set-aside", status=3)
+    [told] = account["collections"]
+    answer = asker.ask(data)
+    assert "error" not in answer, answer["error"]
+    [found] = answer["records"].values()
+    # deleted since, and nothing tells that any more: one too many is better than one lost
+    assert set(found) - {str(i) for i in DELETED} == {str(i) for i in range(50, 1800)}
+    losses = {one["id"] for one in told["lost"]}
+    for i, record in found.items():
+        number = 2 if int(i) in CHANGED or int(i) in NEW else 1
+        if i not in losses and int(i) not in DELETED:
+            assert record["document"] == f"text {i} of {number}" * 9, i
+            assert same_vector("", [float(i), float(number), 1.0, float(int(i) * number % 17)],
+                               record["embedding"]), i
+
+
 def test_elsewhere(base, chromashim, tmp_path):
     """What a copy needs comes from the snapshots of DIR, which stays as it is."""
     data, out = Path(shutil.copytree(base, tmp_path / "data")), tmp_path / "out"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import hosts
 import oplog_reader
 from actor import Actor, Failed, Hangs
 from disks import MIB, Disk, disks, loop_mounts  # noqa: F401
@@ -243,6 +244,19 @@ def test_start_while_the_disk_is_low(disks, actors):
     second.do(f"client.get_collection({names[-1]!r}).upsert(**batch(2000))")
 
 
+@pytest.mark.parametrize("size", ["8M", "64M"])
+def test_the_log_leaves_the_last_of_the_disk(disks, actors, size):
+    """It is for what has begun. Where older segments make room, the log goes on."""
+    disk = disks(size=96 * MIB)
+    actor = actors(env={"CHROMASHIM_LOG_SIZE": size, "CHROMASHIM_BALLAST": "0",
+                        "CHROMASHIM_MIN_FREE": "0"}).chroma(disk.data)
+    actor.do(f"import os; fd = os.open({str(disk.data / 'notes')!r}, os.O_RDWR | os.O_CREAT)")
+    disk.leave(6 * MIB)
+    before = disk.free()
+    actor.do("for n in range(200000): os.pwrite(fd, b'x', 0)", 60)
+    assert disk.free() >= before - MIB // 2
+
+
 def test_ballast(disks, actors):
     disk = disks(size=96 * MIB)
     ballast = disk.data / ".chromashim" / "ballast"
@@ -259,6 +273,30 @@ def test_ballast(disks, actors):
     assert not load.upsert(2)
     assert ballast.stat().st_blocks * 512 >= 2 * MIB
     assert load.wrong() == []
+
+
+def test_ballast_of_another_directory(disks):
+    """Two directories on one disk with one ballast, which is there for both."""
+    disk = disks(size=96 * MIB)
+    second, ballast = disk.data.parent / "second", disk.data / ".chromashim" / "ballast"
+    actor = Actor(str(hosts.BUILD / "libchromashim-faults.so"), {
+        "CHROMASHIM_BALLAST": "2M", "CHROMASHIM_MIN_FREE": "1M", "CHROMASHIM_BOUNDS": "ballasts=1"})
+    try:
+        actor.chroma(disk.data)
+        load = Load(actor, second)
+        load.upsert(3)
+        assert ballast.exists() and not (second / ".chromashim" / "ballast").exists()
+        disk.fill()
+        load.upsert(100)
+        assert not ballast.exists() and not journal(second)
+        assert sum("the ballast is given up" in line for line in actor.lines()) == 1
+        load.reads()
+        disk.relieve()
+        time.sleep(0.1)
+        assert not load.upsert(2)
+        assert load.wrong() == []
+    finally:
+        actor.clean_up()
 
 
 @pytest.mark.fast

@@ -80,6 +80,20 @@ def test_it_is_detached_and_ends_with_the_backend(start, data):
     assert (data / ".chromashim/status.json").exists()
 
 
+def test_no_second_one_while_the_first_begins(data, tmp_path):
+    """The backend writes before the guardian of `run` has its lock: that may take long."""
+    library = tmp_path / "libchromashim.so"  # with no command beside it
+    shutil.copy(hosts.SHIM, library)
+    (data / ".chromashim/guard.lock").mkdir(parents=True)
+    done = subprocess.run(
+        [hosts.COMMAND, "run", "--dir", data, "--set", f"CHROMASHIM_LIBRARY={library}", "--",
+         hosts.python("venv"), "-c", "import sqlite3, sys\n"
+         "sqlite3.connect(sys.argv[1] + '/chroma.sqlite3').execute('CREATE TABLE t(x)')", data],
+        env=hosts.environment({"CHROMASHIM_GUARD": "on"}), capture_output=True, text=True,
+        timeout=60, check=False)
+    assert done.returncode == 0 and "guardian" not in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize("how", [["--no-guard"], []], ids=["option", "environment"])
 def test_none(start, data, how):
     start(*how, env={} if how else {"CHROMASHIM_GUARD": "off"})

@@ -151,3 +151,22 @@ def test_no_false_alarm(launch, data, how):
 def test_no_false_alarm_for_who_only_reads(launch, data, tmp_path):
     program = compiled(tmp_path, PLAIN, "-static")
     assert TOLD not in launch("sh", "-c", '"$@"; :', "sh", program, data / "chroma.sqlite3", "r")
+
+
+def test_a_notebook_beside_it(launch, data):
+    """It was not started by `run`, and nothing was lost between."""
+    hosts.BY_NAME["python"].require()
+    launch(*python(data), seconds=0)
+    notebook = subprocess.Popen(
+        [hosts.python("venv"), "-c", "import chromadb, sys\n"
+         "chromadb.PersistentClient(sys.argv[1]).get_or_create_collection('books')", data],
+        env=hosts.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    errors = data.parent / "errors-0"
+    try:
+        wait_until(lambda: TOLD in errors.read_text(), 60)
+    finally:
+        notebook.kill()
+        notebook.wait()
+    said = errors.read_text()
+    assert f"{TOLD} {notebook.pid} " in said and "started beside the backend" in said, said
+    assert "LD_PRELOAD was lost" not in said

@@ -183,11 +183,27 @@ def test_a_set_user_id_program(run, programs, tmp_path):  # noqa: F811
 
 @pytest.mark.parametrize("folder", ["a b", "a:b"])
 def test_a_library_that_the_loader_cannot_name(run, tmp_path, folder):  # noqa: F811
+    """LD_PRELOAD knows no quotes: the loader is told a link, in a place that nobody else can write."""
     (tmp_path / folder).mkdir()
     library = shutil.copy(hosts.SHIM, tmp_path / folder)
-    done = run("--", "sh", "-c", "echo $LD_PRELOAD.", cwd=tmp_path,
-               env={"CHROMASHIM_LIBRARY": str(library)})
-    assert done.stdout == ".\n" and "there is a space or a colon in the path" in done.stderr
+    (tmp_path / "home").mkdir()
+    settings = {"CHROMASHIM_LIBRARY": str(library), "HOME": str(tmp_path / "home")}
+    show = ["--", "sh", "-c", "echo $LD_PRELOAD; grep -c libchromashim /proc/self/maps"]
+    for _ in range(2):
+        done = run(*show, cwd=tmp_path, env=settings)
+        link, maps = done.stdout.split("\n")[:2]
+        assert link.startswith(str(tmp_path / "home/.local/state/chromashim/libchromashim-"))
+        assert os.readlink(link) == str(library) and int(maps) > 1, done.stderr
+    # A library of the same name elsewhere has a link of its own; one that leads elsewhere is put right.
+    os.unlink(link)
+    os.symlink("/nowhere", link)
+    assert run(*show, cwd=tmp_path, env=settings).stdout.startswith(link)
+    assert os.readlink(link) == str(library)
+    # Where others can write it is not taken: then /tmp is, and if that cannot be had either, it is said.
+    os.chmod(os.path.dirname(link), 0o777)
+    used = run(*show, cwd=tmp_path, env=settings).stdout
+    assert used.startswith(f"/tmp/chromashim-{os.geteuid()}/libchromashim-")
+    os.unlink(used.split()[0])
     done = run("--", "echo", "on", cwd=tmp_path,
                env={"CHROMASHIM_LIBRARY": str(tmp_path / "none.so")})
     assert done.stdout == "on\n" and "libchromashim.so is not there" in done.stderr
@@ -223,3 +239,44 @@ def test_full_disk_is_told_when_asked(chromashim, small_disk):
     (small_disk / "filler").write_bytes(bytes(21 << 20))
     done = chromashim("status", "--check", small_disk)
     assert done.returncode != 0 and "the disk is" in done.stdout and "full" in done.stdout
+
+
+LAUNCHERS = {
+    "setpriv": ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"],
+    "runuser": ["env", "A=b", "runuser", "-u", "nobody", "--"],
+    "sudo": ["nice", "sudo", "-Eu", "nobody"],
+    "gosu": ["gosu", "nobody"],
+}
+AS_WHOM = """
+import os, sqlite3, sys
+os.stat(sys.argv[1])
+with sqlite3.connect(sys.argv[1] + "/chroma.sqlite3") as db:
+    db.execute("CREATE TABLE IF NOT EXISTS t(x)")
+print(os.getuid())
+"""
+
+
+@root_only
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_root_makes_the_directory_for_the_user(run, tmp_path, launcher):  # noqa: F811
+    words = LAUNCHERS[launcher]
+    if not shutil.which(next(w for w in words if w in LAUNCHERS)):
+        pytest.skip(f"no {launcher} here")
+    place = tmp_path
+    while place != Path("/") and not place.stat().st_mode & 1:
+        place.chmod(place.stat().st_mode | 0o011)
+        place = place.parent
+    data = tmp_path / "made" / "here"
+    for _ in range(2):
+        done = run("--dir", data, "--", *words, "/usr/bin/python3", "-c", AS_WHOM, data)
+        assert done.stdout == f"{NOBODY.pw_uid}\n", done.stderr
+        assert "belongs to" not in done.stderr
+    for each in (data.parent, data, data / ".chromashim", data / ".chromashim/writer.lock"):
+        assert each.stat().st_uid == NOBODY.pw_uid, each
+    os.chown(data, 0, 0)
+    done = run("--check-only", "--dir", data, "--", *words, "true")
+    assert "belongs to" not in done.stderr  # the database is that user's
+    os.chown(data / "chroma.sqlite3", 0, 0)
+    done = run("--check-only", "--dir", data, "--", *words, "true")
+    assert "belongs to root, and the backend will run as nobody" in done.stderr
+    assert f"chown -R {NOBODY.pw_uid}:{NOBODY.pw_gid} " in done.stderr

@@ -178,6 +178,18 @@ def test_damaged_chunk(tmp_path, data, chromashim):
     assert [s["state"] for s in listed(chromashim, data)] == ["verified", "verified"]
 
 
+def test_verified_without_a_copy(data, chromashim):
+    """From the chunks: no file of more than 64 KiB is written."""
+    make(hosts.BY_NAME["python"], data)
+    assert chromashim("snapshot", "create", "--no-verify", data).returncode == 0
+    largest = max(p.stat().st_size for p in data.rglob("*") if ".chromashim" not in p.parts)
+    assert largest > 128 << 10
+    done = subprocess.run(["prlimit", f"--fsize={64 << 10}", str(hosts.COMMAND), "snapshot",
+                           "verify", "latest", str(data)], env=hosts.environment(),
+                          capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0 and "is verified" in done.stdout, done
+
+
 def kill_in_a_persist(load, data):
     """At the moment when a segment that had been persisted before is being persisted again."""
     deadline = time.monotonic() + 60

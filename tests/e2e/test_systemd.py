@@ -221,3 +221,48 @@ def test_guard_by_timer(machine):
     assert [s["state"] for s in machine.snapshots()] == ["verified"]
     machine("systemctl", "start", "chromashim-guard@docs.timer")
     assert machine.shows("chromashim-guard@docs.timer", "ActiveState") == "active"
+
+
+# It says itself that it is ready, and names its directory in its code.
+APP = """
+import os, socket, sys, time
+import chromadb
+books = chromadb.PersistentClient("inner").get_or_create_collection(
+    "books", embedding_function=None, configuration={"hnsw": {"sync_threshold": 100}})
+if not books.count():
+    books.add(ids=[str(n) for n in range(250)], embeddings=[[float(n), 1.0] for n in range(250)])
+print("found", len(books.get(include=["embeddings"])["ids"]),
+      books.query(query_embeddings=[[77.2, 1.0]], n_results=1)["ids"], flush=True)
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+    s.connect(os.environ["NOTIFY_SOCKET"].replace("@", chr(0)))
+    s.send(b"READY=1")
+time.sleep(600)
+"""
+CONFIGURE = r"""
+mkdir -p /etc/chromashim /etc/systemd/system/chromashim@.service.d
+echo 'BACKEND=/opt/venv/bin/python /opt/chroma/app.py' >/etc/chromashim/docs.env
+printf '[Service]\nType=notify\nLimitFSIZE=16M\n' >/etc/systemd/system/chromashim@.service.d/more.conf
+printf '%s' "$1" >/opt/chroma/app.py
+systemctl daemon-reload
+"""
+
+
+@pytest.mark.slow
+def test_a_directory_in_the_code(machine):
+    """Type=notify, with a limit to files, and all that the unit forbids: the look before the first
+    open works there, and has healed the index when the service is ready again."""
+    inner = f"{DATA}/inner"
+    machine("bash", "-c", CONFIGURE, "configure", APP)
+    machine("systemctl", "start", UNIT)
+    machine("systemctl", "stop", UNIT)
+    assert machine.shows(UNIT, "Result") == "success", machine.journal()
+    machine.wait_for(lambda: machine.guardians() == "0", "the guardians' end")
+    machine("bash", "-c", f"head -c 64 /dev/zero | tr '\\0' '\\377' | "
+            f"dd of=$(ls {inner}/*/header.bin) conv=notrunc status=none")
+    machine("systemctl", "start", UNIT)
+    journal = machine.journal()
+    assert journal.count("found 250 [['77']]") == 2, journal
+    assert "healing it on a copy" in journal and "0 lost, 0 changed" in journal, journal
+    machine("systemctl", "stop", UNIT)
+    machine.wait_for(lambda: machine.guardians() == "0", "the guardians' end")
+    assert "fine: " in machine("chromashim", "check", inner)

@@ -49,9 +49,11 @@ def named(store):
 
 
 class Backend:
+    source = HOST
+
     def __init__(self, data, words=(), env=None, **how):
         self.child = subprocess.Popen(
-            [*words, str(hosts.python("venv")), "-c", HOST, str(data)], text=True,
+            [*words, str(hosts.python("venv")), "-c", self.source, str(data)], text=True,
             env=settings({"LD_PRELOAD": str(hosts.SHIM), **(env or {})}), stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **how)
         assert self.child.stdout.readline() == "up\n", self.child.stderr.read()

@@ -267,6 +267,40 @@ static void queue_vector(struct chroma_fixture *f)
 			  "UPDATE embeddings_queue SET metadata = '{' WHERE seq_id = 56");
 }
 
+static void queue_without_vector(struct chroma_fixture *f)
+{
+	chroma_run_sql(
+	    f, "UPDATE embeddings_queue SET vector = NULL, encoding = NULL WHERE seq_id = 55");
+}
+
+static void queue_not_text(struct chroma_fixture *f)
+{
+	chroma_run_sql(f,
+		       "UPDATE embeddings_queue SET metadata = CAST(x'7b2261223a22ff227d' AS TEXT) "
+		       "WHERE seq_id = 55");
+}
+
+static void name_not_text(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "UPDATE collections SET name = CAST(x'646fff' AS TEXT)");
+}
+
+static void database_id(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "UPDATE databases SET id = 'first'; UPDATE collections SET database_id = "
+			  "'first'");
+}
+
+static void database_unknown(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "UPDATE collections SET database_id = 'first'");
+}
+
+static void segment_id(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "UPDATE segments SET id = 'first' WHERE scope = 'VECTOR'");
+}
+
 static void parameter(struct chroma_fixture *f)
 {
 	chroma_run_sql(f, "INSERT INTO collection_metadata(collection_id, key, str_value) VALUES"
@@ -282,6 +316,14 @@ static void records_gone(struct chroma_fixture *f)
 {
 	chroma_run_sql(f, "DELETE FROM embeddings; DELETE FROM embedding_metadata;"
 			  "DELETE FROM embedding_fulltext_search; DELETE FROM embeddings_queue");
+}
+
+/* Which the queue still has. */
+static void rows_gone(struct chroma_fixture *f)
+{
+	chroma_run_sql(f,
+		       "DELETE FROM embeddings WHERE id > 54; DELETE FROM embedding_metadata WHERE "
+		       "id > 54");
 }
 
 static void metadata_bare(struct chroma_fixture *f)
@@ -432,6 +474,28 @@ static void marks_page(struct chroma_fixture *f)
 	spoil_page(f, root_of(f, "max_seq_id"), 0);
 }
 
+static void migrations_page(struct chroma_fixture *f)
+{
+	spoil_page(f, root_of(f, "migrations"), 0);
+}
+
+/* The collection is in nothing but the snapshot and its files. */
+static void core_pages(struct chroma_fixture *f)
+{
+	spoil_page(f, root_of(f, "sqlite_autoindex_embeddings_1"), 0);
+	spoil_page(f, root_of(f, "embeddings_queue"), 0);
+	spoil_page(f, root_of(f, "max_seq_id"), 0);
+	spoil_page(f, root_of(f, "segments"), 0);
+	spoil_page(f, root_of(f, "collections"), 0);
+	spoil_page(f, root_of(f, "embeddings"), 0);
+}
+
+static void collections_and_segments_page(struct chroma_fixture *f)
+{
+	spoil_page(f, root_of(f, "segments"), 0);
+	spoil_page(f, root_of(f, "collections"), 0);
+}
+
 static void index_page(struct chroma_fixture *f)
 {
 	spoil_page(f, root_of(f, "embedding_metadata_string_value"), 0);
@@ -499,82 +563,92 @@ void damage_folder_too_deep(struct chroma_fixture *f)
 /* ---- what becomes of each ---- */
 
 const struct damage damages[] = {
-    {none, "", 60, 0, 0, 0, 60, 60},
-    {pickle_cut, "pickle-truncated", 60, 0, 0, 0, 60, 60},
-    {pickle_empty, "pickle-truncated", 60, 50, 0, 0, 10, 60},
-    {pickle_gone, "pickle-missing", 60, 50, 0, 0, 10, 60},
-    {pickle_garbage, "pickle-damaged", 60, 0, 0, 0, 60, 60},
-    {pickle_maps, "pickle-not-inverse persist-torn labels-lost", 60, 0, 1, 0, 59, 60},
-    {header_zeroed, "header-damaged segment-file-unfinished", 60, 0, 0, 0, 60, 60},
-    {header_cut, "header-damaged", 60, 0, 0, 0, 60, 60},
-    {header_gone, "segment-file-missing", 60, 0, 0, 0, 60, 60},
-    {header_and_pickle_gone, "segment-file-missing pickle-missing", 60, 50, 0, 0, 10, 60},
-    {level0_cut, "level0-short labels-lost", 60, 31, 0, 0, 29, 60},
+    {none, "", 60, 0, 0, 60, 60},
+    {pickle_cut, "pickle-truncated", 60, 0, 0, 60, 60},
+    {pickle_empty, "pickle-truncated", 60, 50, 0, 10, 60},
+    {pickle_gone, "pickle-missing", 60, 50, 0, 10, 60},
+    {pickle_garbage, "pickle-damaged", 60, 0, 0, 60, 60},
+    {pickle_maps, "pickle-not-inverse persist-torn labels-lost", 60, 1, 0, 59, 60},
+    {header_zeroed, "header-damaged segment-file-unfinished", 60, 0, 0, 60, 60},
+    {header_cut, "header-damaged", 60, 0, 0, 60, 60},
+    {header_gone, "segment-file-missing", 60, 0, 0, 60, 60},
+    {header_and_pickle_gone, "segment-file-missing pickle-missing", 60, 50, 0, 10, 60},
+    {level0_cut, "level0-short labels-lost", 60, 31, 0, 29, 60},
     {level0_zeros, "graph-unreachable labels-damaged segment-file-unfinished labels-lost", 60, 41,
-     0, 0, 19, 60},
-    {level0_gone, "segment-file-missing", 60, 50, 0, 0, 10, 60},
-    {level0_label_twice, "labels-damaged labels-lost", 60, 1, 0, 0, 59, 60},
-    {level0_garbage, "labels-damaged labels-lost", 60, 3, 0, 0, 57, 60},
-    {level0_unreachable, "graph-unreachable", 60, 0, 0, 0, 60, 60},
-    {level0_infinite, "vector-not-finite", 60, 0, 0, 0, 60, 60},
-    {length_cut, "length-short", 60, 0, 0, 0, 60, 60},
-    {links_cut, "links-short", 60, 0, 0, 0, 60, 60},
-    {links_garbage, "links-damaged", 60, 0, 0, 0, 60, 60},
-    {links_neighbour, "graph-damaged", 60, 0, 0, 0, 60, 60},
-    {links_runaway, "links-runaway", 60, 0, 0, 0, 60, 60},
-    {damage_segment_gone, "segment-missing segments-left-behind", 60, 50, 0, 0, 10, 60},
-    {segment_renamed, "segment-renamed", 60, 0, 0, 0, 60, 60},
-    {segment_nameless, "segment-renamed", 60, 0, 0, 0, 60, 60},
-    {segment_below, "segment-renamed", 60, 0, 0, 0, 60, 60},
-    {segment_of_another, "segment-missing segments-left-behind leftover-directory", 60, 50, 0, 0,
-     10, 60},
-    {files_renamed, "segment-file-renamed", 60, 0, 0, 0, 60, 60},
-    {segment_row, "segment-row-missing", 60, 50, 0, 0, 60, 60},
-    {segment_rows, "segment-row-missing", 10, 0, 0, 0, 60, 60},
-    {owners_gone, "owner-row-missing", 60, 0, 0, 0, 60, 60},
-    {settings_unreadable, "settings-unreadable", 60, 0, 0, 0, 60, 60},
-    {dimension_lost, "dimension-lost", 60, 0, 0, 0, 60, 60},
-    {mark_poisoned, "mark-poisoned", 60, 0, 0, 0, 60, 60},
-    {mark_blob, "mark-blob queue-unapplied records-without-vector", 60, 0, 0, 0, 60, 60},
-    {mark_beyond, "mark-beyond-queue records-without-vector", 60, 10, 0, 0, 50, 60},
-    {queue_not_json, "queue-damaged", 60, 0, 0, 1, 60, 60},
-    {queue_vector, "queue-damaged", 60, 1, 0, 1, 60, 60},
-    {parameter, "", 60, 0, 0, 0, 60, 60},
-    {records_bare, "records-without-vector", 60, 2, 0, 0, 58, 60},
-    {records_gone, "mark-beyond-queue records-gone", 50, 0, 0, 0, 50, 50},
-    {metadata_bare, "metadata-without-record mark-beyond-queue vectors-without-record", 39, 0, 0, 0,
-     39, 39},
-    {fulltext_incomplete, "fts-incomplete", 60, 0, 0, 0, 60, 60},
-    {fulltext_empty, "fts-malformed", 60, 0, 0, 0, 60, 60},
-    {fulltext_words, "fts-foreign", 60, 0, 0, 0, 60, 60},
-    {fulltext_plain, "fts-malformed", 60, 0, 0, 0, 60, 60},
-    {fulltext_gone, "table-missing", 60, 0, 0, 0, 60, 60},
-    {collection_gone, "", 0, 0, 0, 0, 0, 0},
-    {migrations_gone, "migration-interrupted", 60, 0, 0, 0, 60, 60},
-    {migration_unknown, "migrations-unknown", 60, 0, 0, 0, 60, 60},
-    {table_gone, "table-missing", 60, 0, 0, 1, 60, 60},
-    {deleted_collection, "leftover-directory", 0, 0, 0, 0, 0, 0},
-    {wal_mode, "wal-mode", 60, 0, 0, 0, 60, 60},
-    {damage_database_gone, "database-missing", 50, 0, 0, 1, 50, 50},
-    {database_empty, "database-missing", 50, 0, 0, 1, 50, 50},
-    {database_foreign, "database-lost", 50, 0, 0, 1, 50, 50},
-    {first_page_zeroed, "database-not-sqlite", 60, 0, 0, 0, 60, 60},
-    {first_page_garbage, "database-not-sqlite", 60, 0, 0, 0, 60, 60},
-    {embeddings_page, "database-malformed fts-malformed", 60, 0, 0, 0, 60, 60},
-    {metadata_page, "database-malformed fts-malformed", 60, 0, 0, 0, 60, 60},
-    {collections_page, "database-malformed", 60, 0, 0, 0, 60, 60},
-    {segments_page, "database-malformed", 10, 0, 0, 0, 60, 60},
-    {queue_page, "database-malformed", 60, 10, 0, 0, 50, 60},
-    {marks_page, "database-malformed", 0, 0, 0, 0, 60, 60},
-    {index_page, "database-malformed fts-malformed", 60, 0, 0, 0, 60, 60},
-    {fulltext_page, "database-malformed fts-malformed", 60, 0, 0, 0, 60, 60},
-    {database_cut, "database-short database-malformed", 0, 0, 0, 0, 0, 0},
-    {lfs_pointer, "not-downloaded", 50, 0, 0, 1, 50, 50},
-    {database_packed, "packed", 50, 0, 0, 1, 50, 50},
-    {database_set_aside, "database-renamed", 50, 0, 0, 1, 50, 50},
-    {archive_beside, "archive-here database-missing", 50, 0, 0, 1, 50, 50},
-    {database_renamed, "database-renamed", 50, 0, 0, 1, 50, 50},
-    {damage_folder_too_deep, "directory-below", 0, 0, 0, 0, 0, 0},
+     0, 19, 60},
+    {level0_gone, "segment-file-missing", 60, 50, 0, 10, 60},
+    {level0_label_twice, "labels-damaged labels-lost", 60, 1, 0, 59, 60},
+    {level0_garbage, "labels-damaged labels-lost", 60, 3, 0, 57, 60},
+    {level0_unreachable, "graph-unreachable", 60, 0, 0, 60, 60},
+    {level0_infinite, "vector-not-finite", 60, 0, 0, 60, 60},
+    {length_cut, "length-short", 60, 0, 0, 60, 60},
+    {links_cut, "links-short", 60, 0, 0, 60, 60},
+    {links_garbage, "links-damaged", 60, 0, 0, 60, 60},
+    {links_neighbour, "graph-damaged", 60, 0, 0, 60, 60},
+    {links_runaway, "links-runaway", 60, 0, 0, 60, 60},
+    {damage_segment_gone, "segment-missing segments-left-behind", 60, 50, 0, 10, 60},
+    {segment_renamed, "segment-renamed", 60, 0, 0, 60, 60},
+    {segment_nameless, "segment-renamed", 60, 0, 0, 60, 60},
+    {segment_below, "segment-renamed", 60, 0, 0, 60, 60},
+    {segment_of_another, "segment-missing segments-left-behind leftover-directory", 60, 50, 0, 10,
+     60},
+    {files_renamed, "segment-file-renamed", 60, 0, 0, 60, 60},
+    {segment_row, "segment-row-missing", 60, 50, 0, 60, 60},
+    {segment_rows, "segment-row-missing", 10, 0, 0, 60, 60},
+    {owners_gone, "owner-row-missing", 60, 0, 0, 60, 60},
+    {settings_unreadable, "settings-unreadable", 60, 0, 0, 60, 60},
+    {dimension_lost, "dimension-lost", 60, 0, 0, 60, 60},
+    {mark_poisoned, "mark-poisoned", 60, 0, 0, 60, 60},
+    {mark_blob, "mark-blob queue-unapplied records-without-vector", 60, 0, 0, 60, 60},
+    {mark_beyond, "mark-beyond-queue records-without-vector", 60, 10, 0, 50, 60},
+    {queue_not_json, "queue-damaged", 60, 0, 0, 60, 60},
+    {queue_vector, "queue-damaged", 60, 1, 0, 59, 60},
+    {queue_without_vector, "queue-damaged records-without-vector", 60, 1, 0, 59, 60},
+    {queue_not_text, "queue-damaged", 60, 0, 0, 60, 60},
+    {name_not_text, "name-unreadable", 60, 0, 0, 60, 60},
+    {database_id, "id-unreadable", 60, 0, 0, 60, 60},
+    {database_unknown, "owner-row-missing id-unreadable", 60, 0, 0, 60, 60},
+    {segment_id, "id-unreadable", 60, 50, 0, 60, 60},
+    {parameter, "", 60, 0, 0, 60, 60},
+    {records_bare, "records-without-vector", 60, 2, 0, 58, 60},
+    {records_gone, "mark-beyond-queue records-gone", 50, 0, 0, 50, 60},
+    {rows_gone, "records-lost", 53, 0, 0, 60, 60},
+    {metadata_bare, "metadata-without-record mark-beyond-queue vectors-without-record", 39, 0, 0,
+     50, 60},
+    {fulltext_incomplete, "fts-incomplete", 60, 0, 0, 60, 60},
+    {fulltext_empty, "fts-malformed", 60, 0, 0, 60, 60},
+    {fulltext_words, "fts-foreign", 60, 0, 0, 60, 60},
+    {fulltext_plain, "fts-malformed", 60, 0, 0, 60, 60},
+    {fulltext_gone, "table-missing", 60, 0, 0, 60, 60},
+    {collection_gone, "collection-row-missing", 60, 0, 0, 60, 60},
+    {migrations_gone, "migration-interrupted", 60, 0, 0, 60, 60},
+    {migration_unknown, "migrations-unknown", 60, 0, 0, 60, 60},
+    {table_gone, "table-missing", 60, 0, 0, 60, 60},
+    {deleted_collection, "leftover-directory", 0, 0, 0, 0, 0},
+    {wal_mode, "wal-mode", 60, 0, 0, 60, 60},
+    {damage_database_gone, "database-missing", 50, 0, 1, 50, 50},
+    {database_empty, "database-missing", 50, 0, 1, 50, 50},
+    {database_foreign, "database-lost", 50, 0, 1, 50, 50},
+    {first_page_zeroed, "database-not-sqlite", 60, 0, 0, 60, 60},
+    {first_page_garbage, "database-not-sqlite", 60, 0, 0, 60, 60},
+    {embeddings_page, "database-malformed fts-malformed", 60, 0, 0, 60, 60},
+    {metadata_page, "database-malformed fts-malformed", 60, 0, 0, 60, 60},
+    {collections_page, "database-malformed", 60, 0, 0, 60, 60},
+    {segments_page, "database-malformed", 60, 0, 0, 60, 60},
+    {queue_page, "database-malformed", 60, 10, 0, 50, 60},
+    {marks_page, "database-malformed", 0, 0, 0, 60, 60},
+    {migrations_page, "database-malformed migration-interrupted", 60, 0, 0, 60, 60},
+    {core_pages, "database-malformed fts-malformed", 50, 0, 0, 50, 60},
+    {collections_and_segments_page, "database-malformed", 60, 0, 0, 60, 60},
+    {index_page, "database-malformed fts-malformed", 60, 0, 0, 60, 60},
+    {fulltext_page, "database-malformed fts-malformed", 60, 0, 0, 60, 60},
+    {database_cut, "database-short database-malformed", 60, 0, 0, 60, 60},
+    {lfs_pointer, "not-downloaded", 50, 0, 1, 50, 50},
+    {database_packed, "packed", 50, 0, 1, 50, 50},
+    {database_set_aside, "database-renamed", 50, 0, 1, 50, 50},
+    {archive_beside, "archive-here database-missing", 50, 0, 1, 50, 50},
+    {database_renamed, "database-renamed", 50, 0, 1, 50, 50},
+    {damage_folder_too_deep, "directory-below", 0, 0, 0, 0, 0},
 };
 
 const size_t damages_count = sizeof(damages) / sizeof(damages[0]);

@@ -13,7 +13,6 @@ struct damage {
 	void (*act)(struct chroma_fixture *f);
 	const char *codes;	/* what check finds, in its order, each once */
 	uint64_t records, bare; /* that export reads of it, and those of them without a vector */
-	uint64_t wrong;		/* vectors of another record, which Chroma gives too */
 	uint64_t left;		/* damage that recover leaves */
 	uint64_t after, after_snapshot; /* records with their vectors, without and with one */
 };

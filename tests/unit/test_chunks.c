@@ -21,11 +21,13 @@
 
 /* Calls of the library that fail: the one whose turn it is, counted down; 0: none. */
 static int countdown, failed;
+static bool lasts; /* and all after it */
 
 static bool fails_now(int error)
 {
 	if (!countdown || --countdown)
 		return false;
+	countdown = lasts;
 	failed++;
 	errno = error;
 	return true;
@@ -39,6 +41,11 @@ int fdatasync(int fd)
 int fsync(int fd)
 {
 	return fails_now(EIO) ? -1 : (int)syscall(SYS_fsync, fd);
+}
+
+int syncfs(int fd)
+{
+	return fails_now(EIO) ? -1 : (int)syscall(SYS_syncfs, fd);
 }
 
 int mkdirat(int fd, const char *name, mode_t mode)
@@ -360,7 +367,7 @@ static void check_named(struct fixture *f, const struct chunk_name *names, const
 
 static void test_each_call_fails_once(void **state)
 {
-	enum { COUNT = 2 * CHUNKS_BATCH + 3 };
+	enum { COUNT = CHUNKS_BATCH + 25 }; /* many in one go, and a few */
 	struct fixture *f = *state;
 	struct chunk_name names[COUNT];
 	int put[COUNT], at, i, flushed;
@@ -421,8 +428,11 @@ static void test_names_of_the_dead_are_synced(void **state)
 	assert_int_equal(chunks_open(&f->chunks, f->dir.fd, true), 0);
 	assert_int_equal(chunks_put(&f->chunks, f->data, sizeof(f->data), &name), 0);
 	assert_int_equal(f->chunks.reused, 1);
-	countdown = 1; /* of its directory */
+	failed = 0;
+	countdown = lasts = true; /* of all, and then of its directory */
 	assert_int_equal(chunks_flush(&f->chunks), -EIO);
+	assert_int_equal(failed, 2);
+	countdown = lasts = false;
 	assert_int_equal(chunks_flush(&f->chunks), 0);
 	assert_int_equal(faccessat(f->dir.fd, CHUNKS_DIR "/.naming", F_OK, 0), -1);
 }

@@ -52,11 +52,40 @@ static void test_counters(void **state)
 	assert_int_equal(crash_read_oom_kills(""), 0);
 }
 
+static void test_memory(void **state)
+{
+	struct crash_memory m = {0};
+
+	(void)state;
+	crash_read_memory("6,1,2,-;memory: usage 65536kB, limit 65536kB, failcnt 12", &m);
+	crash_read_memory("3,2,3,-;Memory cgroup out of memory: Killed process 123 (python3) "
+			  "total-vm:81920kB, anon-rss:61440kB, file-rss:1024kB, shmem-rss:0kB",
+			  &m);
+	crash_read_memory("6,3,4,-;kmem: usage 5kB, limit 9007199254740988kB, failcnt 0", &m);
+	crash_read_memory("6,3,4,-;eth0: link up", &m);
+	assert_int_equal(m.usage, 64 << 20);
+	assert_int_equal(m.limit, 64 << 20);
+	assert_int_equal(m.total, 80 << 20);
+	assert_int_equal(m.resident, 61 << 20);
+}
+
+static void test_pm2(void **state)
+{
+	(void)state;
+	assert_true(
+	    crash_is_ended_by_pm2("2026-01-31T10:00:00: PM2 log: pid=123 msg=process killed", 123));
+	assert_false(crash_is_ended_by_pm2(
+	    "2026-01-31T10:00:00: PM2 log: pid=1234 msg=process killed", 123));
+	assert_false(crash_is_ended_by_pm2("PM2 | App [chroma:0] online", 123));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_kernel_lines),
 	    cmocka_unit_test(test_counters),
+	    cmocka_unit_test(test_memory),
+	    cmocka_unit_test(test_pm2),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

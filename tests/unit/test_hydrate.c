@@ -10,6 +10,7 @@
 
 #include <sqlite3.h>
 
+#include "core/pin/base.h"
 #include "core/snapshot/chunks.h"
 #include "core/snapshot/content.h"
 #include "core/snapshot/hydrate.h"
@@ -33,24 +34,33 @@ static void make_database(struct fixture *f, int rows)
 	sqlite3_close(db);
 }
 
-static int hydrate_once(struct fixture *f, struct pin_slot *slot, uint64_t budget,
-			struct manifest *m)
+static int hydrate_as(struct fixture *f, struct pin_slot *slot,
+		      const struct hydrate_options *options, struct manifest *m, uint64_t *reused)
 {
-	struct hydrate_options options = {.dirfd = f->root.fd, .budget = budget};
 	struct snapshot_trouble t;
 	struct snapshot_store s;
 	int r;
 
 	assert_int_equal(snapshot_store_open(&s, f->storefd, SNAPSHOT_CHANGE, 0), 0);
-	r = hydrate_pin(&s, &f->pins, slot, &options, m, &t);
+	r = hydrate_pin(&s, &f->pins, slot, options, m, &t);
+	*reused = s.chunks.reused;
 	snapshot_store_close(&s);
 	return r;
 }
 
-static void compare_with_chunks(struct fixture *f, const struct manifest *m, const char *expected,
-				size_t size)
+static int hydrate_once(struct fixture *f, struct pin_slot *slot, uint64_t budget,
+			struct manifest *m)
 {
-	const struct manifest_file *file = manifest_find(m, CHROMA_DATABASE);
+	struct hydrate_options options = {.dirfd = f->root.fd, .budget = budget};
+	uint64_t ignored;
+
+	return hydrate_as(f, slot, &options, m, &ignored);
+}
+
+static void compare_file(struct fixture *f, const struct manifest *m, const char *path,
+			 const char *expected, size_t size)
+{
+	const struct manifest_file *file = manifest_find(m, path);
 	char *data = malloc(size + SNAPSHOT_CHUNK_SIZE);
 	struct snapshot_store s;
 	uint64_t i;
@@ -65,6 +75,12 @@ static void compare_with_chunks(struct fixture *f, const struct manifest *m, con
 	snapshot_store_close(&s);
 	assert_memory_equal(data, expected, size);
 	free(data);
+}
+
+static void compare_with_chunks(struct fixture *f, const struct manifest *m, const char *expected,
+				size_t size)
+{
+	compare_file(f, m, CHROMA_DATABASE, expected, size);
 }
 
 /* In the smallest pieces, with the backend writing between them. */
@@ -274,9 +290,142 @@ static void tables_not_made_yet_are_nothing(void **state)
 	free(f);
 }
 
+/* ---- a base ---- */
+
+/* A pin that becomes a snapshot, and the base of the next; how many chunks were read for nothing.
+ */
+static uint64_t hydrate_on(struct fixture *f, struct pin_slot *slot, struct manifest *m)
+{
+	struct hydrate_options options = {.dirfd = f->root.fd, .hold_on = true};
+	uint64_t reused;
+
+	assert_int_equal(hydrate_as(f, slot, &options, m, &reused), 0);
+	assert_int_equal(m->header.state, SNAPSHOT_COMPLETE);
+	assert_false(pins_any(&f->pins));
+	return reused;
+}
+
+/* What is as it was is not read. */
+static void only_what_has_changed(void **state)
+{
+	struct fixture *f = malloc(sizeof(*f));
+	struct pin_slot *slot;
+	struct manifest m;
+	char junk[4096] = {1}, *now;
+	size_t size;
+
+	(void)state;
+	make(f);
+	make_database(f, 5000);
+	assert_int_equal(hydrate_on(f, pin(f), &m), 0);
+	manifest_free(&m);
+	slot = pins_find_base(&f->pins);
+	assert_non_null(slot);
+	write_at(f, CHROMA_DATABASE, 9 * SNAPSHOT_CHUNK_SIZE, junk, sizeof(junk));
+	now = scratch_get(f->root.fd, CHROMA_DATABASE, &size);
+	assert_true(size > 12 * SNAPSHOT_CHUNK_SIZE);
+	assert_int_equal(hydrate_on(f, pin(f), &m), 0);
+	compare_with_chunks(f, &m, now, size);
+	manifest_free(&m);
+	free(now);
+	/* Without the base all of it is read, and is there already. */
+	pins_drop_base(&f->pins);
+	assert_null(pins_find_base(&f->pins));
+	assert_in_range(hydrate_on(f, pin(f), &m), 12, 100);
+	manifest_free(&m);
+	release(f);
+	free(f);
+}
+
+/* One of the changes that a writer makes to a file. */
+static void change_somehow(struct fixture *f, const char *path)
+{
+	unsigned char bytes[3000];
+	struct stat st;
+	uint64_t epoch, to;
+	unsigned i;
+
+	assert_int_equal(fstatat(f->root.fd, path, &st, 0), 0);
+	for (i = 0; i < sizeof(bytes); i++)
+		bytes[i] = (unsigned char)roll(f, 256);
+	if (roll(f, 6) == 0) {
+		to = roll(f, (unsigned)st.st_size + 1);
+		epoch = save(f, path, to, (uint64_t)st.st_size - to);
+		i = (unsigned)openat(f->root.fd, path, O_RDWR);
+		assert_int_equal(ftruncate((int)i, (off_t)to), 0);
+		close((int)i);
+		leave(f, epoch, path);
+	} else {
+		write_at(f, path,
+			 roll(f, 8) ? roll(f, (unsigned)st.st_size + 1) : (uint64_t)st.st_size,
+			 bytes, 1 + roll(f, sizeof(bytes)));
+	}
+}
+
+/* Somebody changes a file without saving before: no base is good for it. */
+static void change_behind(struct fixture *f, const char *path)
+{
+	int fd = openat(f->root.fd, path, O_RDWR);
+	struct timespec tick = {0, 12000000};
+
+	nanosleep(&tick, NULL);
+	assert_int_equal(pwrite(fd, "behind", 6, (off_t)roll(f, 100000)), 6);
+	close(fd);
+	nanosleep(&tick, NULL);
+}
+
+/* Written, cut, grown, replaced and changed behind its back, each snapshot is what the file was. */
+static void a_hundred_in_turn(void **state)
+{
+	static const char *const names[] = {SEGMENT_FILE, SEGMENT "/link_lists.bin"};
+	struct fixture *f = malloc(sizeof(*f));
+	char *big = malloc(5 * SNAPSHOT_CHUNK_SIZE), *now[2];
+	struct pin_slot *slot;
+	struct manifest m;
+	size_t size[2];
+	unsigned i, k;
+
+	(void)state;
+	make(f);
+	make_database(f, 10);
+	for (i = 0; i < 5 * SNAPSHOT_CHUNK_SIZE; i++)
+		big[i] = (char)roll(f, 256);
+	for (k = 0; k < 2; k++)
+		scratch_put(f->root.fd, names[k], big, 5 * SNAPSHOT_CHUNK_SIZE);
+	for (i = 0; i < 100; i++) {
+		for (k = roll(f, 5); k > 0; k--)
+			change_somehow(f, names[roll(f, 2)]);
+		if (i % 9 == 0)
+			change_behind(f, names[i % 2]);
+		if (i % 13 == 0) {
+			write_at(f, SEGMENT "/new", 0, big, 3 * SNAPSHOT_CHUNK_SIZE);
+			assert_int_equal(
+			    pin_file_keep(&f->pins, pins_epoch(&f->pins), f->root.fd, names[0]), 0);
+			assert_int_equal(renameat(f->root.fd, SEGMENT "/new", f->root.fd, names[0]),
+					 0);
+		}
+		for (k = 0; k < 2; k++)
+			now[k] = scratch_get(f->root.fd, names[k], &size[k]);
+		slot = pin(f);
+		for (k = roll(f, 4); k > 0; k--)
+			change_somehow(f, names[roll(f, 2)]);
+		hydrate_on(f, slot, &m);
+		for (k = 0; k < 2; k++) {
+			compare_file(f, &m, names[k], now[k], size[k]);
+			free(now[k]);
+		}
+		manifest_free(&m);
+	}
+	free(big);
+	release(f);
+	free(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(only_what_has_changed),
+	    cmocka_unit_test(a_hundred_in_turn),
 	    cmocka_unit_test(copied_in_pieces),
 	    cmocka_unit_test(copied_with_its_log),
 	    cmocka_unit_test(a_log_that_cannot_tell_all_becomes_broken),

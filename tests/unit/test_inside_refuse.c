@@ -73,6 +73,33 @@ static int open_to_write(struct inside *f)
 	return inside_open_database(f) < 0 ? errno : 0;
 }
 
+static int open_as_sqlite(struct inside *f)
+{
+	const char *path = inside_path(f, CHROMA_DATABASE);
+	int fd = do_open(CALLER, path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		fd = do_open(CALLER, path, O_RDONLY | O_CLOEXEC, 0);
+	return fd < 0 ? errno : 0;
+}
+
+/* The writer makes the file a moment later, and the other one can read it then. */
+static void test_before_it_is_made(struct inside *f)
+{
+	pid_t maker;
+
+	assert_int_equal(unlinkat(f->root.fd, CHROMA_DATABASE, 0), 0);
+	maker = fork();
+	if (maker == 0) {
+		usleep(200000);
+		scratch_put(f->root.fd, CHROMA_DATABASE, "", 0);
+		_exit(0);
+	}
+	assert_int_equal(inside_run(f, NULL, open_as_sqlite), 0);
+	assert_true(inside_said(f, "it is opened for reading only"));
+	assert_int_equal(waitpid(maker, NULL, 0), maker);
+}
+
 static void test_a_second_writer(void **state)
 {
 	struct inside f;
@@ -94,6 +121,7 @@ static void test_a_second_writer(void **state)
 	assert_true(inside_said(&f, "only one process may write at a time"));
 	assert_int_not_equal(inside_run(&f, NULL, write_one), 0);
 	assert_true(inside_said(&f, "refused"));
+	test_before_it_is_made(&f);
 	/* The kernel gives the right to write back when its process dies. */
 	assert_int_equal(kill(first, SIGKILL), 0);
 	assert_int_equal(waitpid(first, NULL, 0), first);

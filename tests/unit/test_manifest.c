@@ -247,6 +247,33 @@ static void test_locks(void **state)
 	scratch_remove(&dir);
 }
 
+/* Who adds does it beside those who read, one at a time; what is removed is removed alone. */
+static void test_adding_beside_readers(void **state)
+{
+	struct snapshot_store add, second, keep, change;
+	struct scratch dir;
+
+	(void)state;
+	scratch_make(&dir);
+	assert_int_equal(snapshot_store_open(&add, dir.fd, SNAPSHOT_ADD, 0), 0);
+	assert_int_equal(snapshot_store_open(&keep, dir.fd, SNAPSHOT_KEEP, 0), 0);
+	assert_int_equal(snapshot_store_open(&second, dir.fd, SNAPSHOT_ADD, 0), -EBUSY);
+	assert_int_equal(snapshot_store_open(&change, dir.fd, SNAPSHOT_CHANGE, 0), -EBUSY);
+	assert_int_equal(snapshot_store_claim(&add), -EBUSY);
+	/* While it only reads, another one adds, and keeps it from going on. */
+	snapshot_store_share(&add);
+	assert_int_equal(snapshot_store_open(&second, dir.fd, SNAPSHOT_ADD, 0), 0);
+	assert_int_equal(snapshot_store_open(&change, dir.fd, SNAPSHOT_CHANGE, 0), -EBUSY);
+	snapshot_store_close(&second);
+	assert_int_equal(snapshot_store_unshare(&add), 0);
+	assert_int_equal(snapshot_store_open(&second, dir.fd, SNAPSHOT_ADD, 0), -EBUSY);
+	snapshot_store_close(&keep);
+	assert_int_equal(snapshot_store_claim(&add), 0);
+	assert_int_equal(snapshot_store_open(&keep, dir.fd, SNAPSHOT_KEEP, 0), -EBUSY);
+	snapshot_store_close(&add);
+	scratch_remove(&dir);
+}
+
 /* One that cannot be read is listed, the others are unharmed, and no chunk is removed. */
 static void test_damaged_is_listed(void **state)
 {
@@ -282,11 +309,17 @@ static void test_damaged_is_listed(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_round_trip),	 cmocka_unit_test(test_every_cut_and_flip),
-	    cmocka_unit_test(test_paths),	 cmocka_unit_test(test_newer_version),
-	    cmocka_unit_test(test_lying_counts), cmocka_unit_test(test_tags),
-	    cmocka_unit_test(test_file_names),	 cmocka_unit_test(test_numbers_are_not_used_again),
-	    cmocka_unit_test(test_locks),	 cmocka_unit_test(test_damaged_is_listed),
+	    cmocka_unit_test(test_round_trip),
+	    cmocka_unit_test(test_every_cut_and_flip),
+	    cmocka_unit_test(test_paths),
+	    cmocka_unit_test(test_newer_version),
+	    cmocka_unit_test(test_lying_counts),
+	    cmocka_unit_test(test_tags),
+	    cmocka_unit_test(test_file_names),
+	    cmocka_unit_test(test_numbers_are_not_used_again),
+	    cmocka_unit_test(test_locks),
+	    cmocka_unit_test(test_adding_beside_readers),
+	    cmocka_unit_test(test_damaged_is_listed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

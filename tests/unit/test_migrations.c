@@ -80,6 +80,32 @@ static void test_table(void **state)
 		assert_int_equal(migrations_compare_releases(eras[i - 1].last, eras[i].first), -1);
 }
 
+/* Rows that are gone of a database that is whole otherwise; as it is made, none is. */
+static void test_holes(void **state)
+{
+	unsigned count, i;
+	const struct migration_era *eras = migrations_eras(&count), *found;
+	struct migration_state m;
+	sqlite3 *db;
+
+	(void)state;
+	for (i = 0; i < count; i++) {
+		assert_int_equal(sqlite3_open(":memory:", &db), SQLITE_OK);
+		assert_int_equal(migrations_make(db, &eras[i]), 0);
+		assert_int_equal(migrations_read(db, &m), 0);
+		assert_int_equal(migrations_have_holes(db, &m, &found), 0);
+		assert_int_equal(sqlite3_exec(db,
+					      "DELETE FROM migrations WHERE dir = 'sysdb' AND "
+					      "version = 2",
+					      NULL, NULL, NULL),
+				 SQLITE_OK);
+		assert_int_equal(migrations_read(db, &m), 0);
+		assert_int_equal(migrations_have_holes(db, &m, &found), 1);
+		assert_ptr_equal(found, &eras[i]);
+		sqlite3_close(db);
+	}
+}
+
 static void test_judge(void **state)
 {
 	static const unsigned newest[] = {2, 6, 10}, v130[] = {2, 5, 10}, v100[] = {2, 5, 9},
@@ -128,9 +154,8 @@ static void test_odd(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_every_era),
-	    cmocka_unit_test(test_table),
-	    cmocka_unit_test(test_judge),
+	    cmocka_unit_test(test_every_era), cmocka_unit_test(test_table),
+	    cmocka_unit_test(test_holes),     cmocka_unit_test(test_judge),
 	    cmocka_unit_test(test_odd),
 	};
 

@@ -115,6 +115,70 @@ static void test_texts(void **state)
 	oplog_reader_close(reader);
 }
 
+/* The line that called Chroma is told apart from what the record says, whatever there is room for.
+ */
+static void test_caller(void **state)
+{
+	static const size_t texts[] = {0, 1, 24, 51, 52, 12798, 12799, 13000};
+	static const size_t lines[] = {0, 1, 30, 49, 50, 51, 200, 201};
+	struct fixture *f = *state;
+	struct oplog_reader *reader;
+	struct oplog_entry e;
+	char text[13000], line[201];
+	size_t i, k, n = 0;
+
+	memset(text, 't', sizeof(text));
+	memset(line, 'l', sizeof(line));
+	assert_int_equal(open_writer(f, 1 << 30), 0);
+	for (i = 0; i < 8; i++)
+		for (k = 0; k < 8; k++) {
+			struct oplog_record r = {.op = OP_RECORDS, .arg = i * 8 + k, .offset = -1};
+
+			assert_int_not_equal(
+			    oplog_put_caller(f->w, &r, text, texts[i], line, lines[k], NULL, 0), 0);
+		}
+	reader = open_reader(f);
+	while (oplog_reader_next(reader, &e) > 0) {
+		size_t size = texts[e.arg / 8], want = lines[e.arg % 8];
+
+		if (want > 200 || size + want + 2 > 13000)
+			want = 0;
+		assert_int_equal(e.text_size, size);
+		assert_memory_equal(e.text, text, size);
+		assert_int_equal(e.text[size], 0);
+		assert_int_equal(e.caller ? strlen(e.caller) : 0, want);
+		n++;
+	}
+	assert_int_equal(n, 64);
+	oplog_reader_close(reader);
+}
+
+/* A record that says it has a line, and has none. */
+static void test_caller_that_is_none(void **state)
+{
+	static const char *const texts[] = {"", "a", "abc\001", "abc\0ab\003", "\0ab\377"};
+	static const size_t sizes[] = {0, 1, 4, 7, 4};
+	struct fixture *f = *state;
+	struct oplog_reader *reader;
+	struct oplog_entry e;
+	size_t i = 0;
+
+	assert_int_equal(open_writer(f, 1 << 30), 0);
+	for (i = 0; i < 5; i++) {
+		struct oplog_record r = {
+		    .op = OP_RECORDS, .flags = OPLOG_F_CALLER, .arg = i, .offset = -1};
+
+		oplog_put(f->w, &r, texts[i], sizes[i], NULL, 0);
+	}
+	reader = open_reader(f);
+	for (i = 0; oplog_reader_next(reader, &e) > 0; i++) {
+		assert_null(e.caller);
+		assert_int_equal(e.text_size, sizes[e.arg]);
+	}
+	assert_int_equal(i, 5);
+	oplog_reader_close(reader);
+}
+
 static void test_in_flight(void **state)
 {
 	struct fixture *f = *state;
@@ -513,6 +577,8 @@ int main(void)
 	    TEST(test_round_trip),
 	    TEST(test_time_is_that_of_the_wall),
 	    TEST(test_texts),
+	    TEST(test_caller),
+	    TEST(test_caller_that_is_none),
 	    TEST(test_in_flight),
 	    TEST(test_following),
 	    TEST(test_rotation_and_limit),

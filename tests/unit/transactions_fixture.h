@@ -54,6 +54,47 @@ void sqlite_copy_seen(unsigned area, uint8_t object)
 	(void)object;
 }
 
+void acts_begin(unsigned area, const struct transaction *t)
+{
+	(void)area, (void)t;
+}
+
+void acts_page(unsigned area, uint32_t number, const unsigned char *page, uint32_t size,
+	       bool is_old)
+{
+	(void)area, (void)number, (void)page, (void)size, (void)is_old;
+}
+
+void acts_before(unsigned area, uint8_t object, bool is_commit)
+{
+	(void)area, (void)object, (void)is_commit;
+}
+
+void acts_frame(unsigned area, uint8_t object, uint32_t number, const unsigned char *page,
+		uint32_t size)
+{
+	(void)area, (void)object, (void)number, (void)page, (void)size;
+}
+
+void acts_log_commits(unsigned area, const struct transaction *t)
+{
+	(void)area, (void)t;
+}
+
+void acts_end(unsigned area, const struct transaction *t, bool committed)
+{
+	(void)area, (void)t, (void)committed;
+}
+
+void acts_fork(void)
+{
+}
+
+void acts_stop(unsigned area)
+{
+	(void)area;
+}
+
 void sqlite_copies_fork(void)
 {
 }

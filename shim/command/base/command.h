@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the verbs of the chromashim command share: the table, exit codes, messages, the target.
+ * What the verbs of the chromashim command share: the table, exit codes, messages, the data
+ * directory.
  */
 #ifndef COMMAND_COMMAND_H
 #define COMMAND_COMMAND_H
@@ -42,29 +43,41 @@ struct command {
 	unsigned flags;
 };
 
+int command_blame(int argc, char **argv);
 int command_check(int argc, char **argv);
+int command_drill(int argc, char **argv);
 int command_doctor(int argc, char **argv);
 int command_explain(int argc, char **argv);
 int command_export(int argc, char **argv);
 int command_guard(int argc, char **argv);
 int command_log(int argc, char **argv);
 int command_recover(int argc, char **argv);
+int command_replica(int argc, char **argv);
+int command_report(int argc, char **argv);
 int command_restore(int argc, char **argv);
 int command_run(int argc, char **argv);
 int command_snapshot(int argc, char **argv);
 int command_status(int argc, char **argv);
+int command_support(int argc, char **argv);
+int command_top(int argc, char **argv);
 
+extern const char blame_usage[];
 extern const char check_usage[];
 extern const char doctor_usage[];
+extern const char drill_usage[];
 extern const char explain_usage[];
 extern const char export_usage[];
 extern const char guard_usage[];
 extern const char log_usage[];
 extern const char recover_usage[];
+extern const char replica_usage[];
+extern const char report_usage[];
 extern const char restore_usage[];
 extern const char run_usage[];
 extern const char snapshot_usage[];
 extern const char status_usage[];
+extern const char support_usage[];
+extern const char top_usage[];
 
 /* ---- messages, on stderr ---- */
 
@@ -82,9 +95,9 @@ enum exit_code exit_code_of(int error);
 /* getopt_long() has complained; points to the usage. */
 int fail_usage(const char *verb);
 
-/* ---- the target ---- */
+/* ---- the data directory ---- */
 
-struct target {
+struct data_directory {
 	char dir[4096];		  /* the data directory as given */
 	char store[2 * PATH_MAX]; /* its store */
 	uint8_t store_id[STORE_ID_SIZE];
@@ -97,16 +110,16 @@ struct target {
  * Opens the data directory (NULL: the first of CHROMASHIM_DIR, or ./chroma_data) and its store. A
  * missing store is an error only if `need_store`. Returns 0, or the exit status after saying why.
  */
-int target_open(struct target *t, const char *dir, bool need_store);
+int data_directory_open(struct data_directory *t, const char *dir, bool need_store);
 /* Only the directory, whatever is in it: for verbs that judge a directory and need no store. */
-int target_open_directory(struct target *t, const char *dir);
+int data_directory_open_only(struct data_directory *t, const char *dir);
 /* Then the store, if there is one that can be opened; nothing is changed, or said but that it is
  * another one than is named. */
-void target_find_store(struct target *t);
+void data_directory_find_store(struct data_directory *t);
 /* The same when CHROMASHIM_STORE is not in the environment yet; "": it is not set. */
-void target_find_named_store(struct target *t, const char *named);
+void data_directory_find_named_store(struct data_directory *t, const char *named);
 /* The store, made where there is none. 0 or -errno. */
-int target_make_store(struct target *t);
-void target_close(struct target *t);
+int data_directory_make_store(struct data_directory *t);
+void data_directory_close(struct data_directory *t);
 
 #endif

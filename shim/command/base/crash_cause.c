@@ -4,11 +4,19 @@
  */
 #include "command/base/crash_cause.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#include <bsd/string.h>
+
+#include "core/oplog/oplog.h"
+
+#define CLOCK_DRIFT UINT64_C(60000000000)
 
 static bool has_number(const char *text, const char *before, uint32_t pid, const char *after)
 {
@@ -39,6 +47,35 @@ enum crash_cause crash_judge_kernel_line(const char *line, uint32_t pid, uint64_
 	return CRASH_UNKNOWN;
 }
 
+/* The number of kB after `key`, in bytes; 0: it is not there. */
+static uint64_t kilobytes(const char *line, const char *key)
+{
+	const char *at = strstr(line, key);
+
+	return at ? strtoull(at + strlen(key), NULL, 10) << 10 : 0;
+}
+
+void crash_read_memory(const char *line, struct crash_memory *memory)
+{
+	uint64_t limit = kilobytes(line, ", limit ");
+
+	if (strstr(line, "memory: usage ") && limit) {
+		memory->usage = kilobytes(line, "memory: usage ");
+		memory->limit = limit;
+	}
+	if (strstr(line, "Killed process ")) {
+		memory->total = kilobytes(line, "total-vm:");
+		memory->resident = kilobytes(line, "anon-rss:") + kilobytes(line, "file-rss:") +
+				   kilobytes(line, "shmem-rss:");
+	}
+}
+
+bool crash_is_ended_by_pm2(const char *line, uint32_t pid)
+{
+	return has_number(line, "pid=", pid, " msg=process killed") ||
+	       has_number(line, "pid=", pid, " msg=failed to kill");
+}
+
 uint64_t crash_read_oom_kills(const char *text)
 {
 	static const char key[] = "oom_kill ";
@@ -51,4 +88,85 @@ uint64_t crash_read_oom_kills(const char *text)
 			break;
 	}
 	return 0;
+}
+
+enum crash_cause crash_ask_kernel(const struct oplog_header *h, uint64_t last_record,
+				  char words[CRASH_WORDS], struct crash_memory *memory)
+{
+	uint64_t last = last_record - h->anchor_realtime + h->anchor_monotonic, us;
+	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	enum crash_cause found = CRASH_UNKNOWN, cause;
+	struct crash_memory seen = {0};
+	char line[8192];
+	ssize_t n;
+
+	words[0] = '\0';
+	while (fd >= 0 && ((n = read(fd, line, sizeof(line) - 1)) > 0 || errno == EPIPE)) {
+		if (n <= 0)
+			continue; /* older ones were overwritten meanwhile */
+		line[n] = '\0';
+		line[strcspn(line, "\n")] = '\0';
+		crash_read_memory(line, &seen);
+		cause = crash_judge_kernel_line(line, h->pid, &us);
+		/* Its clock may lag a little. Pids repeat: the first after the last record counts.
+		 */
+		if (cause == CRASH_UNKNOWN || us * 1000 + CLOCK_DRIFT < last)
+			continue;
+		found = cause;
+		strlcpy(words, strchr(line, ';') + 1, CRASH_WORDS);
+		if (memory)
+			*memory = seen;
+		if (cause != CRASH_OOM || strstr(line, "Killed process "))
+			break; /* the line with the figures comes last */
+	}
+	if (fd >= 0)
+		close(fd);
+	return found;
+}
+
+static uint64_t read_kills(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	char text[4096];
+	ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+
+	if (fd >= 0)
+		close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	return crash_read_oom_kills(text);
+}
+
+uint64_t crash_oom_kills_here(void)
+{
+	char line[1024], path[1200];
+	FILE *groups = fopen("/proc/self/cgroup", "re");
+	uint64_t kills = 0;
+
+	while (groups && fgets(line, sizeof(line), groups)) {
+		char *name = strchr(line, ':'), *where = name ? strchr(name + 1, ':') : NULL;
+
+		if (!where)
+			continue;
+		where[strcspn(where, "\n")] = '\0';
+		if (strncmp(line, "0::", 3) == 0)
+			snprintf(path, sizeof(path), "/sys/fs/cgroup%.1000s/memory.events",
+				 where + 1);
+		else if (strncmp(name, ":memory:", 8) == 0)
+			snprintf(path, sizeof(path),
+				 "/sys/fs/cgroup/memory%.1000s/memory.oom_control", where + 1);
+		else
+			continue;
+		kills += read_kills(path);
+	}
+	if (groups)
+		fclose(groups);
+	return kills;
+}
+
+bool crash_is_this_boot(const struct oplog_header *h)
+{
+	uint8_t now[16];
+
+	oplog_boot_id(now);
+	return memcmp(now, h->boot_id, sizeof(now)) == 0;
 }

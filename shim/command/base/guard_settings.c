@@ -11,7 +11,10 @@
 #include <unistd.h>
 
 #include "command/base/terminal.h"
+#include "core/base/clock.h"
 #include "core/base/fileio.h"
+
+#define HOUR (3600 * SECOND)
 
 static uint64_t size_of(const struct config *c, enum config_key key)
 {
@@ -47,7 +50,7 @@ static bool take_rule(struct retention_policy *p, const char *word, size_t n)
 	return false;
 }
 
-static bool parse_keep(struct retention_policy *p, const char *text)
+bool guard_settings_parse_keep(struct retention_policy *p, const char *text)
 {
 	memset(p, 0, sizeof(*p));
 	while (*(text += strspn(text, " ,"))) {
@@ -67,10 +70,10 @@ static void read_keep(struct guard_settings *s)
 
 	if (!strcmp(value, "all")) {
 		memset(&s->prune.policy, 0, sizeof(s->prune.policy));
-	} else if (!parse_keep(&s->prune.policy, value)) {
+	} else if (!guard_settings_parse_keep(&s->prune.policy, value)) {
 		warn("%s is '%s', which is no list of rules; '%s' is used instead", setting->name,
 		     value, setting->otherwise);
-		parse_keep(&s->prune.policy, setting->otherwise);
+		guard_settings_parse_keep(&s->prune.policy, setting->otherwise);
 	}
 }
 
@@ -104,13 +107,20 @@ void guard_settings_read(struct guard_settings *s, int storefd)
 	}
 	read_file(&s->config, storefd);
 	config_read_time(config_get(&s->config, CONFIG_EVERY), &s->every);
+	/* What is no time is "off". */
+	if (!config_read_time(config_get(&s->config, CONFIG_DRILL), &s->drill))
+		s->drill = 0;
 	s->rate = size_of(&s->config, CONFIG_RATE);
 	s->prune.max_space = size_of(&s->config, CONFIG_KEEP_SPACE);
 	s->prune.min_free = size_of(&s->config, CONFIG_KEEP_FREE);
 	s->undo_size = size_of(&s->config, CONFIG_UNDO_SIZE);
+	config_read_percent(config_get(&s->config, CONFIG_WARN_FULL), &s->warn_full);
 	s->hook = config_get(&s->config, CONFIG_HOOK);
 	s->hook = *s->hook ? s->hook : NULL;
 	read_keep(s);
+	/* Whoever wants one every ten seconds wants to go back by ten seconds. */
+	if (!s->config.values[CONFIG_KEEP].text && s->every && s->every < HOUR)
+		s->prune.policy.within = HOUR;
 }
 
 void guard_settings_free(struct guard_settings *s)

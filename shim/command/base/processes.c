@@ -5,18 +5,23 @@
 #include "command/base/processes.h"
 
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
 #define LARGEST (64 << 20)		/* of a library that is looked into */
 #define MARK "chromashim_protect_begin" /* of the C API: every version exports it */
+
+#define LINK_NAME "/libchromashim-" /* where its own path has a blank: command/run/library.c */
 
 #define NEAR (1u << 20)
 
@@ -171,7 +176,8 @@ int process_names_library(uint32_t pid, const char *path)
 	if (!f)
 		return -errno;
 	while (!found && getdelim(&one, &room, '\0', f) > 0)
-		found = !strncmp(one, "LD_PRELOAD=", strlen("LD_PRELOAD=")) && strstr(one, path);
+		found = !strncmp(one, "LD_PRELOAD=", strlen("LD_PRELOAD=")) &&
+			(strstr(one, path) || strstr(one, LINK_NAME));
 	free(one);
 	fclose(f);
 	return found;
@@ -291,4 +297,43 @@ bool process_find_sqlite(uint32_t pid, const char *path, struct sqlite_build *ou
 	/* In a container, the path is the container's. */
 	snprintf(inside, sizeof(inside), "/proc/%" PRIu32 "/root%.4096s", pid, path);
 	return search_file(inside, out) || search_file(path, out);
+}
+
+/* ---- this one ---- */
+
+/* In a libc and a kernel that have no close_range(), too. */
+static void close_from(int first)
+{
+	struct dirent *entry;
+	DIR *all;
+
+	if (syscall(SYS_close_range, first, ~0U, 0) == 0)
+		return;
+	all = opendir("/proc/self/fd");
+	while (all && (entry = readdir(all))) {
+		int fd = atoi(entry->d_name);
+
+		if (fd >= first && fd != dirfd(all))
+			close(fd);
+	}
+	if (all)
+		closedir(all);
+}
+
+void process_shed_host(void)
+{
+	sigset_t none;
+	int fd, number;
+
+	/* What is opened later must not become a standard stream. */
+	do
+		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	while (fd >= 0 && fd < 3);
+	close_from(3);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	for (number = 1; number < NSIG; number++)
+		if (number != SIGPIPE)
+			signal(number, SIG_DFL);
+	unsetenv("LD_PRELOAD");
 }

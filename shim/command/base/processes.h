@@ -40,4 +40,8 @@ bool process_find_sqlite(uint32_t pid, const char *path, struct sqlite_build *ou
 /* The same in memory. */
 bool sqlite_build_find(const char *data, size_t size, struct sqlite_build *out);
 
+/* Of this one, at the start, where a backend has started it: what it has inherited goes, but for
+ * the standard streams. */
+void process_shed_host(void);
+
 #endif

@@ -15,13 +15,14 @@
 #include "core/pin/outside.h"
 #include "core/snapshot/restore.h"
 #include "core/snapshot/store.h"
+#include "core/store/events.h"
 #include "core/undo/rollback.h"
 
 struct teller {
 	void (*say)(void *context, const char *line);
 	void *context;
 	struct rollbacks *out;
-	const struct target *target;
+	const struct data_directory *data;
 	bool dry;
 };
 
@@ -33,10 +34,15 @@ static void rollback_tell(void *context, const struct rollback_outcome *o)
 
 	format_bytes(size, sizeof(size), o->bytes);
 	if (!t->dry && o->result <= ROLLBACK_COMMITTED)
-		pins_segment_undone(t->target->storefd, t->target->dirfd, segment);
+		pins_segment_undone(t->data->storefd, t->data->dirfd, segment);
 	switch (o->result) {
 	case ROLLBACK_DONE:
 		t->out->undone++;
+		if (!t->dry && t->data->storefd >= 0)
+			events_note(t->data->storefd, "persist.undone",
+				    "segment %.36s: an index write that was cut off was undone; "
+				    "its records are in Chroma's queue",
+				    segment);
 		snprintf(line, sizeof(line),
 			 "segment %.36s: a persist that was cut off %s undone (%s put back)%s; its "
 			 "records are in Chroma's queue",
@@ -81,11 +87,11 @@ static void rollback_tell(void *context, const struct rollback_outcome *o)
 	t->say(t->context, line);
 }
 
-int rollbacks_run(const struct target *t, bool dry, void (*say)(void *context, const char *line),
-		  void *context, struct rollbacks *out)
+int rollbacks_run(const struct data_directory *t, bool dry,
+		  void (*say)(void *context, const char *line), void *context,
+		  struct rollbacks *out)
 {
-	struct teller teller = {
-	    .say = say, .context = context, .out = out, .target = t, .dry = dry};
+	struct teller teller = {.say = say, .context = context, .out = out, .data = t, .dry = dry};
 	struct rollback rb = {
 	    .rootfd = t->dirfd, .dry = dry, .report = rollback_tell, .context = &teller};
 	int r = 0;
@@ -109,7 +115,7 @@ int rollbacks_run(const struct target *t, bool dry, void (*say)(void *context, c
 	return r;
 }
 
-void restore_end_pending(const struct target *t)
+void restore_end_pending(const struct data_directory *t)
 {
 	struct restore_swap how = {.datafd = t->dirfd, .storefd = t->storefd, .quarantine = ""};
 	struct snapshot_store store;

@@ -18,11 +18,12 @@ struct rollbacks {
  * All of the directory. Each line is a whole sentence without its newline. 0, also where there is
  * nothing; -errno if they could not even be looked for.
  */
-int rollbacks_run(const struct target *t, bool dry, void (*say)(void *context, const char *line),
-		  void *context, struct rollbacks *out);
+int rollbacks_run(const struct data_directory *t, bool dry,
+		  void (*say)(void *context, const char *line), void *context,
+		  struct rollbacks *out);
 
 /* A restore or recovery that was cut off is ended, or what it had copied removed; nothing is said
  * if there is none. */
-void restore_end_pending(const struct target *t);
+void restore_end_pending(const struct data_directory *t);
 
 #endif

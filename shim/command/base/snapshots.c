@@ -35,15 +35,15 @@ static int fail_open(const struct snapshots *s, int r)
 	if (r == -EBUSY)
 		return fail(EXIT_BUSY, 0, "Wait until it is done, and try again.",
 			    "another chromashim is at work on the snapshots in '%s'",
-			    s->target.store);
+			    s->data.store);
 	if (r == -ENOENT)
 		return fail(EXIT_NO_STORE, 0, "`chromashim snapshot create` takes one.",
-			    "there are no snapshots in '%s'", s->target.store);
+			    "there are no snapshots in '%s'", s->data.store);
 	return fail(exit_code_of(r), r,
 		    r == -ENOSPC   ? "Make room on that file system."
 		    : r == -EACCES ? "Run this as the owner of the data directory."
 				   : "The store has to be a directory that can be written.",
-		    "cannot open the snapshots in '%s'", s->target.store);
+		    "cannot open the snapshots in '%s'", s->data.store);
 }
 
 static bool is_listed(const struct manifest *list, size_t count, uint64_t id)
@@ -76,7 +76,7 @@ static int describe_pins(struct snapshots *s, struct manifest **out, size_t *cou
 
 	*out = NULL;
 	*count = 0;
-	if (pins_open(&s->pins, s->target.storefd, false) < 0) {
+	if (pins_open(&s->pins, s->data.storefd, false) < 0) {
 		s->pins = (struct pins){.dirfd = -1};
 		return 0;
 	}
@@ -84,7 +84,7 @@ static int describe_pins(struct snapshots *s, struct manifest **out, size_t *cou
 	for (i = 0; *out && i < PIN_SLOTS && r == 0; i++) {
 		uint32_t state = __atomic_load_n(&s->pins.slots[i].state, __ATOMIC_SEQ_CST);
 
-		if (state == PIN_HELD || state == PIN_BROKEN)
+		if ((state == PIN_HELD && !pin_is_base(&s->pins.slots[i])) || state == PIN_BROKEN)
 			r = hydrate_describe(&s->pins.slots[i], &(*out)[(*count)++]);
 	}
 	return *out ? r : -ENOMEM;
@@ -134,18 +134,19 @@ static int open_store(struct snapshots *s, enum snapshot_access access, bool mak
 	struct pins pins;
 	int r;
 
-	if (access == SNAPSHOT_CHANGE && !make &&
-	    faccessat(s->target.storefd, SNAPSHOTS_DIR, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+	if (access >= SNAPSHOT_ADD && !make &&
+	    faccessat(s->data.storefd, SNAPSHOTS_DIR, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
 		r = -errno;
 	else
-		r = snapshot_store_open(&s->store, s->target.storefd, access, wait_ms);
+		r = snapshot_store_open(&s->store, s->data.storefd, access, wait_ms);
 	/* Only pins so far: the place for manifests is made for them. */
-	if (r == -ENOENT && !make && pins_open(&pins, s->target.storefd, false) == 0) {
+	if (r == -ENOENT && !make && pins_open(&pins, s->data.storefd, false) == 0) {
 		bool any = pins_any(&pins);
 
 		pins_close(&pins);
 		if (any)
-			r = snapshot_store_open(&s->store, s->target.storefd, SNAPSHOT_CHANGE,
+			r = snapshot_store_open(&s->store, s->data.storefd,
+						access > SNAPSHOT_ADD ? access : SNAPSHOT_ADD,
 						wait_ms);
 	}
 	return r;
@@ -153,9 +154,8 @@ static int open_store(struct snapshots *s, enum snapshot_access access, bool mak
 
 int snapshots_load(struct snapshots *s, enum snapshot_access access, bool make, unsigned wait_ms)
 {
-	int r = make ? target_make_store(&s->target) : s->target.storefd < 0 ? -ENOENT : 0;
+	int r = make ? data_directory_make_store(&s->data) : s->data.storefd < 0 ? -ENOENT : 0;
 
-	s->access = access;
 	s->list = NULL;
 	s->count = 0;
 	if (r == 0)
@@ -185,21 +185,21 @@ int snapshots_open(struct snapshots *s, const char *dir, enum snapshot_access ac
 
 	memset(s, 0, sizeof(*s));
 	s->pins.dirfd = -1;
-	status = target_open(&s->target, dir, false);
+	status = data_directory_open(&s->data, dir, false);
 	if (status)
 		return status;
 	r = snapshots_load(s, access, make, WAIT_MS);
 	if (r == 0)
 		return 0;
 	status = fail_open(s, r);
-	target_close(&s->target);
+	data_directory_close(&s->data);
 	return status;
 }
 
 void snapshots_close(struct snapshots *s)
 {
 	snapshots_unload(s);
-	target_close(&s->target);
+	data_directory_close(&s->data);
 }
 
 /* ---- what is only pinned ---- */
@@ -211,14 +211,10 @@ static bool is_only_pinned(const struct manifest *m)
 
 static int upgrade(struct snapshots *s)
 {
-	int r;
-
-	if (s->access == SNAPSHOT_CHANGE)
+	if (s->store.access >= SNAPSHOT_ADD)
 		return 0;
 	snapshot_store_close(&s->store);
-	r = snapshot_store_open(&s->store, s->target.storefd, SNAPSHOT_CHANGE, WAIT_MS);
-	s->access = r == 0 ? SNAPSHOT_CHANGE : s->access;
-	return r;
+	return snapshot_store_open(&s->store, s->data.storefd, SNAPSHOT_ADD, WAIT_MS);
 }
 
 /* The guardian may have done it meanwhile. */
@@ -229,11 +225,11 @@ static int hydrate(struct snapshots *s, struct manifest *m, const struct snapsho
 	struct guard_settings settings;
 	struct progress p;
 	struct hydrate_options options = {
-	    .dirfd = s->target.dirfd, .progress = progress_step, .context = &p};
+	    .dirfd = s->data.dirfd, .progress = progress_step, .context = &p};
 	uint64_t id = m->header.id;
 	int r;
 
-	guard_settings_read(&settings, s->target.storefd);
+	guard_settings_read(&settings, s->data.storefd);
 	options.rate = settings.rate;
 	guard_settings_free(&settings);
 	manifest_free(m);
@@ -382,7 +378,7 @@ long snapshots_find(const struct snapshots *s, const char *spec)
 	}
 	if (found < 0)
 		fail(EXIT_NOT_FOUND, 0, "`chromashim snapshot list` shows what there is.",
-		     "there is no snapshot '%s' in '%s'", spec, s->target.store);
+		     "there is no snapshot '%s' in '%s'", spec, s->data.store);
 	return found;
 }
 
@@ -420,10 +416,10 @@ int snapshots_fail(const struct snapshots *s, int error, const struct snapshot_t
 	}
 	if (t->file[0])
 		return fail(exit_code_of(error), has_detail ? 0 : error, todo, "%s '%s': %s%s%s",
-			    what, s->target.dir, t->file, has_detail ? ": " : "",
+			    what, s->data.dir, t->file, has_detail ? ": " : "",
 			    has_detail ? t->detail : "");
 	return fail(exit_code_of(error), has_detail ? 0 : error, todo, "%s '%s'%s%s", what,
-		    s->target.dir, has_detail ? ": " : "", has_detail ? t->detail : "");
+		    s->data.dir, has_detail ? ": " : "", has_detail ? t->detail : "");
 }
 
 int snapshots_confirm(const struct snapshot_flags *flags, const char *question, ...)
@@ -525,7 +521,7 @@ int snapshots_verify(struct snapshots *s, struct manifest *m, const struct snaps
 /* ---- who is in the way ---- */
 
 /* SQLite's locks, in case /proc may not be looked into. */
-static bool is_locked(const struct target *t)
+static bool is_locked(const struct data_directory *t)
 {
 	struct flock lock = {.l_type = F_WRLCK,
 			     .l_whence = SEEK_SET,
@@ -539,7 +535,7 @@ static bool is_locked(const struct target *t)
 	return locked;
 }
 
-int snapshots_find_process(const struct target *t, char *name_out, size_t room)
+int snapshots_find_process(const struct data_directory *t, char *name_out, size_t room)
 {
 	struct process_opener *list;
 	unsigned hidden;
@@ -558,16 +554,30 @@ int snapshots_find_process(const struct target *t, char *name_out, size_t room)
 	return pid ? pid : is_locked(t) ? -1 : 0;
 }
 
+int snapshots_refuse_if_open(const struct data_directory *t, const char *todo)
+{
+	char name[256];
+	int pid = snapshots_find_process(t, name, sizeof(name));
+
+	if (pid > 0)
+		return fail(EXIT_IN_THE_WAY, 0, todo, "process %d (%s) has '%s' open", pid, name,
+			    t->dir);
+	if (pid < 0)
+		return fail(EXIT_IN_THE_WAY, 0, todo,
+			    "a process that may not be looked into has '%s' open", t->dir);
+	return 0;
+}
+
 /* The snapshot says if a segment is torn. */
 static void tell_pins(void *context, const struct rollback_outcome *outcome)
 {
-	const struct target *t = context;
+	const struct data_directory *t = context;
 
 	if (outcome->result <= ROLLBACK_COMMITTED)
 		pins_segment_undone(t->storefd, t->dirfd, outcome->header.segment);
 }
 
-void snapshots_roll_back(const struct target *t)
+void snapshots_roll_back(const struct data_directory *t)
 {
 	struct rollback rb = {
 	    .rootfd = t->dirfd, .report = tell_pins, .context = (void *)(uintptr_t)t};

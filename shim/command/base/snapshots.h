@@ -18,9 +18,8 @@ struct snapshot_flags {
 
 /* Snapshots of a data directory, read. What is only pinned is in the list as well. */
 struct snapshots {
-	struct target target;
+	struct data_directory data;
 	struct snapshot_store store;
-	enum snapshot_access access;
 	struct pins pins; /* state NULL: there are none */
 	struct manifest *list;
 	size_t count;
@@ -32,7 +31,7 @@ struct snapshots {
  */
 int snapshots_open(struct snapshots *s, const char *dir, enum snapshot_access access, bool make);
 void snapshots_close(struct snapshots *s);
-/* The same on s->target, which is open already, and without a word: 0 or -errno. */
+/* The same on s->data, which is open already, and without a word: 0 or -errno. */
 int snapshots_load(struct snapshots *s, enum snapshot_access access, bool make, unsigned wait_ms);
 void snapshots_unload(struct snapshots *s);
 
@@ -42,7 +41,7 @@ long snapshots_find(const struct snapshots *s, const char *spec);
 
 /*
  * list[at] is copied first if it is only pinned, and may then be broken: that is told. 0, or the
- * exit status. The store is then open for SNAPSHOT_CHANGE.
+ * exit status. The store is then open for SNAPSHOT_ADD, at least.
  */
 int snapshots_settle(struct snapshots *s, long at, const struct snapshot_flags *flags);
 /* All that are pinned: before the files they rest on are exchanged. */
@@ -53,7 +52,7 @@ int snapshots_remove(struct snapshots *s, size_t at);
 
 /* Which directories beside this one were removed under the library, and can be had back; `label`
  * begins the line. Nothing where there are none. */
-void snapshots_tell_kept(const struct target *t, const char *label);
+void snapshots_tell_kept(const struct data_directory *t, const char *label);
 
 /* "verified", "hydrating 42 %". */
 const char *snapshots_state(const struct manifest *m, char *out, size_t room);
@@ -90,15 +89,15 @@ int snapshots_create(struct snapshots *s, const char *reason, const char *descri
 int snapshots_verify(struct snapshots *s, struct manifest *m, const struct snapshot_flags *flags);
 
 /* A pid that has the data directory's database open or locked, 0: none. *name_out is its name. */
-int snapshots_find_process(const struct target *t, char *name_out, size_t room);
+int snapshots_find_process(const struct data_directory *t, char *name_out, size_t room);
 /* 0, or the exit status after saying which process, and todo. */
-int snapshots_refuse_if_open(const struct target *t, const char *todo);
+int snapshots_refuse_if_open(const struct data_directory *t, const char *todo);
 
 /*
  * Persists that died half-way are undone, as the next start would do: else they would be torn in
  * what is taken. Nobody has the directory open.
  */
-void snapshots_roll_back(const struct target *t);
+void snapshots_roll_back(const struct data_directory *t);
 
 /* What `snapshot prune` does. */
 struct prune_rules {

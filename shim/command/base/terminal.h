@@ -54,9 +54,13 @@ char *format_time(char *out, size_t room, uint64_t ns, bool utc);
 
 /*
  * A point in time: RFC 3339 ("2026-01-31T10:00:00Z", also without zone: local, with a space, or the
- * date alone), or an age ("10m", "1h30m", "@2d"). ns of CLOCK_REALTIME. False if it is neither.
+ * date alone), a time of day ("14:02", the last such moment), "today 9:00", "yesterday",
+ * "yesterday 14:00", "now", or an age ("10m", "1h30m", "@2d"). ns of CLOCK_REALTIME. False if it is
+ * none of these.
  */
 bool parse_time(const char *text, uint64_t *ns_out);
+/* "100ms", "1.5s", "250us", "2m", "1h": ns. */
+bool parse_duration(const char *text, uint64_t *ns_out);
 /* A number from 1 on, in digits alone, such as a process id. */
 bool parse_number(const char *text, uint32_t *out);
 

@@ -5,6 +5,7 @@
 #include "command/base/terminal.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -82,6 +83,81 @@ static bool parse_rest(const char *p, struct tm *tm, uint64_t *ns)
 	return true;
 }
 
+/* The middle of the day `days` before that of now, in local time: safe from changed clocks. */
+static struct tm day_before(time_t now, int days)
+{
+	struct tm tm;
+
+	localtime_r(&now, &tm);
+	tm.tm_mday -= days;
+	tm.tm_hour = 12;
+	tm.tm_min = tm.tm_sec = 0;
+	tm.tm_isdst = -1;
+	mktime(&tm);
+	return tm;
+}
+
+/* "14:02", "9:00:30.5" on that day. */
+static bool parse_clock(const char *text, struct tm day, uint64_t *ns)
+{
+	const char *rest;
+
+	day.tm_hour = day.tm_min = day.tm_sec = 0;
+	if (*text < '0' || *text > '9')
+		return false;
+	rest = strptime(text, "%H:%M:%S", &day);
+	if (!rest) {
+		day.tm_sec = 0;
+		rest = strptime(text, "%H:%M", &day);
+	}
+	return rest && parse_rest(rest, &day, ns);
+}
+
+/* "today", "yesterday", each also with a time of day; a time of day alone is the last such. */
+static bool parse_day(const char *text, time_t now, uint64_t *ns)
+{
+	static const char *const words[] = {"today", "yesterday"};
+	int days;
+
+	for (days = 0; days < 2; days++) {
+		size_t n = strlen(words[days]);
+
+		if (strncmp(text, words[days], n) != 0)
+			continue;
+		if (text[n] == '\0')
+			return parse_clock("0:00", day_before(now, days), ns);
+		return (text[n] == ' ' || text[n] == 'T') &&
+		       parse_clock(text + n + 1, day_before(now, days), ns);
+	}
+	if (!parse_clock(text, day_before(now, 0), ns))
+		return false;
+	return *ns <= (uint64_t)now * SECOND || parse_clock(text, day_before(now, 1), ns);
+}
+
+bool parse_duration(const char *text, uint64_t *ns_out)
+{
+	static const struct {
+		const char *unit;
+		double ns;
+	} units[] = {{"ns", 1},	 {"us", 1e3}, {"µs", 1e3},   {"ms", 1e6},
+		     {"s", 1e9}, {"m", 60e9}, {"min", 60e9}, {"h", 3600e9}};
+	char *end;
+	double value;
+	size_t i;
+
+	if (*text < '0' || *text > '9' || text[1] == 'x' || text[1] == 'X')
+		return false;
+	value = strtod(text, &end);
+	end += *end == ' ';
+	for (i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+		if (strcmp(end, units[i].unit) != 0 || value * units[i].ns > 9e18)
+			continue;
+		*ns_out = (uint64_t)(value * units[i].ns);
+		return true;
+	}
+	return false;
+}
+
 bool parse_time(const char *text, uint64_t *ns_out)
 {
 	static const char *const forms[] = {"%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S",
@@ -94,6 +170,12 @@ bool parse_time(const char *text, uint64_t *ns_out)
 		*ns_out = age < *ns_out ? *ns_out - age : 0;
 		return true;
 	}
+	if (strcmp(text, "now") == 0) {
+		*ns_out = clock_read(CLOCK_REALTIME);
+		return true;
+	}
+	if (parse_day(text, time(NULL), ns_out))
+		return true;
 	for (i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
 		struct tm tm = {0};
 		const char *rest = strptime(text, forms[i], &tm);

@@ -5,8 +5,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -24,24 +22,6 @@ static int open_log(int storefd)
 		renameat(storefd, LOG_NAME, storefd, LOG_OLD);
 	return openat(storefd, LOG_NAME,
 		      O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
-}
-
-void guard_shed_host(void)
-{
-	sigset_t none;
-	int fd, number;
-
-	/* What is opened later must not become a standard stream. */
-	do
-		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-	while (fd >= 0 && fd < 3);
-	close_range(3, ~0U, 0);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	for (number = 1; number < NSIG; number++)
-		if (number != SIGPIPE)
-			signal(number, SIG_DFL);
-	unsetenv("LD_PRELOAD");
 }
 
 void guard_go_to_background(int storefd)

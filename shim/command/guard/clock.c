@@ -18,6 +18,7 @@
 #include "core/pin/outside.h"
 
 #define RETRY (60 * SECOND)
+#define PENDING 16u /* pins that wait to be copied: more moments would cost those */
 #define PIN_WAIT (10 * SECOND)
 #define FUTURE (60 * SECOND)
 
@@ -25,7 +26,7 @@ static bool has_database(const struct guardian *g)
 {
 	struct stat st;
 
-	return fstatat(g->s.target.dirfd, CHROMA_DATABASE, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	return fstatat(g->s.data.dirfd, CHROMA_DATABASE, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
 	       st.st_size > 0;
 }
 
@@ -45,12 +46,22 @@ static uint64_t newest(const struct guardian *g, uint64_t now, bool broken)
 	return time;
 }
 
+static bool is_behind(const struct guardian *g)
+{
+	const struct pins *pins = &g->s.pins;
+	unsigned i, count = 0;
+
+	for (i = 0; pins->state && i < PIN_SLOTS; i++)
+		count += __atomic_load_n(&pins->slots[i].state, __ATOMIC_SEQ_CST) == PIN_HELD;
+	return count >= PENDING;
+}
+
 /* Counted from what there is, so that a restart changes nothing. s is loaded. */
 bool guardian_is_due(const struct guardian *g, uint64_t now)
 {
 	uint64_t every = g->settings.every;
 
-	if (!every || oplog_now() < g->retry_at || !has_database(g))
+	if (!every || oplog_now() < g->retry_at || !has_database(g) || is_behind(g))
 		return false;
 	/* After a broken one sooner, but not at once: what broke it may last. */
 	return newest(g, now, false) + every <= now && newest(g, now, true) + every / 6 <= now;
@@ -58,9 +69,9 @@ bool guardian_is_due(const struct guardian *g, uint64_t now)
 
 static int pin(struct guardian *g, const char *reason, struct snapshot_trouble *t)
 {
-	struct pin_outside_options options = {.path = g->s.target.dir,
-					      .dirfd = g->s.target.dirfd,
-					      .storefd = g->s.target.storefd,
+	struct pin_outside_options options = {.path = g->s.data.dir,
+					      .dirfd = g->s.data.dirfd,
+					      .storefd = g->s.data.storefd,
 					      .reason = reason,
 					      .wait = PIN_WAIT,
 					      .limit = g->settings.undo_size};
@@ -75,8 +86,8 @@ static int pin(struct guardian *g, const char *reason, struct snapshot_trouble *
 
 static int copy(struct guardian *g, const char *reason, struct snapshot_trouble *t)
 {
-	struct snapshot_options options = {.path = g->s.target.dir,
-					   .dirfd = g->s.target.dirfd,
+	struct snapshot_options options = {.path = g->s.data.dir,
+					   .dirfd = g->s.data.dirfd,
 					   .reason = reason,
 					   .progress = guardian_step,
 					   .context = g};
@@ -84,9 +95,9 @@ static int copy(struct guardian *g, const char *reason, struct snapshot_trouble 
 	char name[64];
 	int r;
 
-	options.idle = snapshots_find_process(&g->s.target, name, sizeof(name)) == 0;
+	options.idle = snapshots_find_process(&g->s.data, name, sizeof(name)) == 0;
 	if (options.idle)
-		snapshots_roll_back(&g->s.target);
+		snapshots_roll_back(&g->s.data);
 	r = snapshot_take(&g->s.store, &options, &m, t);
 	if (r == 0)
 		guardian_tell(g, "snapshot.taken", m.header.id,
@@ -112,4 +123,18 @@ void guardian_take(struct guardian *g, const char *reason)
 	g->failed = true;
 	guardian_tell(g, "snapshot.failed", 0, "no snapshot could be taken (%s): %s%s%s", reason,
 		      t.file, t.file[0] ? ": " : "", t.detail[0] ? t.detail : strerror(-r));
+}
+
+void guardian_keep_time(void *guardian, uint64_t done, uint64_t total)
+{
+	struct guardian *g = guardian;
+	struct snapshot_trouble t = {{0}, {0}};
+	uint64_t now = oplog_now();
+
+	guardian_step(g, done, total);
+	if (g->gone || g->once || now < g->pin_at || !g->s.pins.state ||
+	    !guardian_is_due(g, clock_read(CLOCK_REALTIME)))
+		return;
+	g->pin_at = now + g->settings.every;
+	pin(g, GUARD_SCHEDULE, &t);
 }

@@ -19,6 +19,7 @@
 #include "core/base/clock.h"
 #include "core/base/fileio.h"
 #include "core/base/text.h"
+#include "core/check/diagnose.h"
 #include "core/chroma/migrations.h"
 #include "core/chroma/written_by.h"
 #include "core/oplog/oplog.h"
@@ -39,6 +40,8 @@
 #define END_WAIT_MS 5000
 #define EMPTY_PAUSE (10 * SECOND) /* twice as long each time, up to 43 minutes */
 #define EMPTY_DOUBLES 8
+#define CLOSE (600 * SECOND) /* snapshots that follow each other faster are not all verified */
+#define VERIFY_REST 10	     /* times as long as it took */
 
 /* ---- copying ---- */
 
@@ -52,7 +55,8 @@ static struct pin_slot *next_pin(struct pins *pins)
 		uint32_t state = __atomic_load_n(&s->state, __ATOMIC_SEQ_CST);
 
 		/* The oldest rests on the most. */
-		if ((state == PIN_HELD || state == PIN_BROKEN) && (!found || s->id < found->id))
+		if (((state == PIN_HELD && !pin_is_base(s)) || state == PIN_BROKEN) &&
+		    (!found || s->id < found->id))
 			found = s;
 	}
 	return found;
@@ -67,8 +71,9 @@ static bool has_pins(struct guardian *g)
 	struct pins pins;
 	bool any;
 
-	if (pins_open(&pins, g->s.target.storefd, false) < 0)
+	if (pins_open(&pins, g->s.data.storefd, false) < 0)
 		return false;
+	guardian_look_at_base(g, &pins);
 	any = next_pin(&pins) != NULL;
 	if (!any && !g->swept)
 		pins_sweep(&pins);
@@ -119,7 +124,7 @@ static void copied(struct guardian *g, const struct manifest *m)
 	g->copied++;
 	era = migrations_find_era(m->header.migrations);
 	if (era)
-		written_by_note(g->s.target.dirfd, g->s.target.storefd, era->first, era->last);
+		written_by_note(g->s.data.dirfd, g->s.data.storefd, era->first, era->last);
 	guardian_say(g, "snapshot %" PRIu64 " (%s) is copied: %" PRIu64 " records, %s",
 		     m->header.id, m->reason, manifest_records(m),
 		     format_bytes(size, sizeof(size), manifest_total_size(m)));
@@ -128,7 +133,7 @@ static void copied(struct guardian *g, const struct manifest *m)
 /* A piece of the oldest pin. True: there is more. */
 static bool copy_pin(struct guardian *g)
 {
-	struct hydrate_options options = {.dirfd = g->s.target.dirfd,
+	struct hydrate_options options = {.dirfd = g->s.data.dirfd,
 					  .rate = g->settings.rate,
 					  .budget = PIECE,
 					  .progress = guardian_step,
@@ -141,9 +146,12 @@ static bool copy_pin(struct guardian *g)
 	if (!slot)
 		return false;
 	g->current = slot->id;
+	options.hold_on = guardian_holds_on(g) && !strcmp(slot->reason, GUARD_SCHEDULE);
 	r = hydrate_pin(&g->s.store, &g->s.pins, slot, &options, &m, &t);
 	if (r == 0)
 		copied(g, &m);
+	else if (r == -EBUSY) /* one of the backend's threads is held up in a write */
+		g->failed |= g->once;
 	else if (r < 0)
 		note_failure(g, r, "copy what is pinned");
 	if (r >= 0)
@@ -161,36 +169,86 @@ static bool is_unverified(const struct manifest *m)
 	return m->header.state == SNAPSHOT_COMPLETE && m->header.verified == 0;
 }
 
-/* The newest first: that is what a restore would want. */
+/*
+ * The newest: that is what a restore would want. Where one follows the other closely, not all can
+ * be before the next ones come: then by turns, first the oldest, so that each promise that is kept
+ * long enough has been tried, and then the newest; at the end the last one.
+ */
+static struct manifest *next_unverified(const struct guardian *g)
+{
+	bool is_close = g->settings.every && g->settings.every < CLOSE;
+	struct manifest *oldest = NULL, *newest = NULL;
+	size_t i;
+
+	for (i = 0; i < g->s.count; i++) {
+		if (!is_unverified(&g->s.list[i]))
+			continue;
+		oldest = oldest ? oldest : &g->s.list[i];
+		newest = &g->s.list[i];
+	}
+	if (!is_close || g->once || !newest)
+		return newest;
+	if (g->gone)
+		return newest == &g->s.list[g->s.count - 1] ? newest : NULL;
+	if (oplog_now() < g->verify_at)
+		return NULL;
+	return g->newest_is_next ? newest : oldest;
+}
+
+/* A moment between two steps of a migration, from which no Chroma goes on. There is a snapshot of
+ * before all of them. */
+static bool is_between_steps(const struct manifest *m)
+{
+	const char *code = diagnose_kinds[DIAGNOSE_MIGRATION_CUT].code;
+
+	return m->header.state == SNAPSHOT_BROKEN && !strcmp(m->reason, "schema") && m->trouble &&
+	       !strncmp(m->trouble, code, strlen(code));
+}
+
+static void tell_verdict(struct guardian *g, const struct manifest *m)
+{
+	uint64_t id = m->header.id;
+
+	if (is_between_steps(m) && snapshot_remove(&g->s.store, id) == 0) {
+		guardian_say(g,
+			     "snapshot %" PRIu64 " was pinned between two steps of a migration, "
+			     "and is dropped",
+			     id);
+		return;
+	}
+	g->verified += m->header.state == SNAPSHOT_VERIFIED;
+	g->broken += m->header.state == SNAPSHOT_BROKEN;
+	if (m->header.state == SNAPSHOT_VERIFIED)
+		guardian_tell(g, "snapshot.verified", id, "snapshot %" PRIu64 " is verified", id);
+	else
+		guardian_tell(g, "snapshot.broken", id, "snapshot %" PRIu64 " is %s: %s", id,
+			      snapshot_state_name(m->header.state), m->trouble);
+}
+
 static bool verify_one(struct guardian *g)
 {
-	struct manifest *m = NULL;
+	struct manifest *m = next_unverified(g);
 	struct snapshot_trouble t;
-	size_t i;
+	uint64_t began = oplog_now();
 	int r;
 
-	for (i = 0; i < g->s.count; i++)
-		if (is_unverified(&g->s.list[i]))
-			m = &g->s.list[i];
 	if (!m)
 		return false;
 	g->current = m->header.id;
-	r = verify_snapshot(&g->s.store, m, guardian_step, g, &t);
+	g->pin_at = 0;
+	r = verify_snapshot(&g->s.store, m, guardian_keep_time, g, &t);
 	g->current = 0;
+	g->verify_at = oplog_now() + VERIFY_REST * (oplog_now() - began);
+	g->newest_is_next = !g->newest_is_next;
+	if (r == -EBUSY) /* somebody adds, and takes long */
+		return true;
 	if (r < 0) {
 		note_failure(g, r, "verify a snapshot");
 		return false;
 	}
 	g->store_error = 0;
 	g->look = true;
-	g->verified += m->header.state == SNAPSHOT_VERIFIED;
-	g->broken += m->header.state == SNAPSHOT_BROKEN;
-	if (m->header.state == SNAPSHOT_VERIFIED)
-		guardian_tell(g, "snapshot.verified", m->header.id,
-			      "snapshot %" PRIu64 " is verified", m->header.id);
-	else
-		guardian_tell(g, "snapshot.broken", m->header.id, "snapshot %" PRIu64 " is %s: %s",
-			      m->header.id, snapshot_state_name(m->header.state), m->trouble);
+	tell_verdict(g, m);
 	return true;
 }
 
@@ -202,7 +260,8 @@ static void prune(struct guardian *g)
 	char size[24];
 	int r = snapshots_prune(&g->s, &g->settings.prune, &result);
 
-	if (r < 0 && r != -EBADMSG)
+	if (r < 0 && r != -EBADMSG &&
+	    r != -EBUSY) /* busy: somebody reads them, and the next look does it */
 		note_failure(g, r, "remove old snapshots");
 	if (!result.removed)
 		return;
@@ -217,11 +276,11 @@ static void prune(struct guardian *g)
 /* Directories beside this one that were removed under the library, long ago or many of them. */
 static void prune_kept_stores(const struct guardian *g)
 {
-	int parent = openat(g->s.target.dirfd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int parent = openat(g->s.data.dirfd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct stat st;
 	int n = 0;
 
-	if (parent >= 0 && fstat(g->s.target.dirfd, &st) == 0)
+	if (parent >= 0 && fstat(g->s.data.dirfd, &st) == 0)
 		n = stores_kept_prune(parent, st.st_uid, clock_read(CLOCK_REALTIME));
 	if (n > 0)
 		guardian_say(g, "the stores of %d directories that were removed are removed, too",
@@ -238,13 +297,13 @@ static void compress_log(struct guardian *g)
 	char before[24], after[24];
 	int thinned;
 
-	if (oplog_compress(g->s.target.storefd, &packed) == -ENOSPC)
+	if (oplog_compress(g->s.data.storefd, &packed) == -ENOSPC)
 		note_failure(g, -ENOSPC, "compress the log");
 	if (packed.files && !g->quiet)
 		guardian_say(g, "%" PRIu64 " log segments are compressed: %s to %s", packed.files,
 			     format_bytes(before, sizeof(before), packed.bytes_before),
 			     format_bytes(after, sizeof(after), packed.bytes_after));
-	thinned = oplog_thin(g->s.target.storefd, SHORT_LOGS);
+	thinned = oplog_thin(g->s.data.storefd, SHORT_LOGS);
 	if (thinned > 0 && !g->quiet)
 		guardian_say(g, "the logs of %d short processes are removed; the newest %u stay",
 			     thinned, SHORT_LOGS);
@@ -258,7 +317,7 @@ static void look_at_room(struct guardian *g)
 	char text[24];
 	bool low;
 
-	if (fstatvfs(g->s.target.storefd, &v) < 0 || v.f_blocks == 0)
+	if (fstatvfs(g->s.data.storefd, &v) < 0 || v.f_blocks == 0)
 		return;
 	all = (uint64_t)v.f_blocks * v.f_frsize;
 	room = (uint64_t)v.f_bavail * v.f_frsize;
@@ -282,10 +341,10 @@ static bool tell_refused(struct guardian *g)
 
 	if (!g->refused_at)
 		g->refused_at =
-		    fstatat(g->s.target.storefd, STATUS_FILE, &st, 0) == 0
+		    fstatat(g->s.data.storefd, STATUS_FILE, &st, 0) == 0
 			? (uint64_t)st.st_mtim.tv_sec * SECOND + (uint64_t)st.st_mtim.tv_nsec
 			: g->started;
-	while (oplog_next_refused(g->s.target.storefd, g->refused_at, &h) == 1) {
+	while (oplog_next_refused(g->s.data.storefd, g->refused_at, &h) == 1) {
 		g->refused_at = h.refused;
 		g->refused++;
 		guardian_tell(g, "writer.refused", 0,
@@ -301,7 +360,7 @@ static bool tell_refused(struct guardian *g)
 static bool tell_limit(struct guardian *g)
 {
 	struct oplog_header h;
-	bool is = oplog_at_limit(g->s.target.storefd, &h) == 1, news = is != g->at_limit;
+	bool is = oplog_at_limit(g->s.data.storefd, &h) == 1, news = is != g->at_limit;
 
 	if (is && news)
 		guardian_tell(g, "backend.limit", 0,
@@ -327,6 +386,11 @@ static bool is_time(uint64_t *at, uint64_t every)
 /* With the snapshots loaded. True: there is more. */
 static bool look_after_snapshots(struct guardian *g)
 {
+	/* What takes long to copy does not stop the clock. */
+	if (g->s.pins.state && guardian_is_due(g, clock_read(CLOCK_REALTIME))) {
+		guardian_take(g, GUARD_SCHEDULE);
+		return true;
+	}
 	if (copy_pin(g))
 		return true;
 	g->look = false;
@@ -344,8 +408,12 @@ static bool look_after_snapshots(struct guardian *g)
 /* Others take snapshots too; and what was put off is due. */
 static bool is_time_to_look(const struct guardian *g, uint64_t now)
 {
-	return g->look || now > g->looked + LOOK_EVERY ||
-	       (g->looked < g->retry_at && now > g->retry_at);
+	uint64_t every =
+	    g->settings.every && g->settings.every < LOOK_EVERY ? g->settings.every : LOOK_EVERY;
+
+	return g->look || now > g->looked + every ||
+	       (g->looked < g->retry_at && now > g->retry_at) ||
+	       (g->looked < g->verify_at && now > g->verify_at);
 }
 
 bool guardian_duties(struct guardian *g)
@@ -356,13 +424,15 @@ bool guardian_duties(struct guardian *g)
 
 	told = tell_refused(g);
 	told = tell_limit(g) || told;
-	if (is_time(&g->room_at, ROOM_EVERY))
+	if (is_time(&g->room_at, ROOM_EVERY)) {
 		look_at_room(g);
+		guardian_look_at_fill(g);
+	}
 	if ((pins || is_time_to_look(g, now)) && (!g->store_error || now > g->retry_at)) {
 		/* At the end there is no next time. */
-		r = snapshots_load(&g->s, SNAPSHOT_CHANGE, true,
-				   g->gone || g->once ? END_WAIT_MS : 0);
+		r = snapshots_load(&g->s, SNAPSHOT_ADD, true, g->gone || g->once ? END_WAIT_MS : 0);
 		if (r == 0) {
+			guardian_note_newest(g);
 			more = look_after_snapshots(g);
 			g->looked = now;
 			snapshots_unload(&g->s);
@@ -382,7 +452,7 @@ bool guardian_duties(struct guardian *g)
 static bool has_hot_journal(const struct guardian *g)
 {
 	struct file_source source;
-	int fd = file_open_at(g->s.target.dirfd, CHROMA_DATABASE "-journal");
+	int fd = file_open_at(g->s.data.dirfd, CHROMA_DATABASE "-journal");
 	bool hot = fd >= 0 && file_source_open(&source, fd) == 0 && sqlite_journal_is_hot(&source);
 
 	if (fd >= 0)
@@ -413,7 +483,7 @@ static bool died_in_the_middle(const struct guardian *g)
 	const struct dirent *entry;
 	bool torn = has_hot_journal(g);
 
-	file_names_at(g->s.target.storefd, UNDO_DIR, &dir);
+	file_names_at(g->s.data.storefd, UNDO_DIR, &dir);
 	while (dir && !torn && (entry = readdir(dir)))
 		torn = is_torn(dirfd(dir), entry->d_name);
 	if (dir)
@@ -425,7 +495,7 @@ static bool is_newer(const struct guardian *g, const char *path, uint64_t time)
 {
 	struct stat st;
 
-	return fstatat(g->s.target.dirfd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	return fstatat(g->s.data.dirfd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
 	       (uint64_t)st.st_mtim.tv_sec * SECOND + (uint64_t)st.st_mtim.tv_nsec > time;
 }
 
@@ -449,14 +519,14 @@ void guardian_last_snapshot(struct guardian *g, bool is_succeeded)
 	/* Another one has started already, and has no guardian waiting: it has one of its own to
 	 * come. What died in the middle of a write was put right before a successor starts. */
 	if (!g->settings.every ||
-	    (!is_succeeded && snapshots_find_process(&g->s.target, name, sizeof(name)) != 0))
+	    (!is_succeeded && snapshots_find_process(&g->s.data, name, sizeof(name)) != 0))
 		return;
 	if (!is_succeeded && died_in_the_middle(g)) {
 		guardian_say(g, "the process died in the middle of a write: no snapshot is taken; "
 				"the next start undoes what is half done");
 		return;
 	}
-	if (snapshots_load(&g->s, SNAPSHOT_CHANGE, true, 1000) < 0)
+	if (snapshots_load(&g->s, SNAPSHOT_ADD, true, 1000) < 0)
 		return;
 	if (is_changed(g))
 		guardian_take(g, "stop");

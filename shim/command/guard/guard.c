@@ -17,6 +17,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "command/base/processes.h"
 #include "command/base/terminal.h"
 #include "command/guard/guardian.h"
 #include "command/run/run.h"
@@ -30,6 +31,7 @@
 
 #define LOCK_NAME "guard.lock"
 #define TICK_MS 1000
+#define SENDING_MS 200
 #define WAIT_LOCK_MS 200
 #define WHILE_OPEN_TRIES 10
 #define END_SECONDS 20 /* after SIGTERM, for what is under way */
@@ -39,7 +41,9 @@ const char guard_usage[] =
     "\n"
     "Works beside a backend, at low priority: copies what is pinned into snapshots of their own,\n"
     "verifies them, takes one every CHROMASHIM_EVERY (6h), removes those that no rule keeps,\n"
-    "compresses the log, and writes status.json and metrics.prom into the store. There is one for\n"
+    "sends snapshots to replicas, compresses the log, and writes status.json and metrics.prom "
+    "into\n"
+    "the store. There is one for\n"
     "a directory; `chromashim run`, or the library in a backend, starts it, and it ends with the\n"
     "last process that has the directory open. DIR is CHROMASHIM_DIR or ./chroma_data if not\n"
     "given. It may be killed at any moment: the next one goes on where it was.\n"
@@ -53,7 +57,8 @@ const char guard_usage[] =
     "                    without this library\n"
     "  -q, --quiet       say only what goes wrong\n"
     "\n"
-    "Its settings are CHROMASHIM_EVERY, KEEP, KEEP_SPACE, KEEP_FREE, RATE and HOOK, from the\n"
+    "Its settings are CHROMASHIM_EVERY, DRILL, KEEP, KEEP_SPACE, KEEP_FREE, RATE and HOOK, from "
+    "the\n"
     "environment or chromashim.conf in the store: `chromashim help settings` tells of them.\n"
     "\n"
     "Exit status: 0 done, 1 failed (with --once: at anything), 2 usage, 10 no store, 11 there is\n"
@@ -92,9 +97,8 @@ static bool is_open(const struct guardian *g)
 {
 	char name[64];
 
-	return alive_any(g->s.target.storefd) == ALIVE_LIVES ||
-	       pin_has_writer(g->s.target.storefd) ||
-	       snapshots_find_process(&g->s.target, name, sizeof(name)) != 0;
+	return alive_any(g->s.data.storefd) == ALIVE_LIVES || pin_has_writer(g->s.data.storefd) ||
+	       snapshots_find_process(&g->s.data, name, sizeof(name)) != 0;
 }
 
 /* ---- only one ---- */
@@ -124,26 +128,69 @@ static bool is_locked(int fd, off_t byte)
 	return lock_byte(fd, F_OFD_GETLK, byte, &type) == 0 && type != F_UNLCK;
 }
 
+#define PLACE "\nplace "
+#define PLACE_SIZE 64
+
+/* The life of the machine or container that a process is in: what ends with it has not died. */
+static void describe_place(char out[PLACE_SIZE])
+{
+	uint8_t boot[16];
+	struct stat st;
+	int n = snprintf(out, PLACE_SIZE, PLACE "%" PRIu64 " ",
+			 stat("/proc/self/ns/pid", &st) == 0 ? (uint64_t)st.st_ino : 0);
+	size_t i;
+
+	oplog_boot_id(boot);
+	for (i = 0; i < sizeof(boot); i++)
+		n += snprintf(out + n, PLACE_SIZE - (size_t)n, "%02x", boot[i]);
+}
+
 static void write_lock_text(const struct guardian *g)
 {
-	char text[128];
-	int n = snprintf(text, sizeof(text), "pid %d\nfollows %d\n", (int)getpid(), (int)g->follow);
+	char text[192], place[PLACE_SIZE];
+	int n;
+
+	describe_place(place);
+	n = snprintf(text, sizeof(text), "pid %d\nfollows %d%s\n", (int)getpid(), (int)g->follow,
+		     place);
 
 	/* For people and `status`; the lock alone counts. */
 	if (ftruncate(g->lockfd, 0) == 0 && pwrite(g->lockfd, text, (size_t)n, 0) != n)
 		return;
 }
 
+/* Whether whose it is was in another container, or on this machine before it was started anew. */
+static bool is_of_another_place(int fd)
+{
+	char text[192] = "", place[PLACE_SIZE], *of;
+
+	if (file_read_at(fd, text, sizeof(text) - 1, 0) <= 0)
+		return false;
+	of = strstr(text, PLACE);
+	describe_place(place);
+	return of && strncmp(of, place, strlen(place)) != 0;
+}
+
+/* Whose it is; 0: nobody's. */
+static pid_t read_lock_text(int fd)
+{
+	char text[64] = "";
+	int pid;
+
+	if (file_read_at(fd, text, sizeof(text) - 1, 0) <= 0)
+		return 0;
+	return sscanf(text, "pid %d", &pid) == 1 && pid > 0 ? pid : -1;
+}
+
 int guard_is_running(int storefd)
 {
 	int fd = file_open_at(storefd, LOCK_NAME), pid = 0;
-	char text[64] = "";
 
 	if (fd < 0)
 		return 0;
-	if (is_locked(fd, GUARDIAN_BYTE) ? (file_read_at(fd, text, sizeof(text) - 1, 0) <= 0 ||
-					    sscanf(text, "pid %d", &pid) != 1 || pid <= 0)
-					 : is_locked(fd, WAITING_BYTE))
+	if (is_locked(fd, GUARDIAN_BYTE))
+		pid = read_lock_text(fd) > 0 ? read_lock_text(fd) : -1;
+	else if (is_locked(fd, WAITING_BYTE))
 		pid = -1;
 	close(fd);
 	return pid;
@@ -196,25 +243,26 @@ static int take_lock(struct guardian *g)
 	int r;
 
 	g->lockfd =
-	    openat(g->s.target.storefd, LOCK_NAME, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	    openat(g->s.data.storefd, LOCK_NAME, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (g->lockfd < 0)
 		return fail(exit_code_of(-errno), -errno, "Run this as the store's owner.",
-			    "cannot open '%s/" LOCK_NAME "'", g->s.target.store);
+			    "cannot open '%s/" LOCK_NAME "'", g->s.data.store);
 	r = wait_for_lock(g);
 	if (r == 0) {
+		g->died = read_lock_text(g->lockfd);
+		g->place_ended = g->died && is_of_another_place(g->lockfd);
 		write_lock_text(g);
 		return 0;
 	}
 	if (r != -EAGAIN)
 		return fail(EXIT_FAILED, r, "Have the store on a file system that has locks.",
-			    "cannot lock '%s/" LOCK_NAME "'", g->s.target.store);
+			    "cannot lock '%s/" LOCK_NAME "'", g->s.data.store);
 	if (g->while_open)
 		return EXIT_BUSY; /* that one goes on as long as anybody is there */
 	if (file_read_at(g->lockfd, owner, sizeof(owner) - 1, 0) > 0)
 		owner[strcspn(owner, "\n")] = '\0';
 	return fail(EXIT_BUSY, 0, "One is enough; stop it first if this one shall take over.",
-		    "'%s' has a guardian already%s%s", g->s.target.dir, owner[0] ? ": " : "",
-		    owner);
+		    "'%s' has a guardian already%s%s", g->s.data.dir, owner[0] ? ": " : "", owner);
 }
 
 /*
@@ -270,13 +318,24 @@ static void start(struct guardian *g)
 	background_enter();
 	g->started = clock_read(CLOCK_REALTIME);
 	g->look = true;
+	guardian_read_replicas(g);
 	if (g->follow)
-		guardian_tell(g, "guard.start", 0, "guarding %s for process %d", g->s.target.dir,
+		guardian_tell(g, "guard.start", 0, "guarding %s for process %d", g->s.data.dir,
 			      (int)g->follow);
 	else
-		guardian_tell(g, "guard.start", 0, "guarding %s", g->s.target.dir);
+		guardian_tell(g, "guard.start", 0, "guarding %s", g->s.data.dir);
+	if (g->place_ended)
+		guardian_say(g, "the guardian before this one ended with its container or machine; "
+				"what it was at is done now");
+	else if (g->died)
+		guardian_tell(g, "guard.died", 0,
+			      "the guardian before this one (process %d) did not end by itself; "
+			      "what it was at is done now",
+			      (int)g->died);
+	g->died = 0;
+	guardian_look_at_crashes(g);
 	/* What a restart of the machine has left of pins. */
-	r = snapshots_load(&g->s, SNAPSHOT_CHANGE, true, 0);
+	r = snapshots_load(&g->s, SNAPSHOT_ADD, true, 0);
 	if (r == 0) {
 		r = hydrate_give_up_lost(&g->s.store, &g->s.pins);
 		if (r > 0)
@@ -306,6 +365,7 @@ static bool is_over(struct guardian *g, bool *last_taken)
 	if (*last_taken)
 		return true;
 	*last_taken = true;
+	guardian_look_at_crashes(g);
 	guardian_last_snapshot(g, false);
 	g->look = true;
 	return false;
@@ -319,18 +379,26 @@ static void run(struct guardian *g)
 		bool more = guardian_duties(g);
 
 		guardian_look_at_launch(g);
+		guardian_look_at_engine(g);
+		guardian_tell_others(g);
+		guardian_look_at_replicas(g);
 		guardian_reap(g);
 		if (guard_stopping)
 			break;
-		if (!more && g->once)
+		if (!more && g->once && !guardian_is_sending(g))
 			break;
 		if (g->gone && (!more || is_locked(g->lockfd, WAITING_BYTE))) {
-			if (is_over(g, &last_taken))
+			if (!is_over(g, &last_taken))
+				continue;
+			/* Who waits to take over goes on with it. */
+			if (!guardian_is_sending(g) || is_locked(g->lockfd, WAITING_BYTE))
 				break;
-			continue;
 		}
-		wait_a_while(g, more ? 0 : TICK_MS);
+		wait_a_while(g, more ? 0 : guardian_is_sending(g) ? SENDING_MS : TICK_MS);
 	}
+	guardian_end_drill(g, g->once && !guard_stopping);
+	guardian_tell_others(g);
+	guardian_stop_sending(g);
 	guardian_tell(g, "guard.stop", 0, "%s",
 		      guard_stopping ? "told to stop"
 		      : is_locked(g->lockfd, WAITING_BYTE)
@@ -344,25 +412,25 @@ static void run(struct guardian *g)
 
 static int guard(struct guardian *g, const char *dir)
 {
-	int status = target_open(&g->s.target, dir, false), r;
+	int status = data_directory_open(&g->s.data, dir, false), r;
 
 	g->s.pins.dirfd = -1;
 	if (status)
 		return status;
-	r = target_make_store(&g->s.target);
+	r = data_directory_make_store(&g->s.data);
 	if (r < 0)
 		status = fail(exit_code_of(r), r, "Run this as the owner of the data directory.",
-			      "cannot make the store '%s'", g->s.target.store);
+			      "cannot make the store '%s'", g->s.data.store);
 	guardian_prepare_launch(g);
 	if (status == 0 && g->background)
-		guard_go_to_background(g->s.target.storefd);
+		guard_go_to_background(g->s.data.storefd);
 	if (status == 0)
 		status = open_followed(g);
 	if (status == 0)
 		status = take_lock(g);
-	guard_settings_read(&g->settings, g->s.target.storefd);
+	guard_settings_read(&g->settings, g->s.data.storefd);
 	if (status == 0 && g->while_open)
-		memory_keep(g->s.target.dir);
+		memory_keep(g->s.data.dir);
 	if (status == 0) {
 		catch_signals();
 		do {
@@ -373,7 +441,7 @@ static int guard(struct guardian *g, const char *dir)
 		status = g->once && g->failed ? EXIT_FAILED : EXIT_DONE;
 	}
 	guard_settings_free(&g->settings);
-	target_close(&g->s.target);
+	data_directory_close(&g->s.data);
 	return status;
 }
 
@@ -426,6 +494,6 @@ int command_guard(int argc, char **argv)
 		return fail_usage("guard");
 	}
 	if (g.background)
-		guard_shed_host();
+		process_shed_host();
 	return guard(&g, argv[optind]);
 }

@@ -128,6 +128,11 @@ static void find_reason(struct guardian *g, uint32_t pid, char *out, size_t room
 	backend_judge(b);
 	if (b->trouble[0])
 		snprintf(out, room, "%s", b->trouble);
+	else if (process_names_library(pid, g->library) == 0 && !is_descendant(g, pid))
+		snprintf(out, room,
+			 "it was started beside the backend, not by `chromashim run`. What it "
+			 "writes waits as long as the backend is there. Put `chromashim run --` in "
+			 "front of it, too, or let it ask the backend (a notebook: HttpClient)");
 	else if (process_names_library(pid, g->library) == 0)
 		snprintf(out, room,
 			 "LD_PRELOAD was lost between `chromashim run` and it. Put `chromashim run "
@@ -144,7 +149,7 @@ static void launch_tell(struct guardian *g, const struct process_opener *o)
 	snprintf(text, sizeof(text),
 		 "UNPROTECTED: process %" PRIu32
 		 " (%.80s) has '%.500s' open without the library: %s",
-		 o->pid, *o->command ? o->command : o->name, g->s.target.dir, reason);
+		 o->pid, *o->command ? o->command : o->name, g->s.data.dir, reason);
 	say_there(g, text);
 	guardian_tell(g, "backend.unprotected", 0, "%s", text);
 }
@@ -182,7 +187,7 @@ void guardian_look_at_launch(struct guardian *g)
 			  : g->launch_pause		? g->launch_pause * 2
 							: FIRST;
 	g->launch_at = now + g->launch_pause;
-	if (fstatat(g->s.target.dirfd, CHROMA_DATABASE, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+	if (fstatat(g->s.data.dirfd, CHROMA_DATABASE, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
 	    !launch_look(g, &st, false))
 		return;
 	nanosleep(&pause, NULL);

@@ -4,7 +4,6 @@
  */
 #include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,48 +12,44 @@
 #include <unistd.h>
 
 #include "command/base/terminal.h"
-#include "command/guard/guardian.h"
+#include "command/guard/metrics.h"
 #include "core/base/checksum.h"
 #include "core/base/clock.h"
 #include "core/base/fileio.h"
 #include "core/base/json.h"
-#include "core/base/owner.h"
 #include "core/oplog/oplog.h"
+#include "core/replica/state.h"
+#include "core/store/drill.h"
 
-#define METRICS_FILE "metrics.prom"
-#define METRICS_MAX (64u << 10)
-#define STATES 6
 #define CALM (60 * SECOND) /* reports with no news are that far apart */
 
 volatile sig_atomic_t guard_stopping;
 
-struct facts {
-	unsigned states[STATES];
-	uint64_t newest, verified, oldest; /* ns */
-	uint64_t newest_id, verified_id;
-	uint64_t chunks, undo, room;
-};
-
 static void gather(struct guardian *g, struct facts *f)
 {
-	struct snapshots s = {.target = g->s.target};
+	struct snapshots s = {.data = g->s.data};
 	struct statvfs v;
 	uint64_t *used;
 	size_t i;
 
 	memset(f, 0, sizeof(*f));
 	f->room = UINT64_MAX;
-	if (fstatvfs(g->s.target.storefd, &v) == 0)
+	if (fstatvfs(g->s.data.storefd, &v) == 0)
 		f->room = (uint64_t)v.f_bavail * v.f_frsize;
 	if (snapshots_load(&s, SNAPSHOT_LOOK, false, 0) < 0)
 		return;
 	for (i = 0; i < s.count; i++) {
 		const struct snapshot_header *h = &s.list[i].header;
 
-		f->states[h->state < STATES ? h->state : 0]++;
+		f->states[h->state < GUARD_STATES ? h->state : 0]++;
+		f->first = f->first && f->first < h->time ? f->first : h->time;
 		if (h->time > f->newest && h->state != SNAPSHOT_BROKEN) {
 			f->newest = h->time;
 			f->newest_id = h->id;
+		}
+		if (h->verified && h->time > f->judged) {
+			f->judged = h->time;
+			f->is_judged_good = h->state == SNAPSHOT_VERIFIED;
 		}
 		if (h->state != SNAPSHOT_VERIFIED)
 			continue;
@@ -72,33 +67,6 @@ static void gather(struct guardian *g, struct facts *f)
 	snapshots_unload(&s);
 }
 
-static FILE *publish_begin(struct file_publish *p, int dirfd, const char *name)
-{
-	FILE *out;
-	int copy;
-
-	if (file_publish_begin(p, dirfd, name, 0644) < 0)
-		return NULL;
-	copy = dup(p->fd);
-	out = copy < 0 ? NULL : fdopen(copy, "w");
-	if (out)
-		return out;
-	if (copy >= 0)
-		close(copy);
-	file_publish_abort(p);
-	return NULL;
-}
-
-/* A report that cannot be written is no reason to stop. */
-static void publish_end(struct file_publish *p, FILE *out)
-{
-	bool good = !ferror(out);
-
-	if (fclose(out) == 0 && good && file_publish_commit_unsynced(p) == 0)
-		return;
-	file_publish_abort(p);
-}
-
 static void put_time(struct json *j, const char *key, uint64_t ns)
 {
 	char text[40];
@@ -113,15 +81,57 @@ static void put_states(struct json *j, const struct facts *f)
 
 	json_key(j, "snapshots");
 	json_begin(j, '{');
-	for (i = SNAPSHOT_PINNED; i < STATES; i++)
+	for (i = SNAPSHOT_PINNED; i < GUARD_STATES; i++)
 		json_put_uint(j, snapshot_state_name(i), f->states[i]);
 	json_end(j, '}');
+}
+
+static void put_drill(struct json *j, const struct guardian *g)
+{
+	static const char *const outcomes[] = {"none", "good", "failed", "skipped"};
+	struct drill_note n;
+
+	drill_note_read(g->s.data.storefd, DRILL_NAME, &n);
+	json_key(j, "drill");
+	json_begin(j, '{');
+	json_put_text(j, "outcome", outcomes[n.outcome & 3]);
+	put_time(j, "time", n.time);
+	put_time(j, "last_good", n.good);
+	json_put_uint(j, "snapshot", n.snapshot);
+	json_put_uint(j, "restore_ns", n.restore_ns);
+	json_put_text(j, "trouble", n.trouble);
+	json_end(j, '}');
+}
+
+static void put_replicas(struct json *j, const struct guardian *g)
+{
+	struct replica_targets *t = calloc(1, sizeof(*t));
+	struct replica_state state;
+	unsigned i;
+
+	json_key(j, "replicas");
+	json_begin(j, '[');
+	if (t &&
+	    replica_targets_parse(t, config_get(&g->settings.config, CONFIG_REPLICA), NULL) < 0)
+		t->count = 0;
+	for (i = 0; t && i < t->count; i++) {
+		replica_state_read(g->s.data.storefd, t->all[i].text, &state);
+		json_begin(j, '{');
+		json_put_text(j, "target", t->all[i].text);
+		json_put_uint(j, "snapshot", state.snapshot);
+		put_time(j, "snapshot_time", state.snapshot_time);
+		json_put_uint(j, "failures", state.failures);
+		json_put_text(j, "error", state.error);
+		json_end(j, '}');
+	}
+	json_end(j, ']');
+	free(t);
 }
 
 static void write_status(const struct guardian *g, const struct facts *f, bool running)
 {
 	struct file_publish p;
-	FILE *out = publish_begin(&p, g->s.target.storefd, STATUS_FILE);
+	FILE *out = metrics_begin(&p, g->s.data.storefd, STATUS_FILE);
 	struct json j = {.out = out};
 
 	if (!out)
@@ -146,6 +156,11 @@ static void write_status(const struct guardian *g, const struct facts *f, bool r
 		json_put_uint(&j, "free_bytes", f->room);
 	json_key(&j, "disk_low");
 	json_bool(&j, g->disk_low);
+	json_put_uint(&j, "disk_percent", guard_disk_percent(g->s.data.dirfd));
+	json_key(&j, "overdue");
+	json_bool(&j, g->overdue);
+	put_drill(&j, g);
+	put_replicas(&j, g);
 	json_key(&j, "limit_reached");
 	json_bool(&j, g->at_limit);
 	json_key(&j, "error");
@@ -153,98 +168,7 @@ static void write_status(const struct guardian *g, const struct facts *f, bool r
 	json_put_uint(&j, "every_seconds", g->settings.every / SECOND);
 	json_end(&j, '}');
 	json_newline(&j);
-	publish_end(&p, out);
-}
-
-/* directory="…": the files of several directories are collected in one place. */
-static void put_directory(FILE *out, const struct guardian *g)
-{
-	char path[PATH_MAX];
-	const char *p;
-
-	if (!realpath(g->s.target.dir, path))
-		snprintf(path, sizeof(path), "%s", g->s.target.dir);
-	fputs("directory=\"", out);
-	for (p = path; *p; p++)
-		fprintf(out, *p == '\n' ? "\\n" : *p == '"' || *p == '\\' ? "\\%c" : "%c", *p);
-	fputc('"', out);
-}
-
-static void metric(FILE *out, const struct guardian *g, const char *name, const char *type,
-		   const char *help, double value)
-{
-	fprintf(out, "# HELP chromashim_%s %s\n# TYPE chromashim_%s %s\nchromashim_%s{", name, help,
-		name, type, name);
-	put_directory(out, g);
-	fprintf(out, "} %.17g\n", value);
-}
-
-static void write_metrics(const struct guardian *g, const struct facts *f, bool running)
-{
-	struct file_publish p;
-	FILE *out = publish_begin(&p, g->s.target.storefd, METRICS_FILE);
-	unsigned i;
-
-	if (!out)
-		return;
-	metric(out, g, "up", "gauge", "The guardian runs.", running);
-	metric(out, g, "last_snapshot_timestamp_seconds", "gauge", "Moment of the newest snapshot.",
-	       (double)f->newest / 1e9);
-	metric(out, g, "last_verified_snapshot_timestamp_seconds", "gauge",
-	       "Moment of the newest verified snapshot.", (double)f->verified / 1e9);
-	metric(out, g, "oldest_restorable_timestamp_seconds", "gauge",
-	       "Moment of the oldest verified snapshot.", (double)f->oldest / 1e9);
-	fputs(
-	    "# HELP chromashim_snapshots Snapshots by state.\n# TYPE chromashim_snapshots gauge\n",
-	    out);
-	for (i = SNAPSHOT_PINNED; i < STATES; i++) {
-		fputs("chromashim_snapshots{", out);
-		put_directory(out, g);
-		fprintf(out, ",state=\"%s\"} %u\n", snapshot_state_name(i), f->states[i]);
-	}
-	metric(out, g, "store_bytes", "gauge", "Bytes of snapshots.", (double)f->chunks);
-	metric(out, g, "undo_bytes", "gauge", "Bytes saved for what is only pinned.",
-	       (double)f->undo);
-	if (f->room != UINT64_MAX)
-		metric(out, g, "free_bytes", "gauge", "Bytes free on the store's file system.",
-		       (double)f->room);
-	if (g->settings.prune.max_space)
-		metric(out, g, "space_limit_bytes", "gauge", "Bytes that snapshots may take.",
-		       (double)g->settings.prune.max_space);
-	metric(out, g, "snapshots_taken_total", "counter", "Snapshots taken by the guardian.",
-	       g->taken);
-	metric(out, g, "snapshots_verified_total", "counter", "Snapshots found good.", g->verified);
-	metric(out, g, "snapshots_broken_total", "counter", "Snapshots found broken.", g->broken);
-	metric(out, g, "snapshots_removed_total", "counter", "Snapshots that no rule kept.",
-	       g->removed);
-	metric(out, g, "writers_refused_total", "counter",
-	       "Processes that another one kept from writing.", g->refused);
-	metric(out, g, "limit_reached", "gauge",
-	       "A process has reached a limit of the library's, and what is beyond is unprotected.",
-	       g->at_limit);
-	publish_end(&p, out);
-}
-
-void guardian_report_death(int storefd)
-{
-	static const char up[] = "\nchromashim_up";
-	int fd = file_open_at(storefd, METRICS_FILE);
-	struct file_publish p;
-	char *data = NULL, *at;
-	size_t size = 0;
-
-	if (fd >= 0 && file_read_all(fd, METRICS_MAX, &data, &size) < 0)
-		data = NULL;
-	if (fd >= 0)
-		close(fd);
-	at = data ? strstr(data, up) : NULL;
-	at = at ? strchr(at + 1, '\n') : NULL; /* behind its label and its value */
-	if (at && at[-1] == '1' && file_publish_begin(&p, storefd, METRICS_FILE, 0644) == 0) {
-		at[-1] = '0';
-		if (file_write_all(p.fd, data, size) < 0 || file_publish_commit(&p) < 0)
-			file_publish_abort(&p);
-	}
-	free(data);
+	metrics_end(&p, out);
 }
 
 /* What the disk has free and pins have saved changes all the time: it alone is no news. */
@@ -276,11 +200,16 @@ void guardian_report(struct guardian *g, bool running)
 	struct facts f;
 
 	gather(g, &f);
+	if (running) {
+		guardian_look_at_age(g, f.first, f.verified);
+		guardian_look_at_drills(g, f.first);
+	}
 	news = news_of(g, &f, running);
 	if (g->reported_at && news == g->reported && now < g->reported_at + CALM)
 		return;
 	write_status(g, &f, running);
-	write_metrics(g, &f, running);
+	metrics_read_log(g, !running);
+	metrics_write(g, &f, running);
 	g->reported = news;
 	g->reported_at = now;
 }

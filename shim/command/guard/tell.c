@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the guardian tells as it happens: a line in its log, and the hook.
+ * What the guardian tells as it happens: a line in its log, the hook, and the ring of events, from
+ * which the next guardian and `status` know it.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -20,6 +21,7 @@
 #include "core/base/json.h"
 #include "core/base/owner.h"
 #include "core/oplog/oplog.h"
+#include "core/store/events.h"
 
 #define HOOK_TIME (30 * SECOND)
 #define HOOK_LAST (5 * SECOND) /* at the guardian's end */
@@ -73,7 +75,7 @@ static int event_json(const struct guardian *g, const char *event, uint64_t id, 
 	json_key(&j, "time");
 	json_string(&j, format_time_utc(time, sizeof(time), clock_read(CLOCK_REALTIME)));
 	json_key(&j, "directory");
-	json_string(&j, g->s.target.dir);
+	json_string(&j, g->s.data.dir);
 	json_key(&j, "snapshot");
 	if (id)
 		json_uint(&j, id);
@@ -197,6 +199,41 @@ void guardian_finish_hooks(struct guardian *g)
 	}
 }
 
+/* ---- keeping ---- */
+
+/* What happens every day is in the log and in the list of snapshots; the ring is for the rest. */
+static bool is_everyday(const char *name)
+{
+	static const char *const names[] = {"guard.start",	 "guard.stop",
+					    "snapshot.pinned",	 "snapshot.taken",
+					    "snapshot.verified", "replica.done"};
+	size_t i;
+
+	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (!strcmp(name, names[i]))
+			return true;
+	return false;
+}
+
+static void keep_event(const struct guardian *g, const char *name, uint64_t id, uint64_t about,
+		       const char *text)
+{
+	struct store_event e = {.told = 1, .snapshot = id, .about = about};
+
+	if (is_everyday(name))
+		return;
+	snprintf(e.name, sizeof(e.name), "%s", name);
+	snprintf(e.text, sizeof(e.text), "%s", text);
+	events_add(g->s.data.storefd, &e);
+}
+
+void guardian_pass_on(struct guardian *g, const char *event, uint64_t id, const char *text)
+{
+	tell_say(text);
+	if (g->settings.hook)
+		call_hook(g, event, id, text);
+}
+
 void guardian_tell(struct guardian *g, const char *event, uint64_t id, const char *format, ...)
 {
 	char text[512];
@@ -205,7 +242,19 @@ void guardian_tell(struct guardian *g, const char *event, uint64_t id, const cha
 	va_start(ap, format);
 	vsnprintf(text, sizeof(text), format, ap);
 	va_end(ap);
-	tell_say(text);
-	if (g->settings.hook)
-		call_hook(g, event, id, text);
+	keep_event(g, event, id, 0, text);
+	guardian_pass_on(g, event, id, text);
+}
+
+void guardian_tell_about(struct guardian *g, const char *event, uint64_t about, const char *format,
+			 ...)
+{
+	char text[512];
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(text, sizeof(text), format, ap);
+	va_end(ap);
+	keep_event(g, event, 0, about, text);
+	guardian_pass_on(g, event, 0, text);
 }

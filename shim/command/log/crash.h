@@ -9,6 +9,6 @@
 #include "command/log/log.h"
 
 /* Returns the exit status. */
-int log_last_crash(const struct log_options *options, const struct target *t);
+int log_last_crash(const struct log_options *options, const struct data_directory *t);
 
 #endif

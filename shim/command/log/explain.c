@@ -88,7 +88,7 @@ static void put_members(struct json *j, const struct explain_text *found)
 /* ---- what was refused ---- */
 
 struct refusals {
-	struct target target;
+	struct data_directory data;
 	const char *dir; /* NULL: not asked for */
 	uint64_t count;
 };
@@ -102,7 +102,8 @@ static uint64_t each_refusal(const struct refusals *f, uint64_t passed, refusal_
 	struct oplog_reader *reader = NULL;
 	struct oplog_entry e;
 	uint64_t count = 0;
-	int r = f->target.storefd < 0 ? -ENOENT : oplog_reader_open(f->target.storefd, &reader);
+	int r = f->data.storefd < 0 ? -ENOENT
+				    : oplog_reader_open_which(f->data.storefd, OPLOG_ACTS, &reader);
 
 	while (r == 0 && (r = oplog_reader_next(reader, &e)) > 0) {
 		r = 0;
@@ -149,7 +150,7 @@ static uint64_t before_last(const struct refusals *f)
 
 static void print_refusals(const struct refusals *f)
 {
-	struct log_options options = {.dir = f->dir, .dirfd = f->target.dirfd};
+	struct log_options options = {.dir = f->dir, .dirfd = f->data.dirfd};
 	struct log_sink *sink = f->count ? log_text_sink(&options) : NULL;
 
 	if (f->dir && !f->count)
@@ -235,12 +236,12 @@ static int explain_words(int count, char **words, bool is_json, struct refusals 
 		return fail(EXIT_FAILED, -ENOMEM, "Try again with more memory free.",
 			    "cannot read the text");
 	status =
-	    refusals->dir ? target_open_directory(&refusals->target, refusals->dir) : EXIT_DONE;
+	    refusals->dir ? data_directory_open_only(&refusals->data, refusals->dir) : EXIT_DONE;
 	if (status == EXIT_DONE && refusals->dir)
-		target_find_store(&refusals->target);
+		data_directory_find_store(&refusals->data);
 	if (status == EXIT_DONE)
 		status = explain(text, is_json, refusals);
-	target_close(&refusals->target);
+	data_directory_close(&refusals->data);
 	free(text);
 	return status;
 }
@@ -251,7 +252,7 @@ int command_explain(int argc, char **argv)
 	static const struct option options[] = {{"dir", required_argument, NULL, DIRECTORY},
 						{"json", no_argument, NULL, JSON},
 						{NULL, 0, NULL, 0}};
-	struct refusals refusals = {.target = {.dirfd = -1, .storefd = -1, .strayfd = -1}};
+	struct refusals refusals = {.data = {.dirfd = -1, .storefd = -1, .strayfd = -1}};
 	bool is_json = false;
 	int option;
 

@@ -16,6 +16,8 @@
 
 #include <bsd/string.h>
 
+#include "core/base/symbols.h"
+#include "core/oplog/acts.h"
 #include "core/oplog/oplog.h"
 #include "core/sqlite/page.h"
 
@@ -67,18 +69,49 @@ static const char *next_op(const char *list, char glob[64])
 	return list + n + (list[n] == ',');
 }
 
+bool log_op_fits(const char *list, const char *name)
+{
+	char glob[64];
+
+	if (!list)
+		return true;
+	while (*list) {
+		list = next_op(list, glob);
+		if (*glob && fnmatch(glob, name, 0) == 0)
+			return true;
+	}
+	return false;
+}
+
 static bool op_fits(const char *list, unsigned op)
 {
 	const char *known = oplog_op_name(op);
-	char name[24], glob[64];
+	char name[24];
 
 	if (!known)
 		snprintf(name, sizeof(name), "op.%u", op);
 	else
 		strlcpy(name, known, sizeof(name));
-	while (*list) {
+	return log_op_fits(list, name);
+}
+
+bool log_ops_are_calls(const char *list)
+{
+	char glob[64];
+	unsigned op;
+
+	while (list && *list) {
+		bool act, call = false;
+
 		list = next_op(list, glob);
-		if (*glob && fnmatch(glob, name, 0) == 0)
+		act = fnmatch(glob, LOG_DEATH, 0) == 0 || strncmp(glob, "op.", 3) == 0;
+		for (op = 0; op <= OPS_MAX && !act; op++) {
+			bool fits = oplog_op_name(op) && fnmatch(glob, oplog_op_name(op), 0) == 0;
+
+			act = fits && oplog_is_act((uint16_t)op);
+			call |= fits;
+		}
+		if (call && !act)
 			return true;
 	}
 	return false;
@@ -93,7 +126,8 @@ bool log_ops_known(const char *list, char unknown[64])
 		for (op = 0; op <= OPS_MAX; op++)
 			if (oplog_op_name(op) && fnmatch(unknown, oplog_op_name(op), 0) == 0)
 				break;
-		if (op > OPS_MAX && strncmp(unknown, "op.", 3) != 0)
+		if (op > OPS_MAX && strncmp(unknown, "op.", 3) != 0 &&
+		    fnmatch(unknown, LOG_DEATH, 0) != 0)
 			return false;
 	}
 	return true;
@@ -119,6 +153,13 @@ bool log_filter_wants(const struct log_filter *f, const struct oplog_entry *e)
 	if (f->failed && !log_has_failed(e))
 		return false;
 	if (f->protected_only && e->op != OP_PROTECT_BEGIN && e->op != OP_PROTECT_END)
+		return false;
+	if (e->duration < f->slower_than)
+		return false;
+	if (f->id && !oplog_act_has_id(e, f->store_id, f->id))
+		return false;
+	if (f->collection &&
+	    (e->kind == OPLOG_NAME_SQL || !collection_names_fits(f->names, e->name, f->collection)))
 		return false;
 	if (f->ops && !op_fits(f->ops, e->op))
 		return false;
@@ -327,8 +368,11 @@ static void explain_own(const struct oplog_entry *e, struct log_meaning *m)
 	case OP_PERSIST_FREEZE:
 		m->has_length = false;
 		add_number(m, "group", e->arg);
-		if (e->op == OP_PERSIST_COMMIT)
+		if (e->op == OP_PERSIST_COMMIT) {
 			add_number(m, "preimage_bytes", e->length);
+			add_number(m, "sync_ns", e->offset > 0 ? (uint64_t)e->offset : 0);
+			add_number(m, "elements", e->result > 0 ? (uint64_t)e->result : 0);
+		}
 		break;
 	case OP_SNAPSHOT_PIN:
 	case OP_SNAPSHOT_STATE:
@@ -381,6 +425,58 @@ static void explain_data(const struct oplog_entry *e, struct log_meaning *m)
 	}
 }
 
+static void explain_records(const struct oplog_entry *e, struct log_meaning *m)
+{
+	struct oplog_act_records r;
+
+	if (oplog_act_records(e, &r) == 0) {
+		add_number(m, "added", r.head.added);
+		add_number(m, "updated", r.head.updated);
+		add_number(m, "upserted", r.head.upserted);
+		add_number(m, "deleted", r.head.deleted);
+		if (r.head.other)
+			add_number(m, "other", r.head.other);
+		add_number(m, "at_least", r.head.more != 0);
+	}
+	add_number(m, "first_seq", (uint64_t)e->offset);
+	add_number(m, "last_seq", e->length);
+}
+
+/* What a commit did in Chroma's words. */
+static void explain_act(const struct oplog_entry *e, struct log_meaning *m)
+{
+	const char *first, *second;
+
+	m->has_offset = m->has_length = false;
+	if (e->op != OP_DISK)
+		add_number(m, "transaction", e->arg);
+	switch (e->op) {
+	case OP_DISK:
+		add_number(m, "free", (uint64_t)e->offset);
+		add_number(m, "total", e->length);
+		break;
+	case OP_RECORDS:
+	case OP_PURGE:
+		explain_records(e, m);
+		break;
+	case OP_COLLECTION:
+		add_text(m, "change", "%s", oplog_act_collection_word(e));
+		break;
+	case OP_SEGMENT:
+		oplog_act_segment(e, &first, &second);
+		add_text(m, "segment", "%s", first);
+		add_text(m, "scope", "%s", second);
+		break;
+	case OP_MIGRATION:
+		add_number(m, "number", (uint64_t)e->offset);
+		break;
+	case OP_VACUUM:
+		add_number(m, "bytes_before", (uint64_t)e->offset);
+		add_number(m, "bytes_after", e->length);
+		break;
+	}
+}
+
 static void explain_op(const struct oplog_entry *e, struct log_meaning *m)
 {
 	if (e->op < OP_OPEN)
@@ -403,13 +499,15 @@ static void explain_op(const struct oplog_entry *e, struct log_meaning *m)
 		explain_sqlite(e, m);
 	else if (e->op >= OP_TXN_BEGIN && e->op <= OP_TXN_RECOVER)
 		explain_transaction(e, m);
+	else if (e->op >= OP_RECORDS)
+		explain_act(e, m);
 	else if (e->op >= OP_PERSIST_BEGIN)
 		explain_own(e, m);
 }
 
 static const char *name_of_errno(int64_t result)
 {
-	return result < 0 && result > -4096 ? strerrorname_np((int)-result) : NULL;
+	return result < 0 && result > -4096 ? symbol_of_error((int)-result) : NULL;
 }
 
 static const char *told_or_number(const char *name, uint64_t number, char *room, size_t size)
@@ -433,7 +531,7 @@ void log_explain(const struct oplog_entry *e, struct log_meaning *m)
 		snprintf(m->op, sizeof(m->op), "op.%u", e->op);
 	if (e->kind == OPLOG_NAME_SQL)
 		m->sql = e->name;
-	else
+	else if (e->kind != OPLOG_NAME_COLLECTION)
 		m->path = told_or_number(e->name, e->file, m->path_room, sizeof(m->path_room));
 	if (oplog_op_has_two_names(e->op))
 		m->path2 = told_or_number(e->name2, e->arg, m->path2_room, sizeof(m->path2_room));

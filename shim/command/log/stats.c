@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
  * `chromashim log --stats`: counts, bytes and latencies, by operation and by file.
- *
- * Latencies are kept in classes 3 percent wide, so that memory does not grow with the log; a
- * percentile is the upper end of its class, the maximum is exact.
  */
 #include "command/log/log.h"
 
@@ -15,19 +12,16 @@
 #include <bsd/sys/tree.h>
 
 #include "command/base/command.h"
+#include "command/base/latency.h"
 #include "command/base/terminal.h"
 #include "core/oplog/oplog.h"
-
-#define STEPS 32 /* classes from one power of two to the next */
-#define CLASSES (STEPS * 60)
 
 struct stats_row {
 	RB_ENTRY(stats_row) link;
 	char *name;
 	uint64_t count, failed, in_flight;
-	uint64_t read, written;	    /* bytes */
-	uint64_t timed, total, max; /* ns */
-	uint32_t *classes;
+	uint64_t read, written; /* bytes */
+	struct latency latency;
 };
 
 RB_HEAD(stats_tree, stats_row);
@@ -36,7 +30,7 @@ struct stats_sink {
 	struct log_sink sink;
 	struct stats_tree ops, files;
 	uint64_t records, first, last;
-	bool json, utc;
+	const struct log_options *options;
 };
 
 static int compare_rows(struct stats_row *a, struct stats_row *b)
@@ -45,41 +39,6 @@ static int compare_rows(struct stats_row *a, struct stats_row *b)
 }
 
 RB_GENERATE_INTERNAL(stats_tree, stats_row, link, compare_rows, static __attribute__((unused)))
-
-/* ---- latencies ---- */
-
-static unsigned class_of(uint64_t ns)
-{
-	unsigned power;
-
-	if (ns < STEPS)
-		return (unsigned)ns;
-	power = 63u - (unsigned)__builtin_clzll(ns);
-	return (power - 4) * STEPS + (unsigned)(ns >> (power - 5) & (STEPS - 1));
-}
-
-/* Gives the greatest duration that falls into a class. */
-static uint64_t top_of(unsigned class)
-{
-	unsigned power = class / STEPS + 4;
-
-	if (class < STEPS)
-		return class;
-	return ((UINT64_C(1) << 5 | class % STEPS) + 1) * (UINT64_C(1) << (power - 5)) - 1;
-}
-
-static uint64_t percentile(const struct stats_row *row, unsigned percent)
-{
-	uint64_t rank = (row->timed * percent + 99) / 100, seen = 0;
-	unsigned i;
-
-	for (i = 0; i < CLASSES; i++) {
-		seen += row->classes[i];
-		if (seen >= rank && seen)
-			return top_of(i) < row->max ? top_of(i) : row->max;
-	}
-	return row->max;
-}
 
 /* ---- counting ---- */
 
@@ -94,10 +53,7 @@ static struct stats_row *row_of(struct stats_tree *tree, const char *name)
 	if (!row)
 		return NULL;
 	row->name = strdup(name);
-	row->classes = calloc(CLASSES, sizeof(*row->classes));
-	if (!row->name || !row->classes) {
-		free(row->classes);
-		free(row->name);
+	if (!row->name) {
 		free(row);
 		return NULL;
 	}
@@ -119,23 +75,16 @@ static void count_bytes(struct stats_row *row, const struct oplog_entry *e)
 		row->written += e->length;
 }
 
-static void count(struct stats_row *row, const struct oplog_entry *e)
+static int count(struct stats_row *row, const struct oplog_entry *e)
 {
-	unsigned class;
-
 	row->count++;
 	row->failed += log_has_failed(e);
 	count_bytes(row, e);
 	if (e->in_flight) {
 		row->in_flight++;
-		return;
+		return 0;
 	}
-	class = class_of(e->duration);
-	row->classes[class < CLASSES ? class : CLASSES - 1]++;
-	row->timed++;
-	row->total += e->duration;
-	if (e->duration > row->max)
-		row->max = e->duration;
+	return latency_add(&row->latency, e->duration);
 }
 
 static int stats_entry(struct log_sink *sink, const struct oplog_entry *e)
@@ -146,9 +95,8 @@ static int stats_entry(struct log_sink *sink, const struct oplog_entry *e)
 
 	log_explain(e, &m);
 	row = row_of(&s->ops, m.op);
-	if (!row)
+	if (!row || count(row, e) < 0)
 		return -ENOMEM;
-	count(row, e);
 	if (s->records++ == 0)
 		s->first = e->time;
 	s->last = e->time;
@@ -156,10 +104,7 @@ static int stats_entry(struct log_sink *sink, const struct oplog_entry *e)
 	if (!m.path || e->kind != OPLOG_NAME_FILE || e->op >= OP_SQL_COPY)
 		return 0;
 	row = row_of(&s->files, m.path);
-	if (!row)
-		return -ENOMEM;
-	count(row, e);
-	return 0;
+	return row && count(row, e) == 0 ? 0 : -ENOMEM;
 }
 
 /* ---- printing ---- */
@@ -181,10 +126,10 @@ static void print_json_rows(struct json *j, const char *key, const char *name_ke
 		    {"in_flight", row->in_flight},
 		    {"bytes_read", row->read},
 		    {"bytes_written", row->written},
-		    {"total_ns", row->total},
-		    {"p50_ns", percentile(row, 50)},
-		    {"p99_ns", percentile(row, 99)},
-		    {"max_ns", row->max},
+		    {"total_ns", row->latency.total},
+		    {"p50_ns", latency_percentile(&row->latency, 50)},
+		    {"p99_ns", latency_percentile(&row->latency, 99)},
+		    {"max_ns", row->latency.max},
 		};
 		size_t i;
 
@@ -228,7 +173,20 @@ static void put_right(const char *text, size_t columns)
 	printf("%*s%s", (int)(n < columns ? columns - n : 0), "", text);
 }
 
-static void print_rows(const char *title, struct stats_tree *tree)
+/* Of a file of a segment. */
+static void put_collection(const struct stats_sink *s, const char *path)
+{
+	struct collection_names *names = s->options->filter.names;
+	const char *name = names ? collection_names_find(names, path) : NULL;
+	char shown[256];
+
+	if (name) {
+		terminal_fit(shown, sizeof(shown), name, 32);
+		printf(" [%s]", shown);
+	}
+}
+
+static void print_rows(const struct stats_sink *s, const char *title, struct stats_tree *tree)
 {
 	int width = terminal_width();
 	size_t room = width > 90 ? (size_t)width - 68 : 22;
@@ -238,7 +196,8 @@ static void print_rows(const char *title, struct stats_tree *tree)
 	if (RB_EMPTY(tree))
 		return;
 	printf("%s%10s %8s %12s %11s %11s %11s  %s%s\n", terminal_colour(COLOUR_BOLD), "count",
-	       "failed", "bytes", "p50", "p99", "max", title, terminal_colour(COLOUR_PLAIN));
+	       "failed", "bytes", "p50 ms", "p99 ms", "max ms", title,
+	       terminal_colour(COLOUR_PLAIN));
 	RB_FOREACH (row, stats_tree, tree) {
 		printf("%10" PRIu64 " ", row->count);
 		if (row->failed)
@@ -251,14 +210,66 @@ static void print_rows(const char *title, struct stats_tree *tree)
 			      : "-",
 			  12);
 		putchar(' ');
-		put_right(format_duration(number, sizeof(number), percentile(row, 50)), 11);
-		putchar(' ');
-		put_right(format_duration(number, sizeof(number), percentile(row, 99)), 11);
-		putchar(' ');
-		put_right(format_duration(number, sizeof(number), row->max), 11);
+		printf("%11.3f %11.3f %11.3f", (double)latency_percentile(&row->latency, 50) / 1e6,
+		       (double)latency_percentile(&row->latency, 99) / 1e6,
+		       (double)row->latency.max / 1e6);
 		terminal_fit(name, sizeof(name), row->name, width ? room : 0);
-		printf("  %s\n", name);
+		printf("  %s", name);
+		put_collection(s, row->name);
+		putchar('\n');
 	}
+}
+
+static int compare_totals(const void *a, const void *b)
+{
+	const struct stats_row *x = *(struct stats_row *const *)a;
+	const struct stats_row *y = *(struct stats_row *const *)b;
+
+	return x->latency.total != y->latency.total ? (x->latency.total < y->latency.total ? 1 : -1)
+						    : strcmp(x->name, y->name);
+}
+
+static void print_count(const char *name, uint64_t total, uint64_t whole, uint64_t calls,
+			uint64_t failed)
+{
+	char errors[24] = "";
+
+	if (failed)
+		snprintf(errors, sizeof(errors), "%" PRIu64, failed);
+	printf("%6.2f %11.6f %11" PRIu64 " %9" PRIu64 " %9s %s\n",
+	       whole ? 100.0 * (double)total / (double)whole : 0.0, (double)total / 1e9,
+	       calls ? total / calls / 1000 : 0, calls, errors, name);
+}
+
+/* As `strace -c` prints it. 0 or -ENOMEM. */
+static int print_counts(struct stats_sink *s)
+{
+	uint64_t whole = 0, calls = 0, failed = 0;
+	struct stats_row *row, **rows;
+	size_t n = 0, i;
+
+	RB_FOREACH (row, stats_tree, &s->ops) {
+		whole += row->latency.total;
+		calls += row->count;
+		failed += row->failed;
+		n++;
+	}
+	rows = calloc(n + 1, sizeof(*rows));
+	if (!rows)
+		return -ENOMEM;
+	n = 0;
+	RB_FOREACH (row, stats_tree, &s->ops)
+		rows[n++] = row;
+	qsort(rows, n, sizeof(*rows), compare_totals);
+	printf("%% time     seconds  usecs/call     calls    errors operation\n"
+	       "------ ----------- ----------- --------- --------- ----------------\n");
+	for (i = 0; i < n; i++)
+		print_count(rows[i]->name, rows[i]->latency.total, whole, rows[i]->count,
+			    rows[i]->failed);
+	printf("------ ----------- ----------- --------- --------- ----------------\n");
+	print_count("total", whole, whole, calls, failed);
+	free(rows);
+	return 0;
 }
 
 static int stats_end(struct log_sink *sink)
@@ -266,20 +277,22 @@ static int stats_end(struct log_sink *sink)
 	struct stats_sink *s = (struct stats_sink *)sink;
 	char first[40], last[40];
 
-	if (s->json) {
+	if (s->options->json) {
 		print_json(s);
 		return 0;
 	}
+	if (s->options->counts)
+		return print_counts(s) < 0 ? EXIT_FAILED : 0;
 	if (!s->records) {
 		printf("no records\n");
 		return 0;
 	}
 	printf("%" PRIu64 " records, %s to %s\n\n", s->records,
-	       format_time(first, sizeof(first), s->first, s->utc),
-	       format_time(last, sizeof(last), s->last, s->utc));
-	print_rows("operation", &s->ops);
+	       format_time(first, sizeof(first), s->first, s->options->utc),
+	       format_time(last, sizeof(last), s->last, s->options->utc));
+	print_rows(s, "operation", &s->ops);
 	putchar('\n');
-	print_rows("file", &s->files);
+	print_rows(s, "file", &s->files);
 	return 0;
 }
 
@@ -290,7 +303,7 @@ static void free_tree(struct stats_tree *tree)
 	while ((row = RB_ROOT(tree))) {
 		RB_REMOVE(stats_tree, tree, row);
 		free(row->name);
-		free(row->classes);
+		latency_free(&row->latency);
 		free(row);
 	}
 }
@@ -313,7 +326,6 @@ struct log_sink *log_stats_sink(const struct log_options *options)
 	s->sink.entry = stats_entry;
 	s->sink.end = stats_end;
 	s->sink.free = stats_free;
-	s->json = options->json;
-	s->utc = options->utc;
+	s->options = options;
 	return &s->sink;
 }

@@ -19,18 +19,23 @@
 
 #include "command/base/command.h"
 #include "command/base/terminal.h"
+#include "command/log/words.h"
 #include "core/oplog/oplog.h"
 
 #define STATEMENTS_MAX 64
 #define TABLES_MAX 64
+#define ACTS_MAX 16
 
 struct transaction {
 	TAILQ_ENTRY(transaction) link;
 	uint32_t pid, tid;
 	uint64_t start_ticks, number, begin;
+	bool begin_is_gone; /* it is met by its acts or its end: older ones have no more */
 	char *database;
 	char *statements[STATEMENTS_MAX];
 	unsigned statements_size, statements_more;
+	char *acts[ACTS_MAX]; /* in words */
+	unsigned acts_size;
 	uint32_t *pages; /* written, a page may be there twice */
 	size_t pages_size, pages_room;
 };
@@ -61,6 +66,7 @@ struct transactions_sink {
 	const struct log_options *options;
 	struct transaction_list open;
 	struct database_list databases;
+	struct words words;
 };
 
 static void free_transaction(struct transaction *t)
@@ -69,6 +75,8 @@ static void free_transaction(struct transaction *t)
 
 	for (i = 0; i < t->statements_size; i++)
 		free(t->statements[i]);
+	for (i = 0; i < t->acts_size; i++)
+		free(t->acts[i]);
 	free(t->database);
 	free(t->pages);
 	free(t);
@@ -86,7 +94,7 @@ static struct transaction *transaction_find(struct transactions_sink *s,
 
 	TAILQ_FOREACH (t, &s->open, link)
 		if (is_of(t, e) && t->number == e->arg &&
-		    !strcmp(t->database, e->name ? e->name : ""))
+		    (t->begin_is_gone || !strcmp(t->database, e->name ? e->name : "")))
 			return t;
 	return NULL;
 }
@@ -137,7 +145,7 @@ static int add_statement(struct transaction *t, const char *sql)
 }
 
 /* Those that change nothing by themselves are not what a transaction is known by. */
-static bool is_telling(const char *sql)
+bool log_is_telling(const char *sql)
 {
 	static const char *const quiet[] = {"BEGIN",	 "COMMIT",  "END",    "ROLLBACK",
 					    "SAVEPOINT", "RELEASE", "SELECT", "EXPLAIN"};
@@ -177,7 +185,7 @@ static int note_statement(struct transactions_sink *s, const struct oplog_entry 
 	struct statement *newest;
 	struct transaction *t;
 
-	if (!sql || !is_telling(sql))
+	if (!sql || !log_is_telling(sql))
 		return 0;
 	TAILQ_FOREACH (t, &s->open, link)
 		if (is_of(t, e) && t->tid == e->tid)
@@ -214,6 +222,28 @@ static struct transaction *begin(struct transactions_sink *s, const struct oplog
 	if (newest && newest->sql && newest->end >= e->time)
 		add_statement(t, newest->sql);
 	return t;
+}
+
+/* What Chroma did in it. */
+static int note_act(struct transactions_sink *s, const struct oplog_entry *e)
+{
+	char words[WORDS_ROOM];
+	struct transaction *t;
+	int r = words_note(&s->words, e);
+
+	TAILQ_FOREACH (t, &s->open, link)
+		if (is_of(t, e) && t->number == e->arg)
+			break;
+	if (r == 0 && !t) {
+		t = begin(s, e);
+		r = t ? 0 : -ENOMEM;
+		if (t)
+			t->begin_is_gone = true;
+	}
+	if (r < 0 || t->acts_size == ACTS_MAX || !words_is_news(e))
+		return r;
+	t->acts[t->acts_size] = strdup(words_of(&s->words, e, words));
+	return t->acts[t->acts_size++] ? 0 : -ENOMEM;
 }
 
 static struct log_tables *tables_of(struct transactions_sink *s, const char *database)
@@ -332,6 +362,11 @@ static void print_json(const struct transaction *t, const struct outcome *o,
 	json_end(&j, ']');
 	json_key(&j, "statements_more");
 	json_uint(&j, t->statements_more);
+	json_key(&j, "acts");
+	json_begin(&j, '[');
+	for (i = 0; i < t->acts_size; i++)
+		json_string(&j, t->acts[i]);
+	json_end(&j, ']');
 	json_key(&j, "tables");
 	json_begin(&j, '[');
 	for (i = 0; i < n; i++)
@@ -348,14 +383,20 @@ static void print_touched(const struct transaction *t, const char *const *tables
 	size_t size = 0;
 	unsigned i;
 
-	if (t->statements_size) {
+	for (i = 0; i < t->acts_size && size < sizeof(text) - 1; i++) {
+		int added = snprintf(text + size, sizeof(text) - size, "%s%.400s", i ? "; " : "",
+				     t->acts[i]);
+
+		size += added > 0 ? (size_t)added : 0;
+	}
+	if (!t->acts_size && t->statements_size) {
 		unsigned more = t->statements_size - 1 + t->statements_more;
 
 		size = (size_t)snprintf(text, sizeof(text), "%.8000s", t->statements[0]);
 		if (more)
 			snprintf(text + size, sizeof(text) - size, " (+%u more)", more);
 	}
-	for (i = 0; !t->statements_size && i < n && size < sizeof(text) - 1; i++) {
+	for (i = 0; !t->acts_size && !t->statements_size && i < n && size < sizeof(text) - 1; i++) {
 		int added = snprintf(text + size, sizeof(text) - size, "%s%.200s", i ? ", " : "",
 				     tables[i]);
 
@@ -370,19 +411,17 @@ static void print_touched(const struct transaction *t, const char *const *tables
 static void print_text(const struct transactions_sink *s, const struct transaction *t,
 		       const struct outcome *o, const char *const *tables, unsigned n)
 {
-	char when[40], duration[32] = "-", bytes[32] = "-", head[256];
+	char when[40], duration[48] = "-", bytes[32] = "-", head[256];
 	int width = terminal_width();
 	bool bad = strcmp(o->word, "commit") != 0;
 	size_t taken;
 
 	if (o->has_numbers) {
-		format_duration(duration, sizeof(duration), o->duration);
+		snprintf(duration, sizeof(duration), "%.1f ms", (double)o->duration / 1e6);
 		format_bytes(bytes, sizeof(bytes), o->bytes);
 	}
-	snprintf(head, sizeof(head),
-		 "%s  %" PRIu32 "  #%-6" PRIu64 " %*s%s %5" PRIu64 " pages %10s",
+	snprintf(head, sizeof(head), "%s  %" PRIu32 "  #%-6" PRIu64 " %12s %5" PRIu64 " pages %10s",
 		 format_time(when, sizeof(when), t->begin, s->options->utc), t->pid, t->number,
-		 terminal_columns(duration) < 10 ? (int)(10 - terminal_columns(duration)) : 0, "",
 		 duration, o->pages, bytes);
 	taken = terminal_columns(head) + strlen(o->word) + 4 + (o->cookie ? 8 : 0);
 	printf("%s  %s%s%s%s", head, bad ? terminal_colour(COLOUR_YELLOW) : "", o->word,
@@ -408,13 +447,27 @@ static void print(struct transactions_sink *s, const struct transaction *t, cons
 	const char *tables[TABLES_MAX];
 	unsigned n;
 
-	if (!is_wanted(s, t) || (s->options->filter.failed && !strcmp(o->word, "commit")))
+	if (!is_wanted(s, t) || (s->options->filter.failed && !strcmp(o->word, "commit")) ||
+	    (s->options->filter.slower_than && o->duration < s->options->filter.slower_than))
 		return;
 	n = collect_tables(s, t, tables);
 	if (s->options->json)
 		print_json(t, o, tables, n);
 	else
 		print_text(s, t, o, tables, n);
+}
+
+/* Only its end tells when it began, and of what it was. 0 or -ENOMEM. */
+static int name_late(struct transaction *t, const struct oplog_entry *e)
+{
+	char *database = strdup(e->name ? e->name : "");
+
+	if (!database)
+		return -ENOMEM;
+	free(t->database);
+	t->database = database;
+	t->begin = e->time - (e->duration < e->time ? e->duration : 0);
+	return 0;
 }
 
 static int transaction_finish(struct transactions_sink *s, const struct oplog_entry *e)
@@ -425,9 +478,13 @@ static int transaction_finish(struct transactions_sink *s, const struct oplog_en
 							       : "recover",
 			    .has_numbers = !e->in_flight};
 
-	if (!t) /* its begin is no longer, or not yet, in the log */
+	if (!t) {
 		t = begin(s, e);
-	if (!t)
+		if (!t)
+			return -ENOMEM;
+		t->begin_is_gone = true;
+	}
+	if (t->begin_is_gone && name_late(t, e) < 0)
 		return -ENOMEM;
 	if (o.has_numbers) {
 		o.duration = e->duration ? e->duration : e->time - t->begin;
@@ -461,7 +518,7 @@ static int transactions_entry(struct log_sink *sink, const struct oplog_entry *e
 	case OP_PWRITEV:
 		return note_write(s, e);
 	default:
-		return 0;
+		return e->op >= OP_RECORDS ? note_act(s, e) : 0;
 	}
 }
 
@@ -483,6 +540,7 @@ static void transactions_free(struct log_sink *sink)
 	struct statement *n;
 	struct database *d;
 
+	words_free(&s->words);
 	while ((n = TAILQ_FIRST(&s->statements))) {
 		TAILQ_REMOVE(&s->statements, n, link);
 		free(n->sql);
@@ -512,6 +570,7 @@ struct log_sink *log_transactions_sink(const struct log_options *options)
 	s->sink.free = transactions_free;
 	s->sink.unfiltered = true;
 	s->options = options;
+	s->words.names = options->filter.names;
 	TAILQ_INIT(&s->statements);
 	TAILQ_INIT(&s->open);
 	TAILQ_INIT(&s->databases);

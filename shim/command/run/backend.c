@@ -20,13 +20,8 @@
 #include "core/base/fileio.h"
 #include "core/chroma/installation.h"
 
-#define LIBRARY_NAME "libchromashim.so"
 #define SCRIPTS 5 /* that lead to each other, at most; as in the kernel */
 #define HEAD 2048
-
-#ifndef CHROMASHIM_LIBDIR
-#define CHROMASHIM_LIBDIR "/usr/local/lib"
-#endif
 
 /* ---- from a word to a program ---- */
 
@@ -339,83 +334,4 @@ int backend_find(char *const *command, struct backend *out)
 	backend_judge(out);
 	find_chroma(command, out);
 	return 0;
-}
-
-/* ---- the library ---- */
-
-static bool is_library(const char *path)
-{
-	return access(path, R_OK) == 0;
-}
-
-static bool find_library(struct run *r)
-{
-	static const char *const beside[] = {
-		"",
-		"../lib/",
-		"../lib64/",
-#if defined(__x86_64__)
-		"../lib/x86_64-linux-gnu/"
-#else
-		"../lib/aarch64-linux-gnu/"
-#endif
-	};
-	const char *named = config_get(&r->config, CONFIG_LIBRARY);
-	char self[PATH_MAX], path[PATH_MAX * 2], *slash;
-	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-	unsigned i;
-
-	if (*named)
-		return is_library(named) && realpath(named, r->library);
-	self[n > 0 ? n : 0] = '\0';
-	slash = strrchr(self, '/');
-	if (slash)
-		slash[1] = '\0';
-	for (i = 0; slash && i < sizeof(beside) / sizeof(beside[0]); i++) {
-		snprintf(path, sizeof(path), "%s%s" LIBRARY_NAME, self, beside[i]);
-		if (is_library(path))
-			return realpath(path, r->library);
-	}
-	snprintf(path, sizeof(path), "%s/" LIBRARY_NAME, CHROMASHIM_LIBDIR);
-	return is_library(path) && realpath(path, r->library);
-}
-
-static int unprotected(const struct run *r, const char *what, const char *why, const char *todo)
-{
-	if (run_is_set_to(r, CONFIG_ON_FAILURE, "closed"))
-		return fail(EXIT_FAILED, 0, todo,
-			    "not started, since nothing would be protected: "
-			    "%s%s%s",
-			    what, *why ? ": " : "", why);
-	fail(EXIT_FAILED, 0, todo, "UNPROTECTED: %s%s%s", what, *why ? ": " : "", why);
-	return 0;
-}
-
-int run_preload(struct run *r)
-{
-	char what[PATH_MAX + 64];
-
-	if (run_is_set_to(r, CONFIG_SHIM, "off")) {
-		run_say(r, "CHROMASHIM=off: nothing is protected or recorded");
-		return 0;
-	}
-	if (r->backend.trouble[0]) {
-		snprintf(what, sizeof(what), "nothing can be preloaded into '%s'",
-			 r->backend.interpreter);
-		return unprotected(r, what, r->backend.trouble,
-				   "Use Chroma on a dynamically linked Python or Node with glibc.");
-	}
-	if (!find_library(r)) {
-		r->library[0] = '\0';
-		return unprotected(
-		    r, LIBRARY_NAME " is not there", config_get(&r->config, CONFIG_LIBRARY),
-		    "Install it, or name it: CHROMASHIM_LIBRARY=/path/" LIBRARY_NAME);
-	}
-	if (strpbrk(r->library, " \t:")) {
-		snprintf(what, sizeof(what), "the loader cannot preload '%s'", r->library);
-		r->library[0] = '\0';
-		return unprotected(r, what, "there is a space or a colon in the path",
-				   "Put the library elsewhere: sudo make install.");
-	}
-	return preload_set(r) < 0 ? fail(EXIT_FAILED, -ENOMEM, NULL, "LD_PRELOAD") : 0;
 }

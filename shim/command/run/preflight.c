@@ -20,7 +20,7 @@ static void say_line(void *context, const char *line)
 	(void)context;
 }
 
-static int roll_back(struct preflight *p)
+int preflight_roll_back(struct preflight *p)
 {
 	struct rollbacks done;
 	int r;
@@ -28,12 +28,12 @@ static int roll_back(struct preflight *p)
 	if (p->others_write) /* a mere reader of the database has nothing to do with segments */
 		return 0;
 	if (p->alone && !p->run->check_only)
-		restore_end_pending(&p->target);
-	r = rollbacks_run(&p->target, p->run->check_only, say_line, NULL, &done);
+		restore_end_pending(&p->data);
+	r = rollbacks_run(&p->data, p->run->check_only, say_line, NULL, &done);
 	if (r < 0)
 		preflight_warn(p, "Run this as the owner of the data directory.",
 			       "cannot look for persists that were cut off in '%s': %s",
-			       p->target.store, strerror(-r));
+			       p->data.store, strerror(-r));
 	p->warnings += done.failed;
 	return 0;
 }
@@ -65,8 +65,8 @@ static void sum_up(const struct preflight *p)
 int preflight(struct run *r)
 {
 	static int (*const steps[])(struct preflight *) = {
-	    preflight_rights, preflight_room,	preflight_processes,
-	    roll_back,	      preflight_damage, preflight_migrations,
+	    preflight_rights,	 preflight_room,   preflight_processes,
+	    preflight_roll_back, preflight_damage, preflight_migrations,
 	};
 	struct preflight p = {.run = r};
 	int status = preflight_open(&p);
@@ -76,7 +76,7 @@ int preflight(struct run *r)
 		status = steps[i](&p);
 	if (status == 0)
 		sum_up(&p);
-	target_close(&p.target);
+	data_directory_close(&p.data);
 	if (status == 0 && r->check_only && p.warnings)
 		return EXIT_WARNINGS;
 	return status < 0 ? 0 : status;

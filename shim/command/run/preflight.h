@@ -10,7 +10,7 @@
 
 struct preflight {
 	struct run *run;
-	struct target target;
+	struct data_directory data;
 	unsigned warnings; /* said so far */
 	bool is_new;	   /* there is no database yet */
 	bool is_made;	   /* the directory, just now */
@@ -24,6 +24,7 @@ struct preflight {
 	bool is_copy;  /* that went wrong: what is lost here is elsewhere */
 	bool is_half;  /* something is not there, or of another moment: it may be elsewhere */
 	uint64_t loss; /* records that healing would have cost, and was therefore not done */
+	bool is_loss;  /* it was not done */
 	char first_damage[900];
 };
 
@@ -38,6 +39,11 @@ int preflight_open(struct preflight *p);
 int preflight_rights(struct preflight *p);
 int preflight_room(struct preflight *p);
 int preflight_processes(struct preflight *p);
+/* Without waiting, and without a word. */
+bool preflight_is_alone(struct preflight *p);
+
+/* preflight.c: persists that were cut off are undone, and a restore is ended */
+int preflight_roll_back(struct preflight *p);
 
 /* preflight_damage.c */
 int preflight_damage(struct preflight *p);

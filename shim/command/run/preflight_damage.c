@@ -15,6 +15,7 @@
 #include "command/run/preflight.h"
 #include "command/verbs/recover.h"
 #include "core/snapshot/manifest.h"
+#include "core/store/look.h"
 
 #define SHOWN 8
 
@@ -95,7 +96,7 @@ static void note_finding(void *context, const struct diagnose_finding *f)
 	char line[sizeof(p->first_damage)], dir[PATH_MAX];
 
 	describe(f, line, sizeof(line));
-	if (f->code == DIAGNOSE_DIED)
+	if (f->code == DIAGNOSE_DIED && !p->run->look)
 		run_say(p->run,
 			f->detail && strstr(f->detail, DIAGNOSE_IN_THE_MIDDLE)
 			    ? "the last backend did not end by itself; `chromashim log "
@@ -103,7 +104,8 @@ static void note_finding(void *context, const struct diagnose_finding *f)
 			    : "the last backend was ended between two calls, and what it had begun "
 			      "is put right (chromashim log --last-crash %s)",
 			format_quoted(dir, sizeof(dir), p->run->dir));
-	if (severity == DIAGNOSE_NOTE || is_told_elsewhere(f->code))
+	if (severity == DIAGNOSE_NOTE || is_told_elsewhere(f->code) ||
+	    (p->run->look && severity != DIAGNOSE_DAMAGE))
 		return;
 	if (severity == DIAGNOSE_DAMAGE) {
 		p->is_copy |= diagnose_is_bad_copy(f->code) || f->code == DIAGNOSE_EMPTIED ||
@@ -121,8 +123,8 @@ static void note_finding(void *context, const struct diagnose_finding *f)
 
 static int diagnose(struct preflight *p)
 {
-	struct diagnose_options options = {.storefd = p->target.storefd,
-					   .strayfd = p->target.strayfd,
+	struct diagnose_options options = {.storefd = p->data.storefd,
+					   .strayfd = p->data.strayfd,
 					   .report = note_finding,
 					   .context = p};
 	unsigned before = p->warnings;
@@ -132,7 +134,7 @@ static int diagnose(struct preflight *p)
 		options.backend = p->run->backend.installation;
 	p->damages = 0;
 	p->is_fatal = p->is_copy = p->is_half = false;
-	r = diagnose_directory(p->run->dir, p->target.dirfd, &options, &p->summary);
+	r = diagnose_directory(p->run->dir, p->data.dirfd, &options, &p->summary);
 	if (r < 0)
 		preflight_warn(p, NULL, "'%s' could not be looked at: %s", p->run->dir,
 			       strerror(-r));
@@ -148,7 +150,7 @@ int preflight_keep(struct preflight *p, const char *reason, const char *descript
 {
 	struct snapshot_flags flags = {.quiet = true};
 	struct snapshot_options options = {.path = p->run->dir,
-					   .dirfd = p->target.dirfd,
+					   .dirfd = p->data.dirfd,
 					   .reason = reason,
 					   .description = description,
 					   .accept_broken = true,
@@ -175,6 +177,17 @@ int preflight_keep(struct preflight *p, const char *reason, const char *descript
 	return status;
 }
 
+/* What was kept before a first open because healing would cost something, a start by `run` may
+ * heal all the same, and tells the losses. */
+#define NOT_HEALED "not healed, "
+
+static bool describes(const struct preflight *p, const char *text)
+{
+	if (p->run->look && strncmp(text, NOT_HEALED, strlen(NOT_HEALED)) == 0)
+		text += strlen(NOT_HEALED);
+	return strcmp(text, p->first_damage) == 0;
+}
+
 /* Whether this very damage is kept already: it is looked at again at every start. */
 static bool is_kept(struct preflight *p)
 {
@@ -182,13 +195,12 @@ static bool is_kept(struct preflight *p)
 	bool kept = false;
 	size_t i;
 
-	if (p->target.storefd < 0 ||
-	    faccessat(p->target.storefd, SNAPSHOTS_DIR, F_OK, AT_SYMLINK_NOFOLLOW) < 0 ||
+	if (p->data.storefd < 0 ||
+	    faccessat(p->data.storefd, SNAPSHOTS_DIR, F_OK, AT_SYMLINK_NOFOLLOW) < 0 ||
 	    snapshots_open(&s, p->run->dir, SNAPSHOT_LOOK, false))
 		return false;
 	for (i = 0; i < s.count; i++)
-		kept |= !strcmp(s.list[i].reason, "damage") &&
-			!strcmp(s.list[i].description, p->first_damage);
+		kept |= !strcmp(s.list[i].reason, "damage") && describes(p, s.list[i].description);
 	snapshots_close(&s);
 	return kept;
 }
@@ -220,12 +232,26 @@ static int restore_latest(struct preflight *p)
 	return 0;
 }
 
+static int begin_exchange(void *context)
+{
+	const struct preflight *p = context;
+
+	if (!p->run->look || look_go_on(p->run->look, LOOK_CHANGES))
+		return 0;
+	warn("'%s' was not healed: it took too long, and the backend has opened it meanwhile\n"
+	     "  Stop it, and run `chromashim recover`.",
+	     p->run->dir);
+	return -ECANCELED;
+}
+
 /* Its account goes to stderr: stdout is the backend's. 0 also where it had nothing to do. */
 static int heal(struct preflight *p)
 {
 	struct recovering x = {.flags = {.yes = true},
 			       .steps = RECOVER_ALL,
-			       .without_loss = p->is_half,
+			       .without_loss = p->is_half || p->run->look,
+			       .may_exchange = begin_exchange,
+			       .exchange_context = p,
 			       .telling = {.out = stderr}};
 	int status = snapshots_open(&x.s, p->run->dir, SNAPSHOT_CHANGE, true);
 
@@ -233,6 +259,7 @@ static int heal(struct preflight *p)
 		return status;
 	status = recovering_run(&x);
 	p->loss = x.loss;
+	p->is_loss = x.is_loss;
 	snapshots_close(&x.s);
 	return status;
 }
@@ -257,6 +284,17 @@ static void recover(struct preflight *p)
 
 /* ---- what to do ---- */
 
+/* A backend that is about to open it anyway cannot be kept from it. */
+static const char *outcome(const struct preflight *p)
+{
+	return p->run->look ? "it is opened as it is" : "not started";
+}
+
+static const char *all_the_same(const struct preflight *p)
+{
+	return p->run->look ? "" : "; --no-preflight starts all the same";
+}
+
 static int refuse(struct preflight *p, const char *why)
 {
 	char todo[PATH_MAX + 256], dir[PATH_MAX];
@@ -264,16 +302,14 @@ static int refuse(struct preflight *p, const char *why)
 	format_quoted(dir, sizeof(dir), p->run->dir);
 	if (p->summary.newest_snapshot)
 		snprintf(todo, sizeof(todo),
-			 "`chromashim restore %s --to latest` goes back to the newest snapshot "
-			 "(--on-damage=restore does so at a start); `chromashim check` tells what "
-			 "else helps, --no-preflight starts all the same.",
-			 dir);
+			 "%s`chromashim restore %s --to latest` goes back to the newest snapshot "
+			 "(CHROMASHIM_ON_DAMAGE=restore does so at a start); `chromashim check` "
+			 "tells what else helps%s.",
+			 p->run->look ? "Stop the backend; " : "", dir, all_the_same(p));
 	else
-		snprintf(todo, sizeof(todo),
-			 "`chromashim check %s` tells what helps; --no-preflight starts all the "
-			 "same.",
-			 dir);
-	return fail(EXIT_FAILED, 0, todo, "not started: '%s' is damaged%s", p->run->dir, why);
+		snprintf(todo, sizeof(todo), "`chromashim check %s` tells what helps%s.", dir,
+			 all_the_same(p));
+	return fail(EXIT_FAILED, 0, todo, "%s: '%s' is damaged%s", outcome(p), p->run->dir, why);
 }
 
 static int refuse_copy(struct preflight *p)
@@ -285,53 +321,75 @@ static int refuse_copy(struct preflight *p)
 /* Healing is the loss where a whole copy is elsewhere; only somebody who knows can tell. */
 static int refuse_loss(struct preflight *p)
 {
-	char todo[2 * PATH_MAX + 256], dir[PATH_MAX];
+	char todo[2 * PATH_MAX + 256], dir[PATH_MAX], cost[80] = "records or names may be lost";
 
 	format_quoted(dir, sizeof(dir), p->run->dir);
+	if (p->loss)
+		snprintf(cost, sizeof(cost),
+			 "%" PRIu64 " records would be lost, changed or without their vector",
+			 p->loss);
 	snprintf(
 	    todo, sizeof(todo),
-	    "If it is a copy, copy all of it again. Else `chromashim recover %s` heals it as far "
-	    "as that goes, and keeps what was there%s. --no-preflight starts all the same.",
-	    dir,
+	    "%sIf it is a copy, copy all of it again. Else `chromashim recover %s` heals it as far "
+	    "as that goes, and keeps what was there%s%s.",
+	    p->run->look ? "Stop the backend. " : "", dir,
 	    p->summary.newest_snapshot
 		? "; `chromashim restore --to latest` goes back to the newest snapshot"
-		: "");
+		: "",
+	    all_the_same(p));
 	return fail(EXIT_FAILED, 0, todo,
-		    "not started: a part of '%s' is not there or of another moment, and healed "
-		    "without it %" PRIu64 " records would be lost, changed or without their vector",
-		    p->run->dir, p->loss);
+		    "%s: a part of '%s' is damaged, not there or of another moment, and healed "
+		    "without it %s",
+		    outcome(p), p->run->dir, cost);
+}
+
+/* What is left when healing did not help: 0, or why it cannot go on. */
+static int judge(struct preflight *p)
+{
+	if (p->is_copy)
+		return refuse_copy(p);
+	if (p->is_loss)
+		return refuse_loss(p);
+	return p->is_fatal ? refuse(p, p->run->look ? ", and Chroma may make it worse"
+						    : ", and a start would make it worse")
+			   : 0;
+}
+
+static int keep_damage(struct preflight *p)
+{
+	char text[sizeof(NOT_HEALED) + sizeof(p->first_damage)];
+	uint64_t id;
+	int status;
+
+	snprintf(text, sizeof(text), "%s%s", p->run->look && p->is_loss ? NOT_HEALED : "",
+		 p->first_damage);
+	status = preflight_keep(p, "damage", text, true, &id);
+	if (status)
+		return status;
+	run_say(p->run,
+		"the damaged state is kept as snapshot %" PRIu64 "; Chroma %s, with what is "
+		"whole",
+		id, p->run->look ? "goes on" : "starts");
+	return 0;
 }
 
 /*
- * What is left when healing did not help is kept as a snapshot, so that nothing is lost whatever
- * Chroma does to it; and tried once only, since a copy takes its time.
+ * What is left is kept as a snapshot, so that nothing is lost whatever Chroma does to it; and
+ * healing is tried once only, since a copy takes its time.
  */
 static int repair(struct preflight *p)
 {
 	bool kept = is_kept(p);
-	uint64_t id;
 	int status;
 
-	if (p->is_copy)
-		return refuse_copy(p);
-	if (!kept)
+	if (!p->is_copy && !kept)
 		recover(p);
 	if (!p->damages)
 		return 0;
-	if (p->loss)
-		return refuse_loss(p);
-	if (p->is_fatal)
-		return refuse(p, ", and a start would make it worse");
-	if (kept)
-		return 0;
-	status = preflight_keep(p, "damage", p->first_damage, true, &id);
-	if (status)
+	status = judge(p);
+	if (status && !p->run->look)
 		return status;
-	run_say(p->run,
-		"the damaged state is kept as snapshot %" PRIu64 "; Chroma starts, with what is "
-		"whole",
-		id);
-	return 0;
+	return kept || p->is_new ? 0 : keep_damage(p);
 }
 
 /* Whether there is a snapshot that `restore --to latest` would take. */
@@ -380,6 +438,8 @@ int preflight_damage(struct preflight *p)
 		return 0;
 	if (run_is_set_to(p->run, CONFIG_ON_DAMAGE, "refuse"))
 		return refuse(p, "");
+	if (p->run->look && !look_go_on(p->run->look, LOOK_HEALS))
+		return 0;
 	if (p->run->check_only && p->alone)
 		return foretell(p);
 	if (!p->alone)

@@ -48,8 +48,8 @@ static void say_what_helps(struct preflight *p, char *out, size_t room)
 	snprintf(out, room, "Start %s%s instead; there is no snapshot that this one could open.",
 		 p->summary.era ? "Chroma " : "the Chroma that wrote it",
 		 p->summary.era ? p->summary.era->last : "");
-	if (p->target.storefd < 0 ||
-	    faccessat(p->target.storefd, SNAPSHOTS_DIR, F_OK, AT_SYMLINK_NOFOLLOW) < 0 ||
+	if (p->data.storefd < 0 ||
+	    faccessat(p->data.storefd, SNAPSHOTS_DIR, F_OK, AT_SYMLINK_NOFOLLOW) < 0 ||
 	    installation_find(p->run->backend.installation, &chroma) < 0 ||
 	    snapshots_open(&s, p->run->dir, SNAPSHOT_LOOK, false))
 		return;
@@ -112,8 +112,8 @@ int preflight_migrations(struct preflight *p)
 
 	if (!s->migrations.has_table)
 		return 0;
-	if (s->era && p->target.storefd >= 0 && !p->run->check_only)
-		written_by_note(p->target.dirfd, p->target.storefd, s->era->first, s->era->last);
+	if (s->era && p->data.storefd >= 0 && !p->run->check_only)
+		written_by_note(p->data.dirfd, p->data.storefd, s->era->first, s->era->last);
 	if (!s->has_verdict)
 		return 0;
 	switch (s->backend_verdict) {

@@ -30,22 +30,31 @@
 
 /* ---- the directory ---- */
 
+static int make_one(const struct run *r, const char *path)
+{
+	if (mkdir(path, 0777) < 0)
+		return errno == EEXIST ? 0 : -errno;
+	return r->uid != geteuid() && lchown(path, r->uid, r->gid) < 0 ? -errno : 0;
+}
+
 /* Makes the directory as Chroma would. */
-static int make_directories(const char *path)
+static int make_directories(const struct run *r, const char *path)
 {
 	char part[PATH_MAX];
 	size_t i;
+	int e;
 
 	snprintf(part, sizeof(part), "%s", path);
 	for (i = 1; part[i]; i++) {
 		if (part[i] != '/')
 			continue;
 		part[i] = '\0';
-		if (mkdir(part, 0777) < 0 && errno != EEXIST)
-			return -errno;
+		e = make_one(r, part);
+		if (e < 0)
+			return e;
 		part[i] = '/';
 	}
-	return mkdir(part, 0777) < 0 && errno != EEXIST ? -errno : 0;
+	return make_one(r, part);
 }
 
 int preflight_open(struct preflight *p)
@@ -53,7 +62,7 @@ int preflight_open(struct preflight *p)
 	struct run *r = p->run;
 	int e;
 
-	p->target.dirfd = p->target.storefd = p->target.strayfd = -1;
+	p->data.dirfd = p->data.storefd = p->data.strayfd = -1;
 	if (access(r->dir, F_OK) < 0 && errno == ENOENT) {
 		if (!r->dir_from)
 			run_say(r, "no data directory is named and './chroma_data' is not there; "
@@ -61,7 +70,7 @@ int preflight_open(struct preflight *p)
 		else
 			run_say(r, "'%s' is not there yet (%s)%s", r->dir, r->dir_from,
 				r->check_only ? "" : "; it is made");
-		e = r->dir_from && !r->check_only ? make_directories(r->dir) : 0;
+		e = r->dir_from && !r->check_only ? make_directories(r, r->dir) : 0;
 		if (e < 0)
 			return fail(EXIT_FAILED, e, "Make it, as the user that runs Chroma.",
 				    "cannot make the data directory '%s'", r->dir);
@@ -69,13 +78,13 @@ int preflight_open(struct preflight *p)
 			return -1;
 		p->is_made = true;
 	}
-	e = target_open_directory(&p->target, r->dir);
+	e = data_directory_open_only(&p->data, r->dir);
 	if (e)
 		return e;
-	target_find_store(&p->target);
-	p->is_new = faccessat(p->target.dirfd, CHROMA_DATABASE, F_OK, AT_SYMLINK_NOFOLLOW) < 0;
-	p->is_unused = p->is_new && p->target.storefd >= 0 &&
-		       faccessat(p->target.storefd, OPLOG_DIR, F_OK, 0) == 0;
+	data_directory_find_store(&p->data);
+	p->is_new = faccessat(p->data.dirfd, CHROMA_DATABASE, F_OK, AT_SYMLINK_NOFOLLOW) < 0;
+	p->is_unused = p->is_new && p->data.storefd >= 0 &&
+		       faccessat(p->data.storefd, OPLOG_DIR, F_OK, 0) == 0;
 	return 0;
 }
 
@@ -106,10 +115,10 @@ static int fail_rights(const struct preflight *p, const char *file, const char *
 	if (error == -EROFS)
 		snprintf(todo, sizeof(todo),
 			 "Chroma writes at every start: mount it read-write, or use a copy.");
-	else if (fstatat(p->target.dirfd, file, &st, 0) == 0 && st.st_uid == geteuid())
+	else if (fstatat(p->data.dirfd, file, &st, 0) == 0 && st.st_uid == geteuid())
 		snprintf(todo, sizeof(todo), "Its mode is %04o: make it writable with chmod u+w.",
 			 (unsigned)st.st_mode & 07777);
-	else if (fstatat(p->target.dirfd, file, &st, 0) == 0)
+	else if (fstatat(p->data.dirfd, file, &st, 0) == 0)
 		snprintf(
 		    todo, sizeof(todo),
 		    "It belongs to %s: start this as that user, or give it away with chown -R.",
@@ -123,24 +132,24 @@ static void judge_store_owner(struct preflight *p)
 	char todo[2 * PATH_MAX + 128], owner[64], user[64];
 	struct store_foreign foreign;
 
-	if (p->target.storefd < 0 || store_find_foreign(p->target.storefd, &foreign) <= 0)
+	if (p->data.storefd < 0 || store_find_foreign(p->data.storefd, &foreign) <= 0)
 		return;
 	snprintf(todo, sizeof(todo), "Give them back: chown -R %u:%u '%s'", (unsigned)foreign.owner,
-		 (unsigned)foreign.group, p->target.store);
+		 (unsigned)foreign.group, p->data.store);
 	preflight_warn(p, todo,
 		       "'%s/%s' belongs to %s, and the store to %s, who cannot use it (%" PRIu64
 		       " such files)",
-		       p->target.store, foreign.path, user_name(foreign.user, user),
+		       p->data.store, foreign.path, user_name(foreign.user, user),
 		       user_name(foreign.owner, owner), foreign.count);
 }
 
 /* Protection alone needs it: the backend could run without. */
 static int store_rights(struct preflight *p)
 {
-	int e = p->run->check_only ? 0 : target_make_store(&p->target);
+	int e = p->run->check_only ? 0 : data_directory_make_store(&p->data);
 
-	if (e == 0 && p->target.storefd >= 0)
-		e = is_writable(p->target.storefd, ".");
+	if (e == 0 && p->data.storefd >= 0)
+		e = is_writable(p->data.storefd, ".");
 	judge_store_owner(p);
 	if (e == 0)
 		return 0;
@@ -148,35 +157,77 @@ static int store_rights(struct preflight *p)
 		return fail(EXIT_FAILED, e,
 			    "Make it writable, or name another one: "
 			    "CHROMASHIM_STORE.",
-			    "cannot write to the store '%s'", p->target.store);
+			    "cannot write to the store '%s'", p->data.store);
 	preflight_warn(p, "Make it writable, or name another one: CHROMASHIM_STORE.",
-		       "UNPROTECTED: cannot write to the store '%s': %s", p->target.store,
+		       "UNPROTECTED: cannot write to the store '%s': %s", p->data.store,
 		       strerror(-e));
 	return 0;
 }
 
+static void judge_owner(struct preflight *p, const struct stat *st)
+{
+	char owner[64], user[64], todo[PATH_MAX + 128], dir[PATH_MAX];
+
+	user_name(st->st_uid, owner);
+	user_name(p->run->uid, user);
+	if (p->run->uid == geteuid()) {
+		preflight_warn(
+		    p, "Start it as that user; what is written now will belong to this one.",
+		    "'%s' belongs to %s, and this is %s", p->run->dir, owner, user);
+		return;
+	}
+	snprintf(todo, sizeof(todo), "Give it to that user: chown -R %u:%u %s",
+		 (unsigned)p->run->uid, (unsigned)p->run->gid,
+		 format_quoted(dir, sizeof(dir), p->run->dir));
+	preflight_warn(p, todo, "'%s' belongs to %s, and the backend will run as %s", p->run->dir,
+		       owner, user);
+}
+
 int preflight_rights(struct preflight *p)
 {
-	char room[64], other[64];
 	struct stat st;
-	int e = is_writable(p->target.dirfd, ".");
+	int e = is_writable(p->data.dirfd, ".");
 
 	if (e < 0)
 		return fail_rights(p, ".", "", e);
-	e = is_writable(p->target.dirfd, CHROMA_DATABASE);
+	e = is_writable(p->data.dirfd, CHROMA_DATABASE);
 	if (e < 0 && e != -ENOENT)
 		return fail_rights(p, CHROMA_DATABASE, CHROMA_DATABASE " in ", e);
-	if (fstatat(p->target.dirfd, p->is_new ? "." : CHROMA_DATABASE, &st, AT_SYMLINK_NOFOLLOW) ==
+	if (fstatat(p->data.dirfd, p->is_new ? "." : CHROMA_DATABASE, &st, AT_SYMLINK_NOFOLLOW) ==
 		0 &&
-	    st.st_uid != geteuid())
-		preflight_warn(
-		    p, "Start it as that user; what is written now will belong to this one.",
-		    "'%s' belongs to %s, and this is %s", p->run->dir, user_name(st.st_uid, room),
-		    user_name(geteuid(), other));
+	    st.st_uid != p->run->uid)
+		judge_owner(p, &st);
 	return store_rights(p);
 }
 
 /* ---- the file system and its room ---- */
+
+/* Docker and Podman leave a file in the root of a container, Kubernetes a variable. */
+static bool is_in_container(void)
+{
+	return access("/.dockerenv", F_OK) == 0 || access("/run/.containerenv", F_OK) == 0 ||
+	       getenv("KUBERNETES_SERVICE_HOST");
+}
+
+/* With no volume there, the next container of this image begins without the data. */
+static void judge_container(struct preflight *p)
+{
+	const struct filesystem *known;
+	struct stat root, directory;
+	struct statfs fs;
+
+	if (!is_in_container() || stat("/", &root) < 0 || stat(p->run->dir, &directory) < 0 ||
+	    root.st_dev != directory.st_dev || statfs("/", &fs) < 0)
+		return;
+	known = filesystem_find((uint64_t)fs.f_type);
+	if (known && !strcmp(known->name, "overlayfs"))
+		preflight_warn(p,
+			       "Mount a volume there: docker run -v chroma-data:DIR, or `volumes:` "
+			       "in the Compose file.",
+			       "THE DATA IS IN THE CONTAINER ITSELF: '%s' is on no volume, so all "
+			       "of it is lost when the container is made anew, as an update does",
+			       p->run->dir);
+}
 
 static void judge_filesystem(struct preflight *p)
 {
@@ -185,7 +236,7 @@ static void judge_filesystem(struct preflight *p)
 	const struct filesystem *kind;
 	struct statfs fs;
 
-	if (fstatfs(p->target.dirfd, &fs) < 0)
+	if (fstatfs(p->data.dirfd, &fs) < 0)
 		return;
 	kind = filesystem_find((uint64_t)fs.f_type);
 	if (kind && kind->network)
@@ -204,7 +255,8 @@ int preflight_room(struct preflight *p)
 	char left[24], text[24];
 
 	judge_filesystem(p);
-	if (fstatvfs(p->target.dirfd, &space) < 0 ||
+	judge_container(p);
+	if (fstatvfs(p->data.dirfd, &space) < 0 ||
 	    !config_read_room(config_get(&p->run->config, CONFIG_MIN_FREE), &percent, &bytes))
 		return 0;
 	room = (uint64_t)space.f_bavail * space.f_frsize;
@@ -226,9 +278,9 @@ static bool has_writer(const struct preflight *p, char *out, size_t size)
 {
 	char text[512], *rest = text, *line;
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-	int fd = p->target.storefd < 0 ? -1
-				       : openat(p->target.storefd, WRITER_LOCK,
-						O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	int fd = p->data.storefd < 0 ? -1
+				     : openat(p->data.storefd, WRITER_LOCK,
+					      O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	bool held = fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 	ssize_t n = held ? file_read_at(fd, text, sizeof(text) - 1, 0) : 0;
 
@@ -266,7 +318,7 @@ static bool find_in_the_way(struct preflight *p, char *who, size_t room, bool te
 	struct stat st;
 	int n = 0, i;
 
-	if (fstatat(p->target.dirfd, CHROMA_DATABASE, &st, AT_SYMLINK_NOFOLLOW) == 0)
+	if (fstatat(p->data.dirfd, CHROMA_DATABASE, &st, AT_SYMLINK_NOFOLLOW) == 0)
 		n = process_find_openers(&st, CHROMA_DATABASE, &list, &hidden);
 	found = has_writer(p, who, room);
 	if (found && !*who)
@@ -322,4 +374,12 @@ int preflight_processes(struct preflight *p)
 	if (wait_for_end(p, who) && !find_in_the_way(p, who, sizeof(who), true))
 		return 0;
 	return in_the_way(p, who);
+}
+
+bool preflight_is_alone(struct preflight *p)
+{
+	char who[512];
+
+	find_in_the_way(p, who, sizeof(who), false);
+	return p->alone;
 }

@@ -80,7 +80,7 @@ int preload_set(const struct run *r)
 {
 	const char *before = getenv("LD_PRELOAD");
 	char *list = strdup(before ? before : ""), *rest = list, *entry, *value;
-	size_t n = strlen(r->library) + (before ? strlen(before) : 0) + 2;
+	size_t n = strlen(r->preload) + (before ? strlen(before) : 0) + 2;
 	int e;
 
 	value = malloc(n);
@@ -89,7 +89,7 @@ int preload_set(const struct run *r)
 		free(value);
 		return -ENOMEM;
 	}
-	strlcpy(value, r->library, n);
+	strlcpy(value, r->preload, n);
 	while ((entry = strsep(&rest, ": "))) {
 		enum entry kind = *entry ? preload_judge(entry, r->library) : ENTRY_OURS;
 

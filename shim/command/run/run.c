@@ -41,9 +41,16 @@ const char run_usage[] =
     "                       PERSIST_DIRECTORY; else ./chroma_data\n"
     "      --check-only     only look; exit status 0 fine, 3 warnings, or why it would not start\n"
     "      --no-preflight   do not look\n"
+    "      --before-open=FD look, and heal what that costs no record, and start nothing: the\n"
+    "                       library in a backend asks so before it opens a directory that `run`\n"
+    "                       did not know of, and waits as FD, a memory file, tells\n"
     "      --on-damage=WHAT repair (default): heal it on a copy as `recover` does, else keep a\n"
     "                       snapshot of the damage and start, unless that would make it worse;\n"
     "                       restore: the newest snapshot; refuse: do not start\n"
+    "      --restore-if-missing  first restore the newest snapshot of CHROMASHIM_REPLICA, if the\n"
+    "                       directory is missing or empty; one that is there is left alone\n"
+    "      --takeover       then also send to that replica from now on, in place of the machine\n"
+    "                       that is gone\n"
     "      --no-guard       no guardian\n"
     "      --config=FILE    settings, instead of chromashim.conf in the store\n"
     "      --set NAME=VALUE one setting, stronger than environment and file; can be repeated\n"
@@ -83,8 +90,11 @@ enum {
 	OPT_DIR = 256,
 	OPT_CHECK_ONLY,
 	OPT_NO_PREFLIGHT,
+	OPT_BEFORE_OPEN,
 	OPT_ON_DAMAGE,
 	OPT_NO_GUARD,
+	OPT_RESTORE,
+	OPT_TAKEOVER,
 	OPT_CONFIG,
 	OPT_SET,
 	OPT_PRINT_CONFIG,
@@ -99,12 +109,19 @@ static int take_option(struct run *r, int option, const char *value)
 		r->check_only = true;
 		return 0;
 	case OPT_NO_PREFLIGHT:
-		r->no_preflight = true;
-		return 0;
+		return set(r, CONFIG_PREFLIGHT, "off", "--no-preflight");
+	case OPT_BEFORE_OPEN:
+		return before_open_take(r, value);
 	case OPT_ON_DAMAGE:
 		return set(r, CONFIG_ON_DAMAGE, value, "--on-damage");
 	case OPT_NO_GUARD:
 		return set(r, CONFIG_GUARD, "off", "--no-guard");
+	case OPT_RESTORE:
+		r->restore_missing = true;
+		return 0;
+	case OPT_TAKEOVER:
+		r->takeover = true;
+		return 0;
 	case OPT_CONFIG:
 		r->config_file = value;
 		return 0;
@@ -127,8 +144,11 @@ static int parse_arguments(struct run *r, int argc, char **argv)
 	    {"dir", required_argument, NULL, OPT_DIR},
 	    {"check-only", no_argument, NULL, OPT_CHECK_ONLY},
 	    {"no-preflight", no_argument, NULL, OPT_NO_PREFLIGHT},
+	    {"before-open", required_argument, NULL, OPT_BEFORE_OPEN},
 	    {"on-damage", required_argument, NULL, OPT_ON_DAMAGE},
 	    {"no-guard", no_argument, NULL, OPT_NO_GUARD},
+	    {"restore-if-missing", no_argument, NULL, OPT_RESTORE},
+	    {"takeover", no_argument, NULL, OPT_TAKEOVER},
 	    {"config", required_argument, NULL, OPT_CONFIG},
 	    {"set", required_argument, NULL, OPT_SET},
 	    {"print-config", no_argument, NULL, OPT_PRINT_CONFIG},
@@ -143,10 +163,11 @@ static int parse_arguments(struct run *r, int argc, char **argv)
 	if (status)
 		return status;
 	r->command = argv + optind;
-	if (r->check_only && r->no_preflight)
+	if (r->check_only && r->config.values[CONFIG_PREFLIGHT].origin == CONFIG_FROM_OPTION &&
+	    !run_is_set_to(r, CONFIG_PREFLIGHT, "on"))
 		return fail(EXIT_USAGE, 0, "Leave one of them out.",
 			    "--check-only and --no-preflight exclude each other");
-	if (!r->command[0] && !r->print_config && !r->check_only)
+	if (!r->command[0] && !r->print_config && !r->check_only && !r->look)
 		return fail(EXIT_USAGE, 0,
 			    "Say what starts the backend: chromashim run -- chroma run --path DIR",
 			    "run needs a command");
@@ -243,9 +264,15 @@ int command_run(int argc, char **argv)
 		return fail(EXIT_FAILED, -ENOMEM, NULL, "run");
 	r->command = none;
 	status = parse_arguments(r, argc, argv);
-	if (status == 0)
+	if (status == 0) {
+		run_find_user(r);
 		status = prepare(r);
-	if (status == 0 && !r->no_preflight)
+	}
+	if (status == 0 && r->look)
+		return preflight_before_open(r);
+	if (status == 0 && r->restore_missing && !r->check_only)
+		status = run_restore_missing(r);
+	if (status == 0 && (r->check_only || run_is_set_to(r, CONFIG_PREFLIGHT, "on")))
 		status = preflight(r);
 	if (status == EXIT_WARNINGS) {
 		warned = true;

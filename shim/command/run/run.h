@@ -6,6 +6,7 @@
 #define COMMAND_RUN_H
 
 #include <limits.h>
+#include <sys/types.h>
 
 #include "command/base/command.h"
 #include "core/settings/config.h"
@@ -25,9 +26,15 @@ struct run {
 	char **command;		    /* CMD... with its NULL */
 	char dir[PATH_MAX];	    /* the data directory */
 	const char *dir_from;	    /* what named it, for --print-config; NULL: nobody, a guess */
-	char library[PATH_MAX];	    /* to preload; "": none */
+	uid_t uid;		    /* as whom the backend will run */
+	gid_t gid;
+	char library[PATH_MAX]; /* to preload; "": none */
+	char preload[PATH_MAX]; /* as the loader is told it: a path without blanks */
 	struct backend backend;
-	bool quiet, check_only, no_preflight, print_config;
+	/* A process of the host waits for this in its first open; NULL: `run` starts one. */
+	struct look *look;
+	bool quiet, check_only, print_config;
+	bool restore_missing, takeover; /* --restore-if-missing, --takeover */
 };
 
 /* One line on stderr, unless --quiet; in say.c. */
@@ -49,12 +56,20 @@ bool run_is_set_to(const struct run *r, enum config_key key, const char *word);
 /* Chooses r->dir: the settings, else CMD's own arguments, its environment, ./chroma_data. */
 int run_choose_directory(struct run *r);
 
+/* ---- other_user.c ---- */
+
+/* r->uid and r->gid: this user, or the one that CMD is told to become. */
+void run_find_user(struct run *r);
+
 /* ---- backend.c ---- */
 
 /* Looks at command[0] and what it leads to. 0, -ENOENT or -EACCES: it cannot be started. */
 int backend_find(char *const *command, struct backend *out);
 /* Whether anything can be preloaded into b->interpreter: b->trouble. */
 void backend_judge(struct backend *b);
+
+/* ---- library.c ---- */
+
 /* Finds libchromashim.so and puts it in front of LD_PRELOAD; says why it cannot. 0 or an exit
  * status. */
 int run_preload(struct run *r);
@@ -69,13 +84,26 @@ void memory_keep(const char *dir);
 
 /* ---- preload.c ---- */
 
-/* Puts r->library in front of LD_PRELOAD, in the place of any other version of it. -errno. */
+/* Puts r->preload in front of LD_PRELOAD, in the place of any other version of it. -errno. */
 int preload_set(const struct run *r);
 
 /* ---- preflight.c ---- */
 
 /* 0: go on; else the exit status, after saying why. */
 int preflight(struct run *r);
+
+/* Looks and mends, and starts nothing. The exit status. */
+int preflight_before_open(struct run *r);
+
+/* ---- before_open.c ---- */
+
+/* The host's word is in that descriptor. 0, or the exit status after saying why. */
+int before_open_take(struct run *r, const char *descriptor);
+
+/* ---- restore_missing.c ---- */
+
+/* A new directory from the newest snapshot of a replica, if it has one. 0: go on. */
+int run_restore_missing(const struct run *r);
 
 /* ---- guardian.c ---- */
 

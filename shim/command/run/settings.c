@@ -99,7 +99,7 @@ int run_read_settings(struct run *r)
 int run_read_store_settings(struct run *r)
 {
 	char path[2 * PATH_MAX + sizeof(CONFIG_FILE_NAME) + 1];
-	struct target t;
+	struct data_directory t;
 	int fd = -ENOENT;
 
 	if (r->config_file)
@@ -110,11 +110,11 @@ int run_read_store_settings(struct run *r)
 	t.dirfd = open(r->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (t.dirfd < 0)
 		return 0;
-	target_find_named_store(&t, config_get(&r->config, CONFIG_STORE));
+	data_directory_find_named_store(&t, config_get(&r->config, CONFIG_STORE));
 	snprintf(path, sizeof(path), "%s/" CONFIG_FILE_NAME, t.store);
 	if (t.storefd >= 0)
 		fd = config_open_file(t.storefd);
-	target_close(&t);
+	data_directory_close(&t);
 	if (fd == -EPERM)
 		fail(EXIT_DONE, 0, "Give it to the user that runs this: chown, chmod go-w.",
 		     "'%s' is not used: it belongs to another user, or others can write to it",

@@ -96,7 +96,7 @@ int snapshot_command_verify(int argc, char **argv)
 		warn("snapshot verify takes an ID or --all, and a directory");
 		return fail_usage("snapshot");
 	}
-	status = snapshots_open(&s, argv[optind], SNAPSHOT_CHANGE, false);
+	status = snapshots_open(&s, argv[optind], SNAPSHOT_ADD, false);
 	if (status)
 		return status;
 	status = verify(&s, spec ? spec : "latest", all, &flags);
@@ -221,7 +221,7 @@ static int delete_chosen(struct snapshots *s, const bool *chosen,
 		warn("chunks are left as they are, since a manifest cannot be read");
 	else if (r < 0)
 		return fail(exit_code_of(r), r, "Run this as the store's owner.",
-			    "cannot delete from '%s'", s->target.store);
+			    "cannot delete from '%s'", s->data.store);
 	if (!flags->quiet)
 		printf("%s %zu snapshots, %s\n", flags->dry ? "would delete" : "deleted", count,
 		       flags->dry ? "nothing was changed"

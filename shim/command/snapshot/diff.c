@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "command/base/snapshots.h"
 #include "command/base/terminal.h"
+#include "command/snapshot/diff.h"
 #include "core/base/json.h"
 
 struct diff {
@@ -98,63 +98,110 @@ static void diff_files(struct diff *d)
 	}
 }
 
-static int diff(struct snapshots *s, char *range, bool as_json)
+/* Its index, and it is copied first if it is only pinned; -1: *status_out is the exit status. */
+static long diff_side(struct snapshots *s, const char *spec, int *status_out)
 {
-	struct json j = {.out = stdout};
-	struct diff d = {.json = as_json ? &j : NULL};
-	char *second = strstr(range, "..");
-	long a, b;
-	int status;
+	long at = snapshots_find(s, *spec ? spec : "latest");
 
-	*second = '\0';
-	second += 2;
-	a = snapshots_find(s, *range ? range : "latest");
-	b = a < 0 ? -1 : snapshots_find(s, *second ? second : "latest");
-	if (a < 0 || b < 0)
-		return EXIT_NOT_FOUND;
-	status = snapshots_settle(s, a, &(struct snapshot_flags){0});
-	if (status == 0)
-		status = snapshots_settle(s, b, &(struct snapshot_flags){0});
-	if (status)
-		return status;
-	d.a = &s->list[a];
-	d.b = &s->list[b];
-	if (d.a->header.magic != SNAPSHOT_MAGIC || d.b->header.magic != SNAPSHOT_MAGIC)
-		return fail(EXIT_FAILED, 0, "Compare others: `chromashim snapshot list`.",
-			    "the manifest of one of them cannot be read");
+	*status_out =
+	    at < 0 ? EXIT_NOT_FOUND : snapshots_settle(s, at, &(struct snapshot_flags){0});
+	return *status_out ? -1 : at;
+}
+
+static bool can_be_read(const struct manifest *m)
+{
+	if (m->header.magic == SNAPSHOT_MAGIC)
+		return true;
+	fail(EXIT_FAILED, 0, "Compare others: `chromashim snapshot list`.",
+	     "the manifest of snapshot %" PRIu64 " cannot be read", m->header.id);
+	return false;
+}
+
+static int diff_all(struct diff *d, bool as_json)
+{
 	if (as_json)
-		json_begin(&j, '[');
-	diff_collections(&d);
-	diff_files(&d);
+		json_begin(d->json, '[');
+	diff_collections(d);
+	diff_files(d);
 	if (as_json) {
-		json_end(&j, ']');
-		json_newline(&j);
+		json_end(d->json, ']');
+		json_newline(d->json);
 	}
 	return EXIT_DONE;
 }
 
+struct diff_arguments {
+	char *range;
+	const char *collection;
+	bool json, records;
+};
+
+static int diff(struct snapshots *s, const struct diff_arguments *x)
+{
+	struct json j = {.out = stdout};
+	struct diff d = {.json = x->json ? &j : NULL};
+	char *second = strstr(x->range, "..");
+	bool to_now = strcmp(second + 2, "now") == 0;
+	long a, b = 0;
+	int status;
+
+	*second = '\0';
+	second += 2;
+	a = diff_side(s, x->range, &status);
+	if (a >= 0 && !to_now)
+		b = diff_side(s, second, &status);
+	if (status)
+		return status;
+	d.a = &s->list[a];
+	d.b = to_now ? NULL : &s->list[b];
+	if (!can_be_read(d.a) || (d.b && !can_be_read(d.b)))
+		return EXIT_FAILED;
+	return x->records ? diff_records(s, d.a, d.b, x->collection, x->json)
+			  : diff_all(&d, x->json);
+}
+
+/* A..B; now is compared by its records only. */
+static bool diff_is_sound(const struct diff_arguments *x, int count)
+{
+	const char *second = count >= 1 ? strstr(x->range, "..") : NULL;
+
+	if (count < 1 || count > 2 || !second)
+		warn("snapshot diff takes A..B, and a directory");
+	else if (strcmp(second + 2, "now") == 0 && !x->records)
+		warn("what is there now is compared by its records: add --records");
+	else if (x->collection && !x->records)
+		warn("--collection goes with --records");
+	else
+		return true;
+	return false;
+}
+
 int snapshot_command_diff(int argc, char **argv)
 {
-	enum { JSON = 256 };
+	enum { JSON = 256, RECORDS, COLLECTION };
 	static const struct option options[] = {{"json", no_argument, NULL, JSON},
+						{"records", no_argument, NULL, RECORDS},
+						{"collection", required_argument, NULL, COLLECTION},
 						{NULL, 0, NULL, 0}};
+	struct diff_arguments x = {.range = NULL};
 	struct snapshots s;
-	bool json = false;
 	int option, status;
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (option == '?')
 			return fail_usage("snapshot");
-		json = true;
+		x.json = x.json || option == JSON;
+		x.records = x.records || option == RECORDS;
+		x.collection = option == COLLECTION ? optarg : x.collection;
 	}
-	if (argc - optind < 1 || argc - optind > 2 || !strstr(argv[optind], "..")) {
-		warn("snapshot diff takes A..B, and a directory");
+	x.range = argv[optind];
+	if (!diff_is_sound(&x, argc - optind))
 		return fail_usage("snapshot");
-	}
-	status = snapshots_open(&s, argv[optind + 1], SNAPSHOT_LOOK, false);
+	status =
+	    snapshots_open(&s, argv[optind + 1], x.records ? SNAPSHOT_KEEP : SNAPSHOT_LOOK, false);
 	if (status)
 		return status;
-	status = diff(&s, argv[optind], json);
+	status = diff(&s, &x);
 	snapshots_close(&s);
 	return status;
 }

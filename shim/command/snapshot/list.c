@@ -114,7 +114,7 @@ static void text_line(const struct manifest *m, uint64_t used, bool utc)
 	       format_bytes(exclusive, sizeof(exclusive), used), held, text);
 }
 
-void snapshots_tell_kept(const struct target *t, const char *label)
+void snapshots_tell_kept(const struct data_directory *t, const char *label)
 {
 	int parent = openat(t->dirfd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct store_kept *list = NULL;
@@ -158,7 +158,7 @@ static void text_list(const struct snapshots *s, const uint64_t *used, uint64_t 
 	if (!flags->quiet)
 		printf("%zu snapshots in %s\n", s->count, format_bytes(text, sizeof(text), all));
 	if (!flags->quiet)
-		snapshots_tell_kept(&s->target, "");
+		snapshots_tell_kept(&s->data, "");
 }
 
 int snapshot_command_list(int argc, char **argv)
@@ -191,7 +191,7 @@ int snapshot_command_list(int argc, char **argv)
 	r = used ? snapshot_sizes(&s.store, s.list, s.count, NULL, used, &all) : -1;
 	if (r < 0)
 		status = fail(EXIT_FAILED, 0, "Try again with more memory free.",
-			      "cannot add up the snapshots in '%s'", s.target.store);
+			      "cannot add up the snapshots in '%s'", s.data.store);
 	else if (flags.json)
 		json_list(&s, used);
 	else
@@ -297,7 +297,7 @@ static int list_show(struct snapshots *s, const char *spec, const struct snapsho
 	free(used);
 	return r == 0 ? EXIT_DONE
 		      : fail(EXIT_FAILED, 0, "Try again with more memory free.",
-			     "cannot add up the snapshots in '%s'", s->target.store);
+			     "cannot add up the snapshots in '%s'", s->data.store);
 }
 
 int snapshot_command_show(int argc, char **argv)

@@ -53,7 +53,7 @@ static void apply_rules(struct prune *p)
 
 static bool exceeds(const struct prune *p, uint64_t before, uint64_t after)
 {
-	uint64_t room = tree_room(p->s->target.storefd), freed = before - after;
+	uint64_t room = tree_room(p->s->data.storefd), freed = before - after;
 
 	if (p->rules.max_space && after > p->rules.max_space)
 		return true;
@@ -196,7 +196,7 @@ static int prune(struct prune *p)
 		status = EXIT_WARNINGS;
 	} else if (r < 0) {
 		return fail(exit_code_of(r), r, "Run this as the store's owner.",
-			    "cannot prune '%s'", p->s->target.store);
+			    "cannot prune '%s'", p->s->data.store);
 	}
 	if (p->flags.json)
 		json_plan(p, freed);
@@ -241,7 +241,11 @@ int snapshots_prune(struct snapshots *s, const struct prune_rules *rules, struct
 			out->removed += p.gone[i];
 		out->is_short = p.is_short;
 		if (r == 0 && out->removed)
+			r = snapshot_store_claim(&s->store);
+		if (r == 0 && out->removed)
 			r = remove_gone(&p, &out->freed);
+		else
+			out->removed = 0;
 	}
 	release(&p);
 	return r;
@@ -352,7 +356,7 @@ int snapshot_command_prune(int argc, char **argv)
 		return status;
 	status = allocate(&p) ? prune(&p)
 			      : fail(EXIT_FAILED, ENOMEM, "Try again with more memory free.",
-				     "cannot prune '%s'", snapshots.target.store);
+				     "cannot prune '%s'", snapshots.data.store);
 	release(&p);
 	snapshots_close(&snapshots);
 	return status;

@@ -30,7 +30,9 @@ const char snapshot_usage[] =
     "                               and verifies it\n"
     "  list [DIR]            all, with the bytes that only they use\n"
     "  show ID [DIR]         its collections, records and files\n"
-    "  diff A..B [DIR]       what changed from A to B\n"
+    "  diff A..B [DIR]       what changed from A to B: collections and files\n"
+    "          --records            records, by their ids; B may be `now`\n"
+    "          --collection=NAME    of this collection only (name or id)\n"
     "  verify [ID] [DIR]     restore it to a scratch place and check that; --all: each\n"
     "  hold ID [TAG] [DIR]   keep it whatever the rules of prune say; release ID [TAG] undoes "
     "that\n"
@@ -57,7 +59,7 @@ const char snapshot_usage[] =
     "\n"
     "While a backend runs under the shim, a snapshot is pinned first: it holds what there is now,\n"
     "and is copied while the backend goes on. `list` then says pinned, or hydrating and how far.\n"
-    "Other states: complete (all there), verified (restored for a try, opened, and checked),\n"
+    "Other states: complete (all there), verified (each chunk compared, opened, and checked),\n"
     "broken (with the reason). Exit status: 0 done, 1 failed, 2 usage, 3 taken but not verified, "
     "10 no\n"
     "snapshots, 11 busy, 12 no such snapshot, 13 no space.\n";
@@ -120,8 +122,8 @@ int snapshots_create(struct snapshots *s, const char *reason, const char *descri
 		     const struct snapshot_flags *flags, uint64_t *id_out)
 {
 	struct progress p;
-	struct snapshot_options options = {.path = s->target.dir,
-					   .dirfd = s->target.dirfd,
+	struct snapshot_options options = {.path = s->data.dir,
+					   .dirfd = s->data.dirfd,
 					   .reason = reason,
 					   .description = description,
 					   .progress = progress_step,
@@ -131,9 +133,9 @@ int snapshots_create(struct snapshots *s, const char *reason, const char *descri
 	char process[64];
 	int r, status = EXIT_DONE;
 
-	options.idle = snapshots_find_process(&s->target, process, sizeof(process)) == 0;
+	options.idle = snapshots_find_process(&s->data, process, sizeof(process)) == 0;
 	if (options.idle)
-		snapshots_roll_back(&s->target);
+		snapshots_roll_back(&s->data);
 	progress_start(&p, "taking", flags->quiet);
 	r = snapshot_snapshot_take(s, &options, &m, &t);
 	progress_end(&p);
@@ -160,17 +162,17 @@ static int pin(const struct creation *c, uint64_t *id_out, struct snapshot_troub
 	    .reason = "manual", .description = c->description, .wait = PIN_WAIT};
 	struct guard_settings settings;
 	struct pins pins;
-	int r, status = target_open(&s->target, c->dir, false);
+	int r, status = data_directory_open(&s->data, c->dir, false);
 
 	if (status)
 		return status;
-	options.path = s->target.dir;
-	options.dirfd = s->target.dirfd;
-	options.storefd = s->target.storefd;
-	guard_settings_read(&settings, s->target.storefd);
+	options.path = s->data.dir;
+	options.dirfd = s->data.dirfd;
+	options.storefd = s->data.storefd;
+	guard_settings_read(&settings, s->data.storefd);
 	options.limit = settings.undo_size;
 	guard_settings_free(&settings);
-	r = s->target.storefd < 0 ? -ENOTSUP : pins_open(&pins, s->target.storefd, false);
+	r = s->data.storefd < 0 ? -ENOTSUP : pins_open(&pins, s->data.storefd, false);
 	if (r == 0) {
 		r = pin_outside(&pins, &options, id_out, t);
 		pins_close(&pins);
@@ -181,7 +183,7 @@ static int pin(const struct creation *c, uint64_t *id_out, struct snapshot_troub
 		status = snapshots_fail(s, r, t, "cannot pin a snapshot of");
 	else
 		status = r;
-	target_close(&s->target);
+	data_directory_close(&s->data);
 	return status;
 }
 
@@ -216,7 +218,7 @@ static int create(const struct creation *c)
 
 	if (status != 0 && status != -ENOTSUP)
 		return status;
-	status = snapshots_open(&s, c->dir, id && !c->wait ? SNAPSHOT_LOOK : SNAPSHOT_CHANGE, !id);
+	status = snapshots_open(&s, c->dir, id && !c->wait ? SNAPSHOT_LOOK : SNAPSHOT_ADD, !id);
 	if (status)
 		return status;
 	status = id ? copy_pinned(&s, c, id)

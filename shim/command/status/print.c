@@ -103,8 +103,8 @@ void status_print_json(const struct status *s)
 
 	json_begin(&j, '{');
 	json_put_uint(&j, "schema_version", SCHEMA_VERSION);
-	json_put_text(&j, "directory", s->target->dir);
-	json_put_text(&j, "store", s->target->storefd >= 0 ? s->target->store : NULL);
+	json_put_text(&j, "directory", s->data->dir);
+	json_put_text(&j, "store", s->data->storefd >= 0 ? s->data->store : NULL);
 	json_key(&j, "protected");
 	json_bool(&j, s->protected_size > 0);
 	json_put_text(&j, "verdict", verdicts[s->verdict]);
@@ -126,6 +126,9 @@ void status_print_json(const struct status *s)
 	json_put_uint(&j, "hidden_processes", s->hidden);
 	json_log(&j, s);
 	status_json_snapshots(&j, s);
+	status_json_replicas(&j, s);
+	status_json_drill(&j, s);
+	status_json_alarms(&j, s);
 	json_end(&j, '}');
 	json_newline(&j);
 }
@@ -279,7 +282,7 @@ void status_print_text(const struct status *s, bool utc)
 				    : "no process works on this directory now");
 	}
 	text_others(s);
-	if (s->target->storefd < 0)
+	if (s->data->storefd < 0)
 		return;
 	put_label("log", COLOUR_BOLD);
 	printf("%" PRIu64 " records, %s in %" PRIu64 " segments", s->records,
@@ -298,39 +301,12 @@ void status_print_text(const struct status *s, bool utc)
 		       " (chromashim log --in-flight)\n",
 		       "", s->in_flight_dead);
 	status_text_snapshots(s);
+	status_text_replicas(s);
+	status_text_drill(s);
+	status_text_events(s, utc);
 	if (s->foreign > 0) {
 		put_label("store", COLOUR_YELLOW);
 		printf("%" PRIi64 " files in it are not its owner's (chromashim check)\n",
 		       s->foreign);
 	}
-}
-
-void status_print_check(const struct status *s)
-{
-	static const char *const words[] = {"OK", "WARNING", "CRITICAL", "UNKNOWN"};
-
-	printf("CHROMASHIM %s: ", words[s->verdict]);
-	if (s->protected_size)
-		printf("%u process%s protected", s->protected_size,
-		       s->protected_size == 1 ? "" : "es");
-	else if (s->unproven_size)
-		printf("pid %" PRIu32 " may not be looked into", s->processes[0].header.pid);
-	else
-		printf("no process is protected");
-	if (s->others_size)
-		printf(", pid %" PRIu32 " works without the shim", s->others[0].pid);
-	if (s->lost)
-		printf(", %" PRIu64 " records of the log lost", s->lost);
-	if (s->damaged || s->unreadable || s->cut)
-		printf(", log damaged: %" PRIu64 " slots, %" PRIu64 " segments", s->damaged,
-		       s->unreadable + s->cut);
-	if (s->foreign > 0)
-		printf(", %" PRIi64 " files in the store are not its owner's (chromashim check)",
-		       s->foreign);
-	if (s->disk_full)
-		printf(", the disk is %u %% full", s->disk_used);
-	status_check_snapshots(s);
-	/* Performance data, as plugins give it after a bar. */
-	printf(" | protected=%u records=%" PRIu64 "c lost=%" PRIu64 "c bytes=%" PRIu64 "B\n",
-	       s->protected_size, s->records, s->lost, s->bytes);
 }

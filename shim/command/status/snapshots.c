@@ -11,30 +11,32 @@
 #include "core/base/clock.h"
 #include "core/base/json.h"
 
-#define HOUR UINT64_C(3600000000000)
-
 void status_gather_snapshots(struct status *s)
 {
 	struct status_snapshots *n = &s->snapshots;
-	struct snapshots all = {.target = *s->target, .pins = {.dirfd = -1}};
+	struct snapshots all = {.data = *s->data, .pins = {.dirfd = -1}};
 	struct guard_settings settings;
+	uint64_t since;
 	size_t i;
 
-	if (s->target->storefd < 0)
+	if (s->data->storefd < 0)
 		return;
-	guard_settings_read(&settings, s->target->storefd);
+	guard_settings_read(&settings, s->data->storefd);
 	n->every = settings.every;
+	if (!n->limit)
+		n->limit = guard_snapshot_limit(&settings);
 	guard_settings_free(&settings);
-	n->guardian = guard_is_running(s->target->storefd);
-	n->guardian_died = s->protected_size && guard_has_died(s->target->storefd);
+	n->guardian = guard_is_running(s->data->storefd);
+	n->guardian_died = s->protected_size && guard_has_died(s->data->storefd);
 	if (n->guardian_died)
-		guardian_report_death(s->target->storefd);
+		guardian_report_death(s->data);
 	if (snapshots_load(&all, SNAPSHOT_LOOK, false, 0) < 0)
 		return;
 	for (i = 0; i < all.count; i++) {
 		const struct snapshot_header *h = &all.list[i].header;
 
 		n->count++;
+		n->first = n->first && n->first < h->time ? n->first : h->time;
 		n->pinned += h->state == SNAPSHOT_PINNED || h->state == SNAPSHOT_HYDRATING;
 		n->broken += h->state == SNAPSHOT_BROKEN;
 		n->verified += h->state == SNAPSHOT_VERIFIED;
@@ -44,8 +46,9 @@ void status_gather_snapshots(struct status *s)
 		}
 	}
 	snapshots_unload(&all);
-	n->is_old =
-	    n->count && n->every && n->newest + 2 * n->every + HOUR < clock_read(CLOCK_REALTIME);
+	/* The first one is not verified at once. */
+	since = n->newest ? n->newest : n->first;
+	n->is_old = n->count && n->limit && since + n->limit < clock_read(CLOCK_REALTIME);
 }
 
 void status_json_snapshots(struct json *j, const struct status *s)
@@ -97,7 +100,7 @@ void status_text_snapshots(const struct status *s)
 		       format_duration(age, sizeof(age), clock_read(CLOCK_REALTIME) - n->newest),
 		       n->is_old ? ", which is too much" : "");
 	putchar('\n');
-	snapshots_tell_kept(s->target, "removed       ");
+	snapshots_tell_kept(s->data, "removed       ");
 	printf("%-14s", "guardian");
 	if (n->guardian > 0)
 		printf("pid %d\n", n->guardian);
@@ -108,19 +111,4 @@ void status_text_snapshots(const struct status *s)
 		       n->guardian_died ? ", the last one was killed: `chromashim guard`"
 		       : s->protected_size || s->others_size ? ": `chromashim guard`"
 							     : "");
-}
-
-void status_check_snapshots(const struct status *s)
-{
-	char age[24];
-
-	if (s->snapshots.guardian_died)
-		printf(", the guardian was killed: nothing is copied or verified "
-		       "(chromashim guard)");
-	if (s->snapshots.is_old && s->snapshots.newest)
-		printf(", the newest verified snapshot is %s old",
-		       format_duration(age, sizeof(age),
-				       clock_read(CLOCK_REALTIME) - s->snapshots.newest));
-	else if (s->snapshots.is_old)
-		printf(", no snapshot is verified");
 }

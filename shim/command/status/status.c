@@ -7,7 +7,6 @@
  * One in another container has another pid here, or is not to be seen at all; then the lock has to
  * do.
  */
-#include "command/base/guard_settings.h"
 #include "command/status/status.h"
 
 #include <errno.h>
@@ -18,12 +17,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <time.h>
 
 #include <bsd/string.h>
 
+#include "core/base/clock.h"
 #include "core/oplog/oplog.h"
+#include "core/settings/config.h"
 #include "core/store/foreign.h"
 
 const char status_usage[] =
@@ -34,7 +34,17 @@ const char status_usage[] =
     "given.\n"
     "\n"
     "      --json   one JSON object\n"
-    "      --check  for monitoring: one line, exit status 0 fine, 1 warning, 2 damage, 3 unknown\n"
+    "      --check  for monitoring: one line, exit status 0 fine, 1 warning, 2 critical, 3 "
+    "unknown\n"
+    "      --since=TIME  for how long it tells of a crash, a healing or a refusal (1d)\n"
+    "      --snapshot-age=TIME  how old the newest verified snapshot may be (twice\n"
+    "               CHROMASHIM_EVERY and an hour)\n"
+    "      --replica-age=TIME  how old the newest snapshot in each replica may be\n"
+    "               (CHROMASHIM_REPLICA_LATE)\n"
+    "      --drill-age=TIME  how old the last good drill may be (twice CHROMASHIM_DRILL and a "
+    "day)\n"
+    "      --ready  for readiness probes: one line, exit status 0 if a protected process has the\n"
+    "               database open, whatever there may be to warn of; else 1\n"
     "      --utc    times in UTC\n"
     "\n"
     "Exit status without --check: 0 done (protected or not), 3 done but the log is damaged or\n"
@@ -64,15 +74,12 @@ static struct status_process *process_of(struct status *s, const struct oplog_he
 
 static int note_copy(struct status *s, const struct oplog_entry *e)
 {
-	struct status_process *p;
+	struct status_process *p = s->processes, *end = p + s->processes_size;
 	unsigned i;
 
-	for (i = 0; i < s->processes_size; i++) {
-		p = &s->processes[i];
-		if (oplog_same_process(&p->header, e->header))
-			break;
-	}
-	if (i == s->processes_size || p->copies_size == STATUS_COPIES || !e->name)
+	while (p < end && !oplog_same_process(&p->header, e->header))
+		p++;
+	if (p == end || p->copies_size == STATUS_COPIES || !e->name)
 		return 0;
 	for (i = 0; i < p->copies_size; i++) {
 		if (!strcmp(p->copies[i].path, e->name)) {
@@ -171,7 +178,7 @@ static int gather_log(struct status *s, int storefd)
 		return 0;
 	if (r == 0)
 		r = note_processes(s, reader);
-	while (r == 0 && (r = oplog_reader_next(reader, &e)) > 0) {
+	while (r == 0 && !s->quick && (r = oplog_reader_next(reader, &e)) > 0) {
 		if (s->first_time == 0)
 			s->first_time = e.time;
 		s->last_time = e.time;
@@ -242,58 +249,68 @@ static void count_protected(struct status *s)
 	}
 }
 
-/* As the backend warns, which does so at its next write: here at any time. */
-static void look_at_disk(struct status *s)
-{
-	struct guard_settings settings;
-	struct statvfs space;
-	unsigned percent = 0;
-	uint64_t used;
-
-	if (fstatvfs(s->target->dirfd, &space) < 0 || !space.f_blocks)
-		return;
-	guard_settings_read(&settings, s->target->storefd);
-	config_read_percent(config_get(&settings.config, CONFIG_WARN_FULL), &percent);
-	guard_settings_free(&settings);
-	used = space.f_blocks - space.f_bfree;
-	s->disk_used = (unsigned)(used * 100 / (used + space.f_bavail ? used + space.f_bavail : 1));
-	s->disk_full = percent && s->disk_used >= percent;
-}
-
-static enum check_code status_judge(const struct status *s)
-{
-	if (s->damaged || s->unreadable || s->cut)
-		return CHECK_DAMAGE;
-	if (!s->protected_size && s->unproven_size)
-		return CHECK_UNKNOWN;
-	if (s->disk_full || !s->protected_size || s->others_size || s->lost ||
-	    s->snapshots.is_old || s->foreign > 0 || s->snapshots.guardian_died)
-		return CHECK_WARNING;
-	return CHECK_FINE;
-}
-
 /* ---- the verb ---- */
 
-enum { OPT_JSON = 256, OPT_CHECK, OPT_UTC };
+enum {
+	OPT_JSON = 256,
+	OPT_CHECK,
+	OPT_READY,
+	OPT_SINCE,
+	OPT_SNAPSHOT_AGE,
+	OPT_DRILL_AGE,
+	OPT_REPLICA_AGE,
+	OPT_UTC
+};
+
+#define DAY (24 * 3600 * SECOND)
+
+static int take_time(const char *text, const char *option, uint64_t *out)
+{
+	if (config_read_time(text, out))
+		return 0;
+	return fail(EXIT_USAGE, 0, "Give a time such as 30s, 12h or 2d.",
+		    "--%s is '%s', which is no time", option, text);
+}
 
 static int parse_arguments(struct status_options *o, int argc, char **argv)
 {
 	static const struct option options[] = {
 	    {"json", no_argument, NULL, OPT_JSON},
 	    {"check", no_argument, NULL, OPT_CHECK},
+	    {"ready", no_argument, NULL, OPT_READY},
+	    {"since", required_argument, NULL, OPT_SINCE},
+	    {"snapshot-age", required_argument, NULL, OPT_SNAPSHOT_AGE},
+	    {"drill-age", required_argument, NULL, OPT_DRILL_AGE},
+	    {"replica-age", required_argument, NULL, OPT_REPLICA_AGE},
 	    {"utc", no_argument, NULL, OPT_UTC},
 	    {NULL, 0, NULL, 0},
 	};
-	int option;
+	int option, status = 0;
 
 	memset(o, 0, sizeof(*o));
-	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+	o->since = DAY;
+	while (status == 0 && (option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (option) {
 		case OPT_JSON:
 			o->json = true;
 			break;
 		case OPT_CHECK:
 			o->check = true;
+			break;
+		case OPT_READY:
+			o->ready = true;
+			break;
+		case OPT_SINCE:
+			status = take_time(optarg, "since", &o->since);
+			break;
+		case OPT_SNAPSHOT_AGE:
+			status = take_time(optarg, "snapshot-age", &o->snapshot_age);
+			break;
+		case OPT_DRILL_AGE:
+			status = take_time(optarg, "drill-age", &o->drill_age);
+			break;
+		case OPT_REPLICA_AGE:
+			status = take_time(optarg, "replica-age", &o->replica_age);
 			break;
 		case OPT_UTC:
 			o->utc = true;
@@ -302,6 +319,8 @@ static int parse_arguments(struct status_options *o, int argc, char **argv)
 			return fail_usage("status");
 		}
 	}
+	if (status)
+		return status;
 	if (argc - optind > 1)
 		return fail(EXIT_USAGE, 0, "See `chromashim help status`.",
 			    "status takes one directory, and there are %d", argc - optind);
@@ -309,9 +328,31 @@ static int parse_arguments(struct status_options *o, int argc, char **argv)
 	return 0;
 }
 
+/* A probe comes every few seconds: the log is not read. */
+static int status_is_ready(struct status *s)
+{
+	int r = gather_openers(s, s->data->dirfd);
+
+	s->quick = true;
+	if (r == 0 && s->data->storefd >= 0)
+		r = gather_log(s, s->data->storefd);
+	if (r < 0) {
+		printf("not ready: '%s' cannot be looked at: %s\n", s->data->dir, strerror(-r));
+		return EXIT_FAILED;
+	}
+	count_protected(s);
+	if (s->protected_size || s->unproven_size) {
+		printf("ready: process %" PRIu32 " works on '%s'\n", s->processes[0].header.pid,
+		       s->data->dir);
+		return EXIT_DONE;
+	}
+	printf("not ready: no protected process works on '%s'\n", s->data->dir);
+	return EXIT_FAILED;
+}
+
 static int status_show(struct status *s, const struct status_options *o)
 {
-	const struct target *t = s->target;
+	const struct data_directory *t = s->data;
 	int r = gather_openers(s, t->dirfd);
 
 	if (r == 0 && t->storefd >= 0)
@@ -323,13 +364,16 @@ static int status_show(struct status *s, const struct status_options *o)
 	keep_others(s);
 	count_protected(s);
 	status_gather_snapshots(s);
+	status_gather_replicas(s);
+	status_gather_drill(s);
 	if (t->storefd >= 0) {
 		struct store_foreign foreign;
 
 		s->foreign = store_find_foreign(t->storefd, &foreign);
 	}
-	look_at_disk(s);
-	s->verdict = status_judge(s);
+	status_look_at_disk(s);
+	status_gather_events(s);
+	status_find_alarms(s);
 	if (o->json || !o->check)
 		gather_builds(s);
 	if (o->json)
@@ -351,20 +395,34 @@ int command_status(int argc, char **argv)
 {
 	struct status_options o;
 	struct status s = {0};
-	struct target t;
+	struct data_directory t;
 	int status = parse_arguments(&o, argc, argv);
 
 	if (status)
 		return status;
-	status = target_open(&t, o.dir, false);
+	status = data_directory_open(&t, o.dir, false);
 	if (status == 0) {
-		s.target = &t;
-		status = status_show(&s, &o);
+		s.data = &t;
+		s.since = o.since;
+		s.snapshots.limit = o.snapshot_age;
+		s.drill_limit = o.drill_age;
+		s.replica_limit = o.replica_age;
+		status = o.ready ? status_is_ready(&s) : status_show(&s, &o);
 	} else if (o.check) {
+		/* Why is on stderr, which monitoring does not show. */
+		puts("CHROMASHIM UNKNOWN: the directory cannot be opened, or is no Chroma "
+		     "directory | protected=0");
 		status = CHECK_UNKNOWN;
+	} else if (o.ready) {
+		puts("not ready: the directory cannot be opened, or is no Chroma directory");
+		status = EXIT_FAILED;
 	}
+	free(s.events);
+	free(s.drill);
+	free(s.replica_drill);
+	free(s.replicas);
 	free(s.processes);
 	free(s.others);
-	target_close(&t);
+	data_directory_close(&t);
 	return status;
 }

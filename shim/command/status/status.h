@@ -43,14 +43,27 @@ struct status_process {
 struct status_snapshots {
 	unsigned count, pinned, verified, broken;
 	uint64_t newest, newest_id; /* of the verified ones */
+	uint64_t first;		    /* the oldest, whatever its state */
 	uint64_t every;		    /* between those by the clock */
+	uint64_t limit;		    /* of the age of the newest verified one, ns; 0: none */
 	int guardian;		    /* its pid, 0: none */
 	bool guardian_died;	    /* and did not end by itself, while a backend goes on */
 	bool is_old;		    /* the newest verified one, or there is none among them */
 };
 
+#define STATUS_ALARMS 24
+
+struct status_alarm {
+	enum check_code level;
+	char text[200];
+};
+
+struct store_event;
+struct drill_note;
+struct replica_state;
+
 struct status {
-	const struct target *target;
+	const struct data_directory *data;
 	struct status_process *processes; /* living ones */
 	unsigned processes_size, protected_size, unproven_size;
 	struct process_opener *others; /* have the database open and are not protected */
@@ -62,27 +75,69 @@ struct status {
 	bool dropped;			/* the oldest records are gone, since the log has a bound */
 	uint64_t first_time, last_time; /* of records */
 	struct status_snapshots snapshots;
-	unsigned disk_used; /* percent of the data directory's file system */
-	bool disk_full;	    /* CHROMASHIM_WARN_FULL or more */
+	unsigned disk_used;  /* percent of the data directory's file system */
+	unsigned disk_limit; /* CHROMASHIM_WARN_FULL */
+	bool quick;	     /* the log's records were not read */
+	bool disk_full;	     /* that or more */
+	bool disk_refuses;   /* less than CHROMASHIM_MIN_FREE is left */
+	uint64_t since;	     /* for how long an event is heard of, ns */
+	struct store_event *events;
+	size_t event_count;
+	unsigned refused; /* writers, since then */
+	struct drill_note *replica_drill;
+	struct drill_note *drill;	/* the last one; time 0: there was none */
+	uint64_t drill_limit;		/* of the age of the last good one, ns; 0: none */
+	struct replica_state *replicas; /* those that are set */
+	unsigned replica_count;
+	uint64_t replica_limit; /* of the age of the newest snapshot in one, ns; 0: none */
+	struct status_alarm alarms[STATUS_ALARMS];
+	unsigned alarm_count;
 	enum check_code verdict;
 };
 
 struct status_options {
-	bool json, check, utc;
+	bool json, check, ready, utc;
+	uint64_t since, snapshot_age, drill_age, replica_age; /* ns */
 	const char *dir;
 };
 
 void status_print_json(const struct status *s);
 void status_print_text(const struct status *s, bool utc);
+
+/* ---- alarms.c ---- */
+
+struct json;
+void status_look_at_disk(struct status *s);
+void status_gather_events(struct status *s);
+/* And the verdict. */
+void status_find_alarms(struct status *s);
+void status_json_alarms(struct json *j, const struct status *s);
+void status_text_events(const struct status *s, bool utc);
 /* One line, as monitoring plugins give it. */
 void status_print_check(const struct status *s);
 
+/* ---- drill.c ---- */
+
+void status_gather_drill(struct status *s);
+/* "a drill failed …"; false: it is as it should be. */
+bool status_drill_trouble(const struct status *s, char *out, size_t room, bool *failed);
+void status_text_drill(const struct status *s);
+void status_json_drill(struct json *j, const struct status *s);
+
+/* ---- replicas.c ---- */
+
+void status_gather_replicas(struct status *s);
+/* False: it is as it should be. */
+bool status_replica_trouble(const struct status *s, unsigned i, char *out, size_t room);
+/* When the newest snapshot was taken that all of them have; 0: there is none. */
+uint64_t status_replica_oldest(const struct status *s);
+void status_text_replicas(const struct status *s);
+void status_json_replicas(struct json *j, const struct status *s);
+
 /* ---- snapshots.c ---- */
 
-struct json;
 void status_gather_snapshots(struct status *s);
 void status_json_snapshots(struct json *j, const struct status *s);
 void status_text_snapshots(const struct status *s);
-void status_check_snapshots(const struct status *s);
 
 #endif

@@ -39,7 +39,7 @@ const char check_usage[] =
     "it could not be checked; with --repair also 14: a process has it open, nothing was done.\n";
 
 struct check {
-	const struct target *target;
+	const struct data_directory *data;
 	struct json json;
 	struct progress progress;
 	bool is_json, quiet;
@@ -89,7 +89,7 @@ static void json_finding(struct check *c, const struct diagnose_finding *f)
 {
 	const struct diagnose_kind *kind = &diagnose_kinds[f->code];
 	struct json *j = &c->json;
-	char *helps = fill_in(f->helps, c->target->dir);
+	char *helps = fill_in(f->helps, c->data->dir);
 
 	json_begin(j, '{');
 	put_member(j, "code", kind->code);
@@ -130,7 +130,7 @@ static void text_finding(struct check *c, const struct diagnose_finding *f)
 	if (c->explained[f->code])
 		return;
 	c->explained[f->code] = true;
-	helps = fill_in(f->helps, c->target->dir);
+	helps = fill_in(f->helps, c->data->dir);
 	printf("  %s\n  -> %s\n", kind->means, helps ? helps : f->helps);
 	free(helps);
 }
@@ -240,8 +240,8 @@ static void text_summary(const struct check *c, const struct diagnose_summary *s
 static int check(struct check *c, bool full, const char *backend)
 {
 	struct diagnose_options options = {.full = full,
-					   .storefd = c->target->storefd,
-					   .strayfd = c->target->strayfd,
+					   .storefd = c->data->storefd,
+					   .strayfd = c->data->strayfd,
 					   .backend = backend,
 					   .report = report,
 					   .progress = step,
@@ -253,12 +253,12 @@ static int check(struct check *c, bool full, const char *backend)
 		c->json.out = stdout;
 		json_begin(&c->json, '{');
 		json_put_uint(&c->json, "schema_version", SCHEMA_VERSION);
-		put_member(&c->json, "directory", c->target->dir);
+		put_member(&c->json, "directory", c->data->dir);
 		json_key(&c->json, "findings");
 		json_begin(&c->json, '[');
 	}
 	progress_start(&c->progress, "checking", c->quiet);
-	r = diagnose_directory(c->target->dir, c->target->dirfd, &options, &summary);
+	r = diagnose_directory(c->data->dir, c->data->dirfd, &options, &summary);
 	progress_end(&c->progress);
 	if (c->is_json) {
 		json_end(&c->json, ']');
@@ -270,7 +270,7 @@ static int check(struct check *c, bool full, const char *backend)
 	}
 	if (r < 0)
 		return fail((enum exit_code)CHECK_UNKNOWN, r, "Try again with more memory free.",
-			    "cannot check '%s'", c->target->dir);
+			    "cannot check '%s'", c->data->dir);
 	return (int)verdict_of(&summary);
 }
 
@@ -290,7 +290,7 @@ static void say_repair(void *context, const char *line)
  * What the store has to undo it; all else is for `chromashim recover`. A dry run may look while a
  * backend works, whose groups are then left out.
  */
-static int check_repair(struct check *c, struct target *t, bool dry)
+static int check_repair(struct check *c, struct data_directory *t, bool dry)
 {
 	struct rollbacks done;
 	char name[256];
@@ -329,8 +329,8 @@ int command_check(int argc, char **argv)
 						{"json", no_argument, NULL, JSON},
 						{"quiet", no_argument, NULL, 'q'},
 						{NULL, 0, NULL, 0}};
-	struct target target;
-	struct check c = {.target = &target};
+	struct data_directory data;
+	struct check c = {.data = &data};
 	const char *backend = NULL;
 	bool full = false, repairs = false, dry = false;
 	int option, status;
@@ -366,12 +366,12 @@ int command_check(int argc, char **argv)
 		fail_usage("check");
 		return CHECK_UNKNOWN;
 	}
-	if (target_open_directory(&target, argv[optind]))
+	if (data_directory_open_only(&data, argv[optind]))
 		return CHECK_UNKNOWN;
-	target_find_store(&target);
-	status = repairs ? check_repair(&c, &target, dry) : 0;
+	data_directory_find_store(&data);
+	status = repairs ? check_repair(&c, &data, dry) : 0;
 	if (status == 0)
 		status = check(&c, full, backend);
-	target_close(&target);
+	data_directory_close(&data);
 	return status;
 }

@@ -53,7 +53,7 @@ struct lines {
 /* What is exported: a directory, or a snapshot of it. */
 struct origin {
 	const char *dir, *snapshot; /* as given; NULL: none */
-	struct target target;
+	struct data_directory data;
 	struct snapshots snapshots;
 	const struct manifest *manifest;
 };
@@ -170,7 +170,7 @@ static int export_origin(struct origin *o, const struct export_options *options,
 {
 	if (o->manifest)
 		return export_snapshot(&o->snapshots.store, o->manifest, options, out);
-	return export_directory(o->target.dir, o->target.dirfd, options, out);
+	return export_directory(o->data.dir, o->data.dirfd, options, out);
 }
 
 static int export_to_folders(struct lines *l, struct origin *o, struct export_options *options,
@@ -219,7 +219,7 @@ static int open_origin(struct origin *o)
 	int status;
 
 	if (!o->snapshot)
-		return target_open_directory(&o->target, o->dir);
+		return data_directory_open_only(&o->data, o->dir);
 	status = snapshots_open(&o->snapshots, o->dir, SNAPSHOT_KEEP, false);
 	if (status)
 		return status;
@@ -237,7 +237,7 @@ static void close_origin(struct origin *o)
 	if (o->manifest)
 		snapshots_close(&o->snapshots);
 	else
-		target_close(&o->target);
+		data_directory_close(&o->data);
 }
 
 static int export_from(struct origin *o, struct export_options *options, const char *path,
@@ -249,7 +249,7 @@ static int export_from(struct origin *o, struct export_options *options, const c
 	if (status)
 		return status;
 	lines.is_live = !o->manifest;
-	lines.dir = o->manifest ? o->snapshots.target.dir : o->target.dir;
+	lines.dir = o->manifest ? o->snapshots.data.dir : o->data.dir;
 	options->context = &lines;
 	status = folders ? export_to_folders(&lines, o, options, path, zstd)
 			 : export_to(&lines, o, options, path, zstd);

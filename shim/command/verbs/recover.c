@@ -14,11 +14,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "command/base/elsewhere.h"
+#include "command/base/out_directory.h"
 #include "command/base/rollbacks.h"
 #include "command/base/terminal.h"
 #include "core/base/clock.h"
 #include "core/snapshot/restore.h"
+#include "core/store/events.h"
 
 const char recover_usage[] =
     "Usage: chromashim recover [OPTION]... [DIR]\n"
@@ -31,11 +32,15 @@ const char recover_usage[] =
     "  -n, --dry-run     only say what would be done\n"
     "  -y, --yes         do not ask\n"
     "      --only STEP   this step alone: journal (a transaction that was cut off), pages (what\n"
-    "                    can be read of a malformed database, into a new one), indexes (of\n"
-    "                    the database, and the full-text index), migration (half of one of\n"
-    "                    Chroma < 1.0), queue (metadata that is no JSON, as NaN: null),\n"
+    "                    can be read of a malformed database, into a new one), tables\n"
+    "                    (that are gone: made again), indexes (of the database, and the\n"
+    "                    full-text index; documents and metadata whose rows are lost),\n"
+    "                    migration (half of one of Chroma < 1.0), queue (metadata that is\n"
+    "                    no JSON, as NaN: null; ids that are no text; rows that lack their\n"
+    "                    vector),\n"
     "                    parameters (hnsw:* settings that Chroma 0.5.4 to 0.6.3 refuses),\n"
-    "                    segments (collections without their rows or directory), marks\n"
+    "                    segments (collections without their rows or directory, ids and\n"
+    "                    names that Chroma cannot read), marks\n"
     "                    (max_seq_id), records (whose rows are lost: from the index, and from\n"
     "                    snapshots of the store), hnsw (a vector index: its vectors go back to\n"
     "                    Chroma's queue), bare (records without a vector: from snapshots)\n"
@@ -58,7 +63,8 @@ const char recover_usage[] =
     "  -q, --quiet       only what went wrong\n"
     "\n"
     "It ends with an account of the records before and after, each of them compared. What had no\n"
-    "vector before this damage either is told by itself, and is no loss of it. Killed at any\n"
+    "vector before this damage either is told by itself, and is no loss of it. Where it cannot be\n"
+    "told whether more was there, it says so, and that counts as a loss. Killed at any\n"
     "moment, it leaves what was there or what is healed; the next chromashim command ends it.\n"
     "\n"
     "Exit status: 0 healed (or nothing to heal) and nothing lost, 3 healed, but with losses, or\n"
@@ -89,7 +95,7 @@ static int fail_recover(struct recovering *x, int r, const char *what)
 		    : r == -EEXIST ? "A collection has that name: give another with --name."
 				   : "It is as it was. `chromashim check` tells what is wrong; "
 				     "`chromashim export` gets out what can be read.",
-		    "cannot recover '%s': %s", x->s.target.dir, what);
+		    "cannot recover '%s': %s", x->s.data.dir, what);
 }
 
 /* ---- what is told ---- */
@@ -131,7 +137,7 @@ static int fail_room(struct recovering *x, const struct recover_room *room)
 	return fail(EXIT_NO_SPACE, 0,
 		    "It is as it was. Make room (`chromashim snapshot prune`), or give a directory "
 		    "on another file system with -o.",
-		    "cannot recover '%s': the copy needs %s, and %s are free", x->s.target.dir,
+		    "cannot recover '%s': the copy needs %s, and %s are free", x->s.data.dir,
 		    format_bytes(needed, sizeof(needed), room->needed),
 		    format_bytes(free, sizeof(free), room->free));
 }
@@ -159,7 +165,7 @@ static int fail_stage(struct recovering *x, const struct recover_result *result,
 			    "it; copy it again. --only STEP heals all the same.",
 			    "cannot recover '%s': it is no damaged directory, but a copy that went "
 			    "wrong; the whole thing is where it came from",
-			    x->s.target.dir);
+			    x->s.data.dir);
 	}
 	if (r == -ELOOP && stage == RECOVER_COPYING) {
 		set_error(x, "a segment is a symbolic link", 0);
@@ -168,22 +174,21 @@ static int fail_stage(struct recovering *x, const struct recover_result *result,
 			    "place, and run this again.",
 			    "cannot recover '%s': a segment's directory in it is a symbolic link, "
 			    "which is not replaced",
-			    x->s.target.dir);
+			    x->s.data.dir);
 	}
 	if (r == -EUCLEAN)
 		return fail_recover(x, 0, "the copy is not better than what is there");
-	if (stage == RECOVER_EXCHANGING && restore_is_pending(x->s.target.storefd)) {
+	if (stage == RECOVER_EXCHANGING && restore_is_pending(x->s.data.storefd)) {
 		set_error(x, what[stage], r);
 		return fail(exit_code_of(r), r, "`chromashim status` ends it, once that is mended.",
-			    "the exchange of '%s' for the healed copy was cut off",
-			    x->s.target.dir);
+			    "the exchange of '%s' for the healed copy was cut off", x->s.data.dir);
 	}
 	if (r == -ESTALE) {
 		set_error(x, "changed meanwhile", 0);
 		return fail(EXIT_BUSY, 0,
 			    "It is as that left it. Stop what writes there, and run "
 			    "this again.",
-			    "'%s' was changed while it was being recovered", x->s.target.dir);
+			    "'%s' was changed while it was being recovered", x->s.data.dir);
 	}
 	if (r == -ENOSPC && stage == RECOVER_COPYING && result->room.free < result->room.needed)
 		return fail_room(x, &result->room);
@@ -195,9 +200,8 @@ static int begin(void *context)
 {
 	struct recovering *x = context;
 
-	x->refused = snapshots_confirm(&x->flags,
-				       "Heal '%s' on a copy, and exchange them when that is done?",
-				       x->s.target.dir);
+	x->refused = snapshots_confirm(
+	    &x->flags, "Heal '%s' on a copy, and exchange them when that is done?", x->s.data.dir);
 	return x->refused;
 }
 
@@ -213,28 +217,32 @@ static int agree(void *context)
 {
 	struct recovering *x = context;
 
-	if (x->without_loss &&
-	    (recover_account_each(&x->result->account, add_loss, &x->loss) < 0 || x->loss)) {
+	if (x->without_loss && (recover_account_each(&x->result->account, add_loss, &x->loss) < 0 ||
+				x->loss || recover_may_have_lost(&x->result->account))) {
+		x->is_loss = true;
 		x->refused = EXIT_FAILED;
 		return x->refused;
 	}
 	/* Healing takes its time. */
-	x->refused = snapshots_refuse_if_open(&x->s.target, stop_it);
+	x->refused = snapshots_refuse_if_open(&x->s.data, stop_it);
 	/* Pinned snapshots rest on the files that are exchanged. */
 	if (x->refused == 0)
 		x->refused = snapshots_settle_all(&x->s, &x->flags);
+	if (x->refused == 0 && x->may_exchange && x->may_exchange(x->exchange_context) < 0)
+		x->refused = EXIT_BUSY;
 	return x->refused;
 }
 
 static int heal(struct recovering *x, int outfd, struct recover_result *result)
 {
 	struct recover_job job = {
-	    .datafd = x->s.target.dirfd,
-	    .storefd = x->s.target.storefd,
+	    .datafd = x->s.data.dirfd,
+	    .storefd = x->s.data.storefd,
 	    .outfd = outfd,
 	    .quarantine = x->quarantine,
 	    .options = {.steps = x->steps,
 			.snapshots = x->s.store.lockfd >= 0 ? &x->s.store : NULL,
+			.storefd = x->s.data.storefd,
 			.set_aside = x->set_aside,
 			.rebuild = x->rebuild,
 			.undelete = x->undelete.which ? &x->undelete.options : NULL,
@@ -254,15 +262,15 @@ static int heal(struct recovering *x, int outfd, struct recover_result *result)
 
 static int heal_elsewhere(struct recovering *x, struct recover_result *result)
 {
-	struct elsewhere out;
-	int status = elsewhere_open(&out, x->out, x->s.target.dirfd), closed;
+	struct out_directory out;
+	int status = out_directory_open(&out, x->out, x->s.data.dirfd), closed;
 
 	if (status) {
 		set_error(x, "it cannot be made", 0);
 		return status;
 	}
 	status = heal(x, out.fd, result);
-	closed = elsewhere_close(&out, status == 0);
+	closed = out_directory_close(&out, status == 0);
 	if (closed)
 		set_error(x, "it cannot be made", 0);
 	return closed ? closed : status;
@@ -290,7 +298,7 @@ static void name_snapshot(const struct recovering *x)
 
 	if (!newest)
 		return;
-	format_quoted(dir, sizeof(dir), x->s.target.dir);
+	format_quoted(dir, sizeof(dir), x->s.data.dir);
 	warn("snapshot %" PRIu64 " (%s, %" PRIu64
 	     " records) may have it: `chromashim restore %s --to "
 	     "%" PRIu64 "` goes back to it, `chromashim export --snapshot %" PRIu64 " %s` reads it",
@@ -307,23 +315,29 @@ static int tell(struct recovering *x, struct recover_result *result)
 
 	if (result->exchanged && talks)
 		fprintf(x->telling.out, "what was there is in %s/" QUARANTINE_DIR "/%s\n",
-			x->s.target.store, x->quarantine);
+			x->s.data.store, x->quarantine);
 	r = recover_tell_end(&x->telling, result, result->exchanged ? x->quarantine : NULL, &lost);
 	if (r < 0)
 		return fail(exit_code_of(r), r, "What was done stands.",
-			    "the account of '%s' cannot be read to its end", x->s.target.dir);
+			    "the account of '%s' cannot be read to its end", x->s.data.dir);
 	if (!result->healed && x->rebuild)
 		return fail(EXIT_NOT_FOUND, 0, "`chromashim export` tells the names of all.",
 			    "there is no collection '%s' in '%s', or it has no index", x->rebuild,
-			    x->s.target.dir);
+			    x->s.data.dir);
 	if (!result->healed && !result->damage[0]) {
 		if (talks)
-			fprintf(x->telling.out, "nothing to heal in '%s'\n", x->s.target.dir);
+			fprintf(x->telling.out, "nothing to heal in '%s'\n", x->s.data.dir);
 		return EXIT_DONE;
 	}
+	if (result->exchanged && x->s.data.storefd >= 0)
+		events_note(
+		    x->s.data.storefd, "recover.healed",
+		    "the directory was damaged and healed%s; what was there is in " QUARANTINE_DIR
+		    "/%s in the store",
+		    lost ? ", with losses" : "", x->quarantine);
 	if (result->damage[1])
 		warn("'%s' still has damage; `chromashim check` tells which",
-		     x->out ? x->out : x->s.target.dir);
+		     x->out ? x->out : x->s.data.dir);
 	if (lost || result->damage[1])
 		name_snapshot(x);
 	return !result->healed		   ? EXIT_FAILED
@@ -338,8 +352,8 @@ static int refuse_emptied(struct recovering *x)
 
 	snprintf(todo, sizeof(todo),
 		 "chromashim restore %s --to latest brings back the newest snapshot.",
-		 format_quoted(dir, sizeof(dir), x->s.target.dir));
-	return fail(EXIT_FAILED, 0, todo, "there is no chroma.sqlite3 in '%s'", x->s.target.dir);
+		 format_quoted(dir, sizeof(dir), x->s.data.dir));
+	return fail(EXIT_FAILED, 0, todo, "there is no chroma.sqlite3 in '%s'", x->s.data.dir);
 }
 
 int recovering_run(struct recovering *x)
@@ -347,18 +361,18 @@ int recovering_run(struct recovering *x)
 	struct recover_result result = {.healed = 0};
 	struct rollbacks persists;
 	uint64_t none;
-	int status = snapshots_refuse_if_open(&x->s.target, stop_it);
+	int status = snapshots_refuse_if_open(&x->s.data, stop_it);
 
 	if (status)
 		return status;
-	if (faccessat(x->s.target.dirfd, CHROMA_DATABASE, F_OK, AT_SYMLINK_NOFOLLOW) < 0 &&
+	if (faccessat(x->s.data.dirfd, CHROMA_DATABASE, F_OK, AT_SYMLINK_NOFOLLOW) < 0 &&
 	    find_newest(x))
 		return refuse_emptied(x);
-	x->telling.dir = x->s.target.dir;
+	x->telling.dir = x->s.data.dir;
 	if (recover_telling_begin(&x->telling) < 0)
 		return fail_recover(x, -ENOMEM, "nothing can be told");
 	if (!x->out)
-		rollbacks_run(&x->s.target, false, say_persist, x, &persists);
+		rollbacks_run(&x->s.data, false, say_persist, x, &persists);
 	status = x->out ? heal_elsewhere(x, &result) : heal(x, -1, &result);
 	if (status)
 		recover_tell_end(&x->telling, NULL, NULL, &none);
@@ -376,14 +390,14 @@ static int plan(struct recovering *x)
 	uint64_t none;
 	int r, status;
 
-	x->telling.dir = x->s.target.dir;
+	x->telling.dir = x->s.data.dir;
 	if (recover_telling_begin(&x->telling) < 0)
 		return fail_recover(x, -ENOMEM, "nothing can be told");
-	rollbacks_run(&x->s.target, true, say_persist, x, &persists);
-	r = diagnose_directory(x->s.target.dir, x->s.target.dirfd, &options, &summary);
+	rollbacks_run(&x->s.data, true, say_persist, x, &persists);
+	r = diagnose_directory(x->s.data.dir, x->s.data.dirfd, &options, &summary);
 	status = r < 0 ? fail_recover(x, r, "it cannot be checked") : EXIT_DONE;
 	if (r == 0 && !x->telling.any && !x->flags.quiet && !x->flags.json)
-		fprintf(x->telling.out, "nothing to heal in '%s'\n", x->s.target.dir);
+		fprintf(x->telling.out, "nothing to heal in '%s'\n", x->s.data.dir);
 	recover_tell_end(&x->telling, NULL, NULL, &none);
 	return status;
 }
@@ -407,7 +421,7 @@ static int open_all(struct recovering *x, const char *dir, bool in_place)
 	if (in_place)
 		return snapshots_open(&x->s, dir, SNAPSHOT_CHANGE, true);
 	x->s.store.lockfd = x->s.pins.dirfd = -1;
-	status = target_open(&x->s.target, dir, false);
+	status = data_directory_open(&x->s.data, dir, false);
 	/* Where to does not change what comes from where; it goes without as well. */
 	if (status == 0 && x->out)
 		snapshots_load(&x->s, SNAPSHOT_KEEP, false, WAIT_MS);
@@ -474,7 +488,7 @@ int command_recover(int argc, char **argv)
 	if (!in_place && x.s.store.lockfd >= 0)
 		snapshots_unload(&x.s);
 	if (!in_place)
-		target_close(&x.s.target);
+		data_directory_close(&x.s.data);
 	else
 		snapshots_close(&x.s);
 	return status;

@@ -37,7 +37,8 @@ int recover_tell_end(struct recover_telling *t, struct recover_result *result,
 		     const char *quarantine, uint64_t *lost_out);
 
 struct recovering {
-	struct snapshots s; /* open for SNAPSHOT_CHANGE; with `out` or a dry run the target alone */
+	struct snapshots
+	    s; /* open for SNAPSHOT_CHANGE; with `out` or a dry run the data directory alone */
 	struct snapshot_flags flags;
 	const char *out; /* NULL: in place */
 	unsigned steps;
@@ -50,6 +51,10 @@ struct recovering {
 	/* Nothing is exchanged if that would cost something: `loss` records. */
 	bool without_loss;
 	uint64_t loss;
+	bool is_loss; /* also of what cannot be counted */
+	/* Asked last, directly before the exchange: < 0, and there is none. May be NULL. */
+	int (*may_exchange)(void *context);
+	void *exchange_context;
 	struct recover_result *result; /* while it is worked on */
 };
 

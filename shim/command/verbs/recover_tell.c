@@ -105,6 +105,25 @@ static int print_collection(void *context, const struct recover_collection *c)
 	return !has_lost(c) ? 0 : recover_account_each_lost(w->account, c->id, print_lost, w);
 }
 
+/* Losses that are none of a record. */
+static void print_more(struct words *w)
+{
+	if (w->account->nameless)
+		fprintf(w->out, "  the names and settings of %" PRIu64 " collections are lost\n",
+			w->account->nameless);
+	if (w->account->may_lack)
+		fprintf(w->out, "  records may be lost of which nothing tells any more\n");
+	if (w->account->may_differ)
+		fprintf(
+		    w->out,
+		    "  more vectors may be wrong, or older than they should be, of which nothing "
+		    "tells\n");
+	if (w->account->may_be_old)
+		fprintf(w->out,
+			"  documents and metadata that came from a snapshot may be older than "
+			"the last change\n");
+}
+
 /* ---- as JSON ---- */
 
 struct object {
@@ -189,6 +208,13 @@ static int put_object(struct recover_telling *t, struct recover_result *result,
 		if (result->healed)
 			r = recover_account_each(o->account, put_collection, o);
 		json_end(j, ']');
+		json_put_uint(j, "collections_without_name", result->account.nameless);
+		json_key(j, "may_have_lost_more");
+		json_bool(j, result->account.may_lack);
+		json_key(j, "may_have_wrong_vectors");
+		json_bool(j, result->account.may_differ);
+		json_key(j, "may_be_older");
+		json_bool(j, result->account.may_be_old);
 		json_key(j, "quarantine");
 		json_string(j, quarantine);
 	}
@@ -213,6 +239,8 @@ int recover_tell_end(struct recover_telling *t, struct recover_result *result,
 		r = put_object(t, result, quarantine, &o);
 	else if (result && result->healed)
 		r = recover_account_each(account, print_collection, &w);
-	*lost_out = o.lost + w.lost;
+	if (r == 0 && !t->is_json && !t->quiet && account)
+		print_more(&w);
+	*lost_out = o.lost + w.lost + (account && recover_may_have_lost(account));
 	return r;
 }

@@ -14,16 +14,19 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "command/base/elsewhere.h"
-#include "command/base/snapshots.h"
+#include "command/base/out_directory.h"
 #include "command/base/terminal.h"
+#include "command/verbs/restore.h"
 #include "core/base/clock.h"
 #include "core/base/openers.h"
 #include "core/recover/internal.h"
 
 const char restore_usage[] =
     "Usage: chromashim restore --to=ID [-o OUT] [OPTION]... [DIR]\n"
+    "  or:  chromashim restore --to=ID --collection=NAME [--where-deleted] [--where-changed]\n"
+    "                          [--ids=FILE] [--as=NEW] [OPTION]... [DIR]\n"
     "  or:  chromashim restore --from=COPY [OPTION]... [DIR]\n"
+    "  or:  chromashim restore --from=REPLICA --to=ID -o OUT [OPTION]...\n"
     "\n"
     "Brings a snapshot of DIR back (CHROMASHIM_DIR or ./chroma_data if not given). ID is a\n"
     "number, latest, before-schema (the newest one taken before a schema change), an age as @10m,\n"
@@ -31,7 +34,17 @@ const char restore_usage[] =
     "\n"
     "  -o, --output=OUT  into the directory OUT, which must not exist or be empty; DIR is left as\n"
     "                    it is, and a backend may go on using it\n"
-    "      --from=COPY   a copy of DIR made by other means, in place of what is in DIR\n"
+    "      --from=COPY   a copy of DIR made by other means, in place of what is in DIR; with --to\n"
+    "                    a replica (a directory, sftp://… or rclone:…), into a new directory:\n"
+    "                    nothing else of DIR has to be there\n"
+    "      --key=FILE    the secret key that opens the replica (`chromashim replica keygen`)\n"
+    "      --collection=NAME  only records of this collection (name or id), through Chroma's own\n"
+    "                    queue; everything newer stays. Which of them:\n"
+    "      --where-deleted    those that were deleted since (if nothing else is said)\n"
+    "      --where-changed    those that are there, and were changed since\n"
+    "      --ids=FILE    of both kinds, those whose ids are in FILE, one a line; -: standard "
+    "input\n"
+    "      --as=NEW      into a new collection of that name, all of them; the old one stays\n"
     "  -n, --dry-run     only say what would change\n"
     "  -y, --yes         do not ask\n"
     "  -f, --force       also if a check finds damage in the result\n"
@@ -44,19 +57,11 @@ const char restore_usage[] =
     "beside, opened and checked before it replaces anything. What was there is moved to "
     "quarantine/\n"
     "in the store. If this is killed on the way, the next chromashim command ends it; until then\n"
-    "Chroma does not start on the directory.\n"
+    "Chroma does not start on the directory. With --collection nothing is exchanged: the records\n"
+    "are rows of the queue, all or none, and Chroma applies them when it starts.\n"
     "\n"
     "Exit status: 0 done, 1 failed (nothing was changed), 2 usage, 3 done with --force although\n"
     "damage was found, 11 busy, 12 no such snapshot, 13 no space, 14 a process is in the way.\n";
-
-struct restoring {
-	struct snapshots s;
-	struct manifest *m;
-	const char *out;
-	const char *from; /* a copy of a directory, instead of a snapshot */
-	uint64_t state;	  /* of what is there, before it is kept */
-	struct snapshot_flags flags;
-};
 
 /* ---- building and checking ---- */
 
@@ -95,71 +100,22 @@ static int build(struct restoring *x, int dirfd, const struct stat *owner)
 	return r < 0 ? snapshots_fail(&x->s, r, &t, "cannot restore a snapshot of") : 0;
 }
 
-/* What it is called in messages. */
-static const char *subject(const struct restoring *x, char out[PATH_MAX])
-{
-	if (x->from)
-		snprintf(out, PATH_MAX, "'%s'", x->from);
-	else
-		snprintf(out, PATH_MAX, "snapshot %" PRIu64, x->m->header.id);
-	return out;
-}
-
-/* 0: good, EXIT_WARNINGS: not, but so be it, else refused. */
-static int look_at(const struct restoring *x, int dirfd)
-{
-	enum verify_verdict verdict;
-	char why[512], what[PATH_MAX];
-	int r = verify_directory(dirfd, &verdict, why, sizeof(why));
-
-	if (r < 0)
-		return fail(EXIT_FAILED, r, "Try again with more memory free.",
-			    "cannot check what was restored");
-	if (verdict == VERIFY_GOOD)
-		return 0;
-	if (x->flags.force) {
-		warn("%s is restored with damage: %s", subject(x, what), why);
-		return EXIT_WARNINGS;
-	}
-	return fail(
-	    EXIT_FAILED, 0,
-	    "Nothing was changed. Choose another one, or add --force to have this one as it "
-	    "is.",
-	    "%s is not sound: %s", subject(x, what), why);
-}
-
 /* ---- elsewhere ---- */
 
 static int restore_elsewhere(struct restoring *x)
 {
-	struct elsewhere out;
-	int status = elsewhere_open(&out, x->out, x->s.target.dirfd), found, closed;
+	struct out_directory out;
+	int status = out_directory_open(&out, x->out, x->s.data.dirfd), found, closed;
 
 	if (status)
 		return status;
 	status = build(x, out.fd, &out.like);
-	found = status == 0 ? look_at(x, out.fd) : status;
-	closed = elsewhere_close(&out, found == 0 || found == EXIT_WARNINGS);
+	found = status == 0 ? restore_look_at(x, out.fd) : status;
+	closed = out_directory_close(&out, found == 0 || found == EXIT_WARNINGS);
 	return closed ? closed : found;
 }
 
 /* ---- in place ---- */
-
-static const char stop_it[] = "Stop Chroma first, or restore to another directory with -o.";
-
-int snapshots_refuse_if_open(const struct target *t, const char *todo)
-{
-	char name[256];
-	int pid = snapshots_find_process(t, name, sizeof(name));
-
-	if (pid > 0)
-		return fail(EXIT_IN_THE_WAY, 0, todo, "process %d (%s) has '%s' open", pid, name,
-			    t->dir);
-	if (pid < 0)
-		return fail(EXIT_IN_THE_WAY, 0, todo,
-			    "a process that may not be looked into has '%s' open", t->dir);
-	return 0;
-}
 
 /* What cannot be exchanged by renaming is not begun. */
 static int refuse_other_device(const struct restoring *x)
@@ -167,65 +123,20 @@ static int refuse_other_device(const struct restoring *x)
 	struct snapshot_trouble none = {{0}, {0}};
 	struct stat data, store;
 
-	if (fstat(x->s.target.dirfd, &data) == 0 && fstat(x->s.target.storefd, &store) == 0 &&
+	if (fstat(x->s.data.dirfd, &data) == 0 && fstat(x->s.data.storefd, &store) == 0 &&
 	    data.st_dev == store.st_dev)
 		return 0;
 	return snapshots_fail(&x->s, -EXDEV, &none, "cannot restore in place in");
-}
-
-/* R5: what is there now, so that this can be undone. */
-static int keep_what_is_there(struct restoring *x, uint64_t *id_out)
-{
-	struct progress p;
-	char text[PIN_TEXT], what[PATH_MAX];
-	struct snapshot_options options = {.path = x->s.target.dir,
-					   .dirfd = x->s.target.dirfd,
-					   .reason = "restore",
-					   .description = text,
-					   .accept_broken = true,
-					   .idle = true,
-					   .progress = progress_step,
-					   .context = &p};
-	struct snapshot_trouble t;
-	struct manifest m;
-	int r;
-
-	snprintf(text, sizeof(text), "before restoring %.150s",
-		 x->from ? subject(x, what) : subject(x, what) + strlen("snapshot "));
-	progress_start(&p, "keeping", x->flags.quiet);
-	r = snapshot_take(&x->s.store, &options, &m, &t);
-	progress_end(&p);
-	*id_out = m.header.id;
-	manifest_free(&m);
-	return r < 0 ? snapshots_fail(&x->s, r, &t, "cannot keep what is now in") : 0;
-}
-
-/* Who has been there since what is there was kept, and has ended, or has not. */
-static int is_as_it_was(void *context)
-{
-	const struct restoring *x = context;
-	struct process_opener *list;
-	unsigned hidden;
-	struct stat st;
-	int n = 0;
-
-	if (recover_state(x->s.target.dirfd) != x->state)
-		return -ESTALE;
-	if (fstatat(x->s.target.dirfd, CHROMA_DATABASE, &st, AT_SYMLINK_NOFOLLOW) == 0) {
-		n = process_find_openers(&st, CHROMA_DATABASE, &list, &hidden);
-		free(list);
-	}
-	return n > 0 ? -EBUSY : 0;
 }
 
 static int swap(struct restoring *x)
 {
 	struct snapshot_trouble none = {{0}, {0}};
 	char name[48], text[40], what[PATH_MAX];
-	struct restore_swap how = {.datafd = x->s.target.dirfd,
-				   .storefd = x->s.target.storefd,
+	struct restore_swap how = {.datafd = x->s.data.dirfd,
+				   .storefd = x->s.data.storefd,
 				   .quarantine = name,
-				   .check = is_as_it_was,
+				   .check = restore_is_as_it_was,
 				   .check_context = x};
 	int r;
 
@@ -233,16 +144,16 @@ static int swap(struct restoring *x)
 	snprintf(name, sizeof(name), "%s", text);
 	r = restore_swap(&how);
 	if (r == 0 && !x->flags.quiet)
-		printf("what was there is in %s/" QUARANTINE_DIR "/%s\n", x->s.target.store, name);
+		printf("what was there is in %s/" QUARANTINE_DIR "/%s\n", x->s.data.store, name);
 	if (r == -ENOENT)
 		return fail(EXIT_FAILED, 0, "Restore it with -o.", "%s has no database",
-			    subject(x, what));
+			    restore_subject(x, what));
 	if (r == -ESTALE)
 		return fail(EXIT_BUSY, 0, "Nothing was changed. Keep it stopped, and try again.",
-			    "'%s' was changed while it was being restored", x->s.target.dir);
+			    "'%s' was changed while it was being restored", x->s.data.dir);
 	if (r == -EBUSY)
-		return fail(EXIT_IN_THE_WAY, 0, stop_it, "a process has '%s' open",
-			    x->s.target.dir);
+		return fail(EXIT_IN_THE_WAY, 0, restore_stop_it, "a process has '%s' open",
+			    x->s.data.dir);
 	return r < 0 ? snapshots_fail(&x->s, r, &none, "cannot exchange what is in") : 0;
 }
 
@@ -254,37 +165,37 @@ static bool is_bare(const struct restoring *x)
 
 static int restore_in_place(struct restoring *x)
 {
-	int storefd = x->s.target.storefd, fd, status, found;
+	int storefd = x->s.data.storefd, fd, status, found;
 	char what[PATH_MAX];
 	uint64_t kept = 0;
 	struct stat owner;
 
-	status = snapshots_refuse_if_open(&x->s.target, stop_it);
+	status = snapshots_refuse_if_open(&x->s.data, restore_stop_it);
 	if (status == 0)
 		status = refuse_other_device(x);
 	if (status == 0)
 		status = snapshots_confirm(&x->flags, "Replace what is in '%s' by %s?",
-					   x->s.target.dir, subject(x, what));
+					   x->s.data.dir, restore_subject(x, what));
 	if (status)
 		return status;
-	snapshots_roll_back(&x->s.target);
-	x->state = recover_state(x->s.target.dirfd);
-	status = is_bare(x) ? 0 : keep_what_is_there(x, &kept);
+	snapshots_roll_back(&x->s.data);
+	x->state = recover_state(x->s.data.dirfd);
+	status = is_bare(x) ? 0 : restore_keep(x, &kept);
 	if (status)
 		return status;
 	fd = restore_prepare(storefd);
 	if (fd < 0)
 		return snapshots_fail(&x->s, fd, &(struct snapshot_trouble){{0}, {0}},
 				      "cannot restore a snapshot of");
-	status = build(x, fd, fstat(x->s.target.dirfd, &owner) == 0 ? &owner : NULL);
-	found = status == 0 ? look_at(x, fd) : status;
+	status = build(x, fd, fstat(x->s.data.dirfd, &owner) == 0 ? &owner : NULL);
+	found = status == 0 ? restore_look_at(x, fd) : status;
 	close(fd);
 	if (found != 0 && found != EXIT_WARNINGS) {
 		restore_abandon(storefd);
 		return found;
 	}
 	/* Checking took its time. */
-	status = snapshots_refuse_if_open(&x->s.target, stop_it);
+	status = snapshots_refuse_if_open(&x->s.data, restore_stop_it);
 	if (status)
 		restore_abandon(storefd);
 	else
@@ -306,7 +217,7 @@ static void print_plan(const struct restoring *x)
 	       x->flags.dry ? "would restore" : "restored", x->m->header.id, time,
 	       snapshot_state_name(x->m->header.state), manifest_records(x->m),
 	       format_bytes(size, sizeof(size), manifest_total_size(x->m)),
-	       x->out ? x->out : x->s.target.dir);
+	       x->out ? x->out : x->s.data.dir);
 	for (i = 0; x->flags.dry && i < x->m->collection_count; i++) {
 		printf("  collection ");
 		terminal_put_text(stdout, x->m->collections[i].name,
@@ -324,18 +235,18 @@ static int restore_copy(struct restoring *x)
 	if (stat(x->from, &copy) < 0 || !S_ISDIR(copy.st_mode))
 		return fail(EXIT_NOT_FOUND, 0, "Name a copy of a Chroma directory.",
 			    "'%s' is no directory", x->from);
-	if (fstat(x->s.target.dirfd, &data) == 0 && data.st_ino == copy.st_ino &&
+	if (fstat(x->s.data.dirfd, &data) == 0 && data.st_ino == copy.st_ino &&
 	    data.st_dev == copy.st_dev)
 		return fail(EXIT_FAILED, 0, "Nothing was changed.", "'%s' is the directory itself",
 			    x->from);
 	if (!x->flags.dry)
 		status = snapshots_settle_all(&x->s, &x->flags);
 	if (status == 0)
-		status = x->flags.dry ? snapshots_refuse_if_open(&x->s.target, stop_it)
+		status = x->flags.dry ? snapshots_refuse_if_open(&x->s.data, restore_stop_it)
 				      : restore_in_place(x);
 	if (status == 0 && !x->flags.quiet)
 		printf("%s: '%s', to %s\n", x->flags.dry ? "would restore" : "restored", x->from,
-		       x->s.target.dir);
+		       x->s.data.dir);
 	return status;
 }
 
@@ -347,9 +258,14 @@ static int restore(struct restoring *x, const char *to)
 	if (at < 0)
 		return EXIT_NOT_FOUND;
 	x->m = &x->s.list[at];
-	if (x->flags.dry) {
+	if (x->flags.dry && !x->records.collection) {
 		print_plan(x);
-		return x->out ? EXIT_DONE : snapshots_refuse_if_open(&x->s.target, stop_it);
+		return x->out ? EXIT_DONE : snapshots_refuse_if_open(&x->s.data, restore_stop_it);
+	}
+	if (x->records.collection) {
+		status = snapshots_settle(&x->s, at, &x->flags);
+		x->m = &x->s.list[at];
+		return status ? status : restore_records(x);
 	}
 	/* In place, the files are exchanged that all pins rest on. */
 	status = snapshots_settle(&x->s, at, &x->flags);
@@ -366,9 +282,40 @@ static int restore(struct restoring *x, const char *to)
 	return status;
 }
 
+/* Else why not. */
+static const char *what_is_wrong(const struct restoring *x, const char *to, int count)
+{
+	const struct restore_selection *r = &x->records;
+
+	if (!to && !x->from)
+		return "restore needs --to or --from";
+	if (x->key && (!x->from || !to))
+		return "--key goes with --from and --to, for a replica";
+	if (to && x->from)
+		return !x->out || count
+			   ? "from a replica a new directory is made: give -o, and no DIR"
+		       : r->collection || x->flags.dry
+			   ? "a replica is restored as a whole: without --collection and -n"
+			   : NULL;
+	if (count > 1)
+		return "restore takes one directory";
+	if (x->out && x->from)
+		return "--from is for in place; a copy is elsewhere already";
+	if (r->collection && (x->out || x->from))
+		return "--collection is for a snapshot, and for in place";
+	if (!r->collection && (r->as || r->ids || r->deleted || r->changed))
+		return "--as, --ids, --where-deleted and --where-changed go with --collection";
+	if (r->as && (r->deleted || r->changed))
+		return "--as takes all of the collection, or the --ids; not --where-deleted or "
+		       "--where-changed";
+	if (r->as && !chroma_is_collection_name(r->as))
+		return "--as takes a name that Chroma would take: " CHROMA_NAME_RULE;
+	return NULL;
+}
+
 int command_restore(int argc, char **argv)
 {
-	enum { TO = 256, UTC, FROM };
+	enum { TO = 256, UTC, FROM, COLLECTION, AS, IDS, DELETED, CHANGED, KEY };
 	static const struct option options[] = {{"to", required_argument, NULL, TO},
 						{"output", required_argument, NULL, 'o'},
 						{"dry-run", no_argument, NULL, 'n'},
@@ -377,9 +324,15 @@ int command_restore(int argc, char **argv)
 						{"quiet", no_argument, NULL, 'q'},
 						{"utc", no_argument, NULL, UTC},
 						{"from", required_argument, NULL, FROM},
+						{"collection", required_argument, NULL, COLLECTION},
+						{"as", required_argument, NULL, AS},
+						{"ids", required_argument, NULL, IDS},
+						{"where-deleted", no_argument, NULL, DELETED},
+						{"where-changed", no_argument, NULL, CHANGED},
+						{"key", required_argument, NULL, KEY},
 						{NULL, 0, NULL, 0}};
 	struct restoring x = {.out = NULL};
-	const char *to = NULL;
+	const char *to = NULL, *wrong;
 	bool change;
 	int option, status;
 
@@ -388,25 +341,32 @@ int command_restore(int argc, char **argv)
 			return fail_usage("restore");
 		to = option == TO ? optarg : to;
 		x.from = option == FROM ? optarg : x.from;
+		x.key = option == KEY ? optarg : x.key;
 		x.out = option == 'o' ? optarg : x.out;
 		x.flags.dry = x.flags.dry || option == 'n';
 		x.flags.yes = x.flags.yes || option == 'y';
 		x.flags.force = x.flags.force || option == 'f';
 		x.flags.quiet = x.flags.quiet || option == 'q';
 		x.flags.utc = x.flags.utc || option == UTC;
+		x.records.collection = option == COLLECTION ? optarg : x.records.collection;
+		x.records.as = option == AS ? optarg : x.records.as;
+		x.records.ids = option == IDS ? optarg : x.records.ids;
+		x.records.deleted = x.records.deleted || option == DELETED;
+		x.records.changed = x.records.changed || option == CHANGED;
 	}
-	if (!to == !x.from || argc - optind > 1 || (x.from && x.out)) {
-		warn(!to && !x.from    ? "restore needs --to or --from"
-		     : !to == !x.from  ? "restore takes --to or --from, not both"
-		     : x.out && x.from ? "--from is for in place; a copy is elsewhere already"
-				       : "restore takes one directory");
+	wrong = what_is_wrong(&x, to, argc - optind);
+	if (wrong) {
+		warn("%s", wrong);
 		return fail_usage("restore");
 	}
+	if (x.from && to)
+		return restore_replica(&x, to);
 	change = !x.out && !x.flags.dry;
 	status = snapshots_open(&x.s, argv[optind],
-				change	      ? SNAPSHOT_CHANGE
-				: x.flags.dry ? SNAPSHOT_LOOK
-					      : SNAPSHOT_KEEP,
+				change		       ? SNAPSHOT_CHANGE
+				: x.records.collection ? SNAPSHOT_KEEP
+				: x.flags.dry	       ? SNAPSHOT_LOOK
+						       : SNAPSHOT_KEEP,
 				x.from && !x.flags.dry);
 	if (status)
 		return status;

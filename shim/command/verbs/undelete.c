@@ -4,7 +4,6 @@
  */
 #include "command/verbs/undelete.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -16,20 +15,6 @@
 #include "core/base/json.h"
 
 #define WAIT_MS 2000 /* for who changes the snapshots just now */
-
-/* Chroma takes such names; 0.4 to 0.6 no longer ones than 63 characters. */
-static bool is_name(const char *name)
-{
-	size_t i, n = strlen(name);
-
-	if (n < 3 || n > 63 || !isalnum((unsigned char)name[0]) ||
-	    !isalnum((unsigned char)name[n - 1]))
-		return false;
-	for (i = 0; i < n; i++)
-		if (!isalnum((unsigned char)name[i]) && !strchr("._-", name[i]))
-			return false;
-	return true;
-}
 
 bool undelete_take(struct undelete *u, int option, const char *value)
 {
@@ -54,9 +39,8 @@ bool undelete_is_sound(const struct undelete *u)
 
 	if (u->options.name && !is_one)
 		warn("--name belongs to one --undelete=SEGMENT");
-	else if (u->options.name && !is_name(u->options.name))
-		warn("'%s' is no name of a collection: 3 to 63 letters, digits, '.', '_', '-'",
-		     u->options.name);
+	else if (u->options.name && !chroma_is_collection_name(u->options.name))
+		warn("'%s' is no name of a collection: " CHROMA_NAME_RULE, u->options.name);
 	else if (u->options.space >= 0 && !u->which)
 		warn("--space belongs to --undelete=SEGMENT");
 	else
@@ -68,9 +52,9 @@ bool undelete_is_sound(const struct undelete *u)
 
 static const char *space_name(int space)
 {
-	return space == LEFTOVER_SPACE_L2_OR_IP ? "l2 or ip"
-	       : space < 0			? NULL
-						: chroma_space_names[space];
+	return space == CHROMA_SPACE_L2_OR_IP ? "l2 or ip"
+	       : space < 0		      ? NULL
+					      : chroma_space_names[space];
 }
 
 static void format_changed(char *out, size_t room, const struct leftover *l)
@@ -146,7 +130,7 @@ static void list(const struct undelete *u, const struct snapshots *s,
 		json_key(&j, "schema_version");
 		json_uint(&j, SCHEMA_VERSION);
 		json_key(&j, "directory");
-		json_string(&j, s->target.dir);
+		json_string(&j, s->data.dir);
 		json_key(&j, "deleted");
 		json_begin(&j, '[');
 		for (i = 0; i < u->count; i++)
@@ -159,7 +143,7 @@ static void list(const struct undelete *u, const struct snapshots *s,
 	for (i = 0; i < u->count; i++)
 		print(&u->list[i]);
 	if (u->count == 0 && !flags->quiet)
-		printf("no directory of a deleted collection is left in '%s'\n", s->target.dir);
+		printf("no directory of a deleted collection is left in '%s'\n", s->data.dir);
 }
 
 /* ---- choosing ---- */
@@ -183,7 +167,7 @@ static int check_choice(const struct undelete *u, const struct snapshots *s)
 
 	if (u->count == 0)
 		return fail(EXIT_NOT_FOUND, 0, todo,
-			    "there is no such deleted collection in '%s': %s", s->target.dir,
+			    "there is no such deleted collection in '%s': %s", s->data.dir,
 			    u->which);
 	if (strcmp(u->which, "all") == 0)
 		return 0;
@@ -208,12 +192,12 @@ int undelete_find(struct undelete *u, struct snapshots *s, const struct snapshot
 
 	if (s->store.lockfd < 0 && snapshots_load(s, SNAPSHOT_KEEP, false, WAIT_MS) == 0)
 		u->loaded = s; /* to read; without a snapshot it goes as well */
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", s->target.dirfd);
-	r = leftover_list(path, s->target.dirfd, s->store.lockfd >= 0 ? &s->store : NULL, &u->list,
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", s->data.dirfd);
+	r = leftover_list(path, s->data.dirfd, s->store.lockfd >= 0 ? &s->store : NULL, &u->list,
 			  &u->count);
 	if (r < 0)
 		return fail(exit_code_of(r), r, "Heal the database first: chromashim recover.",
-			    "cannot look for deleted collections in '%s'", s->target.dir);
+			    "cannot look for deleted collections in '%s'", s->data.dir);
 	if (u->which) {
 		choose(u);
 		status = check_choice(u, s);

@@ -22,7 +22,7 @@ struct errand {
 void background_enter(void)
 {
 	/* Linux keeps both for the thread alone. */
-	setpriority(PRIO_PROCESS, (id_t)gettid(), NICE);
+	setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
 	syscall(SYS_ioprio_set, 1 /* a thread */, 0, IOPRIO_IDLE);
 }
 
@@ -35,7 +35,7 @@ static void *run_errand(void *argument)
 	return NULL;
 }
 
-int background_run(int (*run)(void *context), void *context)
+int background_wait_for(int (*run)(void *context), void *context)
 {
 	struct errand e = {.run = run, .context = context};
 	pthread_t thread;

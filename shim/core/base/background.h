@@ -9,6 +9,6 @@
 void background_enter(void);
 
 /* Runs it in a thread of its own that has entered, and waits for it. */
-int background_run(int (*run)(void *context), void *context);
+int background_wait_for(int (*run)(void *context), void *context);
 
 #endif

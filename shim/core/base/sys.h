@@ -133,7 +133,7 @@ static inline int sys_fstatat(int dirfd, const char *path, struct stat *st, int 
  * Gives a file to the owner of another one, as root does. Where they are the same nothing is
  * called: a sandbox may end a process that only tries.
  */
-static inline int sys_give(int fd, const struct stat *to)
+static inline int sys_chown_like(int fd, const struct stat *to)
 {
 	struct stat st;
 	int r = sys_fstat(fd, &st);
@@ -149,7 +149,7 @@ static inline void sys_give_made(int dirfd, int fd)
 	struct stat directory;
 
 	if (fd >= 0 && SYS0(SYS_geteuid) == 0 && sys_fstat(dirfd, &directory) == 0)
-		sys_give(fd, &directory);
+		sys_chown_like(fd, &directory);
 }
 
 static inline int sys_openat(int dirfd, const char *path, int flags, mode_t mode)

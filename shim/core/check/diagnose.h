@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "core/chroma/migrations.h"
+#include "core/snapshot/store.h"
 
 enum diagnose_severity {
 	DIAGNOSE_NOTE,	  /* normal, but worth knowing */
@@ -56,6 +57,7 @@ struct diagnose_finding {
 struct diagnose_options {
 	bool full;   /* also what takes long: integrity_check, the full-text index, every vector */
 	int storefd; /* the directory's store, lent; 0 or less: none */
+	int logfd;   /* a store whose log alone is asked, where there is none; likewise */
 	int strayfd; /* undo/ that an older version has left elsewhere, lent; 0 or less: none */
 	const char
 	    *backend; /* an installation (chroma/installation.h) that shall open it; NULL: none */
@@ -88,6 +90,11 @@ struct diagnose_summary {
  */
 int diagnose_directory(const char *path, int dirfd, const struct diagnose_options *options,
 		       struct diagnose_summary *out);
+
+/* Likewise what a snapshot holds, read from its chunks, which were all compared just now. The store
+ * is open. */
+int diagnose_snapshot(struct snapshot_store *store, const struct manifest *m,
+		      const struct diagnose_options *options, struct diagnose_summary *out);
 
 /* A copy that went wrong: the whole thing is elsewhere, and healing what is here would be the loss.
  */

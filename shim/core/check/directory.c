@@ -93,6 +93,22 @@ static int check_collection(void *context, const struct chroma_collection *c)
 	return 0;
 }
 
+void diagnose_contents(struct diagnosis *d, int r)
+{
+	if (diagnose_structure(d) && diagnose_tables(d)) {
+		r = diagnose_rows(d);
+		if (r == 0)
+			r = chroma_each_collection(d->db, check_collection, d);
+	}
+	/* SQLite's words are of its own last error, not of ours. */
+	if (r < 0 && r != -ENOENT && !d->summary->findings[DIAGNOSE_DAMAGE])
+		diagnose_report(d, DIAGNOSE_UNREADABLE, database_place, "%s",
+				r == -ENOMEM ? strerror(ENOMEM) : sqlite3_errmsg(d->db));
+	if (d->persisted && d->absent == d->persisted)
+		diagnose_report(d, DIAGNOSE_SEGMENTS_ABSENT, (struct diagnose_place){0},
+				"%llu collections", (unsigned long long)d->absent);
+}
+
 static void check_database(struct diagnosis *d, const struct stat *st)
 {
 	int r;
@@ -102,18 +118,8 @@ static void check_database(struct diagnosis *d, const struct stat *st)
 	r = database_open_now(d->path, d->dirfd, &d->db);
 	if (!d->db)
 		diagnose_report(d, DIAGNOSE_UNREADABLE, database_place, "%s", strerror(-r));
-	else if (diagnose_structure(d) && diagnose_tables(d)) {
-		r = diagnose_rows(d);
-		if (r == 0)
-			r = chroma_each_collection(d->db, check_collection, d);
-	}
-	/* SQLite's words are of its own last error, not of ours. */
-	if (r < 0 && r != -ENOENT && d->db && !d->summary->findings[DIAGNOSE_DAMAGE])
-		diagnose_report(d, DIAGNOSE_UNREADABLE, database_place, "%s",
-				r == -ENOMEM ? strerror(ENOMEM) : sqlite3_errmsg(d->db));
-	if (d->persisted && d->absent == d->persisted)
-		diagnose_report(d, DIAGNOSE_SEGMENTS_ABSENT, (struct diagnose_place){0},
-				"%llu collections", (unsigned long long)d->absent);
+	else
+		diagnose_contents(d, r);
 	if (d->db)
 		each_segment(d, report_leftover);
 	sqlite3_close(d->db);

@@ -8,13 +8,14 @@
 
 #include "core/check/internal.h"
 
-#define FEW 16 /* and a hundredth of all live ones: no news */
+#define FEW 16	   /* and a hundredth of all live ones: no news */
+#define SWEEPS 16u /* a real graph takes four or five */
 
 struct walk {
 	struct hnsw_level0 level0;
 	uint64_t count;
-	unsigned char *seen; /* a bit for each element */
-	uint32_t *todo;	     /* each is there once at most */
+	unsigned char *seen, *done; /* a bit for each element: met; and what it links to as well */
+	uint32_t *todo;		    /* NULL: all that is seen and not done */
 	uint64_t todo_count;
 	uint64_t live, reached; /* live ones */
 };
@@ -24,7 +25,8 @@ static void put(struct walk *w, uint64_t i)
 	if (i >= w->count || w->seen[i / 8] & 1 << i % 8)
 		return;
 	w->seen[i / 8] |= (unsigned char)(1 << i % 8);
-	w->todo[w->todo_count++] = (uint32_t)i;
+	if (w->todo)
+		w->todo[w->todo_count++] = (uint32_t)i;
 }
 
 /* Those that are on a level above the lowest. */
@@ -44,16 +46,63 @@ static void put_upper(struct walk *w, const struct file_source *links)
 	file_window_close(&window);
 }
 
-static void go(struct walk *w)
+static bool visit(struct walk *w, uint64_t i)
 {
 	struct hnsw_element e;
 	uint32_t k;
 
-	while (w->todo_count && hnsw_level0_get(&w->level0, w->todo[--w->todo_count], &e) == 0) {
-		w->reached += !e.deleted;
-		for (k = 0; k < e.link_count && k < w->level0.header.m_level0; k++)
-			put(w, get_le32(e.links + 4 * (size_t)k));
+	w->done[i / 8] |= (unsigned char)(1 << i % 8);
+	if (hnsw_level0_get(&w->level0, i, &e) < 0)
+		return false;
+	w->reached += !e.deleted;
+	for (k = 0; k < e.link_count && k < w->level0.header.m_level0; k++)
+		put(w, get_le32(e.links + 4 * (size_t)k));
+	return true;
+}
+
+/* From the first to the last: so a snapshot's chunks are each read once. True: there is more. */
+static bool sweep(struct walk *w)
+{
+	uint64_t i;
+	bool any = false;
+
+	for (i = 0; i < w->count; i++) {
+		if (i % 8 == 0 && w->seen[i / 8] == w->done[i / 8]) {
+			i += 7;
+			continue;
+		}
+		if (!((w->seen[i / 8] ^ w->done[i / 8]) & 1 << i % 8))
+			continue;
+		any = true;
+		if (!visit(w, i))
+			return false;
 	}
+	return any;
+}
+
+/* Along the links, in whatever order: for a graph that sweeps do not come to an end with. */
+static bool follow(struct walk *w)
+{
+	uint64_t i;
+
+	w->todo = calloc(w->count + 1, sizeof(*w->todo)); /* each is there once at most */
+	for (i = 0; w->todo && i < w->count; i++)
+		if ((w->seen[i / 8] ^ w->done[i / 8]) & 1 << i % 8)
+			w->todo[w->todo_count++] = (uint32_t)i;
+	while (w->todo_count && visit(w, w->todo[--w->todo_count]))
+		;
+	return w->todo;
+}
+
+/* False: out of memory. */
+static bool go(struct walk *w)
+{
+	unsigned sweeps = 0;
+
+	while (sweep(w))
+		if (++sweeps == SWEEPS)
+			return follow(w);
+	return true;
 }
 
 static void count_live(struct walk *w)
@@ -87,15 +136,16 @@ void diagnose_graph(struct diagnosis *d, struct diagnose_place place, const stru
 		return;
 	w.count = hnsw_level0_count(&w.level0);
 	w.seen = calloc(1, w.count / 8 + 1);
-	w.todo = calloc(w.count + 1, sizeof(*w.todo));
-	if (w.seen && w.todo && w.count == h->count) {
+	w.done = calloc(1, w.count / 8 + 1);
+	if (w.seen && w.done && w.count == h->count) {
 		count_live(&w);
 		put(&w, h->entry_point);
 		put_upper(&w, links);
-		go(&w);
-		graph_tell(d, place, &w);
+		if (go(&w))
+			graph_tell(d, place, &w);
 	}
 	free(w.seen);
+	free(w.done);
 	free(w.todo);
 	hnsw_level0_close(&w.level0);
 }

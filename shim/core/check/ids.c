@@ -14,6 +14,7 @@
 
 #include "core/base/checksum.h"
 #include "core/check/internal.h"
+#include "core/chroma/texts.h"
 #include "core/segment/pickle.h"
 #include "core/sqlite/database.h"
 
@@ -189,14 +190,16 @@ static bool is_finite(const struct hnsw_element *e, uint64_t dimension)
 /* ---- the queue's last rows: they are kept beyond the mark that they have reached ---- */
 
 /*
- * Nothing later speaks of the id. An `add` counts only if it made the record, which an update since
- * may hide: left out.
+ * Nothing later speaks of the id. An `add` counts only if the record's row names it: of one that
+ * was there before, it is ignored.
  */
 static const char last_sql[] =
-    "SELECT id, vector FROM embeddings_queue e WHERE topic = ?1 AND seq_id <= ?2 AND seq_id > ?3 "
-    "AND operation IN (1, 2) AND encoding = 'FLOAT32' AND length(vector) = 4 * ?4 AND NOT EXISTS "
-    "(SELECT 1 FROM embeddings_queue l WHERE l.seq_id > e.seq_id AND l.topic = e.topic "
-    "AND l.id = e.id) ORDER BY seq_id DESC LIMIT ?5";
+    "SELECT id, vector FROM embeddings_queue q WHERE topic = ?1 AND seq_id <= ?2 AND seq_id > ?3 "
+    "AND operation IN (0, 1, 2) AND encoding = 'FLOAT32' AND length(vector) = 4 * ?4 AND NOT "
+    "EXISTS (SELECT 1 FROM embeddings_queue l WHERE l.seq_id > q.seq_id AND l.topic = q.topic AND "
+    "l.id = q.id) AND (operation <> 0 OR EXISTS (SELECT 1 FROM embeddings e WHERE e.segment_id = "
+    "?6 AND e.embedding_id = q.id AND printf('%016X', q.seq_id) = " CHROMA_NUMBER_OF(
+	"e") ")) ORDER BY seq_id DESC LIMIT ?5";
 
 static int add_last(struct ids *ids, sqlite3_stmt *row)
 {
@@ -247,6 +250,7 @@ static void read_last_rows(struct diagnosis *d, const struct chroma_collection *
 		sqlite3_bind_int64(rows, 3, (sqlite3_int64)mark - LOOK_BACK);
 		sqlite3_bind_int64(rows, 4, (sqlite3_int64)dimension);
 		sqlite3_bind_int(rows, 5, LAST_ROWS);
+		sqlite3_bind_text(rows, 6, c->metadata_segment, -1, SQLITE_STATIC);
 	}
 	while (r == 0 && (r = database_step(rows)) == 1)
 		r = add_last(ids, rows);
@@ -277,7 +281,8 @@ static bool is_same_vector(const float *given, const unsigned char *stored, uint
 		ss += (double)f * (double)f;
 		apart += ((double)given[i] - (double)f) * ((double)given[i] - (double)f);
 	}
-	if (!isfinite(gg) || !isfinite(ss) || apart <= 1e-8 * gg)
+	/* Of one that is hardly any length is told badly. */
+	if (!isfinite(gg) || !isfinite(ss) || gg < 1e-20 || apart <= 1e-8 * gg)
 		return true;
 	return fabs(ss - 1) < 1e-3 && dot > 0 && dot * dot >= (1 - 1e-6) * gg * ss;
 }
@@ -375,6 +380,7 @@ static int by_number(const void *a, const void *b)
 	return *x < *y ? -1 : *x > *y;
 }
 
+/* Rows that give a record its vector, or take it away. */
 static int read_tail(struct diagnosis *d, const struct chroma_collection *c, uint64_t after,
 		     struct ids *ids)
 {
@@ -382,7 +388,8 @@ static int read_tail(struct diagnosis *d, const struct chroma_collection *c, uin
 	size_t room = 0;
 	uint64_t *more;
 	int r = database_prepare(d->db, &rows,
-				 "SELECT id FROM embeddings_queue WHERE topic = ? AND seq_id > ?");
+				 "SELECT id FROM embeddings_queue WHERE topic = ? AND seq_id > ? "
+				 "AND (vector NOTNULL OR operation = 3)");
 
 	if (r == 0) {
 		sqlite3_bind_text(rows, 1, c->topic, -1, SQLITE_STATIC);
@@ -530,6 +537,12 @@ void diagnose_ids(struct diagnosis *d, const struct chroma_collection *c,
 	/* Up to 0.5.5 the mark was kept in the pickle alone. */
 	if (index.has_max_seq_id && index.max_seq_id > 0 && (uint64_t)index.max_seq_id > mark)
 		mark = (uint64_t)index.max_seq_id;
+	if (good && c->id[0] && c->vector_mark.type == SQLITE_NULL && !index.has_max_seq_id &&
+	    index.pairs[PICKLE_ID_TO_LABEL] &&
+	    d->summary->migrations.counts[MIGRATION_METADB] < MIGRATION_METADB_OF_RUST)
+		diagnose_report(d, DIAGNOSE_MARK_LOST,
+				(struct diagnose_place){c->name, c->vector_segment, NULL}, "%s",
+				"");
 	if (good && files->level0) {
 		read_last_rows(d, c, mark, hnsw_dimension(files->header), &ids);
 		check_labels(d, place, files, &ids,

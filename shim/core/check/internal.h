@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the parts of the diagnosis share; for diagnose*.c only.
+ * What the parts of the diagnosis share; for its parts only.
  */
 #ifndef CORE_DIAGNOSE_INTERNAL_H
 #define CORE_DIAGNOSE_INTERNAL_H
@@ -12,6 +12,7 @@
 #include "core/check/diagnose.h"
 #include "core/chroma/chroma.h"
 #include "core/segment/hnsw.h"
+#include "core/snapshot/read.h"
 
 #define DIAGNOSE_PENDING_MAX 32
 
@@ -22,7 +23,9 @@ struct diagnose_pending {
 
 struct diagnosis {
 	const char *path;
-	int dirfd;
+	int dirfd;		      /* -1: a snapshot is looked at */
+	struct snapshot_store *store; /* of it */
+	const struct manifest *manifest;
 	const struct diagnose_options *options;
 	struct diagnose_summary *summary;
 	sqlite3 *db; /* NULL: could not be opened */
@@ -60,7 +63,7 @@ enum diagnose_code diagnose_names(struct diagnosis *d);
 /* What is not there, since a symbolic link stands in its place. */
 void diagnose_link(struct diagnosis *d, struct diagnose_place place, const char *name);
 
-/* around.c: disk, permissions, owners, names, processes. */
+/* surroundings.c: disk, permissions, owners, names, processes. */
 void diagnose_surroundings(struct diagnosis *d, const struct stat *database);
 void diagnose_ownership(struct diagnosis *d, const struct stat *database, const char *segment);
 /* history.c: what the store tells; database is NULL if there is none. False: the files are
@@ -71,6 +74,8 @@ bool diagnose_database_file(struct diagnosis *d, const struct stat *st);
 /* tables.c: what the database says; d->db is open. False: no sense in looking further. */
 bool diagnose_structure(struct diagnosis *d);
 bool diagnose_tables(struct diagnosis *d);
+/* directory.c: what the database says of all else; d->db is open, r is what was said then. */
+void diagnose_contents(struct diagnosis *d, int r);
 /* rows.c: tenants, databases, and settings. */
 int diagnose_rows(struct diagnosis *d); /* 0 or -ENOMEM */
 /* queue.c: a collection's marks, and the rows that wait for it. */
@@ -81,6 +86,13 @@ void diagnose_segment(struct diagnosis *d, const struct chroma_collection *c);
 /* graph.c: whether searches find the elements; the files are whole. */
 void diagnose_graph(struct diagnosis *d, struct diagnose_place place, const struct hnsw_header *h,
 		    const struct file_source *level0, const struct file_source *links);
+
+/* cosine.c: whether vectors and lengths are such as cosine space has; in a quick look only lengths.
+ */
+void diagnose_cosine(struct diagnosis *d, struct diagnose_place level0,
+		     struct diagnose_place lengths, const struct hnsw_header *h,
+		     const struct file_source *level0_source,
+		     const struct file_source *length_source);
 
 /* ids.c: ids and labels of a segment, between pickle, index, records and queue. */
 struct diagnose_files {

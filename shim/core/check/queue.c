@@ -48,12 +48,15 @@ static int64_t count_rows(struct diagnosis *d, const struct chroma_collection *c
  */
 static const char damaged_sql[] =
     "SELECT count(*), min(seq_id) FROM embeddings_queue WHERE topic = ?1 AND seq_id > ?2 AND ("
-    "id IS NULL OR operation NOT BETWEEN 0 AND 4 OR CASE WHEN vector IS NULL THEN 0 ELSE "
-    "length(vector) % 4 <> 0 OR coalesce(encoding, '') NOT IN ('FLOAT32', ?4) OR "
+    "id IS NULL OR operation NOT BETWEEN 0 AND 4 OR CASE WHEN vector IS NULL THEN operation IN (0, "
+    "2) "
+    "AND seq_id > ?6 ELSE length(vector) = 0 OR length(vector) % 4 <> 0 OR coalesce(encoding, '') "
+    "NOT IN ('FLOAT32', ?4) OR "
     "(?3 > 0 AND length(vector) <> 4 * ?3) END OR CASE WHEN metadata IS NULL THEN 0 "
     "WHEN json_valid(metadata) THEN json_type(metadata) <> 'object' OR "
     "coalesce(json_type(metadata, '$.\"chroma:document\"'), 'null') NOT IN ('text', 'null') "
-    "ELSE ?5 OR trim(metadata) NOT GLOB '{*}' END OR (?5 AND mended_json(metadata) NOTNULL))";
+    "ELSE ?5 OR trim(metadata) NOT GLOB '{*}' END OR (?5 AND mended_json(metadata) NOTNULL) OR "
+    "mended_text(metadata, '_') NOTNULL OR mended_text(id, '_') NOTNULL)";
 
 /* What Chroma >= 1.0 will not be able to read. */
 static void foretell_rows(struct diagnosis *d, const struct chroma_collection *c, uint64_t after)
@@ -103,6 +106,8 @@ static void check_rows(struct diagnosis *d, const struct chroma_collection *c, u
 		sqlite3_bind_int64(row, 3, c->dimension);
 		sqlite3_bind_text(row, 4, is_rust ? "FLOAT32" : "INT32", -1, SQLITE_STATIC);
 		sqlite3_bind_int(row, 5, is_rust);
+		sqlite3_bind_int64(row, 6,
+				   (sqlite3_int64)chroma_mark_restore(c->vector_mark.value));
 		r = database_step(row);
 	}
 	if (r == 1 && sqlite3_column_int64(row, 0) > 0)
@@ -114,6 +119,27 @@ static void check_rows(struct diagnosis *d, const struct chroma_collection *c, u
 		foretell_rows(d, c, after);
 	if (!is_rust && !d->backend_is_rust)
 		check_parameters(d, c);
+}
+
+/* Every record that was made and not deleted since has a row once the segment has applied it. */
+static void check_applied(struct diagnosis *d, const struct chroma_collection *c)
+{
+	struct diagnose_place place = {.collection = c->name, .segment = c->vector_segment};
+	sqlite3_stmt *row = NULL;
+	int r = database_prepare(d->db, &row,
+				 "SELECT count(*), min(id) FROM (" CHROMA_LOST_RECORDS ")");
+
+	if (r == 0) {
+		sqlite3_bind_text(row, 1, c->metadata_segment, -1, SQLITE_STATIC);
+		sqlite3_bind_text(row, 3, c->topic, -1, SQLITE_STATIC);
+		sqlite3_bind_int64(row, 5, (sqlite3_int64)c->metadata_mark.value);
+		r = database_step(row);
+	}
+	if (r == 1 && sqlite3_column_int64(row, 0) > 0)
+		diagnose_report(d, DIAGNOSE_RECORDS_LOST, place, "%lld, for example %.100s",
+				(long long)sqlite3_column_int64(row, 0),
+				(const char *)sqlite3_column_text(row, 1));
+	sqlite3_finalize(row);
 }
 
 void diagnose_queue(struct diagnosis *d, const struct chroma_collection *c)
@@ -132,6 +158,8 @@ void diagnose_queue(struct diagnosis *d, const struct chroma_collection *c)
 		check_rows(d, c, oldest);
 	if (c->metadata_mark.type == SQLITE_NULL || c->metadata_mark.value >= CHROMA_MARK_POISONED)
 		return;
+	if (d->options->full)
+		check_applied(d, c);
 	rows = count_rows(d, c, c->metadata_mark.value, "1");
 	if (rows > 0)
 		diagnose_report(d, DIAGNOSE_QUEUE_UNAPPLIED, place, "%lld rows", (long long)rows);

@@ -22,12 +22,15 @@ static const char *const file_names[FILES] = {HNSW_HEADER_FILE, HNSW_LEVEL0_FILE
 
 #define TRIES 8
 #define PAUSE_US 150000
+#define SEGMENT_CHUNKS 8u /* of each file of a snapshot, in memory: a MiB */
 #define RUNAWAY_SLACK (UINT64_C(1) << 20)
 
 struct segment {
 	const struct chroma_collection *c;
-	int dirfd;
-	int fd[FILES]; /* or -errno */
+	int dirfd;	  /* -1: of a snapshot */
+	int error[FILES]; /* -errno: it cannot be opened */
+	int fd[FILES];
+	struct snapshot_file chunks[FILES];
 	struct file_source source[FILES];
 	struct stat stat[FILES];
 };
@@ -37,29 +40,58 @@ static struct diagnose_place place_of(const struct segment *s, enum file file)
 	return (struct diagnose_place){s->c->name, s->c->vector_segment, file_names[file]};
 }
 
-static void open_files(struct segment *s)
+static void open_file(struct segment *s, int i)
+{
+	int fd = file_open_at(s->dirfd, file_names[i]);
+
+	s->error[i] = fd < 0 ? fd : 0;
+	s->fd[i] = fd;
+	if (fd < 0)
+		return;
+	if (i == LEVEL0 || i == LINKS)
+		file_source_open_data(&s->source[i], fd);
+	else
+		file_source_open(&s->source[i], fd);
+	fstat(fd, &s->stat[i]);
+}
+
+/* All that is read goes forward, but for a second time. */
+static void open_in_snapshot(const struct diagnosis *d, struct segment *s, int i)
+{
+	char path[CHROMA_ID_SIZE + 64];
+
+	s->fd[i] = -1;
+	snprintf(path, sizeof(path), "%s/%s", s->c->vector_segment, file_names[i]);
+	s->error[i] = snapshot_file_open(&s->chunks[i], d->store, d->manifest, path, &s->source[i]);
+	if (s->error[i])
+		return;
+	s->chunks[i].slots = SEGMENT_CHUNKS;
+	s->chunks[i].is_known = true;
+	s->stat[i].st_size = (off_t)s->source[i].size;
+}
+
+static void open_files(const struct diagnosis *d, struct segment *s)
 {
 	int i;
 
-	for (i = 0; i < FILES; i++) {
-		s->fd[i] = file_open_at(s->dirfd, file_names[i]);
-		if (s->fd[i] >= 0) {
-			if (i == LEVEL0 || i == LINKS)
-				file_source_open_data(&s->source[i], s->fd[i]);
-			else
-				file_source_open(&s->source[i], s->fd[i]);
-			fstat(s->fd[i], &s->stat[i]);
-		}
-	}
+	for (i = 0; i < FILES; i++)
+		if (d->manifest)
+			open_in_snapshot(d, s, i);
+		else
+			open_file(s, i);
 }
 
 static void close_files(struct segment *s)
 {
 	int i;
 
-	for (i = 0; i < FILES; i++)
+	for (i = 0; i < FILES; i++) {
 		if (s->fd[i] >= 0)
 			close(s->fd[i]);
+		snapshot_file_close(&s->chunks[i]);
+	}
+	if (s->dirfd >= 0)
+		close(s->dirfd);
 }
 
 /* Whether nothing was written since open_files(). */
@@ -68,15 +100,17 @@ static bool kept_still(const struct segment *s)
 	struct stat now;
 	int i;
 
+	if (s->dirfd < 0)
+		return true;
 	for (i = 0; i < FILES; i++) {
 		if (fstatat(s->dirfd, file_names[i], &now, AT_SYMLINK_NOFOLLOW) < 0) {
-			if (s->fd[i] >= 0)
+			if (s->error[i] == 0)
 				return false;
 			continue;
 		}
-		if (s->fd[i] == -ENOENT)
+		if (s->error[i] == -ENOENT)
 			return false;
-		if (s->fd[i] >= 0 &&
+		if (s->error[i] == 0 &&
 		    (now.st_ino != s->stat[i].st_ino || now.st_size != s->stat[i].st_size ||
 		     now.st_mtim.tv_sec != s->stat[i].st_mtim.tv_sec ||
 		     now.st_mtim.tv_nsec != s->stat[i].st_mtim.tv_nsec))
@@ -90,7 +124,7 @@ static bool kept_still(const struct segment *s)
 /* The files as Chroma makes them, before the first persist: no element, no pickle. */
 static bool is_initial(const struct segment *s, const struct hnsw_header *h)
 {
-	return s->fd[PICKLE] == -ENOENT && h->count == 0;
+	return s->error[PICKLE] == -ENOENT && h->count == 0;
 }
 
 static bool read_header(struct diagnosis *d, const struct segment *s, struct hnsw_header *h)
@@ -186,13 +220,13 @@ static bool have_all(struct diagnosis *d, const struct segment *s)
 	int i;
 
 	for (i = 0; i < PICKLE; i++) {
-		if (s->fd[i] >= 0)
+		if (s->error[i] == 0)
 			continue;
 		all = false;
-		diagnose_report(d,
-				s->fd[i] == -ENOENT ? DIAGNOSE_FILE_MISSING : DIAGNOSE_UNREADABLE,
-				place_of(s, (enum file)i), "%s",
-				s->fd[i] == -ENOENT ? "" : strerror(-s->fd[i]));
+		diagnose_report(
+		    d, s->error[i] == -ENOENT ? DIAGNOSE_FILE_MISSING : DIAGNOSE_UNREADABLE,
+		    place_of(s, (enum file)i), "%s",
+		    s->error[i] == -ENOENT ? "" : strerror(-s->error[i]));
 	}
 	return all;
 }
@@ -205,7 +239,7 @@ static bool have_links(struct diagnosis *d, const struct segment *s)
 	int i;
 
 	for (i = 0; i < FILES; i++) {
-		ssize_t n = s->fd[i] == -ELOOP
+		ssize_t n = s->error[i] == -ELOOP
 				? readlinkat(s->dirfd, file_names[i], target, sizeof(target) - 1)
 				: -1;
 
@@ -227,7 +261,7 @@ static bool have_other_names(struct diagnosis *d, const struct segment *s)
 	int i;
 
 	for (i = 0; i < FILES; i++) {
-		if (s->fd[i] != -ENOENT ||
+		if (s->error[i] != -ENOENT ||
 		    !chroma_find_file_alias(s->dirfd, file_names[i], alias, sizeof(alias)))
 			continue;
 		have = true;
@@ -254,11 +288,11 @@ static void judge_without_pickle(struct diagnosis *d, const struct segment *s,
 /* A header has 100 bytes. Of the others only vectors never look like text. */
 static bool is_copied_wrong(struct diagnosis *d, const struct segment *s)
 {
-	bool odd = s->fd[HEADER] >= 0 && s->source[HEADER].size != HNSW_HEADER_SIZE;
+	bool odd = s->error[HEADER] == 0 && s->source[HEADER].size != HNSW_HEADER_SIZE;
 	int i;
 
 	for (i = 0; i < FILES; i++)
-		if (s->fd[i] >= 0 &&
+		if (s->error[i] == 0 &&
 		    diagnose_is_copied_wrong(d, place_of(s, (enum file)i), &s->source[i],
 					     i == LEVEL0 || odd, odd && i != HEADER))
 			return true;
@@ -290,8 +324,23 @@ static void compare_with_last(struct diagnosis *d, const struct segment *s)
 	close(undofd);
 }
 
+static uint64_t damage_so_far(const struct diagnosis *d)
+{
+	return d->summary->findings[DIAGNOSE_DAMAGE] + d->pending_count;
+}
+
+/* Where the rest is whole: of a torn index the vectors and their lengths are of two moments. */
+static void check_vectors(struct diagnosis *d, const struct segment *s, const struct hnsw_header *h,
+			  uint64_t damage_before)
+{
+	if (s->c->space == CHROMA_COSINE && damage_so_far(d) == damage_before)
+		diagnose_cosine(d, place_of(s, LEVEL0), place_of(s, LENGTH), h, &s->source[LEVEL0],
+				&s->source[LENGTH]);
+}
+
 static void judge_files(struct diagnosis *d, const struct segment *s)
 {
+	uint64_t before = damage_so_far(d);
 	struct diagnose_files files;
 	struct hnsw_header h = {0};
 	bool has_index;
@@ -299,9 +348,9 @@ static void judge_files(struct diagnosis *d, const struct segment *s)
 	if (is_copied_wrong(d, s))
 		return;
 
-	if (s->fd[PICKLE] == -ENOENT && s->c->vector_mark.type == SQLITE_NULL) {
+	if (s->error[PICKLE] == -ENOENT && s->c->vector_mark.type == SQLITE_NULL) {
 		/* Never persisted: whatever the four files hold, it is made anew from the queue. */
-		if (s->fd[HEADER] >= 0 && s->source[HEADER].size == HNSW_HEADER_SIZE)
+		if (s->error[HEADER] == 0 && s->source[HEADER].size == HNSW_HEADER_SIZE)
 			read_header(&(struct diagnosis){.holds_back = true,
 							.pending = d->pending,
 							.pending_count = DIAGNOSE_PENDING_MAX},
@@ -312,13 +361,13 @@ static void judge_files(struct diagnosis *d, const struct segment *s)
 	if (have_links(d, s) || have_other_names(d, s))
 		return;
 	has_index = have_all(d, s) && read_header(d, s, &h);
-	if (has_index && s->fd[PICKLE] != -ENOENT)
+	if (has_index && s->error[PICKLE] != -ENOENT)
 		check_index(d, s, &h);
-	if (s->fd[PICKLE] == -ENOENT) {
+	if (s->error[PICKLE] == -ENOENT) {
 		judge_without_pickle(d, s, &h);
-	} else if (s->fd[PICKLE] < 0) {
+	} else if (s->error[PICKLE] < 0) {
 		diagnose_report(d, DIAGNOSE_UNREADABLE, place_of(s, PICKLE), "%s",
-				strerror(-s->fd[PICKLE]));
+				strerror(-s->error[PICKLE]));
 	} else {
 		files = (struct diagnose_files){.pickle = &s->source[PICKLE],
 						.level0 = has_index ? &s->source[LEVEL0] : NULL,
@@ -326,6 +375,8 @@ static void judge_files(struct diagnosis *d, const struct segment *s)
 		diagnose_ids(d, s->c, &files);
 		compare_with_last(d, s);
 	}
+	if (has_index && s->error[PICKLE] != -ENOENT)
+		check_vectors(d, s, &h, before);
 }
 
 /* No directory: normal until the first write, and while everything is still in the queue. */
@@ -360,7 +411,7 @@ static bool is_being_written(const struct diagnosis *d, const struct segment *s)
 	if (!d->summary->processes)
 		return false;
 	for (i = 0; i < FILES; i++)
-		if (s->fd[i] >= 0 && s->stat[i].st_mtim.tv_sec > newest)
+		if (s->error[i] == 0 && s->stat[i].st_mtim.tv_sec > newest)
 			newest = s->stat[i].st_mtim.tv_sec;
 	return now - newest < 10;
 }
@@ -382,20 +433,32 @@ static void flush_pending(struct diagnosis *d)
 	d->pending_count = 0;
 }
 
+static int open_directory(const struct diagnosis *d, const char *segment, int *out)
+{
+	uint32_t i;
+
+	*out = d->manifest ? -1 : file_follow_directory_at(d->dirfd, segment);
+	for (i = 0; d->manifest && i < d->manifest->file_count; i++)
+		if (!strncmp(d->manifest->files[i].path, segment, strlen(segment)))
+			return 0;
+	return d->manifest ? -ENOENT : *out < 0 ? *out : 0;
+}
+
 /* Once, under a read transaction. True: the files kept still, and the findings stand. */
 static bool judge_once(struct diagnosis *d, const struct chroma_collection *c, bool is_last)
 {
 	struct segment s = {.c = c};
 	bool stands;
+	int r;
 
 	d->holds_back = true;
 	d->pending_count = 0;
-	s.dirfd = file_follow_directory_at(d->dirfd, c->vector_segment);
-	if (s.dirfd < 0) {
-		judge_missing(d, c, s.dirfd);
+	r = open_directory(d, c->vector_segment, &s.dirfd);
+	if (r < 0) {
+		judge_missing(d, c, r);
 		return d->pending_count == 0 || !d->summary->processes || is_last;
 	}
-	open_files(&s);
+	open_files(d, &s);
 	judge_files(d, &s);
 	stands = kept_still(&s);
 	if (stands && d->pending_count && is_being_written(d, &s))
@@ -409,7 +472,6 @@ static bool judge_once(struct diagnosis *d, const struct chroma_collection *c, b
 		stands = true;
 	}
 	close_files(&s);
-	close(s.dirfd);
 	return stands;
 }
 

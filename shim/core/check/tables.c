@@ -245,6 +245,7 @@ static void check_tables(struct diagnosis *d)
 	/* Python's migrations make these, and drop or rename them in the same script. */
 	static const char *const passing[] = {"collections_tmp", "segments_temp"};
 	const unsigned *counts = d->summary->migrations.counts;
+	const struct migration_era *era;
 	bool is_cut = false;
 	char half[64];
 	unsigned i;
@@ -267,6 +268,12 @@ static void check_tables(struct diagnosis *d)
 		is_cut = true;
 		diagnose_report(d, DIAGNOSE_MIGRATION_CUT, database_place,
 				"%s was begun and is not recorded", half);
+	}
+	if (!is_cut && migrations_have_holes(d->db, &d->summary->migrations, &era) == 1) {
+		is_cut = true;
+		diagnose_report(d, DIAGNOSE_MIGRATION_CUT, database_place,
+				"not all are recorded, and the tables are those of Chroma %s to %s",
+				era->first, era->last);
 	}
 	if (is_cut)
 		return;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Checking a snapshot by restoring it.
+ * Checking a snapshot, and what was restored of one.
  */
 #include "core/check/verify.h"
 
@@ -14,8 +14,6 @@
 #include "core/check/diagnose.h"
 #include "core/sqlite/database.h"
 
-#define SCRATCH "verify"
-
 /* ---- a directory ---- */
 
 struct findings {
@@ -23,7 +21,16 @@ struct findings {
 	size_t room;
 	bool has_damage;
 	bool is_starved; /* something could not be looked at for want of memory */
+	const struct restore_options *step; /* whose progress is called, too; NULL: none */
 };
+
+static void note_step(void *context, uint64_t done, uint64_t total)
+{
+	const struct findings *all = context;
+
+	if (all->step->progress)
+		all->step->progress(all->step->context, done, total);
+}
 
 /* "integrity_check: out of memory": what failed may stand before it. */
 static bool is_starved(const struct diagnose_finding *f)
@@ -59,6 +66,18 @@ static void note_finding(void *context, const struct diagnose_finding *f)
 		 f->detail ? f->detail : "");
 }
 
+/* Says nothing about what was looked at if memory was short: to be tried again. */
+static int verdict_of(int r, const struct findings *all, const struct diagnose_summary *summary,
+		      enum verify_verdict *out)
+{
+	*out = VERIFY_UNKNOWN;
+	if (r == 0)
+		*out = summary->findings[DIAGNOSE_DAMAGE]    ? VERIFY_DAMAGED
+		       : summary->findings[DIAGNOSE_UNKNOWN] ? VERIFY_UNKNOWN
+							     : VERIFY_GOOD;
+	return r == 0 && all->is_starved && *out == VERIFY_UNKNOWN ? -ENOMEM : r;
+}
+
 /* A reader of a database in WAL mode makes these, and may not remove them. */
 static void remove_empty_wal(int dirfd)
 {
@@ -79,16 +98,10 @@ int verify_directory(int dirfd, enum verify_verdict *out, char *why, size_t room
 	int r;
 
 	why[0] = '\0';
-	*out = VERIFY_UNKNOWN;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", dirfd);
 	r = diagnose_directory(path, dirfd, &options, &summary);
-	if (r == 0)
-		*out = summary.findings[DIAGNOSE_DAMAGE]    ? VERIFY_DAMAGED
-		       : summary.findings[DIAGNOSE_UNKNOWN] ? VERIFY_UNKNOWN
-							    : VERIFY_GOOD;
 	remove_empty_wal(dirfd);
-	/* Says nothing about the directory: to be tried again. */
-	return r == 0 && all.is_starved && *out == VERIFY_UNKNOWN ? -ENOMEM : r;
+	return verdict_of(r, &all, &summary, out);
 }
 
 /* ---- a snapshot ---- */
@@ -98,11 +111,16 @@ static bool is_chunk_trouble(int r)
 	return r == -ENOENT || r == -ENODATA || r == -EBADMSG || r == -EPROTONOSUPPORT;
 }
 
-static int verify_judge(struct manifest *m, int dirfd)
+static int verify_judge(struct snapshot_store *s, struct manifest *m,
+			const struct restore_options *step)
 {
+	char why[512] = "";
+	struct findings all = {.why = why, .room = sizeof(why), .step = step};
+	struct diagnose_options options = {
+	    .full = true, .report = note_finding, .progress = note_step, .context = &all};
+	struct diagnose_summary summary;
 	enum verify_verdict verdict;
-	char why[512];
-	int r = verify_directory(dirfd, &verdict, why, sizeof(why));
+	int r = verdict_of(diagnose_snapshot(s, m, &options, &summary), &all, &summary, &verdict);
 
 	if (r < 0)
 		return r;
@@ -130,25 +148,25 @@ static int set_broken(struct manifest *m, const struct snapshot_trouble *t)
 int verify_snapshot(struct snapshot_store *s, struct manifest *m, snapshot_progress_fn *progress,
 		    void *context, struct snapshot_trouble *t)
 {
-	struct restore_options options = {
-	    .unsynced = true, .progress = progress, .context = context};
-	bool for_good = is_broken_for_good(m);
+	struct restore_options options = {.progress = progress, .context = context};
+	bool for_good = is_broken_for_good(m), is_bad;
 	struct chunk_name bad;
-	int dirfd = snapshot_scratch(s, SCRATCH), r;
+	int r, back;
 
-	if (dirfd < 0)
-		return dirfd;
-	r = restore_build(s, m, dirfd, &options, t, &bad);
-	if (is_chunk_trouble(r) && !chunk_is_zero(&bad)) {
+	snapshot_store_share(s);
+	r = restore_try(s, m, &options, t, &bad);
+	is_bad = is_chunk_trouble(r) && !chunk_is_zero(&bad);
+	if (r == 0 && !for_good)
+		r = verify_judge(s, m, &options);
+	back = snapshot_store_unshare(s);
+	if (back < 0)
+		return back;
+	if (is_bad) {
 		if (r == -ENODATA || r == -EBADMSG)
 			chunks_set_aside(&s->chunks, &bad);
 		r = set_broken(m, t);
 		for_good = false;
-	} else if (r == 0 && !for_good) {
-		r = verify_judge(m, dirfd);
 	}
-	close(dirfd);
-	snapshot_scratch_remove(s, SCRATCH);
 	if (r < 0 || for_good)
 		return r;
 	m->header.verified = clock_read(CLOCK_REALTIME);

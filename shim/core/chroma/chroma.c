@@ -28,6 +28,17 @@ bool chroma_is_uuid(const char *name)
 	return name[36] == '\0';
 }
 
+bool chroma_is_collection_name(const char *name)
+{
+	size_t n = strlen(name), i;
+
+	for (i = 0; i < n; i++)
+		if (!isalnum((unsigned char)name[i]) &&
+		    (i == 0 || i == n - 1 || !strchr("._-", name[i])))
+			return false;
+	return n >= 3 && n <= 63;
+}
+
 bool chroma_is_segment(int dirfd, const char *name)
 {
 	int fd = chroma_is_uuid(name) ? file_follow_directory_at(dirfd, name) : -1;

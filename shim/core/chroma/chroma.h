@@ -72,6 +72,15 @@ int chroma_index_settings(sqlite3 *db, const struct chroma_collection *c, sqlite
 	"embeddings_queue WHERE topic = ?3 AND seq_id > ?4 GROUP BY id) q JOIN embeddings e ON " \
 	"e.segment_id = ?1 AND e.embedding_id = q.id WHERE q.operation = 3 AND q.last <= ?5"
 
+/* Records that the queue has made (?3 the topic) and not deleted since, and of which the METADATA
+ * segment (?1), which has applied all that it has of them (its mark: ?5), has no row. */
+#define CHROMA_LOST_RECORDS                                                                      \
+	"SELECT id, first FROM (SELECT id, min(seq_id) AS first, max(seq_id) AS last, max(CASE " \
+	"operation WHEN 3 THEN seq_id ELSE 0 END) AS gone, max(CASE WHEN operation IN (0, 2) "   \
+	"THEN seq_id ELSE 0 END) AS made FROM embeddings_queue WHERE topic = ?3 GROUP BY id) q " \
+	"WHERE made > gone AND last <= ?5 AND NOT EXISTS (SELECT 1 FROM embeddings e WHERE "     \
+	"e.segment_id = ?1 AND e.embedding_id = q.id)"
+
 /* An expression: whether row m of collection_metadata, with an hnsw:* key, is one that Chroma 0.5.4
  * to 0.6.3 takes. */
 #define CHROMA_PARAMETER_FITS                                                                   \
@@ -81,6 +90,19 @@ int chroma_index_settings(sqlite3 *db, const struct chroma_collection *c, sqlite
 	"THEN m.int_value NOTNULL WHEN 'hnsw:resize_factor' THEN coalesce(m.int_value, "        \
 	"m.float_value) NOTNULL WHEN 'hnsw:batch_size' THEN coalesce(m.int_value > 2, 0) WHEN " \
 	"'hnsw:sync_threshold' THEN coalesce(m.int_value > 2, 0) ELSE 0 END"
+
+/* An expression: whether segment s, of vectors, has lost its settings, by which Chroma before 1.0
+ * goes; later ones do not use them. */
+#define CHROMA_SPACE_LOST                                                                       \
+	"EXISTS (SELECT 1 FROM collection_metadata m WHERE m.collection_id = s.collection AND " \
+	"m.key = 'hnsw:space') AND NOT EXISTS (SELECT 1 FROM segment_metadata n WHERE "         \
+	"n.segment_id = s.id) AND (SELECT max(version) FROM migrations WHERE dir = 'metadb') < 5"
+
+/* An expression: whether a column is a UUID in a spelling that Chroma reads. */
+#define CHROMA_IS_UUID(column)                                                                 \
+	"coalesce(length(replace(" column ", '-', '')) = 32 AND replace(" column ", '-', '') " \
+	"NOT GLOB '*[^0-9a-fA-F]*', 0)"
+#define CHROMA_NAME_FITS "(typeof(name) = 'text' AND mended_text(name, '_') ISNULL)"
 
 /* Of a row of collections with a schema_str, and of segments. */
 #define CHROMA_SCHEMA_FITS                                                                      \
@@ -92,6 +114,18 @@ int chroma_index_settings(sqlite3 *db, const struct chroma_collection *c, sqlite
 	"CASE WHEN json_valid(config_json_str) THEN json_type(config_json_str, " \
 	"'$.automatically_purge') IN ('true', 'false') ELSE 0 END IS 1"
 
+/* Queries: ids of collections that segments tell of and that have no row; those of them that have
+ * left a trace besides. So Chroma below 1.0 leaves them when a whole database is deleted, later
+ * ones without a trace. */
+#define CHROMA_WITHOUT_ROW                                                             \
+	"SELECT DISTINCT s.collection FROM segments s WHERE s.collection NOTNULL AND " \
+	"s.collection NOT IN (SELECT id FROM collections)"
+#define CHROMA_TRACED                                                                      \
+	CHROMA_WITHOUT_ROW                                                                 \
+	" AND (EXISTS (SELECT 1 FROM embeddings e WHERE e.segment_id = s.id) OR EXISTS "   \
+	"(SELECT 1 FROM max_seq_id m WHERE m.segment_id = s.id) OR EXISTS (SELECT 1 FROM " \
+	"embeddings_queue q WHERE substr(q.topic, -36) = s.collection))"
+
 /* A mark's value as it was before it was poisoned; others as they are. */
 uint64_t chroma_mark_restore(uint64_t value);
 
@@ -101,12 +135,22 @@ int chroma_has_segment(sqlite3 *db, const char *id);
 /* CHROMA_L2 if it is NULL or unknown, as Chroma has it. */
 enum chroma_space chroma_space_of(const char *name);
 extern const char *const chroma_space_names[3]; /* by enum chroma_space */
+struct hnsw_header;
+/* As far as the files of an index in that directory tell it (space.c); otherwise enum chroma_space.
+ */
+#define CHROMA_SPACE_OPEN (-1)	   /* not at all */
+#define CHROMA_SPACE_L2_OR_IP (-2) /* not cosine: its vectors are of all lengths */
+int chroma_space_of_files(int dirfd, const struct hnsw_header *header);
 
 /* Whether `name` in a data directory is a segment's directory, with files in it. */
 bool chroma_is_segment(int dirfd, const char *name);
 
 /* Whether a name could be a segment's directory: a UUID in its usual spelling. */
 bool chroma_is_uuid(const char *name);
+
+/* Whether each release of Chroma would make a collection of that name. */
+bool chroma_is_collection_name(const char *name);
+#define CHROMA_NAME_RULE "3 to 63 letters, digits, '.', '_', '-'"
 
 #define CHROMA_ALIAS_SIZE 256
 /* The path from the data directory that a segment's directory has been given instead of its own.

@@ -112,6 +112,13 @@ bool migrations_are_lost(sqlite3 *db, const struct migration_state *m);
 /* The newest era whose tables are all there, column by column; NULL: none is. 0 or -errno. */
 int migrations_recognise(sqlite3 *db, const struct migration_era **era_out);
 
+/*
+ * Whether some are recorded and others, whose tables are there, are not: 1, with the era, 0 or
+ * -errno. Where a Python release may have been cut off in the midst of one, only holes tell that.
+ */
+int migrations_have_holes(sqlite3 *db, const struct migration_state *m,
+			  const struct migration_era **era_out);
+
 /* Orders "1.0.5" < "1.0.12" < "1.3.0"; what follows the third number is ignored. */
 int migrations_compare_releases(const char *a, const char *b);
 

@@ -165,3 +165,25 @@ int migrations_recognise(sqlite3 *db, const struct migration_era **era_out)
 	}
 	return r < 0 ? r : 0;
 }
+
+int migrations_have_holes(sqlite3 *db, const struct migration_state *m,
+			  const struct migration_era **era_out)
+{
+	bool lacks = false;
+	unsigned i;
+	int error;
+
+	*era_out = NULL;
+	if (!m->has_table || m->unknown)
+		return 0;
+	error = migrations_recognise(db, era_out);
+	if (error < 0 || !*era_out)
+		return error;
+	for (i = 0; i < MIGRATION_DIRS; i++) {
+		if (m->counts[i] > (*era_out)->counts[i])
+			return 0;
+		lacks |= m->counts[i] < (*era_out)->counts[i];
+	}
+	return m->missing ||
+	       (lacks && (*era_out)->counts[MIGRATION_METADB] >= MIGRATION_METADB_OF_RUST);
+}

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/json.h"
 #include "core/sqlite/database.h"
 
 /* "\uXXXX" at p; -1: it is none. */
@@ -104,9 +105,40 @@ static void mended_json(sqlite3_context *context, int count, sqlite3_value **val
 	free(out);
 }
 
+/* The second value for each byte that is no UTF-8. */
+static void mended_text(sqlite3_context *context, int count, sqlite3_value **values)
+{
+	const char *text = sqlite3_value_blob(values[0]);
+	size_t size = (size_t)sqlite3_value_bytes(values[0]), at = 0, n;
+	const char *other = count == 2 ? (const char *)sqlite3_value_text(values[1]) : NULL;
+	char *out, *p;
+
+	while (at < size && (n = utf8_length(text + at, size - at)))
+		at += n;
+	if (at == size || !other)
+		return; /* NULL */
+	out = p = malloc(size * strlen(other) + size);
+	if (!out) {
+		sqlite3_result_error_nomem(context);
+		return;
+	}
+	for (at = 0; at < size; at += n) {
+		n = utf8_length(text + at, size - at);
+		p = n ? mempcpy(p, text + at, n) : mempcpy(p, other, strlen(other));
+		n = n ? n : 1;
+	}
+	sqlite3_result_text64(context, out, (sqlite3_uint64)(p - out), SQLITE_TRANSIENT,
+			      SQLITE_UTF8);
+	free(out);
+}
+
 int queue_json_register(sqlite3 *db)
 {
-	return database_error(sqlite3_create_function(db, "mended_json", 1,
-						      SQLITE_UTF8 | SQLITE_DETERMINISTIC, NULL,
-						      mended_json, NULL, NULL));
+	static const int flags = SQLITE_UTF8 | SQLITE_DETERMINISTIC;
+	int error = database_error(
+	    sqlite3_create_function(db, "mended_json", 1, flags, NULL, mended_json, NULL, NULL));
+
+	return error < 0 ? error
+			 : database_error(sqlite3_create_function(db, "mended_text", 2, flags, NULL,
+								  mended_text, NULL, NULL));
 }

@@ -15,7 +15,8 @@
  */
 size_t queue_json_mend(const char *text, size_t size, char *out, size_t *size_out);
 
-/* The same as mended_json(text) in SQL: NULL where there is nothing to mend. 0 or -errno. */
+/* The same as mended_json(text) in SQL, and mended_text(text, other) with `other` for each byte
+ * that is no UTF-8: NULL where there is nothing to mend. 0 or -errno. */
 int queue_json_register(sqlite3 *db);
 
 #endif

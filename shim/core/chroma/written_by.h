@@ -15,6 +15,8 @@
 #include <stdint.h>
 
 #define WRITTEN_BY_NAME "written-by"
+/* What is said of an older Chroma has these words, in the log as well. */
+#define OLDER_CHROMA "was written by a newer Chroma"
 #define WRITTEN_BY_RELEASE 16
 
 struct written_by {

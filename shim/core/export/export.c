@@ -11,7 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include "core/chroma/migrations.h"
 #include "core/export/internal.h"
 #include "core/salvage/salvage.h"
 #include "core/segment/pickle.h"
@@ -37,6 +39,8 @@ static int find_vector(struct exporter *x, struct export_vectors *v, sqlite3_stm
 	if (sqlite3_column_type(row, at) != SQLITE_NULL)
 		r = export_vector_of_index(v, x, (uint64_t)sqlite3_column_int64(row, at),
 					   &out->vector, &out->dimension);
+	out->from_index = r == 0;
+	out->lacks_length = r == 0 && v->lacks_length;
 	if (r < 0) {
 		r = export_vector_of_applied(v, x, out->id, out->id_size, &out->vector,
 					     &out->dimension);
@@ -150,6 +154,12 @@ static int note_seen(struct exporting *g, uint64_t label)
 	return 0;
 }
 
+/* By what the queue says last. */
+static bool is_deleted(sqlite3_stmt *row)
+{
+	return sqlite3_column_type(row, 2) != SQLITE_NULL && sqlite3_column_int64(row, 2) == 0;
+}
+
 static int export_row(struct exporting *g, sqlite3_stmt *row)
 {
 	struct exporter *x = g->x;
@@ -167,7 +177,8 @@ static int export_row(struct exporting *g, sqlite3_stmt *row)
 		note_damage(g, "the metadata", r);
 		r = 0;
 	}
-	if (sqlite3_column_type(row, 4) != SQLITE_NULL)
+	/* An update alone makes none: its row may be lost that the index still has. */
+	if (sqlite3_column_type(row, 4) != SQLITE_NULL && (exists || is_deleted(row)))
 		r = note_seen(g, (uint64_t)sqlite3_column_int64(row, 4));
 	if (r < 0 || !exists)
 		return r;
@@ -307,13 +318,31 @@ static int export_all_rows(struct exporting *g)
 	return r;
 }
 
-static int export_collection(void *context, const struct chroma_collection *c)
+/* Without a row the files tell its space, if no other row does. */
+static void find_space(struct exporter *x, struct chroma_collection *c)
 {
+	int fd = x->manifest ? -1 : file_follow_directory_at(x->dirfd, c->vector_segment);
+	struct hnsw_header header;
+
+	if (fd < 0)
+		return;
+	if (c->space == CHROMA_L2 && hnsw_header_read(fd, &header) == 0 &&
+	    !(hnsw_header_check(&header) & HNSW_FAULT_LAYOUT) &&
+	    chroma_space_of_files(fd, &header) == CHROMA_COSINE)
+		c->space = CHROMA_COSINE;
+	close(fd);
+}
+
+static int export_collection(void *context, const struct chroma_collection *found)
+{
+	struct chroma_collection collection = *found, *c = &collection;
 	struct exporting g = {.x = context, .c = c};
 	int r;
 
 	if (!is_wanted(g.x, c))
 		return 0;
+	if (g.x->has_rowless && strcmp(c->id, c->name) == 0)
+		find_space(g.x, c);
 	r = begin(g.x, c);
 	if (r)
 		return r;
@@ -436,13 +465,41 @@ static int read_pages(struct exporter *x)
 	sqlite3_close(x->db);
 	error = salvage_into(&s, "");
 	x->db = s.to;
+	x->lost_segments = s.lost_segments;
 	return error;
+}
+
+/* Which directories are of collections is lost: those that none of what is left has. */
+static int export_ownerless(struct exporter *x, const char *segment)
+{
+	return chroma_has_segment(x->db, segment) == 0 ? export_segment(x, segment) : 0;
 }
 
 static int export_tables(struct exporter *x)
 {
+	int r;
+
 	sqlite3_exec(x->db, "PRAGMA temp.cache_size = -16384", NULL, NULL, NULL);
-	return chroma_each_collection(x->db, export_collection, x);
+	r = chroma_each_collection(x->db, export_collection, x);
+	return r == 0 && x->lost_segments ? export_each_segment(x, export_ownerless) : r;
+}
+
+/* Those that have lost their own row are named by their ids. */
+static int put_rowless(struct exporter *x)
+{
+	int64_t count = 0;
+	int r = database_number(x->db, "SELECT count(*) FROM (" CHROMA_TRACED ")", NULL, &count);
+
+	if (r < 0 || !count)
+		return r == -ENOMEM ? r : 0; /* why it cannot be read is told by what follows */
+	export_trouble(x, NULL, "rows of table collections", -ENOENT);
+	x->has_rowless = true;
+	return database_error(sqlite3_exec(
+	    x->db,
+	    "CREATE TEMP TABLE rowless AS " CHROMA_TRACED "; CREATE TEMP TABLE collections AS "
+	    "SELECT * FROM main.collections ORDER BY rowid; INSERT INTO temp.collections(id, name) "
+	    "SELECT collection, collection FROM rowless",
+	    NULL, NULL, NULL));
 }
 
 /*
@@ -477,7 +534,26 @@ static int put_stand_ins(struct exporter *x)
 		snprintf(sql, sizeof(sql), "CREATE TEMP TABLE %s %s", tables[i][0], tables[i][1]);
 		r = database_error(sqlite3_exec(x->db, sql, NULL, NULL, NULL));
 	}
-	return r < 0 ? r : 0;
+	return r < 0 ? r : put_rowless(x);
+}
+
+static int found_segment(struct exporter *x, const char *segment)
+{
+	(void)x;
+	(void)segment;
+	return -EEXIST;
+}
+
+/* Chroma is making its tables for the first time, and there is no index: there can be no record
+ * yet. */
+static bool is_unborn(struct exporter *x)
+{
+	struct migration_state migrations;
+
+	return migrations_read(x->db, &migrations) == 0 &&
+	       migrations.counts[MIGRATION_METADB] == 0 &&
+	       database_has_table(x->db, "embeddings") == 0 &&
+	       export_each_segment(x, found_segment) == 0;
 }
 
 static int export_all(struct exporter *x)
@@ -485,6 +561,11 @@ static int export_all(struct exporter *x)
 	struct export_file file = {0};
 	int r = export_open_database(x, &file);
 
+	if (r == 0 && is_unborn(x)) {
+		sqlite3_close(x->db);
+		export_file_close(&file);
+		return 0;
+	}
 	if (r == 0)
 		r = put_stand_ins(x);
 	if (r == 0)

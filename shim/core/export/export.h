@@ -45,6 +45,8 @@ struct export_record {
 	const float *vector; /* NULL: lost, or not asked for */
 	uint64_t dimension;
 	bool only_index;   /* has no row in the database */
+	bool from_index;   /* its vector is */
+	bool lacks_length; /* the direction alone: the index has lost the vector's length */
 	bool from_applied; /* the index has lost it; a row that was applied is still in the queue */
 	const struct export_value *document, *uri; /* strings, or NULL */
 	const struct export_value *values;	   /* document and uri are not among them */
@@ -78,6 +80,8 @@ struct export_summary {
 	uint64_t collections, records;
 	uint64_t without_vector; /* lost, not just not asked for */
 	uint64_t troubles;
+	uint64_t
+	    overwritten; /* vectors and lengths of an index that are none: others may be, too */
 	bool without_database;
 };
 

@@ -19,8 +19,10 @@ struct exporter {
 	const struct manifest *manifest;
 	const struct export_options *options;
 	struct export_summary *summary;
-	sqlite3 *db;	  /* Chroma's, or an empty one; its temporary tables are ours */
-	bool is_salvaged; /* from the pages of one that is malformed */
+	sqlite3 *db;	    /* Chroma's, or an empty one; its temporary tables are ours */
+	bool has_rowless;   /* collections without their own row, which are named by their ids */
+	bool is_salvaged;   /* from the pages of one that is malformed */
+	bool lost_segments; /* and which directories are of its collections is lost */
 };
 
 void export_trouble(struct exporter *x, const struct chroma_collection *c, const char *what,
@@ -64,12 +66,14 @@ struct export_vectors {
 	bool has_index, has_length;
 	bool labels_lost; /* which ids the index had is not known, or not of all */
 	bool lengths_lost;
+	bool is_normal;	     /* its vectors have the length 1, as cosine space has them */
+	bool lacks_length;   /* the last one that was given */
 	bool is_guessed;     /* the header was made again; elements are looked at one by one */
 	uint64_t last_label; /* that was handed out; 0: not known */
 	uint64_t mark;	     /* rows of the queue up to here are in the index, or were */
 	float *buf;
 	size_t room; /* floats */
-	sqlite3_stmt *from_queue, *applied;
+	sqlite3_stmt *from_queue, *applied, *ignored;
 };
 
 /*

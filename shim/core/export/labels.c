@@ -97,8 +97,7 @@ static bool is_in_order(struct exporter *x, const struct chroma_collection *c)
 	"SELECT e.embedding_id AS id, row_number() OVER (ORDER BY e.id) AS n FROM "            \
 	"embeddings e WHERE e.segment_id = ?1 AND (e.seq_id <= ?2 OR e.id < (SELECT max(id) "  \
 	"FROM embeddings WHERE segment_id = ?1 AND seq_id <= ?2) OR (SELECT q.operation FROM " \
-	"embeddings_queue q WHERE q.topic = ?3 AND q.id = e.embedding_id AND q.seq_id > ?2 "   \
-	"ORDER BY q.seq_id LIMIT 1) = 1)"
+	"temp.first_change q WHERE q.id = e.embedding_id) = 1) AND ?3 NOTNULL"
 /* All of them, and behind them those that only the queue has so far. */
 #define FIRST                                                                                     \
 	"SELECT id, row_number() OVER (ORDER BY made, at) AS n FROM (SELECT embedding_id AS id, " \
@@ -106,26 +105,45 @@ static bool is_in_order(struct exporter *x, const struct chroma_collection *c)
 	"min(p.seq) FROM temp.pending p JOIN embeddings_queue q ON q.seq_id = p.seq WHERE "       \
 	"q.operation IN (0, 2) AND NOT EXISTS (SELECT 1 FROM embeddings e WHERE e.segment_id = "  \
 	"?1 AND e.embedding_id = p.id) AND ?2 NOTNULL AND ?3 NOTNULL GROUP BY p.id)"
-#define PAIRS(records)                                                                       \
-	"INSERT OR IGNORE INTO temp.pair SELECT r.n - 1, r.id, l.label, l.at FROM (" records \
-	") r JOIN (SELECT label, at, row_number() OVER (ORDER BY label) AS n FROM "          \
-	"temp.element) l ON l.n = r.n"
+/* Numbers first, in tables of their own: nothing else keeps the join from comparing all with all.
+ */
+static const char lists[] =
+    "CREATE TEMP TABLE IF NOT EXISTS pair(n INTEGER PRIMARY KEY, id TEXT UNIQUE, label INTEGER, at "
+    "INTEGER);"
+    "CREATE TEMP TABLE IF NOT EXISTS ranked_id(n INTEGER PRIMARY KEY, id TEXT);"
+    "CREATE TEMP TABLE IF NOT EXISTS ranked_label(n INTEGER PRIMARY KEY, label INTEGER, at "
+    "INTEGER);"
+    "CREATE TEMP TABLE IF NOT EXISTS first_change(id TEXT PRIMARY KEY, operation INTEGER) WITHOUT "
+    "ROWID;"
+    "DELETE FROM temp.first_change; DELETE FROM temp.ranked_label;"
+    "INSERT INTO temp.ranked_label SELECT row_number() OVER (ORDER BY label), label, at FROM "
+    "temp.element";
+static const char changes[] = "INSERT OR IGNORE INTO temp.first_change SELECT id, operation FROM "
+			      "embeddings_queue WHERE topic = "
+			      "?3 AND seq_id > ?2 AND ?1 NOTNULL ORDER BY seq_id";
+static const char pairs_sql[] = "INSERT OR IGNORE INTO temp.pair SELECT r.n - 1, r.id, l.label, "
+				"l.at FROM temp.ranked_label l JOIN "
+				"temp.ranked_id r ON r.n = l.n";
+#define RANKED(records) "INSERT INTO temp.ranked_id SELECT n, id FROM (" records ")"
 
 /* The n-th live label to the n-th record. *count_out is 0 if it does not come out even. */
 static int pair_up(struct exporter *x, const struct chroma_collection *c, bool at_mark,
 		   int64_t *count_out)
 {
 	int64_t live = 0, pairs = 0, records = 0;
-	int r = run(x, "DELETE FROM temp.pair");
+	int r = run(x, "DELETE FROM temp.pair; DELETE FROM temp.ranked_id");
 
 	*count_out = 0;
 	if (r == 0)
 		r = database_number(x->db, "SELECT count(*) FROM temp.element", NULL, &live);
-	if (r == 0 && at_mark)
-		r = label_ask(x, c, "SELECT count(*) FROM (" AT_MARK ")", &records);
-	if (r < 0 || live == 0 || (at_mark && records != live))
+	if (r < 0 || live == 0)
 		return r;
-	r = label_ask(x, c, at_mark ? PAIRS(AT_MARK) : PAIRS(FIRST), NULL);
+	r = label_ask(x, c, at_mark ? RANKED(AT_MARK) : RANKED(FIRST), NULL);
+	if (r == 0)
+		r = database_number(x->db, "SELECT count(*) FROM temp.ranked_id", NULL, &records);
+	if (r < 0 || (at_mark && records != live))
+		return r;
+	r = run(x, pairs_sql);
 	if (r == 0)
 		r = database_number(x->db, "SELECT count(*) FROM temp.pair", NULL, &pairs);
 	*count_out = pairs == live ? live : 0;
@@ -305,8 +323,9 @@ int export_pair_labels(struct export_vectors *v, struct exporter *x)
 
 	if (!is_in_order(x, v->collection))
 		return 0;
-	r = run(x, "CREATE TEMP TABLE IF NOT EXISTS pair(n INTEGER PRIMARY KEY, id TEXT UNIQUE, "
-		   "label INTEGER, at INTEGER); DELETE FROM temp.pair");
+	r = run(x, lists);
+	if (r == 0)
+		r = label_ask(x, v->collection, changes, NULL);
 	if (r == 0)
 		r = pair_and_prove(v, x);
 	/* Without a table there is no telling; what lacks is said elsewhere. */

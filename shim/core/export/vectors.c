@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/checksum.h"
 #include "core/export/internal.h"
 #include "core/segment/pickle.h"
 #include "core/sqlite/database.h"
@@ -25,19 +26,57 @@ static int run(struct exporter *x, const char *sql)
 
 /* ---- the pickle: id -> label ---- */
 
+struct labels {
+	sqlite3_stmt *insert;
+	enum pickle_map map; /* which is loaded */
+	uint64_t sum;	     /* 0 in the end: the two maps say the same */
+};
+
 static int insert_label(void *context, enum pickle_map map, const char *id, size_t size,
 			int64_t label)
 {
-	sqlite3_stmt *insert = context;
+	struct labels *l = context;
+	uint64_t pair = checksum64(id, size, (uint64_t)label);
 	int code;
 
-	if (map != PICKLE_ID_TO_LABEL || label < 1)
+	if ((map != PICKLE_ID_TO_LABEL && map != PICKLE_LABEL_TO_ID) || label < 1)
 		return 0;
-	sqlite3_bind_text(insert, 1, id, (int)size, SQLITE_STATIC);
-	sqlite3_bind_int64(insert, 2, label);
-	code = sqlite3_step(insert);
-	sqlite3_reset(insert);
+	l->sum += map == PICKLE_ID_TO_LABEL ? pair : -pair;
+	if (map != l->map)
+		return 0;
+	sqlite3_bind_text(l->insert, 1, id, (int)size, SQLITE_STATIC);
+	sqlite3_bind_int64(l->insert, 2, label);
+	code = sqlite3_step(l->insert);
+	sqlite3_reset(l->insert);
 	return database_error(code);
+}
+
+/*
+ * Ids about which the two maps contradict each other: which is right cannot be told, and the vector
+ * may be another record's. They are known, and have no label.
+ */
+static int drop_contradictions(struct export_vectors *v, struct exporter *x,
+			       const struct file_source *pickle)
+{
+	struct labels l = {.map = PICKLE_LABEL_TO_ID};
+	struct pickle_index index = {0};
+	int r =
+	    run(x, "CREATE TEMP TABLE IF NOT EXISTS inverse(id TEXT, label INTEGER PRIMARY KEY); "
+		   "DELETE FROM temp.inverse");
+
+	if (r == 0)
+		r = database_prepare(x->db, &l.insert,
+				     "INSERT OR REPLACE INTO temp.inverse VALUES (?, ?)");
+	if (r == 0 && pickle_read_index(pickle, insert_label, &l, &index) == -ENOMEM)
+		r = -ENOMEM;
+	sqlite3_finalize(l.insert);
+	if (r == 0)
+		r = run(x, "UPDATE temp.label SET label = NULL WHERE EXISTS (SELECT 1 FROM "
+			   "temp.inverse i WHERE i.label = label.label AND i.id <> label.id)");
+	if (r == 0 && sqlite3_changes64(x->db))
+		export_trouble(x, v->collection,
+			       "ids that " PICKLE_FILE " has contradicting labels of", -EBADMSG);
+	return r;
 }
 
 /* Returns what reading it did; *mark_out: the mark that Chroma up to 0.5.5 kept in it, 0 if none.
@@ -47,16 +86,20 @@ static int load_labels(struct export_vectors *v, struct exporter *x, uint64_t *m
 	const struct chroma_collection *c = v->collection;
 	struct pickle_index index = {0};
 	struct export_file file;
-	sqlite3_stmt *insert = NULL;
+	struct labels l = {.map = PICKLE_ID_TO_LABEL};
 	int r = export_file_open(x, c->vector_segment, PICKLE_FILE, &file);
+	bool is_open = r == 0;
 
 	if (r == 0)
-		r = database_prepare(x->db, &insert,
+		r = database_prepare(x->db, &l.insert,
 				     "INSERT OR REPLACE INTO temp.label VALUES (?, ?)");
 	/* A pickle that is cut short gives what it has. */
 	if (r == 0)
-		r = pickle_read_index(&file.source, insert_label, insert, &index);
-	sqlite3_finalize(insert);
+		r = pickle_read_index(&file.source, insert_label, &l, &index);
+	sqlite3_finalize(l.insert);
+	if (is_open && l.sum && index.pairs[PICKLE_LABEL_TO_ID] &&
+	    drop_contradictions(v, x, &file.source) < 0)
+		r = -ENOMEM;
 	export_file_close(&file);
 	/* Before the first persist the queue has everything. */
 	v->labels_lost = r < 0 && v->collection->vector_mark.value > 0;
@@ -144,6 +187,23 @@ static int open_lengths(struct export_vectors *v, struct exporter *x)
 	return r < 0 ? r : file_window_open(&v->length, &v->length_file.source, 64u << 10);
 }
 
+/* Rather no vector is lost than all, should a release that is not known store them otherwise. */
+static bool are_normal(struct export_vectors *v)
+{
+	uint64_t i, divided = 0, count = hnsw_level0_count(&v->level0);
+	uint64_t step = count / 64 + 1, asked = 0;
+	struct hnsw_element e;
+
+	for (i = 0; i < count && hnsw_level0_get(&v->level0, i, &e) == 0; i += step, asked++) {
+		float length = 1;
+
+		if (v->has_length && hnsw_length_get(&v->length, i, &length) < 0)
+			length = 1;
+		divided += hnsw_was_divided(&e, hnsw_dimension(&v->level0.header), length);
+	}
+	return 2 * divided > asked;
+}
+
 static int open_index(struct export_vectors *v, struct exporter *x)
 {
 	const char *segment = v->collection->vector_segment;
@@ -169,6 +229,7 @@ static int open_index(struct export_vectors *v, struct exporter *x)
 		v->has_length = r == 0;
 		if (r < 0)
 			report_lengths(v, x, r);
+		v->is_normal = are_normal(v);
 	}
 	return 0;
 }
@@ -187,10 +248,11 @@ static void bind_sequence_blob(sqlite3_stmt *s, int at, uint64_t sequence)
 }
 
 /*
- * Without the pickle it is not known which ids the index had. An `add` of one that was there is
- * ignored by Chroma; the one that made the record left its number in the row, and later changes of
- * the record theirs. So with a lower number the record is older, and with a higher one it is if its
- * time says so, or if a record that was made after it has a number from before this `add`.
+ * An `add` of an id that was there is ignored by Chroma; the one that made the record left its
+ * number in the row, and later changes of the record theirs. So with a lower number the record is
+ * older, whatever the pickle says, which may be another's. Where it is not known which ids the
+ * index had, with a higher number the record is older if its time says so, or if a record that was
+ * made after it has a number from before this `add`.
  */
 static int was_ignored(struct export_vectors *v, struct exporter *x, sqlite3_stmt *row)
 {
@@ -201,8 +263,8 @@ static int was_ignored(struct export_vectors *v, struct exporter *x, sqlite3_stm
 	    "THEN ?4 ELSE ?3 END)) FROM embeddings e JOIN embeddings_queue q ON q.seq_id = ?3 "
 	    "WHERE e.segment_id = ?1 AND e.embedding_id = ?2";
 	uint64_t mine = (uint64_t)sqlite3_column_int64(row, 0), sequence = 0;
-	sqlite3_stmt *s = NULL;
-	int r = database_prepare(x->db, &s, sql);
+	int r = v->ignored ? 0 : database_prepare(x->db, &v->ignored, sql);
+	sqlite3_stmt *s = v->ignored;
 
 	if (r == 0) {
 		sqlite3_bind_text(s, 1, v->collection->metadata_segment, -1, SQLITE_STATIC);
@@ -213,9 +275,10 @@ static int was_ignored(struct export_vectors *v, struct exporter *x, sqlite3_stm
 	}
 	if (r == 1) {
 		database_sequence(s, 0, &sequence);
-		r = sequence < mine || (sequence > mine && sqlite3_column_int(s, 1));
+		r = sequence < mine || ((v->labels_lost || mine <= v->mark) && sequence > mine &&
+					sqlite3_column_int(s, 1));
 	}
-	sqlite3_finalize(s);
+	sqlite3_reset(s);
 	return r;
 }
 
@@ -253,7 +316,7 @@ static int load_newer(struct export_vectors *v, struct exporter *x, uint64_t mar
 		if (r < 0)
 			break;
 		r = 0;
-		if (v->labels_lost && !known && operation == CHROMA_ADD)
+		if (!known && operation == CHROMA_ADD)
 			exists = was_ignored(v, x, rows) != 0;
 		if (operation == CHROMA_DELETE
 			? !exists
@@ -407,6 +470,7 @@ void export_vectors_close(struct export_vectors *v)
 	export_file_close(&v->length_file);
 	sqlite3_finalize(v->from_queue);
 	sqlite3_finalize(v->applied);
+	sqlite3_finalize(v->ignored);
 	free(v->buf);
 }
 
@@ -424,6 +488,30 @@ static int reserve(struct export_vectors *v, size_t floats)
 	return 0;
 }
 
+/* -EBADMSG: that vector cannot be what was stored. */
+static int find_length(struct export_vectors *v, struct exporter *x, uint64_t at,
+		       const struct hnsw_element *e, float *length)
+{
+	uint64_t dimension = hnsw_dimension(&v->level0.header);
+	enum hnsw_fit fit;
+	int r = v->has_length ? hnsw_length_get(&v->length, at, length) : 0;
+
+	v->lacks_length = v->collection->space == CHROMA_COSINE && (!v->has_length || r < 0);
+	if (r < 0)
+		report_lengths(v, x, r);
+	if (!v->is_normal)
+		return 0;
+	fit = hnsw_fits_cosine(e, dimension, v->lacks_length ? 1 : *length);
+	x->summary->overwritten += fit != HNSW_FITS;
+	if (fit == HNSW_LENGTH_LOST) {
+		v->lacks_length = true;
+		report_lengths(v, x, -EBADMSG);
+	}
+	if (v->lacks_length)
+		*length = 1;
+	return fit == HNSW_VECTOR_LOST ? -EBADMSG : 0;
+}
+
 int export_vector_of_index(struct export_vectors *v, struct exporter *x, uint64_t at,
 			   const float **out, uint64_t *dimension_out)
 {
@@ -438,11 +526,9 @@ int export_vector_of_index(struct export_vectors *v, struct exporter *x, uint64_
 	r = reserve(v, (size_t)dimension);
 	if (r < 0)
 		return r;
-	r = v->has_length ? hnsw_length_get(&v->length, at, &length) : 0;
-	if (r < 0) {
-		report_lengths(v, x, r);
-		length = 1;
-	}
+	r = find_length(v, x, at, &e, &length);
+	if (r < 0)
+		return r;
 	hnsw_vector_copy(v->buf, &e, dimension, length);
 	*out = v->buf;
 	*dimension_out = dimension;

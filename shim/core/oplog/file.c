@@ -294,7 +294,7 @@ static int compress_one(int storefd, int dirfd, const char *name, struct oplog_p
 	unsigned char *data = NULL;
 	struct oplog_header h;
 	enum oplog_life life;
-	char target[sizeof(packed->name) + 8];
+	char target[sizeof(packed->name)];
 	struct stat st;
 	uint64_t written = 0;
 	size_t size = 0;
@@ -330,24 +330,33 @@ out:
 	return 0;
 }
 
-int oplog_compress(int storefd, struct oplog_packed *packed)
+static int compress_folder(int storefd, const char *folder, struct oplog_packed *packed)
 {
 	const char *name;
 	DIR *dir;
-	int r = file_names_at(storefd, OPLOG_DIR, &dir);
+	int r = file_names_at(storefd, folder, &dir);
 
-	memset(packed, 0, sizeof(*packed));
 	if (r < 0)
 		return r;
 	while ((name = next_plain(dir))) {
-		if (strlen(name) >= sizeof(packed->name))
+		if (strlen(folder) + strlen(name) + 2 > sizeof(packed->name))
 			continue;
 		r = compress_one(storefd, dirfd(dir), name, packed);
 		if (r < 0 && !packed->error) {
 			packed->error = r;
-			memcpy(packed->name, name, strlen(name) + 1);
+			snprintf(packed->name, sizeof(packed->name), "%s/%s", folder, name);
 		}
 	}
 	closedir(dir);
 	return packed->error;
+}
+
+int oplog_compress(int storefd, struct oplog_packed *packed)
+{
+	int r, acts;
+
+	memset(packed, 0, sizeof(*packed));
+	r = compress_folder(storefd, OPLOG_DIR, packed);
+	acts = compress_folder(storefd, OPLOG_ACTS_DIR, packed);
+	return r < 0 || acts == -ENOENT ? r : acts;
 }

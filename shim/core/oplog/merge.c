@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The op log, reading: all segments of a directory, merged by time.
+ * The op log, reading: all segments of one log or of both, merged by time.
  *
  * Segments are opened in the order of their names, which begin with the time they were made, and
  * only when the merge has come that far: what is in memory is one segment or two of each process
@@ -11,6 +11,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,19 +24,37 @@
 
 /* A record may carry a time somewhat before its segment was made. */
 #define SLACK_NS UINT64_C(2000000000)
+#define OPEN_BYTES ((size_t)64 << 20) /* of segments that are open */
 
 struct source {
 	struct oplog_segment_info info;
 	struct oplog_image image;
 	bool open;	      /* image is there */
+	bool told;	      /* first_time is known */
+	uint64_t first_time;  /* of its records; 0: it has those from the process's start on */
 	uint32_t at;	      /* next in image.order */
 	unsigned char *given; /* following: one bit a slot */
 };
 
-struct oplog_reader {
+/* A segment that is being read. */
+struct loading {
+	struct source *source;
 	int dirfd;
+	const char *name;
+	bool packed;
+	struct oplog_image image; /* unless error */
+	int read_error, error;
+};
+
+struct oplog_reader {
+	int dirfd[2]; /* by enum oplog_log; -1: there is none, or it is not asked for */
+	enum oplog_which which;
 	int storefd; /* its own */
 	bool following;
+	uint64_t since; /* what is before is not wanted */
+	bool reads_ahead, ahead_runs;
+	struct loading ahead;
+	pthread_t thread;
 	struct source **sources; /* by name, those found by a poll after the others */
 	size_t sources_size, sources_room;
 	size_t opened; /* how many of them have been */
@@ -124,13 +143,18 @@ static int compare_sources(const void *a, const void *b)
 	return order ? order : m < n ? -1 : m > n;
 }
 
+static int folder_of(const struct oplog_reader *r, const struct source *s)
+{
+	return r->dirfd[s->info.log];
+}
+
 static void read_identity(struct oplog_reader *r, struct source *s)
 {
 	unsigned char *data = NULL;
 	struct stat st;
 	size_t size = 0;
 
-	s->info.error = oplog_file_read(r->dirfd, s->info.name, true, &data, &size, &st);
+	s->info.error = oplog_file_read(folder_of(r, s), s->info.name, true, &data, &size, &st);
 	s->info.size = (uint64_t)st.st_size;
 	s->info.device = st.st_dev;
 	s->info.inode = st.st_ino;
@@ -141,18 +165,19 @@ static void read_identity(struct oplog_reader *r, struct source *s)
 	free(data);
 }
 
-static bool is_known(const struct oplog_reader *r, const char *name, size_t stem)
+static bool is_known(const struct oplog_reader *r, enum oplog_log log, const char *name,
+		     size_t stem)
 {
 	size_t i;
 
 	for (i = 0; i < r->sources_size; i++)
-		if (stem_of(r->sources[i]->info.name) == stem &&
+		if (r->sources[i]->info.log == log && stem_of(r->sources[i]->info.name) == stem &&
 		    !memcmp(r->sources[i]->info.name, name, stem))
 			return true;
 	return false;
 }
 
-static int add_source(struct oplog_reader *r, const char *name)
+static int add_source(struct oplog_reader *r, enum oplog_log log, const char *name)
 {
 	struct source *s;
 
@@ -173,38 +198,162 @@ static int add_source(struct oplog_reader *r, const char *name)
 		free(s);
 		return -ENOMEM;
 	}
+	s->info.log = (uint8_t)log;
 	oplog_name_stem(name, &s->info.packed);
 	r->sources[r->sources_size++] = s;
 	read_identity(r, s);
 	return 0;
 }
 
-/* Adds what is new in the directory. A plain segment goes before its compressed form. */
-static int scan(struct oplog_reader *r)
+/* Adds what is new in a directory. A plain segment goes before its compressed form. */
+static int scan_log(struct oplog_reader *r, enum oplog_log log)
 {
-	size_t before = r->sources_size;
 	int pass, error = 0;
 
 	for (pass = 0; pass < 2 && error == 0; pass++) {
 		struct dirent *d;
 		DIR *dir;
 
-		error = file_names_at(r->dirfd, NULL, &dir);
+		error = file_names_at(r->dirfd[log], NULL, &dir);
 		if (error < 0)
 			return error;
 		while (error == 0 && (d = readdir(dir))) {
 			bool packed = false;
 			size_t stem = oplog_name_stem(d->d_name, &packed);
 
-			if (stem && packed == (pass == 1) && !is_known(r, d->d_name, stem))
-				error = add_source(r, d->d_name);
+			if (stem && packed == (pass == 1) && !is_known(r, log, d->d_name, stem))
+				error = add_source(r, log, d->d_name);
 		}
 		closedir(dir);
 	}
+	return error;
+}
+
+static int scan(struct oplog_reader *r)
+{
+	size_t before = r->sources_size;
+	int log, error = 0;
+
+	for (log = OPLOG_LOG_CALLS; log <= OPLOG_LOG_ACTS && error == 0; log++)
+		if (r->dirfd[log] >= 0)
+			error = scan_log(r, (enum oplog_log)log);
 	if (r->sources_size > before)
 		qsort(r->sources + before, r->sources_size - before, sizeof(*r->sources),
 		      compare_sources);
 	return error;
+}
+
+/* ---- two logs ---- */
+
+/* The two logs say the same moment with a little in between. */
+#define SAME_NS UINT64_C(1000000000)
+
+/* A whole segment, also one that was compressed since its name was read. */
+static int read_file(int dirfd, const char *name, bool packed, unsigned char **data, size_t *size)
+{
+	char other[300];
+	struct stat st;
+	int error = oplog_file_read(dirfd, name, false, data, size, &st);
+
+	if (error != -ENOENT || packed)
+		return error;
+	free(*data);
+	snprintf(other, sizeof(other), "%.255s.zst", name);
+	return oplog_file_read(dirfd, other, false, data, size, &st);
+}
+
+/* Reads a segment for the time of its first record. */
+static void read_first_time(struct oplog_reader *r, struct source *s)
+{
+	struct oplog_image image;
+	unsigned char *data = NULL;
+	size_t size = 0;
+	uint32_t i;
+	int error;
+
+	s->told = true;
+	s->first_time = UINT64_MAX;
+	error = read_file(folder_of(r, s), s->info.name, s->info.packed, &data, &size);
+	if ((error == 0 || error == -EUCLEAN) && oplog_image_open(&image, data, size) == 0) {
+		if (image.order_size)
+			s->first_time = image.order[0].time - image.header.anchor_monotonic +
+					image.header.anchor_realtime;
+		for (i = 0; i < image.order_size && s->first_time; i++) {
+			struct oplog_record record;
+
+			memcpy(&record, image.data + (size_t)image.order[i].slot * OPLOG_SLOT_SIZE,
+			       sizeof(record));
+			/* With arg 1 it says who goes on. */
+			if (record.op == OP_START && !record.arg)
+				s->first_time = 0;
+		}
+		oplog_image_close(&image);
+	}
+	free(data);
+}
+
+/* From when on a log has the process, or UINT64_MAX: not at all. */
+static uint64_t told_from(struct oplog_reader *r, const struct oplog_header *h, enum oplog_log log)
+{
+	struct source *first = NULL;
+	size_t i;
+
+	for (i = 0; i < r->sources_size; i++) {
+		struct source *s = r->sources[i];
+
+		if (s->info.log == log && !s->info.error &&
+		    oplog_same_process(&s->info.header, h) &&
+		    (!first || s->info.header.sequence < first->info.header.sequence))
+			first = s;
+	}
+	if (!first)
+		return UINT64_MAX;
+	if (!first->told)
+		read_first_time(r, first);
+	return first->first_time;
+}
+
+/* Ops that stand in acts/ only. */
+static bool is_in_acts_only(uint16_t op)
+{
+	return op >= OP_RECORDS || op == OP_THREAD;
+}
+
+/* From when on the other log has what this segment says of acts; UINT64_MAX: it is not asked. */
+static uint64_t other_from(struct oplog_reader *r, const struct source *s)
+{
+	bool is_acts = s->info.log == OPLOG_LOG_ACTS;
+
+	if (r->which == OPLOG_CALLS || (r->which == OPLOG_ACTS) == is_acts)
+		return UINT64_MAX;
+	return told_from(r, &s->info.header, is_acts ? OPLOG_LOG_CALLS : OPLOG_LOG_ACTS);
+}
+
+/* Of a log that is there for what the other one lacks: only that. */
+static void select_missing(struct oplog_reader *r, struct source *s, uint64_t from)
+{
+	struct oplog_image *image = &s->image;
+	uint64_t shift = image->header.anchor_realtime - image->header.anchor_monotonic;
+	bool acts_alone = r->which == OPLOG_ACTS && s->info.log == OPLOG_LOG_CALLS;
+	uint32_t i, n = 0;
+
+	if (from == UINT64_MAX && !acts_alone)
+		return;
+	for (i = 0; i < image->order_size; i++) {
+		uint16_t op;
+
+		memcpy(&op,
+		       image->data + (size_t)image->order[i].slot * OPLOG_SLOT_SIZE +
+			   offsetof(struct oplog_record, op),
+		       sizeof(op));
+		if (acts_alone && !oplog_is_act(op))
+			continue;
+		if (from != UINT64_MAX && !(!acts_alone && is_in_acts_only(op)) &&
+		    (from < SAME_NS || image->order[i].time + shift >= from - SAME_NS))
+			continue;
+		image->order[n++] = image->order[i];
+	}
+	image->order_size = n;
 }
 
 /* Following: of a live process only what is finished, and nothing twice. */
@@ -242,42 +391,129 @@ static void note_counts(struct source *s)
 	s->info.missing = s->image.missing;
 }
 
+/*
+ * All its records are older than what is wanted: its process had made the one after the next by
+ * then, which it does when the next one is in use.
+ */
+static bool is_before_since(const struct oplog_reader *r, const struct source *s)
+{
+	size_t i;
+
+	for (i = 0; r->since > SLACK_NS && !s->info.error && i < r->sources_size; i++) {
+		const struct oplog_segment_info *info = &r->sources[i]->info;
+
+		if (info->log == s->info.log && !info->error &&
+		    info->header.anchor_realtime < r->since - SLACK_NS &&
+		    info->header.sequence >= s->info.header.sequence + 2 &&
+		    oplog_same_process(&info->header, &s->info.header))
+			return true;
+	}
+	return false;
+}
+
+/* ---- a segment into memory, also by another thread ---- */
+
+static void read_image(struct loading *l)
+{
+	unsigned char *data = NULL;
+	size_t size = 0;
+
+	l->read_error = read_file(l->dirfd, l->name, l->packed, &data, &size);
+	/* What a damaged file still gives is taken. */
+	l->error = l->read_error == 0 || l->read_error == -EUCLEAN
+		       ? oplog_image_open(&l->image, data, size)
+		       : l->read_error;
+	if (l->error && (l->read_error == 0 || l->read_error == -EUCLEAN))
+		oplog_image_close(&l->image);
+	free(data);
+}
+
+static void *read_ahead(void *loading)
+{
+	read_image(loading);
+	return NULL;
+}
+
+/* Whether its process lives is asked before it is read: it may still write, and then die. */
+static void prepare(struct oplog_reader *r, struct source *s, struct loading *l)
+{
+	memset(l, 0, sizeof(*l));
+	l->source = s;
+	l->dirfd = folder_of(r, s);
+	l->name = s->info.name;
+	l->packed = s->info.packed;
+	if (!s->info.error)
+		s->info.life = oplog_header_life(r->storefd, &s->info.header);
+}
+
+static void wait_for_ahead(struct oplog_reader *r)
+{
+	if (r->ahead_runs)
+		pthread_join(r->thread, NULL);
+	r->ahead_runs = false;
+}
+
+static void drop_ahead(struct oplog_reader *r)
+{
+	wait_for_ahead(r);
+	if (r->ahead.source && !r->ahead.error)
+		oplog_image_close(&r->ahead.image);
+	r->ahead.source = NULL;
+}
+
+/* The next one that will be wanted is read meanwhile. */
+static void start_ahead(struct oplog_reader *r)
+{
+	struct source *s = r->opened < r->sources_size ? r->sources[r->opened] : NULL;
+
+	if (!r->reads_ahead || r->following || r->ahead.source || !s ||
+	    (r->which == OPLOG_ACTS && s->info.log == OPLOG_LOG_CALLS) || is_before_since(r, s))
+		return;
+	prepare(r, s, &r->ahead);
+	r->ahead_runs = pthread_create(&r->thread, NULL, read_ahead, &r->ahead) == 0;
+	if (!r->ahead_runs)
+		r->ahead.source = NULL;
+}
+
+static void load_image(struct oplog_reader *r, struct source *s, struct loading *l)
+{
+	if (r->ahead.source == s) {
+		wait_for_ahead(r);
+		*l = r->ahead;
+		r->ahead.source = NULL;
+		return;
+	}
+	prepare(r, s, l);
+	read_image(l);
+}
+
 /* Reads a source, or reads it again. Only -ENOMEM is returned, other errors are the source's. */
 static int load_source(struct oplog_reader *r, size_t number)
 {
 	struct source *s = r->sources[number];
-	unsigned char *data = NULL;
-	struct stat st;
-	size_t size = 0;
-	int error, read_error;
+	uint64_t from = other_from(r, s);
+	struct loading l;
+	int error;
 
+	if ((from == 0 && r->which == OPLOG_ACTS) || is_before_since(r, s))
+		return 0; /* the other log has all of it, or nobody wants it */
 	if (s->open)
 		oplog_image_close(&s->image);
 	s->open = false;
-	if (!s->info.error)
-		s->info.life = oplog_header_life(r->storefd, &s->info.header);
-	read_error = oplog_file_read(r->dirfd, s->info.name, false, &data, &size, &st);
-	if (read_error == -ENOENT && !s->info.packed) { /* compressed meanwhile */
-		char name[300];
-
-		free(data);
-		snprintf(name, sizeof(name), "%.255s.zst", s->info.name);
-		read_error = oplog_file_read(r->dirfd, name, false, &data, &size, &st);
-	}
-	/* What a damaged file still gives is taken. */
-	error = read_error == 0 || read_error == -EUCLEAN ? oplog_image_open(&s->image, data, size)
-							  : read_error;
-	free(data);
+	load_image(r, s, &l);
+	error = l.error;
 	if (error == 0) {
+		s->image = l.image;
 		s->open = true;
 		note_counts(s);
+		select_missing(r, s, from);
 		error = select_new(r, s);
-	} else if (read_error == 0 || read_error == -EUCLEAN) {
-		oplog_image_close(&s->image);
 	}
-	s->info.error = read_error ? read_error : error;
+	s->info.error = l.read_error ? l.read_error : error;
 	if (error == 0 && s->image.order_size)
 		heap_push(r, number);
+	else if (!r->following)
+		source_close(s);
 	return error == -ENOMEM ? error : 0;
 }
 
@@ -302,15 +538,39 @@ static bool is_over(const struct source *s)
 
 int oplog_reader_open(int storefd, struct oplog_reader **reader_out)
 {
+	return oplog_reader_open_which(storefd, OPLOG_CALLS, reader_out);
+}
+
+/* The folders: one of them is enough. */
+static int open_folders(struct oplog_reader *r)
+{
+	int calls = file_open_directory_at(r->storefd, OPLOG_DIR);
+	int acts =
+	    r->which == OPLOG_CALLS ? -ENOENT : file_open_directory_at(r->storefd, OPLOG_ACTS_DIR);
+
+	r->dirfd[OPLOG_LOG_CALLS] = calls;
+	r->dirfd[OPLOG_LOG_ACTS] = acts;
+	if (calls < 0 && calls != -ENOENT)
+		return calls;
+	if (acts < 0 && acts != -ENOENT)
+		return acts;
+	return calls < 0 && acts < 0 ? -ENOENT : 0;
+}
+
+int oplog_reader_open_which(int storefd, enum oplog_which which, struct oplog_reader **reader_out)
+{
 	struct oplog_reader *r = calloc(1, sizeof(*r));
 	int error;
 
 	*reader_out = NULL;
 	if (!r)
 		return -ENOMEM;
+	r->which = which;
+	r->dirfd[0] = r->dirfd[1] = -1;
 	r->storefd = openat(storefd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	r->dirfd = file_open_directory_at(storefd, OPLOG_DIR);
-	error = r->dirfd < 0 ? r->dirfd : scan(r);
+	error = r->storefd < 0 ? -errno : open_folders(r);
+	if (error == 0)
+		error = scan(r);
 	if (error < 0) {
 		oplog_reader_close(r);
 		return error;
@@ -325,10 +585,12 @@ void oplog_reader_close(struct oplog_reader *r)
 
 	if (!r)
 		return;
+	drop_ahead(r);
 	for (i = 0; i < r->sources_size; i++)
 		source_free(r->sources[i]);
-	if (r->dirfd >= 0)
-		close(r->dirfd);
+	for (i = 0; i < 2; i++)
+		if (r->dirfd[i] >= 0)
+			close(r->dirfd[i]);
 	if (r->storefd >= 0)
 		close(r->storefd);
 	free(r->sources);
@@ -353,6 +615,29 @@ static void step_over(struct oplog_reader *r)
 	sift_down(r, 0);
 }
 
+/*
+ * However many segments a busy process fills in SLACK_NS, memory does not grow with them: beyond
+ * OPEN_BYTES it has to be through with those that were full when this one was made. That is 16 of
+ * full size: no thread is held up between the clock and its claim while a million records are
+ * written.
+ */
+static bool is_far_ahead(const struct oplog_reader *r, const struct source *s)
+{
+	size_t i, bytes = 0;
+
+	for (i = 0; i < r->heap_size; i++)
+		bytes += (size_t)r->sources[r->heap[i]]->image.slots * OPLOG_SLOT_SIZE;
+	for (i = 0; i < r->heap_size && bytes > OPEN_BYTES; i++) {
+		const struct source *o = r->sources[r->heap[i]];
+
+		if (!s->info.error && o->info.log == s->info.log &&
+		    o->info.header.sequence + 3 <= s->info.header.sequence &&
+		    oplog_same_process(&o->info.header, &s->info.header))
+			return true;
+	}
+	return false;
+}
+
 int oplog_reader_next(struct oplog_reader *r, struct oplog_entry *entry_out)
 {
 	struct source *s;
@@ -363,20 +648,49 @@ int oplog_reader_next(struct oplog_reader *r, struct oplog_entry *entry_out)
 		const struct oplog_segment_info *info = &r->sources[r->opened]->info;
 
 		if (r->heap_size && !info->error &&
-		    next_time(r, r->heap[0]) + SLACK_NS < info->header.anchor_realtime)
+		    (next_time(r, r->heap[0]) + SLACK_NS < info->header.anchor_realtime ||
+		     is_far_ahead(r, r->sources[r->opened])))
 			break;
 		error = load_source(r, r->opened++);
 		if (error < 0)
 			return error;
+		start_ahead(r);
 	}
 	if (!r->heap_size)
 		return 0;
 	s = r->sources[r->heap[0]];
 	error = oplog_image_get(&s->image, s->at, entry_out);
+	entry_out->log = s->info.log;
 	if (error < 0)
 		return error;
 	r->top_taken = true;
 	return 1;
+}
+
+bool oplog_reader_has_more(struct oplog_reader *r, const struct oplog_header *h)
+{
+	size_t i;
+
+	for (i = 0; i < r->sources_size; i++) {
+		const struct source *s = r->sources[i];
+		bool left =
+		    i >= r->opened ? !s->info.error : s->open && s->at < s->image.order_size;
+
+		if (left && oplog_same_process(&s->info.header, h) &&
+		    !(i >= r->opened && r->which == OPLOG_ACTS && other_from(r, s) == 0))
+			return true;
+	}
+	return false;
+}
+
+void oplog_reader_since(struct oplog_reader *r, uint64_t since)
+{
+	r->since = since;
+}
+
+void oplog_reader_ahead(struct oplog_reader *r)
+{
+	r->reads_ahead = true;
 }
 
 void oplog_reader_follow(struct oplog_reader *r)
@@ -429,7 +743,8 @@ uint64_t oplog_reader_lost(struct oplog_reader *r)
 		for (j = 0; greatest && j < r->sources_size; j++) {
 			const struct oplog_segment_info *b = &r->sources[j]->info;
 
-			if (j == i || b->error || !oplog_same_process(&a->header, &b->header))
+			if (j == i || b->error || a->log != b->log ||
+			    !oplog_same_process(&a->header, &b->header))
 				continue;
 			greatest = b->header.lost < a->header.lost ||
 				   (b->header.lost == a->header.lost && j > i);

@@ -26,8 +26,8 @@ static void identify_process(struct oplog_header *h)
 	h->finished = 0;
 }
 
-int oplog_writer_open(struct oplog_writer *w, const int *storefd, uint64_t size_limit,
-		      const struct oplog_header *identity)
+void oplog_writer_prepare(struct oplog_writer *w, const int *storefd, uint64_t size_limit,
+			  const struct oplog_header *identity)
 {
 	w->storefd = storefd;
 	w->size_limit = size_limit < OPLOG_LIMIT_MIN ? OPLOG_LIMIT_MIN : size_limit;
@@ -37,6 +37,12 @@ int oplog_writer_open(struct oplog_writer *w, const int *storefd, uint64_t size_
 	w->first = w->sequence;
 	atomic_store(&w->next, NULL);
 	atomic_store(&w->current, NULL);
+}
+
+int oplog_writer_open(struct oplog_writer *w, const int *storefd, uint64_t size_limit,
+		      const struct oplog_header *identity)
+{
+	oplog_writer_prepare(w, storefd, size_limit, identity);
 	return oplog_advance(w, NULL) ? 0 : atomic_load(&w->error);
 }
 
@@ -52,7 +58,8 @@ void oplog_writer_fork(struct oplog_writer *w)
 		__atomic_store_n(&w->places[i].users, 0, __ATOMIC_RELAXED);
 	identify_process(&w->identity);
 	w->identity.features &= ~(OPLOG_HAS_WRITER | OPLOG_HAS_FENCE);
-	w->identity.features |= OPLOG_IDLE;
+	if (!w->lazy)
+		w->identity.features |= OPLOG_IDLE;
 	w->quiet = true;
 	w->identity.refused = 0;
 	atomic_store(&w->next, NULL);

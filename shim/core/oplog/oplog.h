@@ -14,7 +14,8 @@
 
 #include "chromashim_oplog.h"
 
-#define OPLOG_DIR "oplog" /* in the store */
+#define OPLOG_DIR "oplog"     /* in the store */
+#define OPLOG_ACTS_DIR "acts" /* beside it: what oplog_is_act() is, kept for longer */
 #define OPLOG_SUFFIX ".oplog"
 
 /* ---- writing ---- */
@@ -53,8 +54,10 @@ struct oplog_writer {
 	_Atomic int error;     /* the last reason why a segment could not be made, -errno or 0 */
 	uint32_t sequence;     /* of the segment to be made next */
 	uint32_t first;	       /* of this process; a forked child counts on from its parent */
+	const char *folder;    /* in the store; NULL: OPLOG_DIR. Set before opening */
+	bool lazy;	       /* its segments are smaller, the first is made for a record */
 	const int *storefd;    /* lent by the owner, who keeps it open and may move it */
-	uint64_t size_limit;   /* bytes for the whole oplog/ directory */
+	uint64_t size_limit;   /* bytes for the whole directory */
 	uint32_t capacity_max; /* slots of a segment at most, and how many places of that size */
 	uint32_t place_count;
 	uint64_t dropped; /* segments removed */
@@ -74,6 +77,10 @@ struct oplog_writer {
  */
 int oplog_writer_open(struct oplog_writer *w, const int *storefd, uint64_t size_limit,
 		      const struct oplog_header *identity);
+
+/* The same of a log that is lazy: no segment is made yet. */
+void oplog_writer_prepare(struct oplog_writer *w, const int *storefd, uint64_t size_limit,
+			  const struct oplog_header *identity);
 
 /*
  * In a forked child, while it has one thread: leave the parent's segments alone and start an own
@@ -119,9 +126,10 @@ struct oplog_claim {
  * it already: each segment can be read without the others.
  */
 struct oplog_name {
-	uint32_t number; /* 0: none */
+	uint32_t number; /* 0: none, unless op says what it is */
 	uint32_t length;
-	uint8_t kind; /* enum oplog_name_kind */
+	uint16_t op;  /* 0: OP_NAME; or another record that each segment has once */
+	uint8_t kind; /* enum oplog_name_kind, or what else goes into record.arg */
 	const char *text;
 	_Atomic uint32_t
 	    *told; /* by which segment of this log, its sequence + 1; NULL: not known */
@@ -146,6 +154,11 @@ void oplog_end(struct oplog_claim claim, int64_t result);
  */
 uint32_t oplog_put(struct oplog_writer *w, const struct oplog_record *r, const char *text,
 		   size_t size, const struct oplog_name *names, unsigned count);
+
+/* The same with the line that called Chroma (OPLOG_F_CALLER), unless there is no room for it. */
+uint32_t oplog_put_caller(struct oplog_writer *w, const struct oplog_record *r, const char *text,
+			  size_t size, const char *caller, size_t caller_size,
+			  const struct oplog_name *names, unsigned count);
 
 /* Checksum of a record or text slot in place `slot`, over all but the field itself; never 0. */
 uint32_t oplog_slot_check(const void *slot, uint32_t index);

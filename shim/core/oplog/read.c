@@ -191,50 +191,76 @@ static int add_name(struct oplog_image *image, uint32_t slot, const struct oplog
 	return 0;
 }
 
-/* How many records and names there are, so that each table is allocated once. */
-static void count_slots(struct oplog_image *image, uint32_t *records, uint32_t *names)
+/* What each slot is, and how many records and names there are: each is judged once. */
+static void judge_slots(struct oplog_image *image, unsigned char *kinds, uint32_t *names)
 {
 	struct oplog_record r;
 	uint32_t slot;
 
-	*records = *names = image->damaged = image->in_flight = 0;
+	*names = image->records = image->damaged = image->in_flight = 0;
 	for (slot = 0; slot < image->slots; slot++) {
 		enum slot_kind kind = judge_slot(image, slot, &r);
 
+		kinds[slot] = (unsigned char)kind;
 		image->damaged += kind == SLOT_DAMAGED;
 		*names += kind == SLOT_NAME;
-		*records += kind == SLOT_RECORD;
+		image->records += kind == SLOT_RECORD;
 		image->in_flight += kind == SLOT_RECORD && !r.check;
 	}
-	image->records = *records;
 }
 
-int oplog_image_index(struct oplog_image *image)
+/* Slots are claimed in order of time, nearly: often there is nothing to sort. */
+static void sort_records(struct oplog_image *image)
+{
+	uint32_t i;
+
+	for (i = 1; i < image->order_size; i++)
+		if (image->order[i].time < image->order[i - 1].time)
+			break;
+	if (i < image->order_size)
+		qsort(image->order, image->order_size, sizeof(*image->order), compare_order);
+}
+
+static int fill_tables(struct oplog_image *image, const unsigned char *kinds)
 {
 	struct oplog_record r;
-	uint32_t records, names, slot;
+	uint32_t slot;
 
-	free_names(image);
-	free(image->order);
-	image->order_size = 0;
-	count_slots(image, &records, &names);
-	image->order = malloc(((size_t)records + 1) * sizeof(*image->order));
-	image->names = malloc(((size_t)names + 1) * sizeof(*image->names));
-	if (!image->order || !image->names)
-		return -ENOMEM;
 	for (slot = 0; slot < image->slots; slot++) {
-		enum slot_kind kind = judge_slot(image, slot, &r);
-
-		if (kind == SLOT_NAME && add_name(image, slot, &r) < 0)
+		if (kinds[slot] != SLOT_NAME && kinds[slot] != SLOT_RECORD)
+			continue;
+		memcpy(&r, slot_at(image, slot), sizeof(r));
+		if (kinds[slot] == SLOT_NAME && add_name(image, slot, &r) < 0)
 			return -ENOMEM;
-		if (kind != SLOT_RECORD)
+		if (kinds[slot] == SLOT_NAME)
 			continue;
 		image->order[image->order_size].time = r.time;
 		image->order[image->order_size++].slot = slot;
 	}
-	qsort(image->order, image->order_size, sizeof(*image->order), compare_order);
+	sort_records(image);
 	qsort(image->names, image->names_size, sizeof(*image->names), compare_names);
 	return 0;
+}
+
+int oplog_image_index(struct oplog_image *image)
+{
+	unsigned char *kinds = malloc((size_t)image->slots + 1);
+	uint32_t names;
+	int r = -ENOMEM;
+
+	free_names(image);
+	free(image->order);
+	image->order = NULL;
+	image->order_size = 0;
+	if (kinds) {
+		judge_slots(image, kinds, &names);
+		image->order = malloc(((size_t)image->records + 1) * sizeof(*image->order));
+		image->names = malloc(((size_t)names + 1) * sizeof(*image->names));
+		if (image->order && image->names)
+			r = fill_tables(image, kinds);
+	}
+	free(kinds);
+	return r;
 }
 
 int oplog_image_open(struct oplog_image *image, const void *data, size_t size)
@@ -285,6 +311,19 @@ static const struct oplog_name_entry *find_name(const struct oplog_image *image,
 	return &image->names[low - 1];
 }
 
+/* The texts end with the line that called Chroma, which is no part of what the record says. */
+static void split_caller(char *text, struct oplog_entry *e)
+{
+	size_t size = e->text_size ? (unsigned char)text[e->text_size - 1] : 0;
+
+	if (!size || size > OPLOG_CALLER_MAX || e->text_size < size + 2 ||
+	    text[e->text_size - size - 2] != '\0')
+		return;
+	text[e->text_size - 1] = '\0';
+	e->caller = text + e->text_size - size - 1;
+	e->text_size -= size + 2;
+}
+
 int oplog_image_get(struct oplog_image *image, uint32_t n, struct oplog_entry *e)
 {
 	const struct oplog_name_entry *name;
@@ -311,6 +350,8 @@ int oplog_image_get(struct oplog_image *image, uint32_t n, struct oplog_entry *e
 	e->in_flight = !r.check;
 	e->text = image->text;
 	e->text_size = (size_t)size;
+	if (r.flags & OPLOG_F_CALLER && oplog_is_act(r.op))
+		split_caller(image->text, e);
 	e->header = &image->header;
 	name = r.file ? find_name(image, r.file) : NULL;
 	e->name = name ? name->text : NULL;

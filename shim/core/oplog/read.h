@@ -17,6 +17,12 @@
 
 #define OPLOG_SUFFIX_PACKED ".oplog.zst"
 
+/* The two logs of a store. */
+enum oplog_log {
+	OPLOG_LOG_CALLS = 0, /* oplog/: everything, for as long as there is room */
+	OPLOG_LOG_ACTS = 1,  /* acts/ */
+};
+
 /* A record, ready to be shown. What is pointed to is lent until the next call of the reader. */
 struct oplog_entry {
 	uint64_t time; /* ns, CLOCK_REALTIME */
@@ -30,11 +36,13 @@ struct oplog_entry {
 	uint32_t slot;
 	uint16_t op;
 	uint8_t flags;
-	uint8_t kind;	   /* of `name`, enum oplog_name_kind; 0 if no name was told */
-	bool in_flight;	   /* then duration and result mean nothing */
-	const char *name;  /* of `file`, or NULL */
-	const char *name2; /* of the second file, where the operation has one, or NULL */
-	const char *text;  /* its texts, NUL-terminated; "" if there are none */
+	uint8_t kind;	    /* of `name`, enum oplog_name_kind; 0 if no name was told */
+	uint8_t log;	    /* enum oplog_log: where it stands */
+	bool in_flight;	    /* then duration and result mean nothing */
+	const char *name;   /* of `file`, or NULL */
+	const char *name2;  /* of the second file, where the operation has one, or NULL */
+	const char *caller; /* the line that called Chroma, or NULL: it was not told */
+	const char *text;   /* its texts, NUL-terminated; "" if there are none */
 	size_t text_size;
 	const struct oplog_header *header; /* which process */
 };
@@ -98,6 +106,7 @@ enum oplog_life {
 struct oplog_segment_info {
 	char *name;    /* of the file */
 	bool packed;   /* ".zst" */
+	uint8_t log;   /* enum oplog_log */
 	int error;     /* why it cannot be read, -errno; see also oplog_error_text() */
 	uint64_t size; /* of the file */
 	uint64_t device;
@@ -118,10 +127,32 @@ struct oplog_reader;
  * -ENOTDIR: it is something else, -ENOMEM, or what openat says. No segment at all is no error.
  */
 int oplog_reader_open(int storefd, struct oplog_reader **reader_out);
+
+enum oplog_which {
+	OPLOG_CALLS, /* oplog/ */
+	/*
+	 * Acts alone: acts/, and those in oplog/ of processes that have none there (they were of an
+	 * older version), or have them only from later on. Nothing is given twice.
+	 */
+	OPLOG_ACTS,
+	OPLOG_BOTH, /* oplog/, and from acts/ what is not in it, or not any more */
+};
+/* The same; -ENOENT: neither of those that it takes is there. */
+int oplog_reader_open_which(int storefd, enum oplog_which which, struct oplog_reader **reader_out);
 void oplog_reader_close(struct oplog_reader *reader);
 
 /* The next record by time: 1, 0 at the end, -ENOMEM. */
 int oplog_reader_next(struct oplog_reader *reader, struct oplog_entry *entry_out);
+
+/*
+ * Before the first record. What is before `since` (ns, CLOCK_REALTIME) need not be given; most of
+ * it is not even read. And: the next segment is read by another thread meanwhile.
+ */
+void oplog_reader_since(struct oplog_reader *reader, uint64_t since);
+void oplog_reader_ahead(struct oplog_reader *reader);
+
+/* Whether records of the process may come yet, as far as the log goes now. */
+bool oplog_reader_has_more(struct oplog_reader *reader, const struct oplog_header *header);
 
 /*
  * Before the first record: makes next() fit for being called again after the end, for what has
@@ -166,19 +197,19 @@ struct oplog_packed {
 	uint64_t files;
 	uint64_t bytes_before;
 	uint64_t bytes_after;
-	int error;     /* the first one */
-	char name[64]; /* where it happened */
+	int error;	/* the first one */
+	char name[128]; /* where it happened: in oplog/ or acts/, with that before it */
 };
 
 /*
- * Replaces every segment that no process writes any more by its compressed form. Goes on after an
- * error. 0 or the first error, -errno.
+ * Replaces every segment of oplog/ and acts/ that no process writes any more by its compressed
+ * form. Goes on after an error. 0 or the first error, -errno.
  */
 int oplog_compress(int storefd, struct oplog_packed *packed_out);
 
 /*
- * Of the compressed logs of short processes (one segment each) the `keep` newest are left. How many
- * were removed, or -errno.
+ * Of the compressed logs of short processes (one segment each) the `keep` newest are left, in
+ * oplog/ and in acts/. How many were removed from the first, or -errno.
  */
 int oplog_thin(int storefd, unsigned keep);
 

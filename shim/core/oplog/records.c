@@ -38,7 +38,7 @@ static uint32_t texts_of(size_t size)
 
 static bool is_known(const struct oplog_name *name, uint32_t sequence)
 {
-	return !name->number ||
+	return (!name->number && !name->op) ||
 	       (name->told &&
 		atomic_load_explicit(name->told, memory_order_acquire) == sequence + 1);
 }
@@ -85,39 +85,59 @@ static void seal(void *slot, uint32_t index)
 	__atomic_store_n((uint32_t *)slot, oplog_slot_check(slot, index), __ATOMIC_RELEASE);
 }
 
-static void put_texts(struct oplog_claim claim, const char *text, size_t size)
+/* What a record says, and what stands behind it. */
+struct words {
+	const char *text, *more;
+	size_t size, more_size;
+};
+
+/* The next bytes of both, as many as fit into a slot. */
+static size_t take_words(struct words *w, char *out)
+{
+	size_t n = w->size < OPLOG_TEXT_BYTES ? w->size : OPLOG_TEXT_BYTES, rest;
+
+	if (n)
+		memcpy(out, w->text, n);
+	w->text += n;
+	w->size -= n;
+	rest = w->more_size < OPLOG_TEXT_BYTES - n ? w->more_size : OPLOG_TEXT_BYTES - n;
+	if (rest)
+		memcpy(out + n, w->more, rest);
+	w->more += rest;
+	w->more_size -= rest;
+	return n + rest;
+}
+
+static void put_texts(struct oplog_claim claim, struct words words)
 {
 	uint8_t part;
 
 	for (part = 0; part < claim.record->texts; part++) {
 		struct oplog_text *t = (struct oplog_text *)(claim.record + 1 + part);
-		size_t n = size < OPLOG_TEXT_BYTES ? size : OPLOG_TEXT_BYTES;
 
-		memcpy(t->bytes, text, n);
-		t->size = (uint8_t)n;
+		t->size = (uint8_t)take_words(&words, t->bytes);
 		t->part = part;
 		t->op = OP_TEXT;
 		seal(t, claim.index + 1 + part);
-		text += n;
-		size -= n;
 	}
 }
 
 /* The claim goes on to what is behind it. */
-static void put_name(struct oplog_claim *claim, const struct oplog_name *name, uint32_t tid)
+static void put_name(struct oplog_claim *claim, const struct oplog_name *name,
+		     const struct oplog_record *for_whom)
 {
 	struct oplog_record *r = claim->record;
 
 	r->texts = (uint8_t)texts_of(name->length);
 	r->flags = name->length > OPLOG_TEXTS_MAX * OPLOG_TEXT_BYTES ? OPLOG_F_CUT : 0;
-	r->time = oplog_now();
-	r->tid = tid;
+	r->time = for_whom->time ? for_whom->time : oplog_now();
+	r->tid = for_whom->tid;
 	r->file = name->number;
 	r->offset = -1;
 	r->length = name->length;
 	r->arg = name->kind;
-	r->op = OP_NAME;
-	put_texts(*claim, name->text, name->length);
+	r->op = name->op ? name->op : OP_NAME;
+	put_texts(*claim, (struct words){.text = name->text, .size = name->length});
 	seal(r, claim->index);
 	if (name->told)
 		atomic_store_explicit(name->told, claim->sequence + 1, memory_order_release);
@@ -126,7 +146,8 @@ static void put_name(struct oplog_claim *claim, const struct oplog_name *name, u
 }
 
 /* What is claimed keeps its place until it is left. */
-static struct oplog_claim claim_slots(struct oplog_writer *w, struct demand *d, uint32_t tid)
+static struct oplog_claim claim_slots(struct oplog_writer *w, struct demand *d,
+				      const struct oplog_record *for_whom)
 {
 	struct oplog_claim claim = {.record = NULL};
 	bool due = false, advanced, claimed = false;
@@ -153,7 +174,7 @@ static struct oplog_claim claim_slots(struct oplog_writer *w, struct demand *d, 
 		oplog_prepare_next(w);
 	for (i = 0; claimed && i < d->count; i++)
 		if (d->fresh & 1u << i)
-			put_name(&claim, &d->names[i], tid);
+			put_name(&claim, &d->names[i], for_whom);
 	return claim;
 }
 
@@ -161,7 +182,7 @@ struct oplog_claim oplog_begin(struct oplog_writer *w, const struct oplog_record
 			       const struct oplog_name *names, unsigned count)
 {
 	struct demand d = {.slots = 1, .names = names, .count = count};
-	struct oplog_claim claim = claim_slots(w, &d, known->tid);
+	struct oplog_claim claim = claim_slots(w, &d, known);
 	struct oplog_record *r = claim.record;
 
 	if (!r)
@@ -212,11 +233,12 @@ void oplog_end(struct oplog_claim claim, int64_t result)
 	oplog_segment_leave(claim.segment);
 }
 
-uint32_t oplog_put(struct oplog_writer *w, const struct oplog_record *r, const char *text,
-		   size_t size, const struct oplog_name *names, unsigned count)
+static uint32_t put_record(struct oplog_writer *w, const struct oplog_record *r, struct words words,
+			   const struct oplog_name *names, unsigned count)
 {
+	size_t size = words.size + words.more_size;
 	struct demand d = {.slots = 1 + texts_of(size), .names = names, .count = count};
-	struct oplog_claim claim = claim_slots(w, &d, r->tid);
+	struct oplog_claim claim = claim_slots(w, &d, r);
 
 	if (!claim.record)
 		return 0;
@@ -227,8 +249,32 @@ uint32_t oplog_put(struct oplog_writer *w, const struct oplog_record *r, const c
 		claim.record->flags |= OPLOG_F_CUT;
 	if (!claim.record->time)
 		claim.record->time = oplog_now();
-	put_texts(claim, text, size);
+	put_texts(claim, words);
 	seal(claim.record, claim.index);
 	oplog_segment_leave(claim.segment);
 	return claim.sequence + 1;
+}
+
+uint32_t oplog_put(struct oplog_writer *w, const struct oplog_record *r, const char *text,
+		   size_t size, const struct oplog_name *names, unsigned count)
+{
+	return put_record(w, r, (struct words){.text = text, .size = size}, names, count);
+}
+
+uint32_t oplog_put_caller(struct oplog_writer *w, const struct oplog_record *r, const char *text,
+			  size_t size, const char *caller, size_t caller_size,
+			  const struct oplog_name *names, unsigned count)
+{
+	char tail[OPLOG_CALLER_MAX + 2] = "";
+	struct words words = {
+	    .text = text, .size = size, .more = tail, .more_size = caller_size + 2};
+	struct oplog_record with = *r;
+
+	if (!caller_size || caller_size > OPLOG_CALLER_MAX ||
+	    size + words.more_size > (size_t)OPLOG_TEXTS_MAX * OPLOG_TEXT_BYTES)
+		return oplog_put(w, r, text, size, names, count);
+	memcpy(tail + 1, caller, caller_size);
+	tail[1 + caller_size] = (char)(unsigned char)caller_size;
+	with.flags |= OPLOG_F_CALLER;
+	return put_record(w, &with, words, names, count);
 }

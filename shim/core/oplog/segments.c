@@ -7,14 +7,18 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/vfs.h>
 #include <sys/uio.h>
 #include <time.h>
 
 #include "core/base/clock.h"
 #include "core/base/number.h"
 #include "core/base/sys.h"
-#include "core/oplog/room.h"
+#include "core/oplog/space.h"
 
+#define LEAVES (UINT64_C(8) << 20) /* bytes of the disk */
+#define RETRY 1024		   /* records that are lost meanwhile */
+#define RETRY_LAZY 16
 #define REGION_SIZE (OPLOG_SEGMENT_SIZE(OPLOG_CAPACITY) * OPLOG_PLACES)
 /* ns to wait for a thread that makes the next segment */
 #define MAKING_MAX UINT64_C(50000000)
@@ -53,9 +57,10 @@ static struct oplog_segment *clear_place(struct oplog_writer *w)
 /* Segments grow with a process's life: a short-lived tool takes 128 KiB, a server soon 4 MiB. */
 static uint32_t capacity_of(const struct oplog_writer *w, uint32_t nth)
 {
-	uint32_t capacity = nth == 0   ? OPLOG_CAPACITY_MIN
-			    : nth == 1 ? OPLOG_CAPACITY / 4
-				       : OPLOG_CAPACITY;
+	static const uint32_t usual[] = {OPLOG_CAPACITY_MIN, OPLOG_CAPACITY / 4, OPLOG_CAPACITY};
+	static const uint32_t few[] = {512 - OPLOG_HEADER_SLOTS, 4096 - OPLOG_HEADER_SLOTS,
+				       OPLOG_CAPACITY_LAZY};
+	uint32_t capacity = (w->lazy ? few : usual)[nth < 2 ? nth : 2];
 
 	return capacity < w->capacity_max ? capacity : w->capacity_max;
 }
@@ -70,7 +75,9 @@ void oplog_segments_bound(struct oplog_writer *w)
 								: slots - OPLOG_HEADER_SLOTS;
 	w->capacity_max = slots < OPLOG_CAPACITY ? (uint32_t)slots : OPLOG_CAPACITY;
 	w->place_count = (uint32_t)(REGION_SIZE / OPLOG_SEGMENT_SIZE(w->capacity_max));
-	if (w->place_count > OPLOG_PLACES_MAX)
+	if (w->lazy) /* records that are made at once, and not around a call */
+		w->place_count = OPLOG_PLACES;
+	else if (w->place_count > OPLOG_PLACES_MAX)
 		w->place_count = OPLOG_PLACES_MAX;
 }
 
@@ -176,6 +183,14 @@ static int map_segment(struct oplog_segment *s, int fd, const struct oplog_heade
 	return 0;
 }
 
+static uint64_t free_bytes(int dirfd)
+{
+	struct statfs fs;
+
+	return SYS2(SYS_fstatfs, dirfd, &fs) < 0 ? UINT64_MAX
+						 : (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize;
+}
+
 static void describe_segment(struct oplog_writer *w)
 {
 	struct oplog_header *h = &w->identity;
@@ -189,15 +204,30 @@ static void describe_segment(struct oplog_writer *w)
 	h->check = oplog_header_check(h);
 }
 
-/* Makes the file in oplog/ and its map. */
+/*
+ * What is left on a full disk is for what the host has begun. What older segments have just given
+ * back may be taken again; and without its first one a process would record nothing at all.
+ */
+static bool has_room(const struct oplog_writer *w, int dirfd, uint64_t before, uint64_t size)
+{
+	uint64_t free = free_bytes(dirfd);
+
+	return free >= LEAVES + size || (free > before && free - before >= size) ||
+	       (!w->lazy && w->sequence == w->first);
+}
+
+/* Makes the file and its map. */
 static int make_file(struct oplog_writer *w, int dirfd, struct oplog_segment *s)
 {
 	char name[OPLOG_FILE_NAME], temporary[OPLOG_FILE_NAME];
+	uint64_t size = OPLOG_SEGMENT_SIZE(w->identity.capacity), before = free_bytes(dirfd);
 	int fd, r;
 
 	oplog_segment_name(name, &w->identity, OPLOG_SUFFIX);
 	oplog_segment_name(temporary, &w->identity, ".new");
-	oplog_make_room(w, dirfd, OPLOG_SEGMENT_SIZE(w->identity.capacity));
+	oplog_make_space(w, dirfd, size);
+	if (!has_room(w, dirfd, before, size))
+		return -ENOSPC;
 	w->identity.dropped = w->dropped;
 	fd = sys_openat(dirfd, temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
@@ -213,8 +243,13 @@ static int make_file(struct oplog_writer *w, int dirfd, struct oplog_segment *s)
 
 int oplog_folder(const struct oplog_writer *w)
 {
-	return sys_openat(*w->storefd, OPLOG_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
-			  0);
+	const char *name = w->folder ? w->folder : OPLOG_DIR;
+	int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+	int fd = sys_openat(*w->storefd, name, flags, 0);
+
+	if (fd == -ENOENT && w->lazy && sys_mkdirat(*w->storefd, name, 0700) == 0)
+		fd = sys_openat(*w->storefd, name, flags, 0);
+	return fd;
 }
 
 /* The caller has w->making. */
@@ -256,7 +291,8 @@ void oplog_prepare_next(struct oplog_writer *w)
 		if (r == 0)
 			atomic_store(&w->next, s);
 		else
-			atomic_store(&w->retry_at, atomic_load(&w->lost) + 1024);
+			atomic_store(&w->retry_at,
+				     atomic_load(&w->lost) + (w->lazy ? RETRY_LAZY : RETRY));
 	}
 	atomic_flag_clear_explicit(&w->making, memory_order_release);
 }

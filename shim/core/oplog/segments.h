@@ -13,7 +13,8 @@
 
 #define OPLOG_HEADER_SLOTS (OPLOG_HEADER_SIZE / OPLOG_SLOT_SIZE)
 #define OPLOG_SEGMENT_SIZE(slots) (OPLOG_HEADER_SIZE + (size_t)(slots)*OPLOG_SLOT_SIZE)
-#define OPLOG_CAPACITY_MIN (2048 - OPLOG_HEADER_SLOTS) /* 128 KiB */
+#define OPLOG_CAPACITY_MIN (2048 - OPLOG_HEADER_SLOTS)	 /* 128 KiB */
+#define OPLOG_CAPACITY_LAZY (16384 - OPLOG_HEADER_SLOTS) /* 1 MiB */
 #define OPLOG_SHARE 8	   /* a segment is that part of the log's bound, at most */
 #define OPLOG_FILE_NAME 64 /* bytes of a file's name */
 #define OPLOG_NOWHERE UINT32_MAX
@@ -38,7 +39,8 @@ static inline bool oplog_segment_enter(struct oplog_segment *s, uint32_t *sequen
 void oplog_segments_bound(struct oplog_writer *w);
 void oplog_segment_name(char out[OPLOG_FILE_NAME], const struct oplog_header *h,
 			const char *suffix);
-int oplog_folder(const struct oplog_writer *w); /* oplog/, for the caller to close; -errno */
+int oplog_folder(
+    const struct oplog_writer *w); /* oplog/ or acts/, for the caller to close; -errno */
 
 /* Makes the next segment unless someone is at it or it failed lately. */
 void oplog_prepare_next(struct oplog_writer *w);

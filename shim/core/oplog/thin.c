@@ -92,7 +92,7 @@ static void keep_short(struct leftovers *all)
 	qsort(all->list, all->count, sizeof(*all->list), by_name);
 }
 
-int oplog_thin(int storefd, unsigned keep)
+static int thin_folder(int storefd, const char *folder, unsigned keep)
 {
 	struct leftovers all = {.list = NULL};
 	const struct dirent *d;
@@ -100,7 +100,7 @@ int oplog_thin(int storefd, unsigned keep)
 	size_t i;
 	DIR *dir;
 
-	r = file_names_at(storefd, OPLOG_DIR, &dir);
+	r = file_names_at(storefd, folder, &dir);
 	if (r < 0)
 		return r;
 	while (r == 0 && (d = readdir(dir)))
@@ -113,4 +113,12 @@ int oplog_thin(int storefd, unsigned keep)
 	closedir(dir);
 	free(all.list);
 	return r < 0 ? r : removed;
+}
+
+int oplog_thin(int storefd, unsigned keep)
+{
+	int acts = thin_folder(storefd, OPLOG_ACTS_DIR, keep);
+	int r = thin_folder(storefd, OPLOG_DIR, keep);
+
+	return r < 0 || acts >= 0 || acts == -ENOENT ? r : acts;
 }

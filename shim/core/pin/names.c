@@ -42,7 +42,7 @@ uint64_t pin_id_of_name(const char *name)
 
 int pin_each_name(int dirfd, int (*f)(void *context, const char *name), void *context)
 {
-	char buf[4096] __attribute__((aligned(8)));
+	char buf[1024] __attribute__((aligned(8)));
 	int fd = sys_openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0), r = 0;
 	ssize_t n, at;
 

@@ -174,7 +174,7 @@ static void give_to_owner(int fd, int directoryfd)
 	struct stat directory;
 
 	if (sys_fstat(directoryfd, &directory) == 0)
-		sys_give(fd, &directory);
+		sys_chown_like(fd, &directory);
 }
 
 static int temporary_file(const struct pins *p, char name[PIN_NAME_MAX])
@@ -239,7 +239,7 @@ static void take_over(struct pins *p, const struct pins *old)
 		struct pin_slot *s = &p->slots[i];
 
 		*s = old->slots[i];
-		if (s->state == PIN_HELD) {
+		if (s->state == PIN_HELD && !pin_is_base(s)) {
 			s->state = PIN_BROKEN;
 			s->error = ECONNRESET;
 			put_text(s->detail, sizeof(s->detail),
@@ -447,7 +447,7 @@ bool pins_any(const struct pins *p)
 	for (i = 0; p->state && i < PIN_SLOTS; i++) {
 		uint32_t state = LOAD(p->slots[i].state);
 
-		if (state == PIN_HELD || state == PIN_BROKEN)
+		if ((state == PIN_HELD && !pin_is_base(&p->slots[i])) || state == PIN_BROKEN)
 			return true;
 	}
 	return false;
@@ -557,6 +557,10 @@ static void break_one(struct pins *p, struct pin_slot *s, int error, const char 
 	share_no_more(p, LOAD(s->id));
 	if (state != PIN_HELD && state != PIN_TAKING)
 		return;
+	if (state == PIN_HELD && pin_is_base(s)) { /* nothing is lost with it */
+		set_free(p, s);
+		return;
+	}
 	s->error = error;
 	put_text(s->detail, sizeof(s->detail), detail);
 	__atomic_compare_exchange_n(&s->state, &state, PIN_BROKEN, false, __ATOMIC_SEQ_CST,

@@ -85,7 +85,12 @@ void pins_skip_known(struct pins *p);
 uint64_t pins_count_writes(const struct pins *p);
 /* It is worth nothing: says why, once. `s` NULL: all that are held. */
 void pin_break(struct pins *p, struct pin_slot *s, int error, const char *detail);
-/* One is held, or broke and is to be told. */
+/* Its snapshot is whole; it is held on to for what changes after it (base.h). */
+static inline bool pin_is_base(const struct pin_slot *s)
+{
+	return __builtin_strncmp(s->reason, PIN_BASE_REASON, sizeof(s->reason)) == 0;
+}
+/* One is held that is to become a snapshot, or broke and is to be told. */
 bool pins_any(const struct pins *p);
 
 /* ---- who writes ---- */

@@ -389,7 +389,8 @@ static int judge_once(const struct pin_reader *r)
 	       follows(&last, &live, true);
 }
 
-/* A write that is under way may be seen before its end is told: it is looked at again. */
+/* A write that is under way may be seen before its end is told: it is looked at again. -EBUSY: it
+ * does not end. */
 int pin_reader_judge(struct pin_reader *r)
 {
 	static const struct timespec step = {0, 1000000};
@@ -406,9 +407,15 @@ int pin_reader_judge(struct pin_reader *r)
 			nanosleep(&step, NULL);
 		quiet = written ? 0 : quiet + 1;
 	}
-	return e < 0 ? e
-		     : reader_trouble(r, -ESTALE, r->file.path,
-				      "it was changed or replaced without the shim");
+	if (e < 0)
+		return e;
+	/* A thread in a write may be held up for long, by the disk or a debugger: that tells
+	 * nothing of who has changed the file. */
+	if (quiet < JUDGE_QUIET)
+		return reader_trouble(r, -EBUSY, r->file.path,
+				      "a write in the directory has been under way all the time");
+	return reader_trouble(r, -ESTALE, r->file.path,
+			      "it was changed or replaced without the shim");
 }
 
 /* ---- opening ---- */

@@ -4,12 +4,10 @@
  * database, so that memory does not grow with the directory.
  */
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "core/base/checksum.h"
-#include "core/export/export.h"
+#include "core/export/fingerprint.h"
 #include "core/recover/internal.h"
 #include "core/sqlite/database.h"
 
@@ -29,11 +27,7 @@ static const char schema[] =
 	" FROM record a JOIN collection c ON c.id = a.collection LEFT JOIN record b ON "     \
 	"b.phase = 0 AND b.collection = a.collection AND b.id = a.id WHERE a.phase = 1 AND " \
 	"a.collection = ?1 AND a.vector IS NULL AND NOT " WAS_BARE
-/* Of cosine collections Chroma keeps direction and length: put together again, and the last bit of
- * a number may be another. */
-#define IS_CHANGED                                                                      \
-	"(a.content <> b.content OR (a.vector <> b.vector AND (abs(a.norm - b.norm) > " \
-	"1e-5 * b.norm OR abs(a.projection - b.projection) > 1e-5 * b.norm)))"
+#define IS_CHANGED "(a.content <> b.content OR " FINGERPRINT_VECTORS_DIFFER("a", "b") ")"
 
 int recover_account_open(struct recover_account *a)
 {
@@ -127,36 +121,6 @@ static int begin(void *context, const struct export_collection *c)
 	return r < 0 ? r : adopt_segment(a, c->collection);
 }
 
-/* Of one value; of several, their sum: the order may be another. */
-static uint64_t sum_of(const struct export_value *v)
-{
-	uint64_t seed = checksum64(v->key, strlen(v->key), (uint64_t)v->type);
-
-	if (v->type == EXPORT_STRING)
-		return checksum64(v->text, v->size, seed);
-	if (v->type == EXPORT_FLOAT)
-		return checksum64(&v->real, sizeof(v->real), seed);
-	return checksum64(&v->number, sizeof(v->number), seed);
-}
-
-/* Its length, and where it lies on a line of random direction: equal for equal vectors only. */
-static void account_measure(const float *vector, uint64_t dimension, double *norm,
-			    double *projection)
-{
-	uint64_t i, random = 1;
-	double squares = 0, sum = 0;
-
-	for (i = 0; i < dimension; i++) {
-		double x = (double)vector[i];
-
-		random = random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-		squares += x * x;
-		sum += x * ((double)(random >> 33) / (double)(UINT64_C(1) << 30) - 1);
-	}
-	*norm = sqrt(squares);
-	*projection = sum;
-}
-
 /* Without its rows in `segments` a collection's records cannot be read as they are. */
 static bool is_guessed(const struct recover_account *a, const struct chroma_collection *c)
 {
@@ -166,29 +130,19 @@ static bool is_guessed(const struct recover_account *a, const struct chroma_coll
 static int account_take(void *context, const struct export_record *record)
 {
 	struct recover_account *a = context;
-	uint64_t content = 0, vector;
-	double norm = 0, projection = 0;
-	size_t i;
+	struct fingerprint f;
 	int r;
 
-	for (i = 0; i < record->value_count; i++)
-		content += sum_of(&record->values[i]);
-	if (record->document)
-		content += sum_of(record->document);
-	if (record->uri)
-		content += sum_of(record->uri);
+	fingerprint_take(record, &f);
 	sqlite3_bind_text(a->insert, 1, record->collection->id, -1, SQLITE_STATIC);
 	sqlite3_bind_text(a->insert, 2, record->id, (int)record->id_size, SQLITE_STATIC);
 	sqlite3_bind_int(a->insert, 3, a->phase);
 	sqlite3_bind_null(a->insert, 4);
-	if (record->vector) {
-		vector = checksum64(record->vector, (size_t)record->dimension * sizeof(float), 0);
-		sqlite3_bind_int64(a->insert, 4, (sqlite3_int64)vector);
-		account_measure(record->vector, record->dimension, &norm, &projection);
-	}
-	sqlite3_bind_int64(a->insert, 5, (sqlite3_int64)content);
-	sqlite3_bind_double(a->insert, 6, norm);
-	sqlite3_bind_double(a->insert, 7, projection);
+	if (f.has_vector)
+		sqlite3_bind_int64(a->insert, 4, (sqlite3_int64)f.vector);
+	sqlite3_bind_int64(a->insert, 5, (sqlite3_int64)(f.document + f.metadata));
+	sqlite3_bind_double(a->insert, 6, f.norm);
+	sqlite3_bind_double(a->insert, 7, f.projection);
 	if (is_guessed(a, record->collection)) {
 		sqlite3_bind_null(a->insert, 5);
 		sqlite3_bind_null(a->insert, 6);
@@ -217,13 +171,14 @@ int recover_account_take(struct recover_account *a, int dirfd, const struct reco
 					 .record = account_take,
 					 .trouble = note_trouble,
 					 .context = a};
-	struct export_summary summary;
+	struct export_summary summary = {0};
 	char path[48];
 	int r;
 
 	a->judgement = j;
 	if (!a->phase)
 		a->costs_vectors = recover_costs_vectors(j, "");
+	a->may_differ |= recover_makes_vectors_differ(j);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", dirfd);
 	r = database_error(sqlite3_exec(a->db, "BEGIN", NULL, NULL, NULL));
 	if (r == 0)
@@ -241,6 +196,7 @@ int recover_account_take(struct recover_account *a, int dirfd, const struct reco
 	if (r == 0)
 		r = database_error(sqlite3_exec(a->db, "COMMIT", NULL, NULL, NULL));
 	a->was_blind |= summary.without_database;
+	a->may_differ |= summary.overwritten > 0;
 	if (r == 0 && a->phase && a->was_blind)
 		r = forget_deleted(a, path);
 	a->phase = 1;
@@ -289,6 +245,50 @@ int recover_account_forget(struct recover_account *a, const char *collection_id,
 			      "UPDATE record SET content = NULL WHERE phase = 0 AND collection = "
 			      "?1 AND id = ?2",
 			      collection_id, id, id_size);
+}
+
+int recover_account_adopt(struct recover_account *a, const char *from, const char *to)
+{
+	int r = run_for_record(a,
+			       "UPDATE OR IGNORE record SET collection = ?2 WHERE phase = 0 AND "
+			       "collection = ?1",
+			       from, to, strlen(to));
+
+	return r < 0 ? r
+		     : run_for_record(a, "DELETE FROM collection WHERE id = ?1 AND ?2 NOTNULL",
+				      from, to, strlen(to));
+}
+
+/* It has the record under its right id already where the index gave it that. */
+int recover_account_rename(struct recover_account *a, const char *collection_id, const char *id,
+			   size_t id_size, const char *to)
+{
+	sqlite3_stmt *put = NULL;
+	int r = database_prepare(a->db, &put,
+				 "UPDATE OR REPLACE record AS r SET id = ?3, vector = coalesce("
+				 "vector, (SELECT vector FROM record s WHERE s.phase = 0 AND "
+				 "s.collection = ?1 AND s.id = ?3)) WHERE phase = 0 AND collection "
+				 "= ?1 AND id = ?2");
+
+	if (r == 0) {
+		sqlite3_bind_text(put, 1, collection_id, -1, SQLITE_STATIC);
+		sqlite3_bind_text(put, 2, id, (int)id_size, SQLITE_STATIC);
+		sqlite3_bind_text(put, 3, to, -1, SQLITE_STATIC);
+		r = database_step(put);
+	}
+	sqlite3_finalize(put);
+	return r;
+}
+
+int recover_account_drop(struct recover_account *a, const char *collection_id)
+{
+	int r =
+	    run_for_record(a, "DELETE FROM record WHERE collection = ?1 AND phase = 0 AND ?2 = ''",
+			   collection_id, "", 0);
+
+	return r < 0 ? r
+		     : run_for_record(a, "DELETE FROM collection WHERE id = ?1 AND ?2 = ''",
+				      collection_id, "", 0);
 }
 
 /* ---- telling ---- */

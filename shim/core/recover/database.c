@@ -175,6 +175,9 @@ static int take_out_nameless(struct recovery *r)
 	if (error < 0 || !count)
 		return error;
 	r->healed++;
+	r->lost_rows = true;
+	if (r->options->account)
+		r->options->account->may_lack = true;
 	recover_say(r, RECOVER_INDEXES, NULL,
 		    "%" PRIu64 " records have lost their ids; their documents and metadata were "
 		    "set aside in " RECOVER_LOST_FILE,
@@ -188,13 +191,14 @@ int recover_indexes(struct recovery *r)
 
 	if (error == 0)
 		error = take_out_nameless(r);
+	if (error == 0 && was_found(r->judgement, DIAGNOSE_TEXTS_LOST))
+		error = recover_texts(r);
 	return error < 0 ? error : rebuild_fts(r);
 }
 
 /* ---- marks ---- */
 
-/* In the type that it has where nothing is wrong. */
-static int set_mark(struct recovery *r, const char *segment, int64_t value)
+int recover_set_mark(struct recovery *r, const char *segment, int64_t value)
 {
 	unsigned char bytes[8];
 	sqlite3_stmt *put = NULL;
@@ -226,7 +230,7 @@ static int heal_mark(struct recovery *r, const struct chroma_collection *c, cons
 		return 0;
 	if (value == mark->value && !is_blob)
 		return 0;
-	error = set_mark(r, segment, (int64_t)value);
+	error = recover_set_mark(r, segment, (int64_t)value);
 	if (error < 0)
 		return error;
 	r->healed++;
@@ -238,12 +242,52 @@ static int heal_mark(struct recovery *r, const struct chroma_collection *c, cons
 	return 0;
 }
 
+/* Up to which row the index has applied the queue: at least to before what is left of that. Rows
+ * that it has applied already change nothing. */
+static int put_mark(struct recovery *r, const struct chroma_collection *c)
+{
+	static const char last[] =
+	    "SELECT coalesce((SELECT min(seq_id) - 1 FROM embeddings_queue WHERE topic = ?1), -1)";
+	int64_t mark = 0;
+	int error = database_number(r->db, last, c->topic, &mark);
+
+	if (error == 0 && mark < 0)
+		mark = c->metadata_mark.value < CHROMA_MARK_POISONED
+			   ? (int64_t)c->metadata_mark.value
+			   : 0;
+	if (error == 0)
+		error = RECOVER_CHANGE(
+		    r, "INSERT OR IGNORE INTO max_seq_id(segment_id, seq_id) VALUES (?1, 0)",
+		    c->vector_segment);
+	if (error == 0)
+		error = recover_set_mark(r, c->vector_segment, mark);
+	if (error < 0)
+		return error;
+	r->healed++;
+	recover_say(r, RECOVER_MARKS, c->name,
+		    "the mark of segment %.36s was gone: it is %" PRId64
+		    ", before what is left of the queue",
+		    c->vector_segment, mark);
+	return 0;
+}
+
+static bool lost_mark(const struct recovery *r, const struct chroma_collection *c)
+{
+	size_t i;
+
+	for (i = 0; i < r->judgement->count; i++)
+		if (r->judgement->list[i].code == DIAGNOSE_MARK_LOST &&
+		    strcmp(r->judgement->list[i].segment, c->vector_segment) == 0)
+			return true;
+	return false;
+}
+
 static int heal_marks(void *context, const struct chroma_collection *c)
 {
 	struct recovery *r = context;
-	int error = 0;
+	int error = lost_mark(r, c) ? put_mark(r, c) : 0;
 
-	if (c->metadata_segment[0])
+	if (error == 0 && c->metadata_segment[0])
 		error = heal_mark(r, c, c->metadata_segment, &c->metadata_mark);
 	if (error == 0 && c->vector_segment[0])
 		error = heal_mark(r, c, c->vector_segment, &c->vector_mark);

@@ -12,7 +12,7 @@
 static int heal_copy(const struct recover_job *job, struct recover_result *out,
 		     struct recover_judgement *j, int fd)
 {
-	bool was_blind = j->steps & 1u << RECOVER_PAGES;
+	bool was_blind = j->steps & (1u << RECOVER_PAGES | 1u << RECOVER_TABLES);
 	struct recover_options options = job->options;
 	int r;
 
@@ -39,8 +39,10 @@ static int heal_copy(const struct recover_job *job, struct recover_result *out,
 	out->damage[1] = j->damage;
 	if (r == 0)
 		r = recover_account_take(&out->account, fd, j);
-	/* Behind pages that cannot be read, damage may not have been seen. */
-	if (r == 0 && j->damage > out->damage[0] && (!was_blind || j->steps & 1u << RECOVER_PAGES))
+	/* Behind pages that cannot be read, and tables that are gone, damage may not have been
+	 * seen. */
+	if (r == 0 && j->damage > out->damage[0] &&
+	    (!was_blind || j->steps & (1u << RECOVER_PAGES | 1u << RECOVER_TABLES)))
 		return -EUCLEAN;
 	return r;
 }
@@ -113,7 +115,7 @@ static int heal_elsewhere(const struct recover_job *job, struct recover_result *
 
 int recover_directory(const struct recover_job *job, struct recover_result *out)
 {
-	struct recover_judgement j = {.list = NULL};
+	struct recover_judgement j = {.storefd = job->options.storefd};
 	uint64_t state = recover_state(job->datafd);
 	bool is_for_us;
 	int r;

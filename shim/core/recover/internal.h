@@ -18,6 +18,7 @@ struct recover_finding {
 	char file[32], alias[CHROMA_ALIAS_SIZE];
 };
 struct recover_judgement {
+	int storefd; /* whose log is asked; it stays. 0: none */
 	struct recover_finding *list;
 	size_t count;
 	unsigned steps; /* 1 << step of those that heal something of it */
@@ -34,6 +35,8 @@ void recover_judgement_free(struct recover_judgement *j);
 /* The code of a finding that the step heals in that segment; NULL: none. */
 const char *recover_finding_of(const struct recover_judgement *j, enum recover_step step,
 			       const char *segment);
+/* Whether vectors may be older than they should be, or another's, and nothing tells which. */
+bool recover_makes_vectors_differ(const struct recover_judgement *j);
 /* Whether it explains that records of this vector segment have lost their vectors. */
 bool recover_costs_vectors(const struct recover_judgement *j, const char *segment);
 
@@ -66,10 +69,14 @@ struct recovery {
 	char path[48]; /* the same, for SQLite */
 	const struct recover_options *options;
 	const struct recover_judgement *judgement;
-	sqlite3 *db;	 /* for writing; NULL: not open */
-	bool is_rust;	 /* of Chroma >= 1.0 */
-	bool lost_pages; /* of the database: they could not be read */
-	bool lost_rows;	 /* of records, and nothing there tells which */
+	sqlite3 *db;	    /* for writing; NULL: not open */
+	bool is_rust;	    /* of Chroma >= 1.0 */
+	bool lost_pages;    /* of the database: they could not be read */
+	bool lost_rows;	    /* of records, and nothing there tells which */
+	bool lost_texts;    /* documents or metadata; of temp.lost_text all metadata */
+	bool lacks_queue;   /* rows of it */
+	bool lost_segments; /* which of them there were */
+	bool lost_marks;    /* which of them had been persisted */
 	uint64_t healed;
 };
 
@@ -89,11 +96,13 @@ int recover_each_snapshot(struct recovery *r, recover_snapshot_fn *each, void *c
 void recover_make_uuid(char out[CHROMA_ID_SIZE]);
 /* The end of the queue and of every mark: what is written next must not count as applied. */
 int recover_find_end(struct recovery *r, int64_t *out);
-/* As Chroma puts it into its queue. *out is the caller's to free. */
 /* For an export: what cannot be read is not given, and so counts as missing. */
 void recover_ignore_trouble(void *context, const char *collection, const char *what, int error);
 /* A blob, lent until the statement is reset; NULL without a vector. */
 void recover_bind_vector(sqlite3_stmt *s, int at, const struct export_record *record);
+/* For SQL: is_near(a, b) of two vectors. */
+int recover_compare_vectors(struct recovery *r);
+/* As Chroma puts it into its queue. *out is the caller's to free. */
 int recover_format_metadata(const struct export_record *record, char **out, size_t *size_out);
 
 /* Collections that are wanted, without their database and tenant: to change the database meanwhile.
@@ -114,24 +123,38 @@ int recover_pages(struct recovery *r);	      /* pages.c */
 struct salvage;
 /* collections.c: as salvage_help.find_collections; the context is the recovery. */
 int recover_collections(void *context, struct salvage *s);
+/* Of collections that have lost their own row alone. */
+int recover_lost_rows(struct recovery *r);
+/* acts.c: the log's names for those that are called lost-ID. */
+int recover_names_of_log(struct recovery *r);
+/* Those of temp.need that the log says were deleted, to temp.gone. */
+int recover_forget_deleted(struct recovery *r, sqlite3 *db);
+/* Names of collections that are no text, as far as snapshots have them. */
+int recover_names(struct recovery *r);
+/* Rows of databases and tenants that are missing, as far as snapshots have them. */
+int recover_owners(struct recovery *r);
+int recover_tables(struct recovery *r); /* tables.c */
 int recover_indexes(struct recovery *r);
-int recover_queue(struct recovery *r);	    /* settings.c */
-int recover_parameters(struct recovery *r); /* settings.c */
-int recover_migration(struct recovery *r);  /* migration.c */
-int recover_segments(struct recovery *r);   /* segments.c */
-int recover_rows(struct recovery *r);	    /* rows.c, a part of segments */
+int recover_texts(struct recovery *r);		  /* texts.c, a part of indexes */
+int recover_queue(struct recovery *r);		  /* settings.c */
+int recover_ids(struct recovery *r);		  /* ids.c, a part of queue */
+int recover_parameters(struct recovery *r);	  /* settings.c */
+int recover_migration(struct recovery *r);	  /* migration.c */
+int recover_segments(struct recovery *r);	  /* segments.c */
+int recover_rows(struct recovery *r);		  /* rows.c, a part of segments */
+int recover_segment_settings(struct recovery *r); /* rows.c: also of those that are new */
+int recover_mend_dimension(struct recovery *r, const char *segment); /* rows.c */
 int recover_marks(struct recovery *r);
 int recover_records(struct recovery *r); /* records.c */
 int recover_hnsw(struct recovery *r);
 int recover_bare(struct recovery *r);	  /* bare.c */
 int recover_undelete(struct recovery *r); /* undelete.c */
 
+/* The mark of a segment that has one, in the type that it has where nothing is wrong. */
+int recover_set_mark(struct recovery *r, const char *segment, int64_t value);
+
 /* replay.c: what is there by half is applied again; in how many collections. */
 int recover_replay(struct recovery *r, bool only_half, int64_t *again_out);
-
-/* pairs.c: takes out of temp.given what the pickle contradicts itself about. */
-int recover_drop_contradictions(struct recovery *r, const struct chroma_collection *c,
-				uint64_t *dropped_out);
 
 /* ---- lost.c ---- */
 
@@ -146,5 +169,7 @@ char *recover_lost_metadata(sqlite3 *db, const char *row);
  * records.
  */
 int recover_nameless(sqlite3 *db, const char *path, uint64_t *count_out);
+/* The same of documents that only the full-text index still has. */
+int recover_nameless_documents(sqlite3 *db, const char *path, uint64_t *count_out);
 
 #endif

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/recover/internal.h"
+#include "core/sqlite/fulltext.h"
 
 int recover_step_of(enum diagnose_code code)
 {
@@ -26,18 +27,24 @@ int recover_step_of(enum diagnose_code code)
 	case DIAGNOSE_FTS_INCOMPLETE:
 	case DIAGNOSE_FTS_FOREIGN:
 	case DIAGNOSE_METADATA_BARE:
+	case DIAGNOSE_TEXTS_LOST:
 		return RECOVER_INDEXES;
 	case DIAGNOSE_MIGRATION_CUT:
 		return RECOVER_MIGRATION;
 	case DIAGNOSE_QUEUE_DAMAGED:
+	case DIAGNOSE_RECORD_ID:
 		return RECOVER_QUEUE;
+	case DIAGNOSE_COLLECTION_ROW:
 	case DIAGNOSE_SEGMENT_ROW:
 	case DIAGNOSE_OWNER_ROW:
+	case DIAGNOSE_NAME_UNREADABLE:
+	case DIAGNOSE_ID_UNREADABLE:
 	case DIAGNOSE_SETTINGS:
 	case DIAGNOSE_DIMENSION_LOST:
 	case DIAGNOSE_SEGMENT_RENAMED:
 	case DIAGNOSE_FILE_RENAMED:
 		return RECOVER_SEGMENTS;
+	case DIAGNOSE_MARK_LOST:
 	case DIAGNOSE_MARK_POISONED:
 	case DIAGNOSE_MARK_BLOB:
 	case DIAGNOSE_MARK_BEYOND:
@@ -52,6 +59,8 @@ int recover_step_of(enum diagnose_code code)
 	case DIAGNOSE_HEADER_DAMAGED:
 	case DIAGNOSE_LEVEL0_SHORT:
 	case DIAGNOSE_LENGTH_SHORT:
+	case DIAGNOSE_LENGTH_DAMAGED:
+	case DIAGNOSE_VECTORS_DAMAGED:
 	case DIAGNOSE_LINKS_SHORT:
 	case DIAGNOSE_LINKS_DAMAGED:
 	case DIAGNOSE_LINKS_RUNAWAY:
@@ -63,6 +72,7 @@ int recover_step_of(enum diagnose_code code)
 	case DIAGNOSE_MOMENTS:
 		return RECOVER_HNSW;
 	case DIAGNOSE_RECORDS_GONE:
+	case DIAGNOSE_RECORDS_LOST:
 		return RECOVER_RECORDS;
 	case DIAGNOSE_RECORDS_BARE:
 		return RECOVER_BARE;
@@ -76,6 +86,10 @@ static void note(void *context, const struct diagnose_finding *f)
 	struct recover_judgement *j = context;
 	int step = recover_step_of(f->code);
 	struct recover_finding *more;
+
+	if (f->code == DIAGNOSE_TABLE_MISSING && f->detail &&
+	    strcmp(f->detail, FULLTEXT_TABLE) != 0 && strcmp(f->detail, "migrations") != 0)
+		step = RECOVER_TABLES;
 
 	j->is_bad_copy |= diagnose_is_bad_copy(f->code);
 	if (step < 0 && diagnose_kinds[f->code].severity != DIAGNOSE_DAMAGE)
@@ -96,8 +110,9 @@ static void note(void *context, const struct diagnose_finding *f)
 
 int recover_judge(int dirfd, struct recover_judgement *out)
 {
-	struct recover_judgement j = {.list = NULL};
-	struct diagnose_options options = {.full = true, .report = note, .context = &j};
+	struct recover_judgement j = {.storefd = out->storefd};
+	struct diagnose_options options = {
+	    .logfd = out->storefd, .full = true, .report = note, .context = &j};
 	struct diagnose_summary summary;
 	char path[48];
 	int r;
@@ -131,6 +146,21 @@ const char *recover_finding_of(const struct recover_judgement *j, enum recover_s
 		    strcmp(j->list[i].segment, segment) == 0)
 			return diagnose_kinds[j->list[i].code].code;
 	return NULL;
+}
+
+bool recover_makes_vectors_differ(const struct recover_judgement *j)
+{
+	size_t i;
+
+	for (i = 0; i < j->count; i++)
+		switch (j->list[i].code) {
+		case DIAGNOSE_INDEX_OLDER:
+		case DIAGNOSE_INDEX_MIXED:
+			return true;
+		default:
+			break;
+		}
+	return false;
 }
 
 /* Without a segment it is of the whole database. */

@@ -7,7 +7,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,64 +28,11 @@ struct leftovers {
 
 /* ---- the distance function ---- */
 
-/*
- * In cosine space, and only there, Chroma stores vectors at unit length, and their own length in
- * length.bin; in the others that file is memory garbage (zeros, denormals). l2 and ip leave the
- * same files behind.
- */
-static int space_of_files(int dirfd, const struct hnsw_header *header)
-{
-	int level0fd = file_open_at(dirfd, HNSW_LEVEL0_FILE);
-	int lengthfd = file_open_at(dirfd, HNSW_LENGTH_FILE);
-	uint64_t i, k, dimension = hnsw_dimension(header);
-	struct file_source level0, lengths;
-	struct file_window window = {0};
-	int space = LEFTOVER_SPACE_OPEN;
-	struct hnsw_level0 l = {0};
-	struct hnsw_element e;
-	bool is_plausible = true;
-
-	if (level0fd < 0 || lengthfd < 0 || file_source_open_data(&level0, level0fd) < 0 ||
-	    file_source_open_data(&lengths, lengthfd) < 0 ||
-	    file_window_open(&window, &lengths, 64u << 10) < 0)
-		goto out;
-	if (hnsw_level0_open(&l, header, &level0) < 0)
-		goto out_window;
-	for (i = 0; i < header->count && hnsw_level0_get(&l, i, &e) == 0; i++) {
-		double sum = 0;
-		float f;
-
-		for (k = 0; k < dimension; k++) {
-			memcpy(&f, e.vector + k * sizeof(f), sizeof(f));
-			sum += (double)f * (double)f;
-		}
-		if (e.deleted || sum == 0)
-			continue;
-		if (!(fabs(sum - 1) < 1e-3)) {
-			space = LEFTOVER_SPACE_L2_OR_IP;
-			break;
-		}
-		if (hnsw_length_get(&window, i, &f) < 0 || !(f > 1e-4f && f < 1e4f))
-			is_plausible = false;
-	}
-	if (space == LEFTOVER_SPACE_OPEN && is_plausible && i > 0)
-		space = CHROMA_COSINE;
-	hnsw_level0_close(&l);
-out_window:
-	file_window_close(&window);
-out:
-	if (level0fd >= 0)
-		close(level0fd);
-	if (lengthfd >= 0)
-		close(lengthfd);
-	return space;
-}
-
 /* Chroma < 1.0 keeps a segment's settings in rows of their own, which it leaves behind as well. */
 static int space_of_rows(sqlite3 *db, const char *segment)
 {
 	sqlite3_stmt *row = NULL;
-	int space = LEFTOVER_SPACE_OPEN;
+	int space = CHROMA_SPACE_OPEN;
 	int r = database_prepare(db, &row,
 				 "SELECT max(CASE key WHEN 'hnsw:space' THEN str_value END) FROM "
 				 "segment_metadata WHERE segment_id = ? AND key GLOB 'hnsw:*' "
@@ -132,7 +78,7 @@ static int leftover_judge(struct leftovers *x, struct leftover *l)
 	if (r < 0 || l->changed || l->header.count) {
 		r = diagnose_leftover(x->dirfd, l->segment, &l->damage);
 		if (r == 0 && !l->damage)
-			l->space = space_of_files(dirfd, &l->header);
+			l->space = chroma_space_of_files(dirfd, &l->header);
 	}
 	close(dirfd);
 	if (r == 0 && space_of_rows(x->db, l->segment) >= 0)
@@ -147,7 +93,7 @@ static int leftover_add(struct leftovers *x, const char *segment)
 	if (!more)
 		return -ENOMEM;
 	x->list = more;
-	x->list[x->count] = (struct leftover){.space = LEFTOVER_SPACE_OPEN};
+	x->list[x->count] = (struct leftover){.space = CHROMA_SPACE_OPEN};
 	snprintf(x->list[x->count].segment, CHROMA_ID_SIZE, "%.40s", segment);
 	return leftover_judge(x, &x->list[x->count++]);
 }

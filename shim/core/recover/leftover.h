@@ -13,17 +13,13 @@
 
 #define LEFTOVER_NAME_SIZE 520 /* Chroma's names have at most 512 characters */
 
-/* Distance functions, as far as they can be told; otherwise enum chroma_space. */
-#define LEFTOVER_SPACE_OPEN (-1)     /* not at all */
-#define LEFTOVER_SPACE_L2_OR_IP (-2) /* not cosine: its vectors are of all lengths */
-
 struct leftover {
 	char segment[CHROMA_ID_SIZE];
 	const char *damage; /* what keeps its files from being read (check/kinds.def), or NULL */
 	uint64_t ids;	    /* 0: it was never persisted */
 	struct hnsw_header header;
-	int64_t changed; /* when it was last persisted, in seconds; 0: never */
-	int space;
+	int64_t changed;   /* when it was last persisted, in seconds; 0: never */
+	int space;	   /* enum chroma_space, or how far it can be told */
 	uint64_t snapshot; /* the newest that has the collection; 0: none */
 	bool is_newer;	   /* it was persisted after that */
 	char id[CHROMA_ID_SIZE], name[LEFTOVER_NAME_SIZE]; /* of the collection, there */

@@ -85,3 +85,20 @@ int recover_nameless(sqlite3 *db, const char *path, uint64_t *count_out)
 	*count_out = (uint64_t)count;
 	return error;
 }
+
+int recover_nameless_documents(sqlite3 *db, const char *path, uint64_t *count_out)
+{
+	int64_t count;
+	int error = database_number(
+	    db, "SELECT count(*) FROM " FULLTEXT_TABLE "_docsize WHERE " NAMELESS, NULL, &count);
+
+	*count_out = 0;
+	if (error < 0 || !count)
+		return error == -ENOENT ? 0 : error;
+	error = recover_lost_open(db, path);
+	if (error == 0)
+		error = run(db, "INSERT INTO lost.lost SELECT NULL, NULL, c0, NULL FROM "
+				"" FULLTEXT_TABLE "_content WHERE " NAMELESS);
+	*count_out = error == 0 ? (uint64_t)count : 0;
+	return error == 0 ? fulltext_refill(db) : error;
+}

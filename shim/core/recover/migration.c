@@ -79,7 +79,9 @@ static int record_again(struct recovery *r)
 
 int recover_migration(struct recovery *r)
 {
+	const struct migration_era *era;
 	struct migration_state m;
+	char half[64];
 	int result = migrations_read(r->db, &m);
 
 	if (result < 0)
@@ -88,6 +90,9 @@ int recover_migration(struct recovery *r)
 		return record_again(r);
 	if (!m.has_table)
 		return 0;
+	if (migrations_find_half(r->db, half, sizeof(half)) == 0 &&
+	    migrations_have_holes(r->db, &m, &era) == 1)
+		return record_again(r);
 	if (result == 0)
 		result = recover_sql(r, "BEGIN IMMEDIATE");
 	if (result == 0)

@@ -3,6 +3,7 @@
  * A malformed database: the copy of it that is made from its pages (salvage/salvage.h) takes its
  * place.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -104,6 +105,21 @@ static void say_sentence(void *context, const char *collection, const char *sent
 	recover_say(context, RECOVER_PAGES, collection, "%s", sentence);
 }
 
+/* Whose ids and vectors are something, also where no row is left. */
+static bool has_segments(int dirfd)
+{
+	const struct dirent *entry;
+	bool found = false;
+	DIR *dir;
+
+	if (file_names_at(dirfd, NULL, &dir) < 0)
+		return false;
+	while (!found && (entry = readdir(dir)))
+		found = chroma_is_segment(dirfd, entry->d_name);
+	closedir(dir);
+	return found;
+}
+
 /* ---- the step ---- */
 
 static void say_pages(struct recovery *r, const struct salvage *s)
@@ -129,15 +145,19 @@ int recover_pages(struct recovery *r)
 					  .find_collections =
 					      r->options->snapshots ? recover_collections : NULL,
 					  .note = r->options->account ? note_harm : NULL,
-					  .say = say_sentence};
+					  .say = say_sentence,
+					  .has_more = has_segments(r->dirfd)};
 	struct salvage s = {.dirfd = r->dirfd, .help = &help};
 	int64_t again;
 	int error = play_log(r);
 
 	if (error == 0)
 		error = copy_all(r, &s);
-	if (r->options->account)
+	if (r->options->account) {
 		r->options->account->lacks_segments |= s.lost_segments;
+		r->options->account->may_lack |= s.lost_queue;
+		r->options->account->nameless += s.nameless;
+	}
 	if (error < 0) {
 		unlinkat(r->dirfd, SALVAGE, 0);
 		if (!salvage_is_unreadable(error))
@@ -153,7 +173,10 @@ int recover_pages(struct recovery *r)
 		return error;
 	r->healed++;
 	r->lost_pages = true;
-	r->lost_rows = s.lost_records;
+	r->lost_rows |= s.lost_records;
+	r->lacks_queue = s.lacks_queue;
+	r->lost_segments = s.lost_segments;
+	r->lost_marks = s.lost_marks;
 	say_pages(r, &s);
 	return 0;
 }

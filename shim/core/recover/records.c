@@ -9,12 +9,15 @@
  * then if its last change is: the number of its last row in the queue tells that.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/recover/internal.h"
+#include "core/segment/pickle.h"
 #include "core/snapshot/read.h"
 #include "core/sqlite/fulltext.h"
 
@@ -23,8 +26,12 @@ struct lost {
 	const struct chroma_collection *c;
 	sqlite3_stmt *put, *fill;
 	bool is_whole;	/* the index knows all ids as of its mark */
+	bool has_index; /* it can be read, whatever its mark */
 	bool lost_rows; /* there may be records that lack */
+	bool is_older;	/* a newer snapshot, verified, has the collection: what only this one has
+			   was deleted before that */
 	const struct manifest *snapshot;
+	bool is_old;	 /* what came from a snapshot may have been changed since */
 	uint64_t mended; /* values of metadata */
 };
 
@@ -55,7 +62,7 @@ static int find_indexed(struct lost *l)
 	struct export_summary summary;
 	int error = recover_sql(l->r, "DROP TABLE IF EXISTS temp.lost_record; CREATE TEMP TABLE "
 				      "lost_record(id TEXT PRIMARY KEY, vector BLOB, metadata "
-				      "TEXT, snapshot INTEGER)");
+				      "TEXT, snapshot INTEGER, is_other INTEGER)");
 
 	if (error < 0 || !l->lost_rows)
 		return error;
@@ -74,17 +81,24 @@ static int find_indexed(struct lost *l)
 
 /* ?1 the id, ?5 the METADATA segment, ?6 the topic. Whatever the queue says, Chroma will do. */
 static const char put_sql[] =
-    "INSERT OR IGNORE INTO temp.lost_record SELECT ?1, ?2, ?3, ?4 WHERE NOT EXISTS (SELECT 1 FROM "
+    "INSERT OR IGNORE INTO temp.lost_record SELECT ?1, ?2, ?3, ?4, 0 WHERE NOT EXISTS (SELECT 1 "
+    "FROM "
     "embeddings WHERE segment_id = ?5 AND embedding_id = ?1) AND NOT EXISTS (SELECT 1 FROM "
     "embeddings_queue WHERE topic = ?6 AND id = ?1)";
 static const char fill_sql[] =
-    "UPDATE temp.lost_record SET vector = coalesce(vector, ?2), metadata = ?3, snapshot = ?4 WHERE "
-    "id = ?1 AND snapshot IS NULL";
+    "UPDATE temp.lost_record SET is_other = vector NOTNULL AND ?2 NOTNULL AND NOT is_near(vector, "
+    "?2), vector = coalesce(vector, ?2), metadata = ?3, snapshot = ?4 WHERE id = ?1 AND snapshot "
+    "IS "
+    "NULL";
 
-/* Whether the index, which is newer than the snapshot, would still have it. */
-static bool was_deleted(const struct lost *l, const struct chroma_collection *then)
+/*
+ * Of a record that neither rows nor queue nor index have: whether the index, which is newer than
+ * the snapshot, would still have it. What was in the index then is in every later one.
+ */
+static bool was_deleted(const struct lost *l, const struct export_record *then)
 {
-	return l->is_whole && l->c->vector_mark.value >= then->metadata_mark.value;
+	return l->is_older || (l->has_index && then->from_index) ||
+	       (l->is_whole && l->c->vector_mark.value >= then->collection->metadata_mark.value);
 }
 
 static int run_for(struct lost *l, sqlite3_stmt *s, const struct export_record *record,
@@ -105,6 +119,13 @@ static int run_for(struct lost *l, sqlite3_stmt *s, const struct export_record *
 	return error;
 }
 
+/* Whether the collection, and so perhaps this record, has been written to since. */
+static bool is_changed(const struct lost *l, const struct chroma_collection *then)
+{
+	return l->c->metadata_mark.type == SQLITE_NULL ||
+	       l->c->metadata_mark.value != then->metadata_mark.value;
+}
+
 static int take_record(void *context, const struct export_record *record)
 {
 	struct lost *l = context;
@@ -114,9 +135,14 @@ static int take_record(void *context, const struct export_record *record)
 
 	if (error == 0)
 		error = run_for(l, l->fill, record, metadata, size);
-	if (error == 0 && sqlite3_changes64(l->r->db) == 0 && l->r->lost_rows &&
-	    !was_deleted(l, record->collection))
+	if (error == 0 && sqlite3_changes64(l->r->db))
+		l->is_old |= is_changed(l, record->collection);
+	if (error == 0 && sqlite3_changes64(l->r->db) == 0 && l->lost_rows &&
+	    !was_deleted(l, record)) {
 		error = run_for(l, l->put, record, metadata, size);
+		if (error == 0 && sqlite3_changes64(l->r->db))
+			l->is_old |= is_changed(l, record->collection);
+	}
 	free(metadata);
 	return error;
 }
@@ -161,6 +187,7 @@ static int mend_record(struct mending *m)
 	sqlite3_bind_text(m->now, 1, l->c->metadata_segment, -1, SQLITE_STATIC);
 	sqlite3_bind_value(m->now, 2, sqlite3_column_value(m->then, 0));
 	sqlite3_bind_value(m->now, 3, sqlite3_column_value(m->then, 1));
+	sqlite3_bind_int(m->now, 4, l->r->lost_pages);
 	error = database_step(m->now);
 	to = error == 1 ? sqlite3_column_int64(m->now, 0) : 0;
 	is_same = error == 1 && sqlite3_column_int(m->now, 1);
@@ -192,7 +219,8 @@ static int prepare_mending(struct mending *m, sqlite3 *from)
 		error = database_prepare(to, &m->now,
 					 "SELECT id, seq_id IS ?3, NOT EXISTS (SELECT 1 FROM "
 					 "embedding_metadata m WHERE m.id = e.id AND key <> "
-					 "'chroma:document') FROM embeddings e WHERE segment_id = "
+					 "'chroma:document') AND (?4 OR id IN (SELECT id FROM "
+					 "temp.lost_text)) FROM embeddings e WHERE segment_id = "
 					 "?1 AND embedding_id = ?2");
 	if (error == 0)
 		error = database_prepare(from, &m->values,
@@ -222,7 +250,12 @@ static int prepare_mending(struct mending *m, sqlite3 *from)
 static int mend_metadata(struct lost *l, sqlite3 *from)
 {
 	struct mending m = {.l = l};
-	int error = prepare_mending(&m, from);
+	int error =
+	    recover_sql(l->r, "CREATE TEMP TABLE IF NOT EXISTS lost_text(id INTEGER PRIMARY "
+			      "KEY)");
+
+	if (error == 0)
+		error = prepare_mending(&m, from);
 
 	if (error == 0)
 		sqlite3_bind_text(m.then, 1, l->c->id, -1, SQLITE_STATIC);
@@ -250,19 +283,25 @@ static int ask_snapshot(void *context, const struct manifest *m)
 	int error = 0;
 
 	l->snapshot = m;
-	if (l->r->lost_pages) {
+	if (l->r->lost_pages || l->r->lost_texts) {
 		error = snapshot_database_open(&from, l->r->options->snapshots, m);
 		if (error == 0)
 			error = mend_metadata(l, from.db);
 		snapshot_database_close(&from);
 	}
-	return error < 0 ? error : export_snapshot(l->r->options->snapshots, m, &options, &summary);
+	if (error == 0)
+		error = export_snapshot(l->r->options->snapshots, m, &options, &summary);
+	l->is_older |= error == 0 && m->header.state == SNAPSHOT_VERIFIED && summary.collections &&
+		       !summary.troubles;
+	return error;
 }
 
 static int ask_snapshots(struct lost *l)
 {
-	int error = database_prepare(l->r->db, &l->put, put_sql);
+	int error = recover_compare_vectors(l->r);
 
+	if (error == 0)
+		error = database_prepare(l->r->db, &l->put, put_sql);
 	if (error == 0)
 		error = database_prepare(l->r->db, &l->fill, fill_sql);
 	if (error == 0)
@@ -270,6 +309,80 @@ static int ask_snapshots(struct lost *l)
 	sqlite3_finalize(l->put);
 	sqlite3_finalize(l->fill);
 	l->put = l->fill = NULL;
+	return error;
+}
+
+/* ---- that the queue has ---- */
+
+/* What the queue has made before the index was persisted is all there again. A later `add` of what
+ * the index has was ignored, and what it says is not the record's. */
+static int account_for_applied(struct lost *l)
+{
+	static const char sql[] =
+	    "SELECT id FROM (" CHROMA_LOST_RECORDS ") l WHERE EXISTS (SELECT 1 FROM "
+	    "embeddings_queue a WHERE a.topic = ?3 AND a.id = l.id AND a.operation = 0 AND "
+	    "a.seq_id <= ?6)";
+	const struct chroma_collection *c = l->c;
+	struct recover_account *account = l->r->options->account;
+	sqlite3_stmt *rows = NULL;
+	int error = account ? database_prepare(l->r->db, &rows, sql) : 0;
+
+	if (rows) {
+		sqlite3_bind_text(rows, 1, c->metadata_segment, -1, SQLITE_STATIC);
+		sqlite3_bind_text(rows, 3, c->topic, -1, SQLITE_STATIC);
+		sqlite3_bind_int64(rows, 5, (sqlite3_int64)c->metadata_mark.value);
+		sqlite3_bind_int64(rows, 6, (sqlite3_int64)c->vector_mark.value);
+	}
+	while (rows && error == 0 && (error = database_step(rows)) == 1)
+		error = recover_account_forget(account, c->id,
+					       (const char *)sqlite3_column_text(rows, 0),
+					       (size_t)sqlite3_column_bytes(rows, 0));
+	sqlite3_finalize(rows);
+	return error;
+}
+
+/*
+ * Chroma applies it again from the first record on that lacks its row: where a row is there, that
+ * changes nothing. What was applied since the index was persisted is nowhere else.
+ */
+static int apply_again(struct lost *l)
+{
+	static const char sql[] = "SELECT count(*), min(first) - 1, (SELECT max(seq_id) FROM "
+				  "embeddings_queue WHERE topic = "
+				  "?3 AND seq_id <= ?5) FROM (" CHROMA_LOST_RECORDS ")";
+	const struct chroma_collection *c = l->c;
+	int64_t lost = 0, before = 0, last = 0;
+	sqlite3_stmt *row = NULL;
+	int error = database_prepare(l->r->db, &row, sql);
+
+	if (error == 0) {
+		sqlite3_bind_text(row, 1, c->metadata_segment, -1, SQLITE_STATIC);
+		sqlite3_bind_text(row, 3, c->topic, -1, SQLITE_STATIC);
+		sqlite3_bind_int64(row, 5, (sqlite3_int64)c->metadata_mark.value);
+		error = database_step(row);
+	}
+	if (error == 1) {
+		lost = sqlite3_column_int64(row, 0);
+		before = sqlite3_column_int64(row, 1);
+		last = sqlite3_column_int64(row, 2);
+	}
+	sqlite3_finalize(row);
+	if (error < 0)
+		return error;
+	if (!l->r->lost_pages && c->metadata_mark.value > c->vector_mark.value &&
+	    (uint64_t)last < c->metadata_mark.value && l->r->options->account)
+		l->r->options->account->may_lack = true;
+	if (!lost)
+		return 0;
+	error = account_for_applied(l);
+	if (error == 0)
+		error = recover_set_mark(l->r, c->metadata_segment, before);
+	l->r->healed += error == 0;
+	if (error == 0)
+		recover_say(l->r, RECOVER_RECORDS, c->name,
+			    "%" PRId64 " records that the queue still has lack their rows: Chroma "
+			    "applies it again from there",
+			    lost);
 	return error;
 }
 
@@ -292,14 +405,15 @@ static int record_give(struct lost *l)
 			      end, l->c->topic);
 }
 
-/* All of them were there before; what no snapshot has has lost its document and metadata. */
+/* All of them were there before; what no snapshot has has lost its document and metadata, and what
+ * has got another vector since may have got others. */
 static int account_for(struct lost *l)
 {
 	struct recover_account *account = l->r->options->account;
 	sqlite3_stmt *rows = NULL;
 	int error = !account ? 0
 			     : database_prepare(l->r->db, &rows,
-						"SELECT id, snapshot IS NULL FROM "
+						"SELECT id, snapshot IS NULL OR is_other FROM "
 						"temp.lost_record WHERE vector IS NOT NULL");
 
 	while (rows && error == 0 && (error = database_step(rows)) == 1) {
@@ -339,7 +453,18 @@ static int record_tell(struct lost *l)
 			    "snapshots; records that were changed since are named below",
 			    l->mended);
 	l->r->healed += all || l->mended;
+	if (whole && l->is_old && l->r->options->account)
+		l->r->options->account->may_be_old = true;
 	return 0;
+}
+
+static bool has_index(const struct recovery *r, const struct chroma_collection *c)
+{
+	char path[CHROMA_ID_SIZE + sizeof(PICKLE_FILE) + 1];
+
+	snprintf(path, sizeof(path), "%s/" PICKLE_FILE, c->vector_segment);
+	return !recover_finding_of(r->judgement, RECOVER_HNSW, c->vector_segment) &&
+	       faccessat(r->dirfd, path, F_OK, 0) == 0;
 }
 
 static int heal_collection(struct recovery *r, const struct chroma_collection *c)
@@ -349,10 +474,15 @@ static int heal_collection(struct recovery *r, const struct chroma_collection *c
 	    .c = c,
 	    .lost_rows = r->lost_rows ||
 			 recover_finding_of(r->judgement, RECOVER_RECORDS, c->vector_segment),
+	    .has_index = has_index(r, c),
 	    .is_whole = c->vector_mark.type != SQLITE_NULL &&
 			!recover_finding_of(r->judgement, RECOVER_HNSW, c->vector_segment)};
-	int error = find_indexed(&l);
+	bool is_applied =
+	    c->metadata_mark.type != SQLITE_NULL && c->metadata_mark.value < CHROMA_MARK_POISONED;
+	int error = is_applied ? apply_again(&l) : 0;
 
+	if (error == 0)
+		error = find_indexed(&l);
 	if (error == 0)
 		error = ask_snapshots(&l);
 	if (error == 0)
@@ -368,16 +498,46 @@ static int heal_collection(struct recovery *r, const struct chroma_collection *c
 
 static bool has_lost(const struct recovery *r, const struct chroma_collection *c)
 {
-	return r->lost_pages ||
+	return r->lost_pages || r->lost_rows || r->lost_texts ||
 	       recover_finding_of(r->judgement, RECOVER_RECORDS, c->vector_segment);
+}
+
+/* Each record is in an index, or the queue has it: if all of both is there, nothing else was. */
+static bool may_lack(const struct recovery *r)
+{
+	return r->lost_rows &&
+	       (r->lacks_queue || r->lost_segments || r->judgement->steps & 1u << RECOVER_HNSW);
+}
+
+/* A new record gets the number of one that is lost, whose document would be in its way. */
+static int keep_documents(struct recovery *r)
+{
+	uint64_t count;
+	int error = recover_nameless_documents(r->db, r->path, &count);
+
+	if (error == 0 && count) {
+		r->healed++;
+		recover_say(r, RECOVER_RECORDS, NULL,
+			    "%" PRIu64
+			    " documents of records whose rows are lost were set aside in "
+			    "" RECOVER_LOST_FILE,
+			    count);
+	}
+	return error;
 }
 
 int recover_records(struct recovery *r)
 {
-	struct recover_list list;
-	int error = recover_list_collections(r, has_lost, &list);
+	struct recover_list list = {.list = NULL};
+	int error = 0;
 	size_t i;
 
+	if (r->options->account)
+		r->options->account->may_lack |= may_lack(r);
+	if (r->judgement->steps & 1u << RECOVER_RECORDS)
+		error = keep_documents(r);
+	if (error == 0)
+		error = recover_list_collections(r, has_lost, &list);
 	for (i = 0; i < list.count && error == 0; i++)
 		error = heal_collection(r, &list.list[i]);
 	recover_list_free(&list);

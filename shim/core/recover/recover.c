@@ -8,24 +8,26 @@
 #include "core/recover/internal.h"
 
 const char *const recover_step_names[RECOVER_STEPS] = {
-    "journal",	"pages", "indexes", "migration", "queue", "parameters",
-    "segments", "marks", "records", "hnsw",	 "bare",  "undelete"};
+    "journal",	"pages", "tables",  "indexes", "migration", "queue",   "parameters",
+    "segments", "marks", "records", "hnsw",    "bare",	    "undelete"};
 
 static int (*const steps[RECOVER_STEPS])(struct recovery *) = {
-    recover_journal, recover_pages,	 recover_indexes,  recover_migration,
-    recover_queue,   recover_parameters, recover_segments, recover_marks,
-    recover_records, recover_hnsw,	 recover_bare,	   recover_undelete};
+    recover_journal, recover_pages,	 recover_tables,   recover_indexes, recover_migration,
+    recover_queue,   recover_parameters, recover_segments, recover_marks,   recover_records,
+    recover_hnsw,    recover_bare,	 recover_undelete};
 
 /* What was not found needs no step; the journal comes first in any case. */
 static bool is_due(const struct recovery *r, int step)
 {
 	if (step == RECOVER_UNDELETE)
-		return r->options->undelete != NULL;
+		return r->options->undelete || r->lost_segments;
+	if (step == RECOVER_SEGMENTS && r->lost_segments)
+		return true;
 	if (r->options->steps != RECOVER_ALL && 1u << step & RECOVER_ON_REQUEST)
 		return true;
 	if (step == RECOVER_HNSW && r->options->rebuild)
 		return true;
-	if (step == RECOVER_RECORDS && r->lost_pages)
+	if (step == RECOVER_RECORDS && (r->lost_pages || r->lost_rows || r->lost_texts))
 		return true;
 	return step == RECOVER_JOURNAL || r->judgement->steps & 1u << step;
 }
@@ -52,6 +54,9 @@ int recover_heal(int dirfd, const struct recover_options *options, struct recove
 			error = steps[step](&r);
 		j->is_stale |= r.healed > before;
 	}
+	if (error == 0 && r.db &&
+	    r.healed) /* when all that goes by a name that is made up is done */
+		error = recover_names_of_log(&r);
 	if (sqlite3_close(r.db) != SQLITE_OK && error == 0)
 		error = -EBUSY;
 	*healed_out = r.healed;

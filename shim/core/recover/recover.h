@@ -23,6 +23,7 @@
 enum recover_step {
 	RECOVER_JOURNAL, /* a transaction that was cut off: SQLite rolls it back */
 	RECOVER_PAGES,	 /* a malformed database: what can be read of it is copied into a new one */
+	RECOVER_TABLES,	 /* of Chroma's that are gone: made again, empty */
 	RECOVER_INDEXES, /* SQLite's and the full-text index, built again; stray metadata taken out
 			  */
 	RECOVER_MIGRATION,  /* half a migration of Chroma < 1.0: taken back, to be done again */
@@ -35,7 +36,7 @@ enum recover_step {
 	RECOVER_BARE,	    /* records without a vector: from snapshots, or set aside */
 	RECOVER_UNDELETE,   /* deleted collections, of which the directory is left */
 };
-#define RECOVER_STEPS 12
+#define RECOVER_STEPS 13
 #define RECOVER_ALL ((1u << RECOVER_STEPS) - 1)
 /* Done on request as well: the release that wrote them gets on with them. */
 #define RECOVER_ON_REQUEST (1u << RECOVER_QUEUE | 1u << RECOVER_PARAMETERS)
@@ -61,6 +62,7 @@ struct recover_options {
 	unsigned steps; /* 1 << step; RECOVER_ALL */
 	/* Asked for vectors that are lost; open, at least for SNAPSHOT_KEEP. NULL: none. */
 	struct snapshot_store *snapshots;
+	int storefd;					 /* whose log of acts is asked; 0: none */
 	const struct recover_undelete_options *undelete; /* NULL: none */
 	const char *rebuild; /* a collection whose index is made again though it is whole */
 	bool set_aside;	     /* what has no vector in the end goes to RECOVER_LOST_FILE beside */
@@ -85,6 +87,10 @@ struct recover_account {
 	bool costs_vectors;  /* damage of the whole database does, before */
 	bool was_blind;	     /* without a database at first: by segments, not collections */
 	bool lacks_segments; /* which of them a collection has is not known for all */
+	bool may_lack;	     /* records may be lost of which nothing tells any more */
+	bool may_differ;     /* vectors may be wrong that look as good as any */
+	bool may_be_old; /* documents and metadata came from a snapshot older than the last write */
+	uint64_t nameless; /* collections that have lost their name and settings */
 };
 
 struct recover_collection {
@@ -98,6 +104,12 @@ struct recover_collection {
 	uint64_t were_bare;
 };
 
+/* Something that is none of a record, or of no record that can be told. */
+static inline bool recover_may_have_lost(const struct recover_account *a)
+{
+	return a->may_lack || a->may_differ || a->may_be_old || a->nameless;
+}
+
 int recover_account_open(struct recover_account *a);
 void recover_account_close(struct recover_account *a);
 /* Reads every record of the directory, whose damage is known; the first time is before, the second
@@ -109,9 +121,16 @@ int recover_account_note(struct recover_account *a, const char *collection_id, c
 /* It was there, with its vector, whatever could be read of it. */
 int recover_account_insert(struct recover_account *a, const char *collection_id, const char *id,
 			   size_t id_size);
+/* What was counted under one collection before is another's now. */
+int recover_account_adopt(struct recover_account *a, const char *from, const char *to);
+/* It had been deleted before. */
+int recover_account_drop(struct recover_account *a, const char *collection_id);
 /* What was noted of it came back. */
 int recover_account_forget(struct recover_account *a, const char *collection_id, const char *id,
 			   size_t id_size);
+/* It is the same record, whose id could not be read. */
+int recover_account_rename(struct recover_account *a, const char *collection_id, const char *id,
+			   size_t id_size, const char *to);
 typedef int recover_collection_fn(void *context, const struct recover_collection *collection);
 int recover_account_each(struct recover_account *a, recover_collection_fn *each, void *context);
 /* what: "record", "vector" (lost it), "changed" or "bare" (had none before). */

@@ -2,10 +2,12 @@
  *
  * Rows without which Chroma does not find a collection, and settings that it cannot read.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <unistd.h>
 
+#include "core/chroma/queue_json.h"
 #include "core/recover/internal.h"
 #include "core/segment/hnsw.h"
 
@@ -14,9 +16,13 @@
 #define DEFAULT_TENANT "'default_tenant'"
 
 /* What a release does not have is passed over. */
-static const struct {
+static const struct mended {
 	const char *sql, *said;
 } mended[] = {
+    {"UPDATE OR IGNORE collections SET database_id = " DEFAULT_DATABASE
+     " WHERE NOT " CHROMA_IS_UUID(
+	 "database_id") " AND database_id NOT IN (SELECT id FROM databases)",
+     "collections were of a database whose id was no UUID, and are in the default one"},
     {"INSERT INTO databases(id, name, tenant_id) SELECT DISTINCT database_id, CASE database_id "
      "WHEN " DEFAULT_DATABASE " THEN 'default_database' ELSE 'recovered-' || database_id "
      "END, " DEFAULT_TENANT " FROM collections WHERE database_id NOT IN (SELECT id FROM databases)",
@@ -27,6 +33,8 @@ static const struct {
     {"INSERT INTO tenants(id) SELECT DISTINCT tenant_id FROM databases WHERE tenant_id NOT IN "
      "(SELECT id FROM tenants)",
      "tenants of databases had no row, and have one again"},
+    {"DELETE FROM segments WHERE NOT " CHROMA_IS_UUID("id"),
+     "rows of segments had an id that is no UUID, and are made again"},
     {"DELETE FROM embeddings_queue_config WHERE NOT " CHROMA_QUEUE_CONFIG_FITS,
      "settings of the queue could not be read: Chroma makes its own at the next start"},
     {"UPDATE collections SET config_json_str = NULL WHERE config_json_str NOTNULL AND NOT "
@@ -43,7 +51,40 @@ static const struct {
      "segments were of no known type, and are of the only one that they can be"},
 };
 
-static int mend_dimension(struct recovery *r, const char *segment)
+/* Chroma before 1.0 opens an index by these. */
+static const struct mended space = {
+    "INSERT INTO segment_metadata(segment_id, key, str_value, int_value, float_value) SELECT "
+    "s.id, "
+    "m.key, m.str_value, m.int_value, m.float_value FROM segments s JOIN collection_metadata m ON "
+    "m.collection_id = s.collection AND m.key GLOB 'hnsw:*' WHERE s.scope = 'VECTOR' AND "
+    "" CHROMA_SPACE_LOST,
+    "settings of indexes were gone, and are again those of their collection"};
+
+static const struct mended names[] = {
+    {"UPDATE OR IGNORE collections SET name = coalesce(mended_text(name, '_'), CAST(name AS TEXT)) "
+     "WHERE NOT " CHROMA_NAME_FITS,
+     "collections had names that are no text: they have \"_\" for what was none"},
+    {"UPDATE collections SET name = 'lost-' || id WHERE NOT " CHROMA_NAME_FITS,
+     "collections had names that are no text, and are called lost-ID"},
+};
+
+/* Of a collection that is made up, and whose vectors have been found after that. */
+static int mend_space(struct recovery *r, const char *segment, int dirfd,
+		      const struct hnsw_header *h)
+{
+	if (database_has_column(r->db, "collections", "config_json_str") != 1 ||
+	    chroma_space_of_files(dirfd, h) != CHROMA_COSINE)
+		return 0;
+	return RECOVER_CHANGE(
+	    r,
+	    "UPDATE collections SET config_json_str = '{\"vector_index\":{"
+	    "\"hnsw\":{\"space\":\"cosine\"}}}' WHERE config_json_str IS NULL AND "
+	    "name GLOB 'lost-*' AND id = (SELECT collection FROM segments WHERE "
+	    "id = ?1)",
+	    segment);
+}
+
+int recover_mend_dimension(struct recovery *r, const char *segment)
 {
 	int dirfd = file_follow_directory_at(r->dirfd, segment);
 	int fd = dirfd < 0 ? dirfd : file_open_at(dirfd, HNSW_HEADER_FILE);
@@ -59,6 +100,8 @@ static int mend_dimension(struct recovery *r, const char *segment)
 				       "UPDATE collections SET dimension = CAST(?1 AS INTEGER) "
 				       "WHERE id = (SELECT collection FROM segments WHERE id = ?2)",
 				       dimension, segment);
+		if (error == 0)
+			error = mend_space(r, segment, dirfd, &h);
 		r->healed += error == 0;
 		recover_say(
 		    r, RECOVER_SEGMENTS, NULL,
@@ -73,25 +116,95 @@ static int mend_dimension(struct recovery *r, const char *segment)
 	return error;
 }
 
-int recover_rows(struct recovery *r)
+/* Which is in three places at most. */
+static int mend_database_ids(struct recovery *r)
+{
+	static const char unfit[] =
+	    "SELECT count(*) FROM databases WHERE NOT " CHROMA_IS_UUID("id");
+	int64_t count = 0;
+	int error = database_number(r->db, unfit, NULL, &count);
+
+	if (error < 0 || !count)
+		return error == -ENOENT ? 0 : error;
+	error = recover_sql(
+	    r,
+	    "DROP TABLE IF EXISTS temp.new_id; CREATE TEMP TABLE new_id AS SELECT id AS old, CASE "
+	    "WHEN name = 'default_database' AND tenant_id = " DEFAULT_TENANT
+	    " AND NOT EXISTS (SELECT 1 FROM databases WHERE id = " DEFAULT_DATABASE
+	    ") THEN " DEFAULT_DATABASE " ELSE lower(hex(randomblob(4)) || '-' || "
+	    "hex(randomblob(2)) || '-4' || substr(hex(randomblob(2)), 2) || '-8' || "
+	    "substr(hex(randomblob(2)), 2) || '-' || hex(randomblob(6))) END AS new FROM databases "
+	    "WHERE NOT " CHROMA_IS_UUID(
+		"id") ";"
+		      "UPDATE databases SET id = (SELECT new FROM new_id WHERE old = id) WHERE id "
+		      "IN "
+		      "(SELECT old FROM new_id);"
+		      "UPDATE collections SET database_id = (SELECT new FROM new_id WHERE old = "
+		      "database_id) WHERE database_id IN (SELECT old FROM new_id)");
+	if (error < 0)
+		return error;
+	r->healed++;
+	recover_say(r, RECOVER_SEGMENTS, NULL,
+		    "%" PRId64 " databases had an id that is no UUID, and have another", count);
+	return 0;
+}
+
+static int run_mended(struct recovery *r, const struct mended *m, uint64_t *count)
 {
 	sqlite3_stmt *known = NULL;
-	int error = 0;
+	int error;
+
+	if (database_prepare(r->db, &known, m->sql) < 0)
+		return 0;
+	sqlite3_finalize(known);
+	error = recover_sql(r, m->sql);
+	if (error < 0 || sqlite3_changes64(r->db) == 0)
+		return error;
+	*count += (uint64_t)sqlite3_changes64(r->db);
+	r->healed++;
+	recover_say(r, RECOVER_SEGMENTS, NULL, "%" PRId64 " %s", (int64_t)sqlite3_changes64(r->db),
+		    m->said);
+	return 0;
+}
+
+static int mend_names(struct recovery *r)
+{
+	uint64_t count = 0;
+	int error = recover_names(r);
 	size_t i;
 
-	for (i = 0; i < sizeof(mended) / sizeof(mended[0]) && error == 0; i++) {
-		if (database_prepare(r->db, &known, mended[i].sql) < 0)
-			continue;
-		sqlite3_finalize(known);
-		error = recover_sql(r, mended[i].sql);
-		if (error < 0 || sqlite3_changes64(r->db) == 0)
-			continue;
-		r->healed++;
-		recover_say(r, RECOVER_SEGMENTS, NULL, "%" PRId64 " %s",
-			    (int64_t)sqlite3_changes64(r->db), mended[i].said);
-	}
+	for (i = 0; i < sizeof(names) / sizeof(names[0]) && error == 0; i++)
+		error = run_mended(r, &names[i], &count);
+	if (r->options->account)
+		r->options->account->nameless += count;
+	return error;
+}
+
+int recover_segment_settings(struct recovery *r)
+{
+	uint64_t ignored = 0;
+
+	return run_mended(r, &space, &ignored);
+}
+
+int recover_rows(struct recovery *r)
+{
+	uint64_t ignored = 0;
+	int error = recover_lost_rows(r);
+	size_t i;
+
+	if (error == 0)
+		error = recover_owners(r);
+	if (error == 0)
+		error = queue_json_register(r->db);
+	if (error == 0)
+		error = mend_names(r);
+	for (i = 0; i < sizeof(mended) / sizeof(mended[0]) && error == 0; i++)
+		error = run_mended(r, &mended[i], &ignored);
+	if (error == 0)
+		error = mend_database_ids(r);
 	for (i = 0; i < r->judgement->count && error == 0; i++)
 		if (r->judgement->list[i].code == DIAGNOSE_DIMENSION_LOST)
-			error = mend_dimension(r, r->judgement->list[i].segment);
+			error = recover_mend_dimension(r, r->judgement->list[i].segment);
 	return error;
 }

@@ -21,8 +21,10 @@
 struct lacking {
 	struct recovery *r;
 	/* the best so far */
+	const struct chroma_collection *c;
 	char found[CHROMA_ID_SIZE];
 	int64_t shared;
+	bool is_new; /* a collection that had records has got a METADATA segment without any */
 };
 
 static bool lacks_row(const struct recovery *r, const struct chroma_collection *c)
@@ -131,9 +133,40 @@ static void compare(struct lacking *l, const char *segment, int64_t shared)
 	snprintf(l->found, sizeof(l->found), "%.40s", segment);
 }
 
+/* Whether the row that the segment has applied last is one of the collection's: each number is one
+ * topic's. A mark tells also that its collection has not been deleted, by Chroma >= 1.0. */
+static int ask_mark(struct lacking *l, const char *segment, bool *has_mark, bool *is_own)
+{
+	sqlite3_stmt *row = NULL;
+	uint64_t mark = 0;
+	int64_t found = 0;
+	char sql[96];
+	int error =
+	    database_prepare(l->r->db, &row, "SELECT seq_id FROM max_seq_id WHERE segment_id = ?");
+
+	*has_mark = *is_own = false;
+	if (error == 0) {
+		sqlite3_bind_text(row, 1, segment, -1, SQLITE_STATIC);
+		error = database_step(row);
+	}
+	*has_mark = error == 1 && database_sequence(row, 0, &mark) != SQLITE_NULL;
+	sqlite3_finalize(row);
+	if (error < 0 || !*has_mark || mark >= CHROMA_MARK_POISONED)
+		return error < 0 ? error : 0;
+	snprintf(sql, sizeof(sql),
+		 "SELECT count(*) FROM embeddings_queue WHERE topic = ? AND seq_id = %" PRIu64,
+		 mark);
+	error = database_number(l->r->db, sql, l->c->topic, &found);
+	*is_own = found > 0;
+	return error;
+}
+
+#define BY_MARK (2 * (int64_t)INT32_MAX) /* counts for more than any number of ids */
+
 /* Of two that share as many, the one made last. */
 static int find_metadata(struct lacking *l)
 {
+	bool has_mark, is_own;
 	sqlite3_stmt *rows = NULL;
 	int error = database_prepare(
 	    l->r->db, &rows,
@@ -142,18 +175,20 @@ static int find_metadata(struct lacking *l)
 	    "max(id)");
 
 	while (error == 0 && (error = database_step(rows)) == 1) {
-		compare(l, (const char *)sqlite3_column_text(rows, 0),
-			sqlite3_column_int64(rows, 1));
-		error = 0;
+		const char *segment = (const char *)sqlite3_column_text(rows, 0);
+
+		error = ask_mark(l, segment, &has_mark, &is_own);
+		if (error == 0)
+			compare(l, segment, sqlite3_column_int64(rows, 1) + (is_own ? BY_MARK : 0));
 	}
 	sqlite3_finalize(rows);
 	return error;
 }
 
-/* A mark tells that its collection has not been deleted: it counts for more than any id. */
 static int look_at_directory(struct lacking *l, const char *name)
 {
-	int64_t shared = 0, marks = 0;
+	bool has_mark, is_own;
+	int64_t shared = 0;
 	int error = recover_sql(l->r, "DELETE FROM temp.other");
 
 	if (error == 0)
@@ -164,10 +199,11 @@ static int look_at_directory(struct lacking *l, const char *name)
 					"FROM temp.own)",
 					NULL, &shared);
 	if (error == 0)
-		error = database_number(
-		    l->r->db, "SELECT count(*) FROM max_seq_id WHERE segment_id = ?", name, &marks);
+		error = ask_mark(l, name, &has_mark, &is_own);
 	if (error == 0)
-		compare(l, name, shared && marks ? shared + INT32_MAX : shared);
+		compare(l, name,
+			(shared && has_mark ? shared + INT32_MAX : shared) +
+			    (is_own ? BY_MARK : 0));
 	return error;
 }
 
@@ -207,10 +243,12 @@ static int put_row(struct recovery *r, const struct chroma_collection *c, const 
 static int make_row(struct lacking *l, struct chroma_collection *c, bool is_vector)
 {
 	char *id = is_vector ? c->vector_segment : c->metadata_segment;
+	int64_t owns = 0;
 	int error;
 
 	l->found[0] = '\0';
 	l->shared = 0;
+	l->c = c;
 	error = find_own(l->r, c);
 	if (error == 0)
 		error = is_vector ? find_directory(l) : find_metadata(l);
@@ -218,12 +256,21 @@ static int make_row(struct lacking *l, struct chroma_collection *c, bool is_vect
 		strcpy(id, l->found);
 	else
 		recover_make_uuid(id);
+	if (error == 0 && !is_vector && !l->found[0])
+		error = database_number(l->r->db, "SELECT EXISTS (SELECT 1 FROM temp.own)", NULL,
+					&owns);
+	l->is_new |= owns;
 	if (error == 0)
 		error = put_row(l->r, c, id, is_vector);
+	/* One that was made up without them. */
+	if (error == 0 && is_vector && l->found[0] && c->name[0] &&
+	    (c->dimension <= 0 || strncmp(c->name, "lost-", 5) == 0))
+		error = recover_mend_dimension(l->r, id);
 	if (error == 0)
-		recover_say(
-		    l->r, RECOVER_SEGMENTS, c->name, "its %s segment had no row: it is %s %.36s",
-		    is_vector ? "VECTOR" : "METADATA", l->found[0] ? "again" : "a new one,", id);
+		recover_say(l->r, RECOVER_SEGMENTS, c->name[0] ? c->name : NULL,
+			    "its %s segment had no row: it is %s %.36s",
+			    is_vector ? "VECTOR" : "METADATA", l->found[0] ? "again" : "a new one,",
+			    id);
 	return error;
 }
 
@@ -269,24 +316,80 @@ static void tell_renamed(struct recovery *r)
 	}
 }
 
+static int heal_lacking(struct lacking *l)
+{
+	struct recover_list list;
+	int error = recover_list_collections(l->r, lacks_row, &list);
+	size_t i;
+
+	if (error == 0)
+		error = recover_sql(l->r, "BEGIN IMMEDIATE");
+	for (i = 0; i < list.count && error == 0; i++)
+		error = heal_collection(l, &list.list[i]);
+	if (error == 0)
+		error = recover_sql(l->r, "COMMIT");
+	else
+		recover_sql(l->r, "ROLLBACK");
+	recover_list_free(&list);
+	return error;
+}
+
+/* Records of which nobody tells whose they are: a collection of their own for each segment. */
+static int adopt_records(struct lacking *l)
+{
+	struct recovery *r = l->r;
+	sqlite3_stmt *rows = NULL;
+	int error = recover_sql(r, "DROP TABLE IF EXISTS temp.ownerless; CREATE TEMP TABLE "
+				   "ownerless AS SELECT DISTINCT segment_id AS id FROM embeddings "
+				   "WHERE segment_id NOT IN (SELECT id FROM segments)");
+
+	if (error == 0)
+		error = database_prepare(r->db, &rows, "SELECT id FROM temp.ownerless");
+	while (error == 0 && (error = database_step(rows)) == 1) {
+		struct chroma_collection c = {.name = ""};
+
+		recover_make_uuid(c.id);
+		snprintf(c.topic, sizeof(c.topic), CHROMA_TOPIC_PREFIX "%s", c.id);
+		snprintf(c.metadata_segment, sizeof(c.metadata_segment), "%s",
+			 (const char *)sqlite3_column_text(rows, 0));
+		error = put_row(r, &c, c.metadata_segment, false);
+		if (error == 0)
+			error = make_row(l, &c, true);
+	}
+	sqlite3_finalize(rows);
+	return error;
+}
+
+/* What is left and nobody's may be what a collection lacks that has got nothing. */
+static int look_for_others(struct recovery *r)
+{
+	int64_t others = 0;
+	int error =
+	    database_number(r->db,
+			    "SELECT EXISTS (SELECT 1 FROM embeddings WHERE segment_id NOT IN "
+			    "(SELECT id FROM segments))",
+			    NULL, &others);
+
+	if (error == 0 && others && r->options->account)
+		r->options->account->may_lack = true;
+	return error;
+}
+
 int recover_segments(struct recovery *r)
 {
 	struct lacking l = {.r = r};
-	struct recover_list list;
-	int error = recover_list_collections(r, lacks_row, &list);
-	size_t i;
+	int error;
 
 	tell_renamed(r);
+	error = recover_rows(r);
 	if (error == 0)
-		error = recover_rows(r);
+		error = heal_lacking(&l);
+	if (error == 0 && l.is_new)
+		error = look_for_others(r);
 	if (error == 0)
-		error = recover_sql(r, "BEGIN IMMEDIATE");
-	for (i = 0; i < list.count && error == 0; i++)
-		error = heal_collection(&l, &list.list[i]);
-	if (error == 0)
-		error = recover_sql(r, "COMMIT");
-	else
-		recover_sql(r, "ROLLBACK");
-	recover_list_free(&list);
-	return error;
+		error = recover_segment_settings(r);
+	if (error < 0 || !r->lost_segments)
+		return error;
+	error = adopt_records(&l);
+	return error < 0 ? error : recover_lost_rows(r);
 }

@@ -4,29 +4,100 @@
  * settings of an index in a collection's metadata.
  */
 #include <inttypes.h>
+#include <stdio.h>
 
 #include "core/chroma/queue_json.h"
 #include "core/recover/internal.h"
 
-int recover_queue(struct recovery *r)
+static int mend_rows(struct recovery *r, const char *sql, const char *what)
 {
-	int error = queue_json_register(r->db);
-	int64_t rows;
+	int error = recover_sql(r, sql);
+	int64_t rows = sqlite3_changes64(r->db);
 
-	if (error == 0)
-		error =
-		    recover_sql(r, "UPDATE embeddings_queue SET metadata = mended_json(metadata) "
-				   "WHERE mended_json(metadata) NOTNULL");
-	rows = sqlite3_changes64(r->db);
 	if (error < 0 || rows == 0)
 		return error;
 	r->healed++;
-	recover_say(r, RECOVER_QUEUE, NULL,
-		    "%" PRId64
-		    " rows of the queue had metadata that is no JSON (NaN, Infinity, half a "
-		    "surrogate): null and U+FFFD stand in their places",
-		    rows);
+	recover_say(r, RECOVER_QUEUE, NULL, "%" PRId64 " rows of the queue %s", rows, what);
 	return 0;
+}
+
+/*
+ * A row without the vector that it should have keeps all others from being applied: as a change of
+ * metadata alone it does not. Which record has lost its vector by that is told later.
+ */
+static int take_out_vectors(void *context, const struct chroma_collection *c)
+{
+	struct recovery *r = context;
+	char mark[24], dimension[24];
+	int error;
+
+	snprintf(mark, sizeof(mark), "%" PRIu64, chroma_mark_restore(c->vector_mark.value));
+	snprintf(dimension, sizeof(dimension), "%" PRId64, c->dimension);
+	error = RECOVER_CHANGE(
+	    r,
+	    "UPDATE embeddings_queue SET operation = 1, vector = NULL, encoding = NULL WHERE topic "
+	    "= "
+	    "?1 AND seq_id > CAST(?2 AS INTEGER) AND operation IN (0, 1, 2) AND CASE WHEN vector "
+	    "IS "
+	    "NULL THEN operation <> 1 ELSE length(vector) = 0 OR length(vector) % 4 <> 0 OR "
+	    "coalesce(encoding, '') NOT IN ('FLOAT32', 'INT32') OR (CAST(?3 AS INTEGER) > 0 AND "
+	    "length(vector) <> 4 * CAST(?3 AS INTEGER)) END",
+	    c->topic, mark, dimension);
+	if (error < 0 || sqlite3_changes64(r->db) == 0)
+		return error;
+	r->healed++;
+	recover_say(r, RECOVER_QUEUE, c->name,
+		    "%" PRId64
+		    " rows of the queue have lost their vector, and change metadata alone",
+		    (int64_t)sqlite3_changes64(r->db));
+	return 0;
+}
+
+/* Of those the document is lost. */
+static int note_unreadable(struct recovery *r)
+{
+	struct recover_account *a = r->options->account;
+	sqlite3_stmt *rows = NULL;
+	int error =
+	    !a ? 0
+	       : database_prepare(r->db, &rows,
+				  "SELECT substr(topic, -36), id FROM embeddings_queue WHERE "
+				  "metadata NOTNULL AND NOT json_valid(metadata)");
+
+	while (rows && error == 0 && (error = database_step(rows)) == 1)
+		error = recover_account_note(a, (const char *)sqlite3_column_text(rows, 0),
+					     (const char *)sqlite3_column_text(rows, 1),
+					     (size_t)sqlite3_column_bytes(rows, 1));
+	sqlite3_finalize(rows);
+	return error;
+}
+
+int recover_queue(struct recovery *r)
+{
+	int error = queue_json_register(r->db);
+
+	if (error == 0)
+		error = recover_ids(r);
+	if (error == 0)
+		error = mend_rows(
+		    r,
+		    "UPDATE embeddings_queue SET metadata = mended_text(metadata, char(65533)) "
+		    "WHERE mended_text(metadata, '_') NOTNULL",
+		    "had metadata that is no text: U+FFFD stands for what was none");
+	if (error == 0)
+		error = mend_rows(r,
+				  "UPDATE embeddings_queue SET metadata = mended_json(metadata) "
+				  "WHERE mended_json(metadata) NOTNULL",
+				  "had metadata that is no JSON (NaN, Infinity, half a surrogate): "
+				  "null and U+FFFD stand in their places");
+	if (error == 0)
+		error = note_unreadable(r);
+	if (error == 0)
+		error = mend_rows(r,
+				  "UPDATE embeddings_queue SET metadata = '{}' WHERE metadata "
+				  "NOTNULL AND NOT json_valid(metadata)",
+				  "had metadata of which nothing can be read, and have none");
+	return error < 0 ? error : chroma_each_collection(r->db, take_out_vectors, r);
 }
 
 /* ---- settings ---- */

@@ -5,6 +5,7 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -125,6 +126,29 @@ int recover_find_end(struct recovery *r, int64_t *out)
 	}
 	sqlite3_finalize(rows);
 	return error;
+}
+
+/* In length or direction; Chroma stretches vectors in cosine space, which leaves the last bit. */
+static void is_near(sqlite3_context *context, int count, sqlite3_value **values)
+{
+	size_t i, n = (size_t)sqlite3_value_bytes(values[0]) / sizeof(float);
+	const char *a = sqlite3_value_blob(values[0]), *b = sqlite3_value_blob(values[1]);
+	bool near = count == 2 && n == (size_t)sqlite3_value_bytes(values[1]) / sizeof(float);
+
+	for (i = 0; near && i < n; i++) {
+		float x, y;
+
+		memcpy(&x, a + i * sizeof(x), sizeof(x));
+		memcpy(&y, b + i * sizeof(y), sizeof(y));
+		near = x == y || fabsf(x - y) <= 1e-5f * (fabsf(x) + fabsf(y));
+	}
+	sqlite3_result_int(context, near);
+}
+
+int recover_compare_vectors(struct recovery *r)
+{
+	return database_error(
+	    sqlite3_create_function(r->db, "is_near", 2, SQLITE_UTF8, NULL, is_near, NULL, NULL));
 }
 
 int recover_format_metadata(const struct export_record *record, char **out, size_t *size_out)

@@ -10,7 +10,6 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,23 +69,6 @@ static int ask_snapshot(struct undelete *u, const struct export_options *options
 	return r;
 }
 
-/* In length or direction; Chroma stretches vectors in cosine space, which leaves the last bit. */
-static void is_near(sqlite3_context *context, int count, sqlite3_value **values)
-{
-	size_t i, n = (size_t)sqlite3_value_bytes(values[0]) / sizeof(float);
-	const char *a = sqlite3_value_blob(values[0]), *b = sqlite3_value_blob(values[1]);
-	bool near = count == 2 && n == (size_t)sqlite3_value_bytes(values[1]) / sizeof(float);
-
-	for (i = 0; near && i < n; i++) {
-		float x, y;
-
-		memcpy(&x, a + i * sizeof(x), sizeof(x));
-		memcpy(&y, b + i * sizeof(y), sizeof(y));
-		near = x == y || fabsf(x - y) <= 1e-5f * (fabsf(x) + fabsf(y));
-	}
-	sqlite3_result_int(context, near);
-}
-
 static const char put_whole_sql[] = "INSERT OR IGNORE INTO temp.back(id, vector, metadata) "
 				    "VALUES (?1, ?2, ?3)";
 static const char put_vector_sql[] =
@@ -140,8 +122,7 @@ static int is_taken(struct undelete *u, const char *what, const char *value)
 	return r < 0 ? r : found > 0;
 }
 
-/* Its own name and id if they are known and free; -EEXIST: the name that was asked for is not. */
-static int choose_name(struct undelete *u, const char *asked)
+int recover_undelete_name(struct undelete *u, const char *asked)
 {
 	const struct leftover *l = u->l;
 	const char *name = asked ? asked : l->snapshot ? l->name : "";
@@ -158,7 +139,7 @@ static int choose_name(struct undelete *u, const char *asked)
 	recover_make_uuid(u->id);
 	recover_make_uuid(u->vector);
 	recover_make_uuid(u->metadata);
-	if (l->snapshot)
+	if (l->snapshot && is_taken(u, "id", l->id) == 0)
 		snprintf(u->id, sizeof(u->id), "%s", l->id);
 	snprintf(u->topic, sizeof(u->topic), CHROMA_TOPIC_PREFIX "%s", u->id);
 	return r;
@@ -180,13 +161,13 @@ static int count_back(struct undelete *u, const char *which, uint64_t *out)
 
 static const char *words_of_space(const struct undelete *u)
 {
-	if (u->r->options->undelete->space >= 0 || u->l->space >= 0)
+	if ((u->r->options->undelete && u->r->options->undelete->space >= 0) || u->l->space >= 0)
 		return "";
-	return u->l->space == LEFTOVER_SPACE_L2_OR_IP ? "; its distance was l2 or ip, which its "
-							"files do not tell: l2 is taken, Chroma's "
-							"default (--space)"
-						      : "; its distance function is not known: l2 "
-							"is taken, Chroma's default (--space)";
+	return u->l->space == CHROMA_SPACE_L2_OR_IP ? "; its distance was l2 or ip, which its "
+						      "files do not tell: l2 is taken, Chroma's "
+						      "default (--space)"
+						    : "; its distance function is not known: l2 "
+						      "is taken, Chroma's default (--space)";
 }
 
 static int undelete_tell(struct undelete *u)
@@ -226,10 +207,43 @@ static int undelete_tell(struct undelete *u)
 	return 0;
 }
 
+/* Ids and vectors are all that is left. */
+static int account_for(struct undelete *u)
+{
+	struct recover_account *a = u->r->options->account;
+	sqlite3_stmt *rows = NULL;
+	uint64_t all = 0;
+	int error = count_back(u, "vector IS NOT NULL", &all);
+
+	recover_say(
+	    u->r, RECOVER_UNDELETE, u->name,
+	    "%" PRIu64 " ids and vectors of the directory %.36s, of whose collection nothing "
+	    "else is left, were given to the queue; if it had been deleted, delete it again%s",
+	    all, u->l->segment, words_of_space(u));
+	if (error < 0 || !a)
+		return error;
+	a->nameless++;
+	error = recover_account_adopt(a, u->l->segment, u->id);
+	if (error == 0)
+		error = database_prepare(u->r->db, &rows,
+					 "SELECT id FROM temp.back WHERE vector IS NOT NULL");
+	while (error == 0 && (error = database_step(rows)) == 1) {
+		const char *id = (const char *)sqlite3_column_text(rows, 0);
+		size_t size = (size_t)sqlite3_column_bytes(rows, 0);
+
+		error = recover_account_insert(a, u->id, id, size);
+		if (error == 0)
+			error = recover_account_note(a, u->id, id, size);
+	}
+	sqlite3_finalize(rows);
+	return error;
+}
+
 static int bring_back(struct undelete *u)
 {
 	struct recovery *r = u->r;
-	int error = choose_name(u, r->options->undelete->name);
+	int error =
+	    recover_undelete_name(u, r->options->undelete ? r->options->undelete->name : NULL);
 
 	if (error == 0)
 		error = read_records(u);
@@ -248,29 +262,92 @@ static int bring_back(struct undelete *u)
 	if (error < 0)
 		return error;
 	r->healed++;
+	if (u->is_lost)
+		return account_for(u);
 	return undelete_tell(u);
 }
 
-int recover_undelete(struct recovery *r)
+static int undelete_all(struct recovery *r, const struct leftover *list, size_t count, bool is_lost)
 {
 	const struct recover_undelete_options *o = r->options->undelete;
-	int error = 0;
+	int error = recover_compare_vectors(r);
 	size_t i;
 
-	if (!o)
-		return 0;
-	error = database_error(
-	    sqlite3_create_function(r->db, "is_near", 2, SQLITE_UTF8, NULL, is_near, NULL, NULL));
-	for (i = 0; i < o->count && error == 0; i++) {
-		const struct leftover *l = &o->list[i];
-		struct undelete u = {.r = r, .l = l, .space = CHROMA_L2};
+	for (i = 0; i < count && error == 0; i++) {
+		const struct leftover *l = &list[i];
+		struct undelete u = {.r = r, .l = l, .space = CHROMA_L2, .is_lost = is_lost};
 
-		if (l->space >= 0 && (l->snapshot || o->space < 0))
+		if (l->space >= 0 && (l->snapshot || !o || o->space < 0))
 			u.space = (enum chroma_space)l->space;
-		else if (o->space >= 0)
+		else if (o && o->space >= 0)
 			u.space = (enum chroma_space)o->space;
 
 		error = bring_back(&u);
 	}
 	return error;
+}
+
+/* ---- those of which nobody can tell any more that they were deleted ---- */
+
+struct ownerless {
+	struct recovery *r;
+	const char *segment;
+	bool was_known;
+};
+
+/* A snapshot that has the collection tells its rows, or else that it was deleted since; one that
+ * has the files alone, that it was before. */
+static int look_for_files(void *context, const struct manifest *m)
+{
+	struct ownerless *o = context;
+	char path[CHROMA_ID_SIZE + sizeof(HNSW_HEADER_FILE) + 1];
+
+	snprintf(path, sizeof(path), "%.40s/" HNSW_HEADER_FILE, o->segment);
+	o->was_known |= manifest_find(m, path) != NULL;
+	return o->was_known;
+}
+
+/* Without a mark, where all marks are there, it was deleted: Chroma >= 1.0 removes it. */
+static int is_ownerless(struct recovery *r, const struct leftover *l, bool *is_out)
+{
+	struct ownerless o = {.r = r, .segment = l->segment};
+	int64_t marks = 0;
+	int error = recover_each_snapshot(r, look_for_files, &o);
+
+	if (error == 0 && !r->lost_marks)
+		error =
+		    database_number(r->db, "SELECT count(*) FROM max_seq_id WHERE segment_id = ?",
+				    l->segment, &marks);
+	*is_out = error == 0 && !o.was_known && leftover_is_whole(l) && (r->lost_marks || marks);
+	return error;
+}
+
+static int undelete_ownerless(struct recovery *r)
+{
+	struct leftover *list = NULL;
+	size_t count = 0, i, kept = 0;
+	int error = leftover_list(r->path, r->dirfd, r->options->snapshots, &list, &count);
+
+	for (i = 0; i < count && error == 0; i++) {
+		bool is_one = false;
+
+		error = is_ownerless(r, &list[i], &is_one);
+		if (is_one)
+			list[kept++] = list[i];
+		else if (error == 0 && r->options->account) /* that is not lost by this damage */
+			error = recover_account_drop(r->options->account, list[i].segment);
+	}
+	if (error == 0)
+		error = undelete_all(r, list, kept, true);
+	free(list);
+	return error;
+}
+
+int recover_undelete(struct recovery *r)
+{
+	const struct recover_undelete_options *o = r->options->undelete;
+
+	if (o)
+		return undelete_all(r, o->list, o->count, false);
+	return r->lost_segments ? undelete_ownerless(r) : 0;
 }

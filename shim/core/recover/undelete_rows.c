@@ -18,16 +18,18 @@
 /* The collection's own rows, as they were; its segments' settings under their new names. */
 static int copy_collection(struct undelete *u, sqlite3 *from)
 {
-	int r = database_copy_rows(from, u->r->db, "collections", "id", u->l->id, u->name, false);
+	bool was_deleted = strcmp(u->id, u->l->id) == 0;
+	int r =
+	    database_copy_rows_as(from, u->r->db, "collections", "id", u->l->id, u->id, u->name);
 
 	if (r == 0)
-		r = database_copy_rows(from, u->r->db, "collection_metadata", "collection_id",
-				       u->l->id, NULL, false);
-	if (r == 0) /* what Chroma < 1.0 left behind is newer or the same */
+		r = database_copy_rows_as(from, u->r->db, "collection_metadata", "collection_id",
+					  u->l->id, u->id, NULL);
+	if (r == 0 && was_deleted) /* what Chroma < 1.0 left behind is newer or the same */
 		r = CHANGE(u, "DELETE FROM segment_metadata WHERE segment_id = ?1", u->l->segment);
 	if (r == 0)
-		r = database_copy_rows(from, u->r->db, "segment_metadata", "segment_id",
-				       u->l->segment, NULL, false);
+		r = database_copy_rows_as(from, u->r->db, "segment_metadata", "segment_id",
+					  u->l->segment, u->vector, NULL);
 	if (r == 0 && database_has_table(u->r->db, "databases") == 1)
 		r = CHANGE(u,
 			   "UPDATE collections SET database_id = '" DEFAULT_DATABASE
@@ -117,7 +119,7 @@ static int make_segments(struct undelete *u)
 	if (r == 0 && database_has_column(u->r->db, "segments", "topic") == 1) /* < 0.5.0 */
 		r = CHANGE(u, "UPDATE segments SET topic = ?2 WHERE collection = ?1", u->id,
 			   u->topic);
-	if (r == 0)
+	if (r == 0 && !u->l->snapshot)
 		r = CHANGE(u, "UPDATE segment_metadata SET segment_id = ?2 WHERE segment_id = ?1",
 			   u->l->segment, u->vector);
 	return r;
@@ -153,11 +155,16 @@ static int give_records(struct undelete *u)
 		      end, u->topic);
 }
 
-int recover_undelete_rows(struct undelete *u)
+int recover_undelete_collection(struct undelete *u)
 {
 	int r = u->l->snapshot ? make_from_snapshot(u) : make_anew(u);
 
-	if (r == 0)
-		r = make_segments(u);
+	return r < 0 ? r : make_segments(u);
+}
+
+int recover_undelete_rows(struct undelete *u)
+{
+	int r = recover_undelete_collection(u);
+
 	return r < 0 ? r : give_records(u);
 }

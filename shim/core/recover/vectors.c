@@ -21,7 +21,8 @@
 struct broken {
 	struct recovery *r;
 	sqlite3_stmt *put;
-	uint64_t given, bare;
+	const struct chroma_collection *c;
+	uint64_t given, bare, short_of; /* the last: without their length */
 };
 
 /* ---- which are broken ---- */
@@ -51,6 +52,12 @@ static int put_vector(void *context, const struct export_record *record)
 		b->bare++;
 		return 0;
 	}
+	if (record->lacks_length) {
+		b->short_of++;
+		if (b->r->options->account && recover_account_note(b->r->options->account, b->c->id,
+								   record->id, record->id_size) < 0)
+			return -ENOMEM;
+	}
 	sqlite3_bind_text(b->put, 1, record->id, (int)record->id_size, SQLITE_STATIC);
 	sqlite3_bind_blob(b->put, 2, record->vector, (int)(record->dimension * sizeof(float)),
 			  SQLITE_STATIC);
@@ -79,7 +86,8 @@ static int read_vectors(struct broken *b, const struct chroma_collection *c)
 	struct export_summary summary;
 	int error;
 
-	b->given = b->bare = 0;
+	b->c = c;
+	b->given = b->bare = b->short_of = 0;
 	error = recover_sql(b->r, "CREATE TEMP TABLE IF NOT EXISTS given(n INTEGER PRIMARY KEY, "
 				  "id TEXT, vector BLOB); DELETE FROM temp.given;"
 				  "CREATE TEMP TABLE IF NOT EXISTS place(n INTEGER PRIMARY KEY, "
@@ -212,13 +220,8 @@ static int give_back(struct recovery *r, const struct chroma_collection *c)
 static int heal_collection(struct broken *b, const struct chroma_collection *c)
 {
 	struct recovery *r = b->r;
-	uint64_t dropped = 0;
 	int error = read_vectors(b, c);
 
-	if (error == 0)
-		error = recover_drop_contradictions(r, c, &dropped);
-	b->given -= dropped;
-	b->bare += dropped;
 	if (error == 0)
 		error = give_back(r, c);
 	if (error == 0)
@@ -231,6 +234,11 @@ static int heal_collection(struct broken *b, const struct chroma_collection *c)
 		    " vectors were given back to the queue, from which Chroma builds it again%s",
 		    c->vector_segment, code_of(r, c) ? code_of(r, c) : "as asked for", b->given,
 		    b->bare ? "; some are lost" : "");
+	if (b->short_of)
+		recover_say(r, RECOVER_HNSW, c->name,
+			    "%" PRIu64 " vectors have lost their length: their direction is there, "
+			    "by which cosine searches go",
+			    b->short_of);
 	return 0;
 }
 

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "core/chroma/chroma.h"
 #include "core/salvage/salvage.h"
 
 #define HOLES_MAX 500 /* each of them is held against all records; with more, any may be harmed */
@@ -360,14 +361,44 @@ static int tell_harm(struct salvage *s, bool has_all_records)
 	    "q.collection AND e.embedding_id = q.id)");
 }
 
+/*
+ * Rows of the queue that nothing else tells of: those beyond all that was applied. Of what was, the
+ * last number is a record's or a mark's. A lost end may have had any.
+ */
+static int find_lost_queue(struct salvage *s)
+{
+	static const char beyond[] =
+	    "WITH done(seq) AS (SELECT max(coalesce((SELECT max(sequence_of(seq_id)) FROM "
+	    "embeddings), 0), coalesce((SELECT max(sequence_of(seq_id)) FROM max_seq_id WHERE "
+	    "sequence_of(seq_id) < ?2), 0))) SELECT EXISTS (SELECT 1 FROM damage d LEFT JOIN gap g "
+	    "ON g.tree = d.root, done WHERE d.name = ?1 AND d.lacks AND (d.root = 0 OR g.high = "
+	    "?3 OR (g.high > done.seq AND g.high - max(g.low, done.seq) > (SELECT count(*) FROM "
+	    "embeddings_queue WHERE seq_id > max(g.low, done.seq) AND seq_id <= g.high))))";
+	sqlite3_stmt *row = NULL;
+	int error = database_prepare(s->to, &row, beyond);
+
+	if (error == 0) {
+		sqlite3_bind_text(row, 1, "embeddings_queue", -1, SQLITE_STATIC);
+		sqlite3_bind_int64(row, 2, (sqlite3_int64)CHROMA_MARK_POISONED);
+		sqlite3_bind_int64(row, 3, INT64_MAX);
+		error = database_step(row);
+		s->lost_queue = error == 1 && sqlite3_column_int(row, 0);
+	}
+	sqlite3_finalize(row);
+	return error < 0 && error != -ENOENT ? error : 0;
+}
+
 static int evidence_tell(struct salvage *s, bool has_all_records)
 {
-	int error;
+	int error = has_lost(s, "segments", &s->lost_segments);
 
-	if (!s->help || !s->help->note)
-		return 0;
-	error = has_lost(s, "segments", &s->lost_segments);
-	return error < 0 ? error : tell_harm(s, has_all_records);
+	if (error == 0)
+		error = has_lost(s, "max_seq_id", &s->lost_marks);
+	if (error == 0)
+		error = has_lost(s, "embeddings_queue", &s->lacks_queue);
+	if (error == 0)
+		error = find_lost_queue(s);
+	return error < 0 || !s->help || !s->help->note ? error : tell_harm(s, has_all_records);
 }
 
 int salvage_weigh(struct salvage *s)

@@ -267,14 +267,16 @@ static int find_root(struct table *t)
 	return error;
 }
 
-/* Without a root: whole if one tree without gaps has all that looks like it. */
+/* Without a root: whole if one tree without gaps has all that looks like it, or an empty page may
+ * be it. */
 static int find_trees(struct table *t)
 {
 	char *sql = sqlite3_mprintf(
 	    "WITH t AS (SELECT DISTINCT tree FROM page WHERE kind = 13 AND NOT certain AND free = "
 	    "0 "
 	    "AND mask & %u) SELECT (SELECT count(*) > 1 FROM t) + (SELECT count(*) FROM gap JOIN t "
-	    "USING (tree))",
+	    "USING (tree)) + (NOT EXISTS (SELECT 1 FROM t) AND NOT EXISTS (SELECT 1 FROM page "
+	    "WHERE kind = 13 AND NOT certain AND free = 0 AND columns = 0))",
 	    t->shape);
 	int64_t gaps = 0;
 	int error = sql ? database_number(t->s->to, sql, NULL, &gaps) : -ENOMEM;

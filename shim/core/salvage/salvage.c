@@ -199,6 +199,19 @@ static int make_tables(struct salvage *s, sqlite3 **model)
 	return error < 0 ? error : make_objects(s, *model, "sqlite_master", "type = 'table'");
 }
 
+/* Which migrations were applied is told by what they have made. */
+static int record_migrations(struct salvage *s)
+{
+	const struct migration_era *era = NULL;
+	int64_t lacks;
+	int error = database_number(s->to, "SELECT lacks FROM damage WHERE name = 'migrations'",
+				    NULL, &lacks);
+
+	if (error == 0 && lacks)
+		error = migrations_recognise(s->to, &era);
+	return error == 0 && era ? migrations_record(s->to, era) : error;
+}
+
 static int salvage_all(struct salvage *s)
 {
 	sqlite3 *model = NULL;
@@ -214,6 +227,8 @@ static int salvage_all(struct salvage *s)
 		s->tables = s->damaged = 0;
 		error = salvage_fill_tables(s);
 	}
+	if (error == 0)
+		error = record_migrations(s);
 	if (error == 0)
 		error = salvage_collections(s);
 	if (error == 0)
@@ -261,7 +276,7 @@ int salvage_into(struct salvage *s, const char *file)
 		    salvage_sql(s, "PRAGMA foreign_keys = OFF; PRAGMA synchronous = OFF; BEGIN");
 	if (error == 0)
 		error = salvage_all(s);
-	if (error == 0)
+	if (error == 0 && !(s->help && s->help->has_more))
 		error = has_content(s);
 	if (error == 0)
 		error = salvage_sql(s, "COMMIT");

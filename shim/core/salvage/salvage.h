@@ -24,11 +24,13 @@ struct salvage;
 /* What a recovery has beside the pages; each may be NULL. */
 struct salvage_help {
 	void *context;
-	/* Rows of collections that are lost, from elsewhere: into s->to. 0 or -errno. */
+	/* Rows of collections that are lost, from elsewhere: into s->to. 0 or -errno. Which rows of
+	 * what are lost for sure, or may be, is in temp.damage. */
 	int (*find_collections)(void *context, struct salvage *s);
 	/* A record of which something is lost, or may be. 0 or -errno. */
 	int (*note)(void *context, const char *collection, const char *id, size_t id_size);
 	void (*say)(void *context, const char *collection, const char *sentence);
+	bool has_more; /* an empty database is of use: there is more than its pages */
 };
 
 struct salvage {
@@ -47,6 +49,12 @@ struct salvage {
 	bool has_schema;    /* all of it */
 	bool lost_records;  /* and nothing tells which */
 	bool lost_segments; /* which of them a collection has is not known for all */
+	bool lacks_queue;   /* rows of it */
+	bool lost_queue;    /* and some may not have been applied */
+	bool lost_marks;    /* rows of max_seq_id */
+	bool is_traced;	    /* no page is lost, but rows of collections are: also those of
+			       temp.unlisted */
+	uint64_t nameless;  /* collections whose names and settings are made up */
 	uint64_t gaps;	    /* rows of temp.gap */
 	uint64_t rows, tables, damaged, unreadable, doubtful, deleted, restored;
 };
@@ -106,8 +114,9 @@ int salvage_weigh(struct salvage *s);
 
 /* collections.c: those whose own row is lost get it from elsewhere, or one made up. */
 int salvage_collections(struct salvage *s);
-/* A query: how many rows lack of collections and segments that others tell of. */
-extern const char salvage_lacking[];
+/* The same where no page is lost, and temp.damage is empty: of collections that segments with a
+ * trace tell of. */
+int salvage_traced_collections(struct salvage *s);
 
 /*
  * All of it, into a new database at `file` ("": one that is gone when it is closed), with what the

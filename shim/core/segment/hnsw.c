@@ -174,6 +174,48 @@ void hnsw_vector_copy(float *out, const struct hnsw_element *e, uint64_t dimensi
 		out[i] *= length;
 }
 
+static double squares_of(const struct hnsw_element *e, uint64_t dimension)
+{
+	double squares = 0;
+	uint64_t i;
+
+	for (i = 0; i < dimension; i++) {
+		float x;
+
+		memcpy(&x, e->vector + i * sizeof(x), sizeof(x));
+		squares += (double)x * (double)x;
+	}
+	return squares;
+}
+
+static bool is_unit(double squares)
+{
+	return squares > 0.999 && squares < 1.001;
+}
+
+/* The roots of the least and of the greatest sum of squares that a float holds. */
+bool hnsw_is_length(float length)
+{
+	return length > 3e-23f && length < 2e19f;
+}
+
+enum hnsw_fit hnsw_fits_cosine(const struct hnsw_element *e, uint64_t dimension, float length)
+{
+	double squares = squares_of(e, dimension);
+
+	if (!hnsw_is_length(length)) /* none but of such a vector, or of a tiny one */
+		return is_unit(squares) ? HNSW_LENGTH_LOST : HNSW_FITS;
+	return is_unit(squares) || length < 1e-12f ? HNSW_FITS : HNSW_VECTOR_LOST;
+}
+
+bool hnsw_was_divided(const struct hnsw_element *e, uint64_t dimension, float length)
+{
+	double squares = squares_of(e, dimension);
+
+	return is_unit(squares) || (hnsw_is_length(length) && length != 1.0f &&
+				    fabs(sqrt(squares) - (double)length) > 1e-3 * (double)length);
+}
+
 int hnsw_length_get(struct file_window *w, uint64_t i, float *out)
 {
 	const unsigned char *p;

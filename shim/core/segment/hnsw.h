@@ -132,6 +132,22 @@ int hnsw_level0_get(struct hnsw_level0 *l, uint64_t i, struct hnsw_element *out)
  */
 void hnsw_vector_copy(float *out, const struct hnsw_element *e, uint64_t dimension, float length);
 
+/*
+ * In cosine space Chroma stores a vector divided by its length. What cannot come of that: another
+ * stored length than 1, or no such length of what was given. Not of vectors so short that it is not
+ * told, and of what never had one (zeros, infinities, no numbers).
+ */
+enum hnsw_fit {
+	HNSW_FITS,
+	HNSW_LENGTH_LOST, /* the direction is there */
+	HNSW_VECTOR_LOST,
+};
+enum hnsw_fit hnsw_fits_cosine(const struct hnsw_element *e, uint64_t dimension, float length);
+/* Of no vector of floats is it the length: the file holds something else there. */
+bool hnsw_is_length(float length);
+/* Whether its release divides by the length: the element shows it, or a length that is not its. */
+bool hnsw_was_divided(const struct hnsw_element *e, uint64_t dimension, float length);
+
 /* Entry i of length.bin. */
 int hnsw_length_get(struct file_window *w, uint64_t i, float *out);
 

@@ -221,7 +221,8 @@ bool config_is_valid(enum config_key key, const char *text)
 		return config_read_size(text, &number) &&
 		       (key != CONFIG_LOG_SIZE || number >= OPLOG_LIMIT_MIN);
 	case CONFIG_KIND_TIME:
-		return config_read_time(text, &number);
+		return config_read_time(text, &number) ||
+		       (key == CONFIG_DRILL && strcmp(text, "off") == 0);
 	case CONFIG_KIND_PERCENT:
 		return config_read_percent(text, &percent);
 	case CONFIG_KIND_ROOM:
@@ -240,7 +241,7 @@ const char *config_wanted(enum config_key key)
 		return key == CONFIG_LOG_SIZE ? "a size such as 256M, from 1M on"
 					      : "a size such as 256M";
 	case CONFIG_KIND_TIME:
-		return "a time such as 30s";
+		return key == CONFIG_DRILL ? "a time such as 7d, or off" : "a time such as 30s";
 	case CONFIG_KIND_PERCENT:
 		return "a percentage such as 80%";
 	case CONFIG_KIND_ROOM:

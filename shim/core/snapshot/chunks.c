@@ -13,14 +13,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <sha2.h>
+#include <nettle/sha2.h>
+#include <nettle/version.h>
 #include <zstd.h>
 #include <zstd_errors.h>
 
 #include "core/base/checksum.h"
 #include "core/base/fileio.h"
+#include "core/snapshot/chunk_sync.h"
 
 #define ZSTD_LEVEL 1
+#define SAMPLES 4u /* of a chunk */
+#define SAMPLE 3072u
+#define SAMPLE_FROM (32u << 10)
 #define HEADER sizeof(struct snapshot_chunk)
 #define DIGITS (2 * SNAPSHOT_NAME_SIZE)
 #define SUFFIX_BAD ".bad"
@@ -73,14 +78,18 @@ bool chunk_is_zero(const struct chunk_name *name)
 void chunk_name_of(const void *data, size_t size, struct chunk_name *out)
 {
 	const unsigned char *p = data;
-	SHA2_CTX context;
+	struct sha256_ctx context;
 
 	*out = (struct chunk_name){{0}};
 	if (size == 0 || (p[0] == 0 && memcmp(p, p + 1, size - 1) == 0))
 		return;
-	SHA256Init(&context);
-	SHA256Update(&context, p, size);
-	SHA256Final(out->bytes, &context);
+	sha256_init(&context);
+	sha256_update(&context, size, p);
+#if NETTLE_VERSION_MAJOR < 4
+	sha256_digest(&context, sizeof(out->bytes), out->bytes);
+#else
+	sha256_digest(&context, out->bytes);
+#endif
 }
 
 static uint32_t header_check(const struct snapshot_chunk *h)
@@ -111,30 +120,50 @@ static void doubt_names(struct chunks *c)
 	memset(c->touched, c->marked, sizeof(c->touched));
 }
 
-int chunks_open(struct chunks *c, int snapshotsfd, bool make)
+static int allocate(struct chunks *c)
+{
+	c->room = HEADER + ZSTD_compressBound(SNAPSHOT_CHUNK_SIZE);
+	c->packed = malloc(c->room);
+	c->compressor = ZSTD_createCCtx();
+	c->decompressor = ZSTD_createDCtx();
+	if (c->packed && c->compressor && c->decompressor)
+		return 0;
+	chunks_close(c);
+	return -ENOMEM;
+}
+
+static void clear(struct chunks *c)
 {
 	unsigned i;
-	int r = 0;
 
 	*c = (struct chunks){.dirfd = -1};
 	for (i = 0; i < CHUNKS_BATCH; i++)
 		c->batch_fd[i] = -1;
+}
+
+int chunks_open_beside(struct chunks *c, const struct chunks *of)
+{
+	clear(c);
+	c->dirfd = fcntl(of->dirfd, F_DUPFD_CLOEXEC, 0);
+	return c->dirfd < 0 ? -errno : allocate(c);
+}
+
+int chunks_open(struct chunks *c, int snapshotsfd, bool make)
+{
+	int r;
+
+	clear(c);
 	if (make && mkdirat(snapshotsfd, CHUNKS_DIR, 0700) < 0 && errno != EEXIST)
 		return -errno;
 	r = file_open_directory_at(snapshotsfd, CHUNKS_DIR);
 	if (r < 0)
 		return r;
 	c->dirfd = r;
-	c->room = HEADER + ZSTD_compressBound(SNAPSHOT_CHUNK_SIZE);
-	c->packed = malloc(c->room);
-	c->compressor = ZSTD_createCCtx();
-	c->decompressor = ZSTD_createDCtx();
-	if (!c->packed || !c->compressor || !c->decompressor) {
-		chunks_close(c);
-		return -ENOMEM;
-	}
+	r = allocate(c);
+	if (r < 0)
+		return r;
 	doubt_names(c);
-	ZSTD_CCtx_setParameter(c->compressor, ZSTD_c_compressionLevel, ZSTD_LEVEL);
+	c->sync_is_heard = chunk_sync_is_heard();
 	ZSTD_CCtx_setParameter(c->compressor, ZSTD_c_checksumFlag, 1);
 	return 0;
 }
@@ -150,8 +179,9 @@ static void forget_batch(struct chunks *c)
 	unsigned i;
 
 	for (i = 0; i < c->waiting; i++) {
-		if (c->batch_fd[i] >= 0)
-			close(c->batch_fd[i]);
+		if (c->batch_fd[i] < 0) /* it has its name */
+			continue;
+		close(c->batch_fd[i]);
 		c->batch_fd[i] = -1;
 		temporary_name(temporary, i);
 		unlinkat(c->dirfd, temporary, 0);
@@ -236,28 +266,34 @@ static int name_one(struct chunks *c, unsigned i)
 {
 	char temporary[48], directory[3];
 	struct path path;
+	int r;
 
 	path_of(&path, &c->batch[i]);
-	snprintf(directory, sizeof(directory), "%.2s", path.text);
-	if (mkdirat(c->dirfd, directory, 0700) < 0 && errno != EEXIST)
-		return -errno;
 	temporary_name(temporary, i);
-	if (renameat(c->dirfd, temporary, c->dirfd, path.text) < 0)
-		return -errno;
+	r = renameat(c->dirfd, temporary, c->dirfd, path.text) < 0 ? -errno : 0;
+	if (r == -ENOENT) { /* the first one there */
+		snprintf(directory, sizeof(directory), "%.2s", path.text);
+		if (mkdirat(c->dirfd, directory, 0700) < 0 && errno != EEXIST)
+			return -errno;
+		r = renameat(c->dirfd, temporary, c->dirfd, path.text) < 0 ? -errno : 0;
+	}
+	if (r < 0)
+		return r;
+	close(c->batch_fd[i]);
+	c->batch_fd[i] = -1;
 	c->touched[c->batch[i].bytes[0]] = 1;
 	return 0;
 }
 
-/* Not yet for good: the directories' turn is at the end. What it could not name has been said to
+/* Not yet for good: the names' turn is at the end. What it could not name has been said to
  * be stored: nothing may be called flushed any more. */
 static int name_batch(struct chunks *c)
 {
 	unsigned i;
 	int r = c->waiting ? mark_names(c) : 0;
 
-	for (i = 0; i < c->waiting && r == 0; i++)
-		if (fdatasync(c->batch_fd[i]) < 0)
-			r = -errno;
+	if (r == 0)
+		r = chunk_sync_batch(c);
 	for (i = 0; i < c->waiting && r == 0; i++)
 		r = name_one(c, i);
 	forget_batch(c);
@@ -265,34 +301,14 @@ static int name_batch(struct chunks *c)
 	return r;
 }
 
-static int sync_directory(struct chunks *c, unsigned first)
-{
-	char directory[12]; /* two digits; the type could hold more */
-	int fd, r;
-
-	snprintf(directory, sizeof(directory), "%02x", first);
-	fd = file_open_directory_at(c->dirfd, directory);
-	r = fd == -ENOENT ? 0 : fd < 0 ? fd : fsync(fd) < 0 ? -errno : 0;
-	if (fd >= 0)
-		close(fd);
-	return r;
-}
-
 int chunks_flush(struct chunks *c)
 {
 	int r = name_batch(c);
-	unsigned i;
 
 	if (r == 0)
 		r = c->lost;
-	for (i = 0; i < 256 && r == 0; i++) {
-		if (c->touched[i])
-			r = sync_directory(c, i);
-		if (r == 0)
-			c->touched[i] = 0;
-	}
-	if (r == 0 && fsync(c->dirfd) < 0)
-		r = -errno;
+	if (r == 0)
+		r = chunk_sync_names(c);
 	if (r == 0 && c->marked) {
 		unlinkat(c->dirfd, MARK, 0);
 		c->marked = false;
@@ -300,11 +316,31 @@ int chunks_flush(struct chunks *c)
 	return r;
 }
 
+/* Vectors do not get smaller, and would take as long as all the rest: some of it tells. */
+static bool is_worth_it(struct chunks *c, const unsigned char *data, size_t size)
+{
+	size_t i, step = size / SAMPLES, small = 0;
+
+	if (size < SAMPLE_FROM)
+		return true;
+	for (i = 0; i < SAMPLES; i++) {
+		size_t n = ZSTD_compress2(c->compressor, c->packed, c->room,
+					  data + i * step + (step - SAMPLE) / 2, SAMPLE);
+
+		small += ZSTD_isError(n) ? SAMPLE : n;
+	}
+	return small < SAMPLES * SAMPLE / 8 * 7;
+}
+
 static int pack(struct chunks *c, const void *data, size_t size, size_t *packed_out)
 {
 	struct snapshot_chunk h = {.magic = SNAPSHOT_CHUNK_MAGIC, .version = SNAPSHOT_VERSION};
-	size_t n = ZSTD_compress2(c->compressor, c->packed + HEADER, c->room - HEADER, data, size);
+	size_t n;
 
+	ZSTD_CCtx_setParameter(c->compressor, ZSTD_c_compressionLevel, ZSTD_LEVEL);
+	if (!is_worth_it(c, data, size))
+		ZSTD_CCtx_setParameter(c->compressor, ZSTD_c_compressionLevel, ZSTD_minCLevel());
+	n = ZSTD_compress2(c->compressor, c->packed + HEADER, c->room - HEADER, data, size);
 	if (ZSTD_isError(n))
 		return -ENOMEM;
 	h.plain = (uint32_t)size;
@@ -325,6 +361,13 @@ static bool is_waiting(const struct chunks *c, const struct chunk_name *name)
 	return false;
 }
 
+static int make_temporary(const struct chunks *c, const char *name)
+{
+	int fd = openat(c->dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+	return fd < 0 ? -errno : fd;
+}
+
 /* A new file with what is packed: it is in the batch only once it is whole. */
 static int write_packed(struct chunks *c, size_t n, const struct chunk_name *name)
 {
@@ -332,11 +375,13 @@ static int write_packed(struct chunks *c, size_t n, const struct chunk_name *nam
 	int fd, r;
 
 	temporary_name(temporary, c->waiting);
-	unlinkat(c->dirfd, temporary, 0); /* of a dead process, or no file at all */
-	fd =
-	    openat(c->dirfd, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	fd = make_temporary(c, temporary);
+	if (fd == -EEXIST) { /* of a dead process, or no file at all */
+		unlinkat(c->dirfd, temporary, 0);
+		fd = make_temporary(c, temporary);
+	}
 	if (fd < 0)
-		return -errno;
+		return fd;
 	r = file_write_all(fd, c->packed, n);
 	if (r < 0) {
 		close(fd);
@@ -390,29 +435,91 @@ int chunk_decode(void *decompressor, const void *file, size_t file_size, void *d
 	return n == size ? 0 : -EBADMSG;
 }
 
-int chunks_get(struct chunks *c, const struct chunk_name *name, void *data, size_t size)
+static int read_chunk(struct chunks *c, const struct chunk_name *name, size_t *size_out)
 {
-	struct chunk_name found;
 	uint64_t stored;
 	ssize_t n;
-	int fd, r;
+	int fd = open_chunk(c, name, &stored);
+
+	if (fd == -ENOENT && c->fetch) {
+		fd = c->fetch(c->fetch_context, name);
+		fd = fd < 0 ? fd : open_chunk(c, name, &stored);
+	}
+	if (fd < 0)
+		return fd;
+	n = stored <= c->room ? file_read_at(fd, c->packed, c->room, 0) : -EBADMSG;
+	close(fd);
+	*size_out = n < 0 ? 0 : (size_t)n;
+	return n < 0 ? (int)n : 0;
+}
+
+int chunks_get_file(struct chunks *c, const struct chunk_name *name, void *data, size_t size,
+		    const void **file_out, size_t *file_size_out)
+{
+	struct chunk_name found;
+	int r = read_chunk(c, name, file_size_out);
+
+	*file_out = c->packed;
+	if (r == 0)
+		r = chunk_decode(c->decompressor, c->packed, *file_size_out, data, size);
+	if (r < 0)
+		return r;
+	chunk_name_of(data, size, &found);
+	return memcmp(&found, name, sizeof(found)) == 0 ? 0 : -EBADMSG;
+}
+
+int chunks_get(struct chunks *c, const struct chunk_name *name, void *data, size_t size)
+{
+	const void *file;
+	size_t file_size;
 
 	if (chunk_is_zero(name)) {
 		memset(data, 0, size);
 		return 0;
 	}
-	fd = open_chunk(c, name, &stored);
+	return chunks_get_file(c, name, data, size, &file, &file_size);
+}
+
+int chunks_get_known(struct chunks *c, const struct chunk_name *name, void *data, size_t size)
+{
+	size_t file_size;
+	int r;
+
+	if (chunk_is_zero(name)) {
+		memset(data, 0, size);
+		return 0;
+	}
+	r = read_chunk(c, name, &file_size);
+	return r < 0 ? r : chunk_decode(c->decompressor, c->packed, file_size, data, size);
+}
+
+/* ---- from elsewhere ---- */
+
+int chunks_accept(struct chunks *c, const struct chunk_name *name, const void *file, size_t size)
+{
+	char directory[3];
+	struct path path;
+	int fd, r;
+
+	path_of(&path, name);
+	snprintf(directory, sizeof(directory), "%.2s", path.text);
+	if (mkdirat(c->dirfd, directory, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	fd = openat(c->dirfd, path.text, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
+		    0600);
 	if (fd < 0)
-		return fd;
-	n = stored <= c->room ? file_read_at(fd, c->packed, c->room, 0) : -EBADMSG;
+		return -errno;
+	r = file_write_all(fd, file, size);
 	close(fd);
-	if (n < 0)
-		return (int)n;
-	r = chunk_decode(c->decompressor, c->packed, (size_t)n, data, size);
-	if (r < 0)
-		return r;
-	chunk_name_of(data, size, &found);
-	return memcmp(&found, name, sizeof(found)) == 0 ? 0 : -EBADMSG;
+	return r;
+}
+
+void chunks_drop(struct chunks *c, const struct chunk_name *name)
+{
+	struct path path;
+
+	path_of(&path, name);
+	unlinkat(c->dirfd, path.text, 0);
 }
 
 int chunks_set_aside(struct chunks *c, const struct chunk_name *name)

@@ -21,7 +21,7 @@ struct chunk_name {
 };
 
 /* How many are written before they are synced and named together. */
-#define CHUNKS_BATCH 32
+#define CHUNKS_BATCH 128
 
 struct chunks {
 	int dirfd;
@@ -36,13 +36,19 @@ struct chunks {
 	int batch_fd[CHUNKS_BATCH];
 	unsigned char touched[256]; /* directories to be synced */
 	bool marked;		    /* names may not have reached the disk */
+	bool sync_is_heard;	    /* a sync of the file system tells of errors */
 	int lost;		    /* -errno: what was put could not be named */
+	/* Called for a chunk that is not there: 0, and it is. NULL: nobody has it. */
+	int (*fetch)(void *context, const struct chunk_name *name);
+	void *fetch_context;
 };
 
 /* Opens (with `make`: makes) chunks/ in snapshots/. Close also after an error is not needed. */
 int chunks_open(struct chunks *c, int snapshotsfd, bool make);
 /* What was put and not flushed is forgotten. */
 void chunks_close(struct chunks *c);
+/* For another thread, which only reads: its own, on the same directory, which has to stay open. */
+int chunks_open_beside(struct chunks *c, const struct chunks *of);
 
 /*
  * Stores up to SNAPSHOT_CHUNK_SIZE bytes, unless a chunk of that name and a plausible size is
@@ -55,6 +61,18 @@ int chunks_flush(struct chunks *c);
 
 /* Exactly `size` bytes, compared with the name. */
 int chunks_get(struct chunks *c, const struct chunk_name *name, void *data, size_t size);
+/* One that was compared just now: by its own checksum alone. */
+int chunks_get_known(struct chunks *c, const struct chunk_name *name, void *data, size_t size);
+
+/* The same, and the bytes of its file, lent until the next call. Not for zeros, which have none. */
+int chunks_get_file(struct chunks *c, const struct chunk_name *name, void *data, size_t size,
+		    const void **file_out, size_t *file_size_out);
+
+/* The file of a chunk from elsewhere, as it is: chunks_get() looks whether it is good. Neither
+ * synced nor safe from other processes. */
+int chunks_accept(struct chunks *c, const struct chunk_name *name, const void *file, size_t size);
+/* Its file goes, if there is one. */
+void chunks_drop(struct chunks *c, const struct chunk_name *name);
 
 /* What its file takes; 0 for zeros. Presence and size are looked at, the content is not. */
 int chunks_stat(struct chunks *c, const struct chunk_name *name, uint64_t *stored_out);

@@ -38,18 +38,25 @@ static void keep_rate(const struct content_meter *m, uint64_t began, uint64_t by
 	}
 }
 
-static int chunk_one(struct chunks *c, const struct file_source *source, uint64_t i, void *data,
-		     struct chunk_name *out)
+static int chunk_one(struct chunks *c, const struct file_source *source, uint64_t i,
+		     const struct content_known *known, void *data, struct chunk_name *out)
 {
 	struct manifest_file shape = {.size = source->size};
 	uint32_t want = manifest_chunk_size(&shape, i);
-	int r = file_source_read(source, data, want, i * SNAPSHOT_CHUNK_SIZE);
+	int r;
+
+	if (known && known->is_same(known->context, i)) {
+		*out = known->chunks[i];
+		return 0;
+	}
+	r = file_source_read(source, data, want, i * SNAPSHOT_CHUNK_SIZE);
 
 	return r == 0 ? chunks_put(c, data, want, out) : r;
 }
 
 int content_chunk_some(struct chunks *c, const struct file_source *source, uint64_t first,
-		       struct chunk_name **chunks, struct content_meter *meter, uint64_t *next_out)
+		       const struct content_known *known, struct chunk_name **chunks,
+		       struct content_meter *meter, uint64_t *next_out)
 {
 	uint64_t count = manifest_chunk_count(source->size), i = first, began = oplog_now();
 	struct manifest_file shape = {.size = source->size};
@@ -59,7 +66,7 @@ int content_chunk_some(struct chunks *c, const struct file_source *source, uint6
 
 	*chunks = more ? more : *chunks;
 	while (i < count && r == 0) {
-		r = chunk_one(c, source, i, data, &more[i]);
+		r = chunk_one(c, source, i, known, data, &more[i]);
 		if (r < 0)
 			break;
 		meter->done += manifest_chunk_size(&shape, i++);
@@ -78,7 +85,7 @@ int content_chunk(struct chunks *c, const struct file_source *source, uint64_t f
 		  struct chunk_name **chunks, struct content_meter *meter)
 {
 	meter->deadline = 0;
-	return content_chunk_some(c, source, first, chunks, meter, NULL);
+	return content_chunk_some(c, source, first, NULL, chunks, meter, NULL);
 }
 
 /* ---- what the database says ---- */

@@ -21,13 +21,22 @@ struct content_meter {
 	void *context;
 };
 
+/* What is known of a file without reading it, from an earlier snapshot. */
+struct content_known {
+	const struct chunk_name *chunks;
+	/* Whether chunk number i is one of them. */
+	bool (*is_same)(void *context, uint64_t i);
+	void *context;
+};
+
 /*
  * Stores the chunks of a file, from number `first` on, in *chunks (manifest_chunk_count() of them,
  * grown if need be). 0; 1 if the deadline came before the end; -ENODATA: the file is shorter than
- * it said. *next_out (may be NULL): how many chunks there are now.
+ * it said. *next_out (may be NULL): how many chunks there are now. known: NULL, nothing.
  */
 int content_chunk_some(struct chunks *c, const struct file_source *source, uint64_t first,
-		       struct chunk_name **chunks, struct content_meter *meter, uint64_t *next_out);
+		       const struct content_known *known, struct chunk_name **chunks,
+		       struct content_meter *meter, uint64_t *next_out);
 /* All of it. */
 int content_chunk(struct chunks *c, const struct file_source *source, uint64_t first,
 		  struct chunk_name **chunks, struct content_meter *meter);

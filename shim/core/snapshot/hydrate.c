@@ -13,23 +13,33 @@
 #include <unistd.h>
 
 #include "core/oplog/oplog.h"
-#include "core/pin/view.h"
+#include "core/pin/base.h"
 #include "core/snapshot/content.h"
 #include "core/sqlite/wal.h"
 
 #define SAVE_EVERY UINT64_C(2000000000) /* ns: what a death costs at most */
 #define WAL_FILE CHROMA_DATABASE "-wal"
 
+/* An earlier snapshot, and what was written since. */
+struct earlier {
+	struct pin_base pin;
+	struct manifest manifest;
+	bool is_open;
+	uint64_t size; /* of the file under way, then */
+};
+
 struct hydration {
 	struct snapshot_store *store;
 	const struct hydrate_options *options;
 	struct pin_view view;
+	struct earlier earlier;
 	struct manifest *out;
 	struct snapshot_trouble *trouble;
 	struct content_meter meter;
-	uint64_t deadline; /* of this piece, 0: none */
-	bool has_worked;   /* in this piece */
-	bool is_empty;	   /* Chroma has not made its tables yet */
+	uint64_t deadline;    /* of this piece, 0: none */
+	bool has_worked;      /* in this piece */
+	bool is_empty;	      /* Chroma has not made its tables yet */
+	uint64_t source_size; /* of the file under way */
 };
 
 /* ---- the manifest ---- */
@@ -125,9 +135,62 @@ static void fill_entry(struct manifest_file *f, const struct pin_view_file *from
 	f->mtime_ns = from->mtime_ns;
 }
 
+/* ---- what is known from an earlier snapshot ---- */
+
+static void open_earlier(struct hydration *h, struct pins *pins)
+{
+	const struct pin_slot *base = pins_find_base(pins);
+	struct earlier *e = &h->earlier;
+
+	*e = (struct earlier){.is_open = false};
+	if (!base || base->id >= h->view.id ||
+	    manifest_read(h->store->dirfd, base->id, &e->manifest) < 0)
+		return;
+	e->is_open = (e->manifest.header.state == SNAPSHOT_COMPLETE ||
+		      e->manifest.header.state == SNAPSHOT_VERIFIED) &&
+		     pin_base_open(&e->pin, pins, h->options->dirfd, h->view.id);
+}
+
+static void close_earlier(struct hydration *h)
+{
+	pin_base_close(&h->earlier.pin);
+	manifest_free(&h->earlier.manifest);
+	h->earlier.is_open = false;
+}
+
+/* Whole chunks only, but for the last one of a file that has kept its size. */
+static bool is_as_before(void *context, uint64_t i)
+{
+	const struct hydration *h = context;
+	uint64_t offset = i * SNAPSHOT_CHUNK_SIZE, end = offset + SNAPSHOT_CHUNK_SIZE;
+	uint64_t before = h->earlier.size, now = h->source_size;
+
+	if (end > before || end > now) {
+		if (before != now)
+			return false;
+		end = now;
+	}
+	return pin_base_same(&h->earlier.pin, offset, end - offset);
+}
+
+/* NULL: nothing. */
+static const struct content_known *know(struct hydration *h, const char *path,
+					struct content_known *out)
+{
+	struct earlier *e = &h->earlier;
+	const struct manifest_file *f = e->is_open ? manifest_find(&e->manifest, path) : NULL;
+
+	if (!f || !pin_base_find(&e->pin, &h->view, path, &e->size) || f->size != e->size)
+		return NULL;
+	*out = (struct content_known){.chunks = f->chunks, .is_same = is_as_before, .context = h};
+	return out;
+}
+
+/* ---- a file ---- */
+
 /* Until SAVE_EVERY or the deadline: 1: not all yet. */
 static int chunk_piece(struct hydration *h, struct manifest_file *f,
-		       const struct file_source *source)
+		       const struct file_source *source, const struct content_known *known)
 {
 	uint64_t next = manifest_chunk_count(f->size), now = oplog_now();
 	int r;
@@ -136,7 +199,8 @@ static int chunk_piece(struct hydration *h, struct manifest_file *f,
 	h->meter.deadline = now + SAVE_EVERY;
 	if (h->deadline && h->deadline < h->meter.deadline)
 		h->meter.deadline = h->deadline;
-	r = content_chunk_some(&h->store->chunks, source, next, &f->chunks, &h->meter, &next);
+	r = content_chunk_some(&h->store->chunks, source, next, known, &f->chunks, &h->meter,
+			       &next);
 	if (r >= 0)
 		f->size = r == 0 ? source->size : next * SNAPSHOT_CHUNK_SIZE;
 	return r;
@@ -161,6 +225,8 @@ static int hydrate_source(struct hydration *h, const struct pin_view_file *file,
 			  struct pin_reader *log)
 {
 	struct manifest_file *f = find_entry(h->out, file->path);
+	struct content_known room;
+	const struct content_known *known;
 	int r;
 
 	if (f && f->size == source->size)
@@ -172,10 +238,12 @@ static int hydrate_source(struct hydration *h, const struct pin_view_file *file,
 	if (f->size > source->size || f->size % SNAPSHOT_CHUNK_SIZE)
 		f->size = 0;
 	fill_entry(f, file);
+	h->source_size = source->size;
+	known = log ? NULL : know(h, file->path, &room);
 	do {
 		int judged;
 
-		r = chunk_piece(h, f, source);
+		r = chunk_piece(h, f, source, known);
 		judged = r >= 0 ? judge(reader, log) : 0;
 		r = judged < 0 ? judged : r;
 		if (r == 1) {
@@ -320,7 +388,9 @@ static int hydrate_held(struct hydration *h, struct pins *pins, struct pin_slot 
 	int r = pin_view_open(&h->view, pins, slot, h->options->dirfd, h->trouble);
 
 	if (r == 0) {
+		open_earlier(h, pins);
 		r = hydrate_files(h);
+		close_earlier(h);
 		pin_view_close(&h->view);
 	}
 	/* While it was read, the backend may have found that it cannot go on saving. */
@@ -385,7 +455,9 @@ int hydrate_pin(struct snapshot_store *s, struct pins *pins, struct pin_slot *sl
 		r = snapshot_add_numbered(s, out);
 	if (r == 0) {
 		/* A backend with many may have given it up meanwhile, and its slot be another's. */
-		if (out->header.state != SNAPSHOT_BROKEN)
+		if (out->header.state != SNAPSHOT_BROKEN && options->hold_on)
+			pin_become_base(pins, slot, id);
+		else if (out->header.state != SNAPSHOT_BROKEN)
 			pin_let_go(pins, slot, id);
 		else if (__atomic_load_n(&slot->id, __ATOMIC_SEQ_CST) == id)
 			pin_drop(pins, slot);

@@ -14,15 +14,19 @@
 #include "core/snapshot/snapshot.h"
 
 struct hydrate_options {
-	int dirfd;			/* the data directory */
-	uint64_t rate;			/* bytes a second, 0: as fast as it goes */
-	uint64_t budget;		/* ns, then it stops for a while; 0: none */
+	int dirfd;	 /* the data directory */
+	uint64_t rate;	 /* bytes a second, 0: as fast as it goes */
+	uint64_t budget; /* ns, then it stops for a while; 0: none */
+	/* The pin stays as a base (pin/base.h), so that the next snapshot reads only what has
+	 * changed; only one that nobody else gives up. Whoever asks for it lets go of it in time.
+	 */
+	bool hold_on;
 	snapshot_progress_fn *progress; /* bytes; may be NULL */
 	void *context;
 };
 
 /*
- * The store is open for SNAPSHOT_CHANGE. 1: not done yet, call it again. 0: it is over, and the pin
+ * The store is open for SNAPSHOT_ADD. 1: not done yet, call it again. 0: it is over, and the pin
  * let go of: *out is complete, or broken with the trouble told (also where the pin was broken
  * already), or in no state at all: Chroma had not made its tables yet, and there is no snapshot.
  * *out is to be freed in any case. -errno (-ENOSPC, -ENOMEM): nothing has changed, try

@@ -13,15 +13,17 @@
 /* Chunk i, lent until another one takes its place; -errno in *error. */
 static const unsigned char *load_chunk(struct snapshot_file *f, uint64_t i, int *error)
 {
-	unsigned slot = (unsigned)(i % SNAPSHOT_READ_CHUNKS);
+	unsigned slot = (unsigned)(i % f->slots);
+	int (*get)(struct chunks *, const struct chunk_name *, void *, size_t) =
+	    f->is_known ? chunks_get_known : chunks_get;
 
 	if (f->chunk[slot] == i + 1)
 		return f->data[slot];
 	f->chunk[slot] = 0;
 	if (!f->data[slot])
 		f->data[slot] = malloc(SNAPSHOT_CHUNK_SIZE);
-	*error = f->data[slot] ? chunks_get(f->chunks, &f->file->chunks[i], f->data[slot],
-					    manifest_chunk_size(f->file, i))
+	*error = f->data[slot] ? get(f->chunks, &f->file->chunks[i], f->data[slot],
+				     manifest_chunk_size(f->file, i))
 			       : -ENOMEM;
 	if (*error < 0)
 		return NULL;
@@ -55,7 +57,9 @@ static ssize_t read_chunks(const struct file_source *source, void *buf, size_t n
 int snapshot_file_open(struct snapshot_file *f, struct snapshot_store *store,
 		       const struct manifest *m, const char *path, struct file_source *source)
 {
-	*f = (struct snapshot_file){.chunks = &store->chunks, .file = manifest_find(m, path)};
+	*f = (struct snapshot_file){.chunks = &store->chunks,
+				    .file = manifest_find(m, path),
+				    .slots = SNAPSHOT_READ_CHUNKS};
 	if (!f->file)
 		return -ENOENT;
 	*source =
@@ -67,7 +71,7 @@ void snapshot_file_close(struct snapshot_file *f)
 {
 	unsigned i;
 
-	for (i = 0; i < SNAPSHOT_READ_CHUNKS; i++)
+	for (i = 0; i < SNAPSHOT_READ_MOST; i++)
 		free(f->data[i]);
 	*f = (struct snapshot_file){0};
 }

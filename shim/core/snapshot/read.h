@@ -11,13 +11,18 @@
 #include "core/snapshot/store.h"
 
 #define SNAPSHOT_READ_CHUNKS 32 /* kept decompressed: 4 MiB a file */
+#define SNAPSHOT_READ_MOST 128
 
 /* Zeroed memory is closed. */
 struct snapshot_file {
 	struct chunks *chunks;		  /* lent */
 	const struct manifest_file *file; /* lent */
-	unsigned char *data[SNAPSHOT_READ_CHUNKS];
-	uint64_t chunk[SNAPSHOT_READ_CHUNKS]; /* which one is in it, from 1; 0: none */
+	/* To be changed before the first read. */
+	unsigned slots; /* how many are kept */
+	bool is_known;	/* all were compared with their names just now */
+	/* private */
+	unsigned char *data[SNAPSHOT_READ_MOST];
+	uint64_t chunk[SNAPSHOT_READ_MOST]; /* which one is in it, from 1; 0: none */
 };
 
 /*

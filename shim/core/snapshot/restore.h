@@ -37,6 +37,11 @@ int restore_build(struct snapshot_store *s, const struct manifest *m, int dirfd,
 		  const struct restore_options *options, struct snapshot_trouble *t,
 		  struct chunk_name *bad_out);
 
+/* All of that but the writing: each chunk is compared with its name. */
+int restore_try(struct snapshot_store *s, const struct manifest *m,
+		const struct restore_options *options, struct snapshot_trouble *t,
+		struct chunk_name *bad_out);
+
 /* Opens <store>/restore/new, empty. -EINPROGRESS: a swap waits to be ended. */
 int restore_prepare(int storefd);
 /* Gives it up. */

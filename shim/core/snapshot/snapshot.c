@@ -43,10 +43,12 @@ static int run_errand(void *context)
 	return e->run(e->k);
 }
 
-/* This is not done while a lock is held. */
+/* This is not done while a lock is held; where nobody else is there is nobody to give way to. */
 static int run_quietly(int (*run)(struct taking *), struct taking *k)
 {
-	return background_run(run_errand, &(struct errand){run, k});
+	if (k->options->idle)
+		return run(k);
+	return background_wait_for(run_errand, &(struct errand){run, k});
 }
 
 /* ---- the lock ---- */

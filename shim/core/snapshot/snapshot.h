@@ -41,7 +41,7 @@ struct snapshot_options {
 };
 
 /*
- * The store is open for SNAPSHOT_CHANGE. *out is to be freed, also after an error. -EBUSY: the
+ * The store is open for SNAPSHOT_ADD. *out is to be freed, also after an error. -EBUSY: the
  * database or a segment (see *t) was never free; -ENOENT: no database; -ENOSPC.
  */
 int snapshot_take(struct snapshot_store *s, const struct snapshot_options *options,

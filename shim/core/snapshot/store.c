@@ -20,36 +20,87 @@
 #define LOCK_FILE "lock"
 #define NEXT_FILE "next"
 #define LOCK_STEP_MS 20
+#define SHARED_WAIT_MS 60000 /* for who adds; what has been read is not to be in vain */
+
+/* Bytes of it. Before there were two, all of it was locked for either. */
+enum { BYTE_KEEP = 0, BYTE_ADD = 1 };
 
 /* ---- opening ---- */
 
-static int take_lock(struct snapshot_store *s, enum snapshot_access access, unsigned wait_ms)
+/* length 0: from there on all of it. */
+static int lock_bytes(const struct snapshot_store *s, short type, off_t from, off_t length)
 {
-	struct flock lock = {.l_type = access == SNAPSHOT_CHANGE ? F_WRLCK : F_RDLCK,
-			     .l_whence = SEEK_SET};
-	struct timespec step = {0, LOCK_STEP_MS * 1000000};
+	struct flock lock = {
+	    .l_type = type, .l_whence = SEEK_SET, .l_start = from, .l_len = length};
 
-	s->lockfd = openat(s->dirfd, LOCK_FILE, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (s->lockfd < 0)
-		return -errno;
-	while (fcntl(s->lockfd, F_OFD_SETLK, &lock) < 0) {
-		if (errno != EAGAIN && errno != EACCES)
-			return -errno;
+	if (fcntl(s->lockfd, F_OFD_SETLK, &lock) == 0)
+		return 0;
+	return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
+}
+
+static int try_lock(const struct snapshot_store *s, enum snapshot_access access)
+{
+	int r;
+
+	if (access == SNAPSHOT_CHANGE)
+		return lock_bytes(s, F_WRLCK, 0, 0);
+	r = lock_bytes(s, F_RDLCK, BYTE_KEEP, 1);
+	return r == 0 && access == SNAPSHOT_ADD ? lock_bytes(s, F_WRLCK, BYTE_ADD, 1) : r;
+}
+
+static int wait_for_lock(const struct snapshot_store *s, enum snapshot_access access,
+			 unsigned wait_ms)
+{
+	struct timespec step = {0, LOCK_STEP_MS * 1000000};
+	int r;
+
+	while ((r = try_lock(s, access)) == -EBUSY) {
 		if (wait_ms < LOCK_STEP_MS)
 			return -EBUSY;
 		wait_ms -= LOCK_STEP_MS;
 		nanosleep(&step, NULL);
 	}
-	return 0;
+	return r;
+}
+
+static int take_lock(struct snapshot_store *s, enum snapshot_access access, unsigned wait_ms)
+{
+	s->lockfd = openat(s->dirfd, LOCK_FILE, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	return s->lockfd < 0 ? -errno : wait_for_lock(s, access, wait_ms);
+}
+
+void snapshot_store_share(struct snapshot_store *s)
+{
+	if (s->access == SNAPSHOT_ADD)
+		lock_bytes(s, F_UNLCK, BYTE_ADD, 1);
+}
+
+int snapshot_store_unshare(struct snapshot_store *s)
+{
+	int r = s->access == SNAPSHOT_ADD ? wait_for_lock(s, SNAPSHOT_ADD, SHARED_WAIT_MS) : 0;
+
+	if (r < 0)
+		s->access = SNAPSHOT_KEEP;
+	return r;
+}
+
+int snapshot_store_claim(struct snapshot_store *s)
+{
+	int r = s->access == SNAPSHOT_ADD ? lock_bytes(s, F_WRLCK, 0, 0) : 0;
+
+	if (r == 0)
+		s->access = SNAPSHOT_CHANGE;
+	return r;
 }
 
 int snapshot_store_open(struct snapshot_store *s, int storefd, enum snapshot_access access,
 			unsigned wait_ms)
 {
-	bool change = access == SNAPSHOT_CHANGE;
+	bool change = access >= SNAPSHOT_ADD;
 	int r;
 
-	*s = (struct snapshot_store){.storefd = storefd, .dirfd = -1, .lockfd = -1};
+	*s = (struct snapshot_store){
+	    .storefd = storefd, .dirfd = -1, .lockfd = -1, .access = access};
 	s->chunks.dirfd = -1;
 	r = change ? tree_make_directory(storefd, SNAPSHOTS_DIR)
 		   : file_open_directory_at(storefd, SNAPSHOTS_DIR);

@@ -12,25 +12,38 @@
 #define SCRATCH_DIR "scratch"	  /* in the store; what the changer of it works on, else empty */
 
 enum snapshot_access {
-	SNAPSHOT_LOOK,	 /* takes no lock */
-	SNAPSHOT_KEEP,	 /* no chunk is removed meanwhile */
-	SNAPSHOT_CHANGE, /* alone; what a dead process left in scratch is removed */
+	SNAPSHOT_LOOK, /* takes no lock */
+	SNAPSHOT_KEEP, /* nothing is removed meanwhile */
+	SNAPSHOT_ADD, /* beside those, one at a time: adds, and removes nothing that has been added;
+			 what a dead process left in scratch is removed */
+	SNAPSHOT_CHANGE, /* alone */
 };
 
 struct snapshot_store {
 	int storefd; /* lent */
 	int dirfd;   /* snapshots/ */
 	int lockfd;  /* -1: none */
+	enum snapshot_access access;
 	struct chunks chunks;
 };
 
 /*
- * SNAPSHOT_CHANGE makes what is missing; the others give -ENOENT if nothing was ever snapshotted.
- * -EBUSY: somebody else changes (or, for a change, needs) them, and did so for wait_ms.
+ * SNAPSHOT_ADD and SNAPSHOT_CHANGE make what is missing; the others give -ENOENT if nothing was
+ * ever snapshotted. -EBUSY: somebody else changes (or, for a change, needs) them, and did so for
+ * wait_ms.
  */
 int snapshot_store_open(struct snapshot_store *s, int storefd, enum snapshot_access access,
 			unsigned wait_ms);
 void snapshot_store_close(struct snapshot_store *s);
+
+/* What takes long and only reads, in one that is open for SNAPSHOT_ADD: until the second call
+ * others may add. After -EBUSY it is open for SNAPSHOT_KEEP. Where it is open for another it does
+ * nothing. */
+void snapshot_store_share(struct snapshot_store *s);
+int snapshot_store_unshare(struct snapshot_store *s);
+/* From SNAPSHOT_ADD to SNAPSHOT_CHANGE, if nobody else needs anything: else -EBUSY, and it is as it
+ * was. */
+int snapshot_store_claim(struct snapshot_store *s);
 
 /*
  * All, by number. One whose manifest cannot be read is listed as broken, with its number and the

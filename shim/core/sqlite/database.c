@@ -192,63 +192,105 @@ int database_create(sqlite3 *db, const char *sql)
 	return r;
 }
 
-/* INSERT and SELECT of the columns that both have; *place_out: of `name` among them, or -1. */
-static int prepare_copy(sqlite3 *from, sqlite3 *to, const char *table, const char *key,
-			bool lenient, sqlite3_stmt **get, sqlite3_stmt **put, int *place_out)
+/* Rows from one database to another. */
+struct copying {
+	sqlite3 *from, *to;
+	const char *table, *key, *value;
+	const char *as, *name; /* instead of the key's value, and of what is in `name`, or NULL */
+	bool lenient;
+	sqlite3_stmt *get, *put;
+	int key_at, name_at; /* among the columns, or -1 */
+};
+
+/* Of the columns that both have. */
+static int prepare_copy(struct copying *c)
 {
 	char *columns = sqlite3_mprintf(""), *marks = sqlite3_mprintf(""), *sql;
 	sqlite3_stmt *names = NULL;
-	int count = 0, r = database_prepare(to, &names, "SELECT name FROM pragma_table_info(?)");
+	int count = 0, r = database_prepare(c->to, &names, "SELECT name FROM pragma_table_info(?)");
 
-	*place_out = -1;
+	c->key_at = c->name_at = -1;
 	if (r == 0)
-		sqlite3_bind_text(names, 1, table, -1, SQLITE_STATIC);
+		sqlite3_bind_text(names, 1, c->table, -1, SQLITE_STATIC);
 	while (r == 0 && (r = database_step(names)) == 1) {
 		const char *name = (const char *)sqlite3_column_text(names, 0);
 
-		r = database_has_column(from, table, name);
+		r = database_has_column(c->from, c->table, name);
 		if (r <= 0)
 			continue;
 		r = 0;
-		*place_out = strcmp(name, "name") == 0 ? count : *place_out;
+		c->name_at = strcmp(name, "name") == 0 ? count : c->name_at;
+		c->key_at = strcmp(name, c->key) == 0 ? count : c->key_at;
 		columns = sqlite3_mprintf("%z%s\"%w\"", columns, count ? ", " : "", name);
 		marks = sqlite3_mprintf("%z%s?", marks, count++ ? ", " : "");
 	}
 	sqlite3_finalize(names);
-	sql = sqlite3_mprintf("SELECT %s FROM \"%w\" WHERE \"%w\" = ?", columns, table, key);
+	sql = sqlite3_mprintf("SELECT %s FROM \"%w\" WHERE \"%w\" = ?", columns, c->table, c->key);
 	if (r == 0 && count)
-		r = sql && columns && marks ? database_prepare(from, get, sql) : -ENOMEM;
+		r = sql && columns && marks ? database_prepare(c->from, &c->get, sql) : -ENOMEM;
 	sqlite3_free(sql);
-	sql = sqlite3_mprintf("INSERT %sINTO \"%w\"(%s) VALUES (%s)", lenient ? "OR IGNORE " : "",
-			      table, columns, marks);
+	sql = sqlite3_mprintf("INSERT %sINTO \"%w\"(%s) VALUES (%s)",
+			      c->lenient ? "OR IGNORE " : "", c->table, columns, marks);
 	if (r == 0 && count)
-		r = sql ? database_prepare(to, put, sql) : -ENOMEM;
+		r = sql ? database_prepare(c->to, &c->put, sql) : -ENOMEM;
 	sqlite3_free(sql);
 	sqlite3_free(columns);
 	sqlite3_free(marks);
 	return r;
 }
 
+static int copy_row(const struct copying *c)
+{
+	const char *instead;
+	int i, r;
+
+	for (i = 0; i < sqlite3_column_count(c->get); i++) {
+		instead = i == c->name_at ? c->name : i == c->key_at ? c->as : NULL;
+		if (instead)
+			sqlite3_bind_text(c->put, i + 1, instead, -1, SQLITE_STATIC);
+		else
+			sqlite3_bind_value(c->put, i + 1, sqlite3_column_value(c->get, i));
+	}
+	r = database_step(c->put);
+	sqlite3_reset(c->put);
+	return r;
+}
+
+static int copy_rows(struct copying *c)
+{
+	int r = prepare_copy(c);
+
+	if (c->get)
+		sqlite3_bind_text(c->get, 1, c->value, -1, SQLITE_STATIC);
+	while (r == 0 && c->get && (r = database_step(c->get)) == 1)
+		r = copy_row(c);
+	sqlite3_finalize(c->get);
+	sqlite3_finalize(c->put);
+	return r;
+}
+
 int database_copy_rows(sqlite3 *from, sqlite3 *to, const char *table, const char *key,
 		       const char *value, const char *name, bool lenient)
 {
-	sqlite3_stmt *get = NULL, *put = NULL;
-	int i, place, r = prepare_copy(from, to, table, key, lenient, &get, &put, &place);
+	return copy_rows(&(struct copying){.from = from,
+					   .to = to,
+					   .table = table,
+					   .key = key,
+					   .value = value,
+					   .name = name,
+					   .lenient = lenient});
+}
 
-	if (get)
-		sqlite3_bind_text(get, 1, value, -1, SQLITE_STATIC);
-	while (r == 0 && get && (r = database_step(get)) == 1) {
-		for (i = 0; i < sqlite3_column_count(get); i++)
-			if (name && i == place)
-				sqlite3_bind_text(put, i + 1, name, -1, SQLITE_STATIC);
-			else
-				sqlite3_bind_value(put, i + 1, sqlite3_column_value(get, i));
-		r = database_step(put);
-		sqlite3_reset(put);
-	}
-	sqlite3_finalize(get);
-	sqlite3_finalize(put);
-	return r;
+int database_copy_rows_as(sqlite3 *from, sqlite3 *to, const char *table, const char *key,
+			  const char *value, const char *as, const char *name)
+{
+	return copy_rows(&(struct copying){.from = from,
+					   .to = to,
+					   .table = table,
+					   .key = key,
+					   .value = value,
+					   .as = as,
+					   .name = name});
 }
 
 static int exists(sqlite3 *db, const char *sql, const char *first, const char *second)

@@ -73,6 +73,9 @@ int database_create(sqlite3 *db, const char *sql);
  */
 int database_copy_rows(sqlite3 *from, sqlite3 *to, const char *table, const char *key,
 		       const char *value, const char *name, bool lenient);
+/* Likewise, with `as` in the place of the key's value; not lenient. */
+int database_copy_rows_as(sqlite3 *from, sqlite3 *to, const char *table, const char *key,
+			  const char *value, const char *as, const char *name);
 
 /* 1, 0, or -errno. */
 int database_has_table(sqlite3 *db, const char *name);

@@ -283,3 +283,32 @@ int sqlite_record_read(struct sqlite_record_reader *r, const struct sqlite_tree_
 		error = -EBADMSG;
 	return error < 0 ? error : sqlite_record_parse(out, r->payload, have, have);
 }
+
+static int64_t rowid_at(const struct sqlite_tree_page *page, uint32_t i)
+{
+	struct sqlite_tree_cell cell;
+
+	return sqlite_tree_cell(page, i, &cell) < 0 ? INT64_MIN : cell.rowid;
+}
+
+bool sqlite_tree_has_lost(const void *before, const void *after, uint32_t size)
+{
+	struct sqlite_tree_page old, new;
+	uint32_t i, k = 0;
+
+	if (sqlite_tree_page_parse(&old, before, size, size, 0) < 0 ||
+	    sqlite_tree_page_parse(&new, after, size, size, 0) < 0)
+		return false;
+	if (old.kind == SQLITE_TABLE_INTERIOR)
+		return new.kind == SQLITE_TABLE_LEAF ||
+		       (new.kind == SQLITE_TABLE_INTERIOR &&new.cells < old.cells);
+	if (old.kind != SQLITE_TABLE_LEAF || new.kind != SQLITE_TABLE_LEAF)
+		return false;
+	for (i = 0; i < old.cells; i++, k++) {
+		while (k < new.cells && rowid_at(&new, k) < rowid_at(&old, i))
+			k++;
+		if (k == new.cells || rowid_at(&new, k) != rowid_at(&old, i))
+			return true;
+	}
+	return false;
+}

@@ -77,6 +77,10 @@ struct sqlite_record_reader {
 int sqlite_tree_page_parse(struct sqlite_tree_page *out, const void *bytes, uint32_t have,
 			   uint32_t usable, uint32_t number);
 
+/* Whether a page of a table has fewer cells than before, a row less, or is no page above leaves any
+ * more. False also of what is none. */
+bool sqlite_tree_has_lost(const void *before, const void *after, uint32_t size);
+
 /* The cell number i of a page. */
 int sqlite_tree_cell(const struct sqlite_tree_page *page, uint32_t i, struct sqlite_tree_cell *out);
 

@@ -23,7 +23,6 @@
 
 #define VERSION 1
 #define FILE_MAX (2u * PATH_MAX + 1024)
-#define LINE_MAX_ (PATH_MAX + 64)
 
 /* ---- ids and places ---- */
 
@@ -122,34 +121,57 @@ static const char *value_of(const char *line, const char *key)
 	return strncmp(line, key, n) == 0 && line[n] == ' ' ? line + n + 1 : NULL;
 }
 
-static void take_text(char out[PATH_MAX], const char *value)
-{
-	size_t n = strlen(value);
-
-	if (n < PATH_MAX)
-		memcpy(out, value, n + 1);
-}
-
+/* Read from a backend's thread, whose stack may be small: a line is not held as a whole. */
 struct reading {
 	int fd;
-	uint64_t at; /* of buf, in the file */
-	char line[LINE_MAX_];
+	uint64_t at;	 /* of the line, in the file */
+	uint64_t length; /* of it, without its end */
+	char line[128];	 /* its beginning */
 };
 
-/* One line, without its end. 1, or 0 at the end of the file; -EBADMSG: too long, or cut short. */
+static int find_end(struct reading *r, uint64_t from)
+{
+	char piece[128], *end;
+	ssize_t n;
+
+	for (; from <= FILE_MAX; from += (uint64_t)n) {
+		n = sys_pread_all(r->fd, piece, sizeof(piece), from);
+		if (n <= 0)
+			return n < 0 ? (int)n : -EBADMSG;
+		end = memchr(piece, '\n', (size_t)n);
+		if (end) {
+			r->length = from + (uint64_t)(end - piece) - r->at;
+			return 1;
+		}
+	}
+	return -EBADMSG;
+}
+
+/* 1, or 0 at the end of the file; -EBADMSG: it has no end. */
 static int next_line(struct reading *r)
 {
 	ssize_t n = sys_pread_all(r->fd, r->line, sizeof(r->line) - 1, r->at);
-	char *end;
+	int found;
 
 	if (n <= 0)
 		return (int)n;
-	end = memchr(r->line, '\n', (size_t)n);
-	if (!end || r->at > FILE_MAX)
-		return -EBADMSG;
-	*end = '\0';
-	r->at += (uint64_t)(end - r->line) + 1;
-	return 1;
+	r->line[n] = '\0';
+	found = find_end(r, r->at);
+	if (found == 1 && r->length < (uint64_t)n)
+		r->line[r->length] = '\0';
+	return found;
+}
+
+/* The whole value, which begins in the line. */
+static int take_text(const struct reading *r, const char *value, char out[PATH_MAX])
+{
+	uint64_t before = (uint64_t)(value - r->line), n = r->length - before;
+	ssize_t have = n < PATH_MAX ? sys_pread_all(r->fd, out, (size_t)n, r->at + before) : 0;
+
+	if (have < 0)
+		return (int)have;
+	out[have] = '\0';
+	return 0;
 }
 
 static int read_lines(struct reading *r, struct store_identity *out)
@@ -158,7 +180,7 @@ static int read_lines(struct reading *r, struct store_identity *out)
 	const char *value;
 	int n;
 
-	while ((n = next_line(r)) > 0) {
+	for (; (n = next_line(r)) > 0; r->at += r->length + 1) {
 		if ((value = value_of(r->line, "chromashim-store"))) {
 			if (read_number(&value) > VERSION)
 				return -EPROTONOSUPPORT;
@@ -170,10 +192,12 @@ static int read_lines(struct reading *r, struct store_identity *out)
 		} else if ((value = value_of(r->line, "own"))) {
 			read_place(value, &out->own);
 		} else if ((value = value_of(r->line, "path"))) {
-			take_text(out->path, value);
+			n = take_text(r, value, out->path);
 		} else if ((value = value_of(r->line, "store"))) {
-			take_text(out->store, value);
+			n = take_text(r, value, out->store);
 		}
+		if (n < 0)
+			break;
 	}
 	return n < 0 ? n : has_version && has_id ? 0 : -EBADMSG;
 }

@@ -64,10 +64,14 @@ static void unlock_directory(int fd)
 static bool is_known_name(const char *name)
 {
 	static const char *const known[] = {
-	    ".",	  "..",		 "oplog",	 "undo",	"pins",
-	    "snapshots",  "quarantine",	 "restore",	 "scratch",	WRITER_LOCK,
-	    "alive.lock", "guard.lock",	 "guard.log",	 "guard.log.1", "ballast",
-	    "aside",	  "status.json", "metrics.prom", "lost+found",	"chromashim.conf",
+	    "..",	   "acts",	    "oplog",	  "undo",
+	    "pins",	   "snapshots",	    "quarantine", "restore",
+	    "scratch",	   WRITER_LOCK,	    "alive.lock", "guard.lock",
+	    "guard.log",   "guard.log.1",   "ballast",	  "aside",
+	    "status.json", "metrics.prom",  "lost+found", "chromashim.conf",
+	    "look.lock", /* of first opens */
+	    "written-by",  "events",	    "engine",	  "drill",
+	    "drill.lock",  "drill-replica", "loads.lock",
 	};
 	size_t n = strlen(name);
 	unsigned i;
@@ -75,9 +79,11 @@ static bool is_known_name(const char *name)
 	for (i = 0; i < sizeof(known) / sizeof(known[0]); i++)
 		if (strcmp(name, known[i]) == 0)
 			return true;
+	if (strcmp(name, ".") == 0)
+		return true;
 	/* An identity under way, a file to try locks on, one being published, a sub-store. */
 	return strncmp(name, STORE_IDENTITY, sizeof(STORE_IDENTITY) - 1) == 0 ||
-	       strncmp(name, "lock.probe-", 11) == 0 ||
+	       strncmp(name, "lock.probe-", 11) == 0 || strncmp(name, "drill.scratch-", 14) == 0 ||
 	       (name[0] == '.' && n > 5 && strcmp(name + n - 4, ".tmp") == 0) ||
 	       (n == 2 * STORE_ID_SIZE && strspn(name, "0123456789abcdef") == n);
 }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "chromashim_oplog.h"
 #include "core/base/number.h"
 #include "core/settings/config.h"
 #include "preload/base/shim.h"
@@ -43,6 +44,15 @@ static enum single_writer single_writer(void)
 	return strcmp(value, "wait") == 0 ? SINGLE_WRITER_WAIT : SINGLE_WRITER_DENY;
 }
 
+static uint8_t log_ids(void)
+{
+	const char *value = value_of(CONFIG_LOG_IDS);
+
+	if (strcmp(value, "off") == 0)
+		return OPLOG_IDS_NONE;
+	return strcmp(value, "on") == 0 ? OPLOG_IDS_PLAIN : OPLOG_IDS_HASH;
+}
+
 /* Its children inherit the variable, and are others. */
 static bool is_backend(void)
 {
@@ -52,6 +62,13 @@ static bool is_backend(void)
 	end = number_put(pid, pid + sizeof(pid), (uint64_t)sys_getpid(), 10, 1);
 	*end = '\0';
 	return said && strcmp(said, pid) == 0;
+}
+
+static bool backend_is_first(void)
+{
+	const char *said = getenv(CONFIG_BACKEND_PID);
+
+	return said && strcmp(said, "1") == 0;
 }
 
 void settings_read(void)
@@ -66,6 +83,10 @@ void settings_read(void)
 	settings.single_writer = single_writer();
 	config_read_time(value_of(CONFIG_WAIT), &settings.wait);
 	config_read_size(value_of(CONFIG_LOG_SIZE), &settings.log_size);
+	config_read_size(value_of(CONFIG_ACTS_SIZE), &settings.acts_size);
+	settings.log_ids = log_ids();
+	settings.log_caller = is_set_to(CONFIG_LOG_CALLER, "python");
+	config_read_percent(value_of(CONFIG_LOG_CALLER_SHARE), &settings.log_caller_share);
 	config_read_size(value_of(CONFIG_BALLAST), &settings.ballast);
 	settings.snapshots = is_set_to(CONFIG_SNAPSHOTS, "on");
 	config_read_size(value_of(CONFIG_BULK_PAGES), &settings.bulk_pages);
@@ -75,7 +96,9 @@ void settings_read(void)
 	config_read_room(value_of(CONFIG_MIN_FREE), &settings.min_free_percent,
 			 &settings.min_free_bytes);
 	settings.guard = is_set_to(CONFIG_GUARD, "on");
+	settings.preflight = is_set_to(CONFIG_PREFLIGHT, "on");
 	settings.backend = is_backend();
+	settings.backend_is_first = backend_is_first();
 	settings.dir = getenv(config_settings[CONFIG_DIR].name);
 	settings.store = getenv(config_settings[CONFIG_STORE].name);
 	if (settings.store && !*settings.store)

@@ -24,6 +24,10 @@ struct settings {
 	enum single_writer single_writer; /* CHROMASHIM_SINGLE_WRITER */
 	uint64_t wait;			  /* CHROMASHIM_WAIT, ns */
 	uint64_t log_size;		  /* CHROMASHIM_LOG_SIZE, bytes */
+	uint64_t acts_size;		  /* CHROMASHIM_ACTS_SIZE, bytes; 0: none */
+	uint8_t log_ids;		  /* CHROMASHIM_LOG_IDS, enum oplog_ids */
+	bool log_caller;		  /* CHROMASHIM_LOG_CALLER=python */
+	unsigned log_caller_share;	  /* CHROMASHIM_LOG_CALLER_SHARE, percent */
 	uint64_t min_free_bytes;	  /* CHROMASHIM_MIN_FREE: the smaller of the two holds */
 	unsigned min_free_percent;
 	uint64_t ballast;    /* CHROMASHIM_BALLAST, bytes */
@@ -33,9 +37,11 @@ struct settings {
 	uint64_t burst;	     /* CHROMASHIM_BURST, ns */
 	uint64_t undo_size;  /* CHROMASHIM_UNDO_SIZE, bytes of pre-images; 0: no limit of its own */
 	bool guard;	     /* CHROMASHIM_GUARD: a guardian is started where there is none */
-	bool backend;	     /* this is the process that `chromashim run` has become */
-	const char *dir;     /* CHROMASHIM_DIR */
-	const char *store;   /* CHROMASHIM_STORE */
+	bool preflight; /* CHROMASHIM_PREFLIGHT: a directory is looked at before its first open */
+	bool backend;	/* this is the process that `chromashim run` has become */
+	bool backend_is_first; /* that one is process 1, as in a container */
+	const char *dir;       /* CHROMASHIM_DIR */
+	const char *store;     /* CHROMASHIM_STORE */
 };
 
 extern struct settings settings;

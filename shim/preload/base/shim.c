@@ -41,7 +41,7 @@ void shim_stderr_is_now(void)
 }
 
 /* With standard error closed, the next file to be opened has its number: a socket, the database. */
-static bool is_stderr(void)
+bool shim_is_heard(void)
 {
 	struct stat st;
 
@@ -94,7 +94,7 @@ void shim_say(const char *part, ...)
 	va_list parts;
 	int n = 1;
 
-	if (!is_stderr())
+	if (!shim_is_heard())
 		return;
 	line[0] = (struct iovec){(void *)(uintptr_t) "chromashim: ", 12};
 	va_start(parts, part);

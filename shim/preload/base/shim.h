@@ -31,6 +31,8 @@ const char *shim_error_text(int error);
 /* One line to stderr, "chromashim: " in front. Raw write, no stdio; parts end with NULL. */
 void shim_say(const char *part, ...) __attribute__((sentinel));
 
+bool shim_is_heard(void); /* else a line goes nowhere */
+
 /* At the start, and when the host puts something at descriptor 2 by dup2() or freopen(): where the
  * lines go. */
 void shim_stderr_is_now(void);

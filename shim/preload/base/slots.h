@@ -64,9 +64,10 @@ union slot {
 #define SLOT_WRITABLE 1u
 #define SLOT_APPEND 2u
 /* Of a database: */
-#define SLOT_VOID 4u	/* of a client whose graph is old, refuse/destroyers.c */
-#define SLOT_NOWHERE 8u /* in a transaction that goes nowhere, refuse/readers.c */
-#define SLOT_STALE 16u	/* what SQLite remembers of it is on no disk */
+#define SLOT_VOID 4u	 /* of a client whose graph is old, refuse/destroyers.c */
+#define SLOT_NOWHERE 8u	 /* in a transaction that goes nowhere, refuse/readers.c */
+#define SLOT_STALE 16u	 /* what SQLite remembers of it is on no disk */
+#define SLOT_CARRIED 32u /* it has had a carrier since it was opened, sqlite/carriers.c */
 
 #define SLOTS (1 << 20)
 #define SLOT_PAGE 4096 /* made when a descriptor of it is ours; the first is always there */

@@ -15,6 +15,7 @@ int do_open(void *caller, const char *path, int flags, mode_t mode);
 int do_open_2(void *caller, const char *path, int flags);
 int do_openat(void *caller, int dirfd, const char *path, int flags, mode_t mode);
 int do_openat_2(void *caller, int dirfd, const char *path, int flags);
+int do_access(const char *path, int mode);
 int do_creat(void *caller, const char *path, mode_t mode);
 int do_open_by_handle_at(int mountfd, struct file_handle *handle, int flags);
 int do_mkostemps(char *path, int suffix, int flags);

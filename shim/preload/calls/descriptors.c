@@ -12,6 +12,10 @@
 #include "preload/sqlite/carriers.h"
 #include "preload/sqlite/transactions.h"
 
+#ifndef CLOSE_RANGE_CLOEXEC /* glibc before 2.34 */
+#define CLOSE_RANGE_CLOEXEC 4u
+#endif
+
 /* Once it is: what was kept for the host's sake may go with its last descriptor. */
 static void closed(union slot s)
 {

@@ -65,6 +65,8 @@ int do_record_lock(int fd, int cmd, struct flock *lock)
 		errno = ret < 0 ? -ret : errno;
 		return ret < 0 ? -1 : 0;
 	}
+	if (type == F_UNLCK)
+		transaction_unlocks(s, calls_locks_start, length);
 	ret = CHANGED(CHANGE_FD(OP_LOCK, fd, s, calls_locks_start, .length = (uint64_t)length,
 				.arg = lock_arg(cmd, type)),
 		      real_record_lock(fd, s, cmd, lock));

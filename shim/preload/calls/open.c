@@ -89,7 +89,10 @@ static int open_entered(const struct place *place, void *caller, enum oplog_op o
 		union slot s = opened_slot(place, caller, fd, flags);
 
 		slot_set(fd, s);
-		carrier_make(s, fd);
+		if (carrier_make(s, fd)) {
+			s.writable |= SLOT_CARRIED;
+			slot_set(fd, s);
+		}
 		writer_opened(s, fd);
 		if (s.role == ROLE_WAL && (s.writable & SLOT_WRITABLE)) {
 			atomic_store(&areas[s.area].wal_mode, true);
@@ -213,4 +216,12 @@ int do_mkostemps(char *path, int suffix, int flags)
 		return CHANGED(CHANGE_PATH(OP_MKSTEMP, &place), -1);
 	fd = REAL_LATE(mkostemps)(path, suffix, flags);
 	return known_by_descriptor(OP_MKSTEMP, fd, flags | O_RDWR | O_CREAT | O_EXCL);
+}
+
+int do_access(const char *path, int mode)
+{
+	if (!reader_hides(path))
+		return real.access(path, mode);
+	errno = ENOENT;
+	return -1;
 }

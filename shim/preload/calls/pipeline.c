@@ -44,7 +44,7 @@ static int refusal_of(const struct change *c)
 		r = removal_check(c);
 	if (r == 0)
 		r = destroyer_check(c);
-	return r == 0 ? room_check(c) : r;
+	return r == 0 ? space_check(c) : r;
 }
 
 /* Saves what the change would destroy; or keeps it back, or says no. */
@@ -99,6 +99,8 @@ static enum change_verdict begin(struct change *c)
 	fault_point();
 	c->writer = pin_alters(c) ? pin_enter(c->slot.area) : NULL;
 	pin_trigger(c);
+	if (c->slot.role == ROLE_DATABASE && c->iov)
+		transaction_writes(c->slot, c->length, c->offset);
 	if (persist_begin(c) == CHANGE_ANSWERED) {
 		oplog_end(c->claim, c->result < 0 ? -(int64_t)errno : c->result);
 		pin_leave(c->writer); /* it was not made */
@@ -132,8 +134,8 @@ bool change_retry(struct change *c)
 	if (!c->slot.all || (errno != ENOSPC && errno != EDQUOT))
 		return false;
 	if (errno == EDQUOT)
-		room_quota_hit(c->slot.area);
-	return c->tries++ < 3 && room_make(c->slot.area);
+		space_quota_hit(c->slot.area);
+	return c->tries++ < 3 && space_make(c->slot.area);
 }
 
 /* With O_APPEND the place of a write is known only afterwards. */

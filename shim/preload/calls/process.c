@@ -13,6 +13,9 @@
 #include "preload/calls/call.h"
 #include "preload/persist/persists.h"
 #include "preload/pin/pins.h"
+#include "preload/place/callers.h"
+#include "preload/place/loads.h"
+#include "preload/refuse/look.h"
 #include "preload/refuse/readers.h"
 #include "preload/refuse/refuse.h"
 #include "preload/sqlite/carriers.h"
@@ -289,10 +292,13 @@ void process_forked(void)
 	carriers_fork();
 	writers_fork();
 	readers_fork();
+	loads_fork();
 	rooms_fork();
 	thread_id_forget();
+	callers_fork();
 	pins_fork();
 	persists_fork();
+	look_fork();
 	areas_fork();
 	transactions_fork();
 }

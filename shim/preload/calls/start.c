@@ -9,8 +9,10 @@
 #include "preload/persist/persists.h"
 #include "preload/pin/pins.h"
 #include "preload/place/area_rooms.h"
+#include "preload/place/callers.h"
 #include "preload/place/named.h"
-#include "preload/refuse/guardian.h"
+#include "preload/refuse/helper.h"
+#include "preload/refuse/look.h"
 #include "preload/refuse/refuse.h"
 #include "preload/refuse/touched.h"
 #include "preload/sqlite/calls.h"
@@ -70,7 +72,7 @@ extern int __register_atfork(void (*before)(void), void (*parent)(void), void (*
 			     void *library) __attribute__((weak));
 
 static const struct area_room rooms[] = {
-    {.stop = room_stop},
+    {.stop = space_stop},
     {.stop = transactions_stop},
     {.stop = touched_stop},
     {.start = persists_start,
@@ -84,7 +86,7 @@ static const struct area_room rooms[] = {
 static void hand_in(void)
 {
 	limits_hand_in(record_limit);
-	places_hand_in(area_claim);
+	places_hand_in(area_claim, look_before_open);
 	areas_hand_in(rooms, sizeof(rooms) / sizeof(*rooms));
 	transactions_hand_in((struct transaction_listener){
 	    .committed = pins_transaction_committed,
@@ -99,6 +101,8 @@ __attribute__((constructor)) static void start(void)
 	real_bind();
 	shim_stderr_is_now();
 	settings_read();
+	if (settings.log_caller && !settings.off)
+		callers_bind();
 	if (!settings.off && !__register_atfork) {
 		settings.off = true;
 		shim_say("this program uses another C library than glibc: it runs UNPROTECTED",
@@ -108,7 +112,7 @@ __attribute__((constructor)) static void start(void)
 		return;
 	shim_pid = sys_getpid();
 	process_remember();
-	guardian_find_command();
+	helper_find_command();
 	__register_atfork(writers_before_fork, NULL, process_forked, NULL);
 	hand_in();
 	shim_live = true;

@@ -60,9 +60,9 @@ static int becomes(struct group *g, unsigned file, uint64_t grain, const struct 
 		if (n < 0)
 			return (int)n;
 		memcpy(bytes, old, (size_t)n);
-		held_lay_over(g, file, at, bytes, (size_t)n);
+		withheld_lay_over(g, file, at, bytes, (size_t)n);
 	}
-	held_take_bytes(c, from - (uint64_t)c->offset, bytes + (from - at), to - from);
+	withheld_take_bytes(c, from - (uint64_t)c->offset, bytes + (from - at), to - from);
 	*check = checksum32_nonzero(bytes, to - at > (uint64_t)n ? to - at : (uint64_t)n, 0);
 	return 0;
 }
@@ -150,7 +150,7 @@ int announce_written(struct group *g, unsigned file, const struct change *c)
 
 		part = PIECE - f->written % PIECE;
 		part = part < c->length - done ? part : c->length - done;
-		held_take_bytes(c, done, g->old, part);
+		withheld_take_bytes(c, done, g->old, part);
 		w.length = (uint32_t)part;
 		w.check = checksum32_nonzero(g->old, part, 0);
 		r = undo_put_data(&g->undo, UNDO_WRITTEN, file, f->written, &w, sizeof(w));

@@ -15,10 +15,10 @@
 #include "preload/base/bounds.h"
 #include "preload/base/settings.h"
 #include "preload/base/shim.h"
-#include "preload/persist/segment_header.h"
 #include "preload/persist/state.h"
 #include "preload/base/limits.h"
 #include "preload/place/lives.h"
+#include "preload/place/loads.h"
 #include "preload/place/turn.h"
 
 static void raise_top(unsigned to)
@@ -115,13 +115,10 @@ static bool name_segment(struct group *g)
  */
 static bool holds_nothing(const struct group *g)
 {
-	char path[sizeof(g->header.segment) + 32];
-	struct segment_header h;
+	uint64_t elements;
 
-	if (g->header.files[UNDO_PICKLE].size >= 0)
-		return false;
-	group_file_path(path, g, 0); /* header.bin */
-	return segment_header_read(areas[g->area].root_fd, path, &h) && h.count == 0;
+	return g->header.files[UNDO_PICKLE].size < 0 && group_elements(g, &elements) &&
+	       elements == 0;
 }
 
 /* The files as they are. False: there is no such directory, hence nothing to protect. */
@@ -206,7 +203,7 @@ static int begin_undo(struct group *g)
 	 * way must be known for certain: files that hold vectors and have no pickle look like a
 	 * loss, and are not emptied. */
 	if (g->creation) {
-		r = g->power ? held_sync_undo(g) : 0;
+		r = g->power ? withheld_sync_undo(g) : 0;
 		sys_close(fd);
 		g->undo.fd = -1;
 		if (r == 0 && g->remade)
@@ -277,6 +274,10 @@ struct group *group_begin(unsigned area, uint32_t directory)
 		r = begin_undo(g);
 		if (r == 0 && g->creation)
 			return g; /* it is no persist yet, and may never be one */
+	}
+	if (!g->creation) {
+		loads_keep_out(&g->loads_kept_out, area, directory);
+		group_elements(g, &g->elements);
 	}
 	group_record(g, OP_PERSIST_BEGIN, 0, r);
 	if (r < 0)

@@ -26,7 +26,7 @@ void group_reopen(struct group *g)
 
 void group_abandon(struct group *g)
 {
-	if (g->holding && held_release(g) < 0) {
+	if (g->holding && withheld_release(g) < 0) {
 		group_unprotect(g, -EIO);
 		return;
 	}
@@ -51,6 +51,8 @@ static int sync_path(const struct group *g, const char *path, int (*sync)(int))
 
 void group_commit(struct group *g)
 {
+	uint64_t since = oplog_now();
+
 	/*
 	 * SQLite leaves it to the disk when its journal's name is gone. If the undo file's went
 	 * first and the power then, the transaction would be rolled back and the persist would
@@ -59,7 +61,9 @@ void group_commit(struct group *g)
 	if (g->state == GROUP_TENTATIVE && g->power)
 		sync_path(g, ".", sys_fsync);
 	group_remove_undo(g, true);
-	group_record(g, OP_PERSIST_COMMIT, g->undo.bytes, 0);
+	if (g->power)
+		group_synced(g, since);
+	group_record_commit(g);
 	group_set_state(g, GROUP_OPEN);
 	group_release(g);
 }
@@ -92,8 +96,9 @@ static int start_writing(int fd)
  * Before SQLite may commit past the persist, it is on the disk. All files are on their way there
  * when the first is waited for: the others share its commit of the file system's journal.
  */
-static int sync_segment(const struct group *g)
+static int sync_segment(struct group *g)
 {
+	uint64_t since = oplog_now();
 	int r, error;
 
 	sync_files(g, start_writing);
@@ -101,6 +106,7 @@ static int sync_segment(const struct group *g)
 	error = sync_path(g, g->header.segment, sys_fsync);
 	if (r == 0 && error == 0 && g->creation) /* and the name of the directory itself */
 		error = sync_path(g, ".", sys_fsync);
+	group_synced(g, since);
 	return r < 0 ? r : error;
 }
 
@@ -177,6 +183,8 @@ static void note_counter(const struct group *g)
 /* The undo file knows the transaction since the pickle's open: now it counts. */
 static bool waits(struct group *g, int *error)
 {
+	uint64_t since = oplog_now();
+
 	*error = 0;
 	if (!in_transaction(g) || !g->expected)
 		return false;
@@ -185,6 +193,7 @@ static bool waits(struct group *g, int *error)
 		return false;
 	if (g->power)
 		*error = sys_fdatasync(g->undo.fd);
+	group_synced(g, since);
 	g->thread = thread_id();
 	group_set_state(g, GROUP_TENTATIVE);
 	return true;
@@ -203,12 +212,14 @@ static void say_not_synced(const struct group *g, int error)
  */
 void group_write_out(struct group *g)
 {
+	uint64_t since = oplog_now();
 	int r;
 
 	if (!g->power)
 		return;
 	sync_files(g, start_writing);
 	r = sync_files(g, sys_wait_written);
+	group_synced(g, since);
 	if (r == -EIO || r == -ENOSPC || r == -EDQUOT)
 		group_fail(g, r);
 }
@@ -226,7 +237,7 @@ void group_complete(struct group *g)
 		return;
 	g->pickle_opened = false;
 	/* Of this thread nothing is; what others have written meanwhile belongs to it. */
-	r = held_release(g);
+	r = withheld_release(g);
 	if (r < 0 || g->state != GROUP_OPEN) {
 		if (r < 0)
 			group_unprotect(g, r);
@@ -318,6 +329,7 @@ void persists_fork(void)
 			 * nothing. */
 			atomic_store(&groups[i].state, GROUP_OPEN);
 			atomic_store(&groups[i].owner, 0);
+			hold_fork(&groups[i].loads_kept_out); /* letting go would be for both */
 			group_release(&groups[i]);
 		}
 	atomic_store(&persists_holding, 0);

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "preload/base/shim.h"
+#include "preload/persist/segment_header.h"
 #include "preload/persist/state.h"
 
 #define PAGE 4096u
@@ -44,8 +45,8 @@ int group_make_memory(struct group *g)
 	g->announced = (struct undo_becomes *)(void *)(g->old + UNDO_LENGTH_MAX);
 	for (i = 0; i < UNDO_FILES; i++)
 		g->files[i].window = g->old + UNDO_LENGTH_MAX + announced + i * WINDOW;
-	g->held_bytes = g->old + UNDO_LENGTH_MAX + announced + windows;
-	g->held = (struct held *)(void *)(g->held_bytes + HELD_BYTES);
+	g->withheld_bytes = g->old + UNDO_LENGTH_MAX + announced + windows;
+	g->held = (struct held *)(void *)(g->withheld_bytes + HELD_BYTES);
 	size = UNDO_BUFFER + UNDO_LENGTH_MAX + announced + windows + held;
 	for (i = 0; i < UNDO_FILES; i++) {
 		g->files[i].saved = (uint64_t *)(void *)(g->memory + size);
@@ -91,6 +92,18 @@ void group_file_path(char *out, const struct group *g, unsigned file)
 	strcpy(out, g->header.segment);
 	strcat(out, "/");
 	strcat(out, undo_file_names[file]);
+}
+
+bool group_elements(const struct group *g, uint64_t *elements)
+{
+	char path[sizeof(g->header.segment) + 32];
+	struct segment_header h;
+
+	group_file_path(path, g, 0); /* header.bin */
+	if (!segment_header_read(areas[g->area].root_fd, path, &h))
+		return false;
+	*elements = h.count;
+	return true;
 }
 
 uint32_t group_file_name(const struct group *g, unsigned file)
@@ -182,5 +195,5 @@ void window_write(struct group *g, unsigned file, const struct change *c)
 	from = at > f->window_at ? at : f->window_at;
 	to = c->length < end && at < end - c->length ? at + c->length : end;
 	if (from < to && at < end)
-		held_take_bytes(c, from - at, f->window + (from - f->window_at), to - from);
+		withheld_take_bytes(c, from - at, f->window + (from - f->window_at), to - from);
 }

@@ -29,6 +29,24 @@ void group_record(const struct group *g, enum oplog_op op, uint64_t length, int6
 	record_put(g->area, &r, NULL, 0);
 }
 
+void group_record_commit(const struct group *g)
+{
+	uint64_t now = oplog_now(), elements = 0;
+	struct oplog_record r = {
+	    .op = OP_PERSIST_COMMIT,
+	    .time = now,
+	    .duration = now - g->since,
+	    .file = g->directory,
+	    .offset = (int64_t)g->syncing,
+	    .length = g->undo.bytes,
+	    .arg = g->header.number,
+	};
+
+	if (group_elements(g, &elements) && elements > g->elements)
+		r.result = (int64_t)(elements - g->elements);
+	record_put(g->area, &r, NULL, 0);
+}
+
 const char *persist_error_text(int error)
 {
 	switch (error) {
@@ -110,7 +128,7 @@ void group_fail_as(struct group *g, int error, const char *why)
 	 */
 	if (unheard)
 		atomic_store(&areas[g->area].persist_lost, true);
-	held_drop(g);
+	withheld_drop(g);
 	r = group_equip(g);
 	if (r == 0 && !g->power)
 		r = undo_flush(&g->undo);

@@ -45,12 +45,14 @@ void group_release(struct group *g)
 {
 	unsigned i;
 
-	held_drop(g);
+	withheld_drop(g);
 	for (i = 0; i < UNDO_FILES; i++) {
 		hidden_release(&g->files[i].fd);
 		g->files[i].window_length = 0; /* it is in the memory that goes */
 	}
 	hidden_release(&g->undo.fd);
+	if (hold_is(&g->loads_kept_out))
+		hold_let_go(&g->loads_kept_out);
 	if (g->page)
 		shared_unmap(g->page, UNDO_HEADER_SIZE);
 	if (g->memory)

@@ -11,6 +11,7 @@
 #include "preload/base/shim.h"
 #include "preload/persist/state.h"
 #include "preload/pin/pins.h"
+#include "preload/place/loads.h"
 
 /* ---- what a change means ---- */
 
@@ -86,9 +87,9 @@ static enum change_verdict hold(struct group *g, struct change *c, unsigned file
 {
 	int r = 0;
 
-	if (!held_put(g, file, c)) {
-		r = held_release(g);
-		if (r < 0 || g->state != GROUP_OPEN || !held_put(g, file, c))
+	if (!withheld_put(g, file, c)) {
+		r = withheld_release(g);
+		if (r < 0 || g->state != GROUP_OPEN || !withheld_put(g, file, c))
 			return go_on(g, c, r);
 	}
 	if (c->op != OP_PWRITE)
@@ -111,7 +112,7 @@ static enum change_verdict save_write(struct group *g, struct change *c)
 	if (g->files[file].cut && !g->files[file].emptied) {
 		r = announce_end(g, file, c);
 		if (r == 0)
-			r = held_release(g);
+			r = withheld_release(g);
 		if (r < 0 || g->state != GROUP_OPEN)
 			return go_on(g, c, r);
 	}
@@ -133,7 +134,7 @@ static enum change_verdict save_write(struct group *g, struct change *c)
 		if (r == 0 && !g->files[file].foreign && !g->files[file].readonly)
 			return hold(g, c, file);
 		if (r == 0)
-			r = held_release(g);
+			r = withheld_release(g);
 		return go_on(g, c, r);
 	}
 	r = preimage_save(g, file, c->fd, (uint64_t)c->offset, length, brings_bytes(c) ? c : NULL);
@@ -142,7 +143,7 @@ static enum change_verdict save_write(struct group *g, struct change *c)
 		r = brings_bytes(c) ? announce_write(g, file, c)
 				    : announce_unknown(g, file, (uint64_t)c->offset, length);
 		if (r == 0)
-			r = held_release(g);
+			r = withheld_release(g);
 	}
 	return go_on(g, c, r);
 }
@@ -167,7 +168,7 @@ static enum change_verdict cut_begin(struct group *g, struct change *c)
 	if (r == 0)
 		r = announce_length(g, file, c->length);
 	if (r == 0)
-		r = held_release(g);
+		r = withheld_release(g);
 	if (r == 0 && g->state == GROUP_OPEN) {
 		g->files[file].cut |= (int64_t)c->length < g->header.files[file].size;
 		g->files[file].emptied |= c->length == 0;
@@ -190,8 +191,11 @@ static enum change_verdict open_begin(struct group *g, struct change *c)
 
 	if (exists && (c->flags & O_EXCL) && (c->flags & O_CREAT))
 		return CHANGE_GO;
-	if (opens_pickle(c))
+	if (opens_pickle(c)) {
+		if (!hold_is(&g->loads_kept_out))
+			loads_keep_out(&g->loads_kept_out, g->area, g->directory);
 		r = group_expect(g);
+	}
 	if (r == 0 && (exists ? c->flags & O_TRUNC : opens_pickle(c))) {
 		r = preimage_aside(g, file, true);
 		window_drop(g, file);
@@ -201,7 +205,7 @@ static enum change_verdict open_begin(struct group *g, struct change *c)
 	/* The pickle comes last: what it speaks of must be in its place. It mostly is by now, with
 	 * one sync for both. And its open is the last call whose error Chroma heeds. */
 	if (r == 0 && g->state == GROUP_OPEN && opens_pickle(c))
-		r = held_release(g);
+		r = withheld_release(g);
 	if (r == 0 && g->state == GROUP_OPEN && opens_pickle(c))
 		group_write_out(g);
 	return go_on(g, c, r);
@@ -386,7 +390,7 @@ void persist_rename_begin(struct change *c)
 
 		g = group_of(s.area, name_get(s.name)->directory, false, false);
 		if (g) {
-			r = g->state == GROUP_OPEN ? held_release(g) : 0;
+			r = g->state == GROUP_OPEN ? withheld_release(g) : 0;
 			if (r == 0 && g->state == GROUP_OPEN)
 				r = preimage_aside(g, file_index(s), false);
 			if (r < 0)
@@ -459,7 +463,7 @@ void persist_reading_slow(union slot s)
 
 	if (!g)
 		return;
-	r = g->holding ? held_release(g) : 0;
+	r = g->holding ? withheld_release(g) : 0;
 	if (r < 0)
 		group_unprotect(g, r);
 	group_unlock(g);
@@ -480,7 +484,7 @@ void persist_read_end(uint64_t before, int fd, union slot s, int64_t at, void *b
 			sys_pread_all(fd, buf, n, (uint64_t)at);
 		if (now == before || tries >= READ_TRIES) {
 			if (g && g->holding)
-				held_lay_over(g, file_index(s), (uint64_t)at, buf, n);
+				withheld_lay_over(g, file_index(s), (uint64_t)at, buf, n);
 			if (g)
 				group_unlock(g);
 			break;

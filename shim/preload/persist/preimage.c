@@ -208,7 +208,7 @@ static int make_fresh(int undofd, const char *fresh, const struct stat *old)
 
 	if (fd < 0)
 		return fd;
-	r = sys_give(fd, old);
+	r = sys_chown_like(fd, old);
 	if (r == 0)
 		r = (int)SYS2(SYS_fchmod, fd, old->st_mode & 07777);
 	if (r < 0)
@@ -259,7 +259,7 @@ static int exchange_in(struct group *g, unsigned file, int undofd, const struct 
 		r = undo_put(&g->undo, UNDO_MOVED, file, 0);
 	}
 	if (r == 0)
-		r = held_release(g);
+		r = withheld_release(g);
 	if (r == 0 && replace && g->state == GROUP_OPEN) {
 		/* Once it is replaced, nobody finds it by its name. Whoever pins sees its second
 		 * one, or has set the epoch by now. */
@@ -325,7 +325,7 @@ int preimage_aside(struct group *g, unsigned file, bool replace)
 		return 0;
 	}
 	r = preimage_save(g, file, -1, 0, (uint64_t)size, NULL);
-	return r == 0 ? held_release(g) : r;
+	return r == 0 ? withheld_release(g) : r;
 }
 
 void preimage_aside_undo(struct group *g, unsigned file)

@@ -62,14 +62,16 @@ static int sync_folder(const struct group *g)
 	return r;
 }
 
-int held_sync_undo(struct group *g)
+int withheld_sync_undo(struct group *g)
 {
+	uint64_t since;
 	int r = announce_flush(g);
 
 	if (r == 0)
 		r = undo_flush(&g->undo);
 	if (r < 0 || !g->power)
 		return r;
+	since = oplog_now();
 	if (!g->undo_synced)
 		r = sys_fdatasync(g->undo.fd);
 	if (r == 0 && !g->undo_known)
@@ -80,6 +82,7 @@ int held_sync_undo(struct group *g)
 		persist_stores[g->area].known = true;
 	if (r == 0)
 		g->undo_synced = g->undo_known = true;
+	group_synced(g, since);
 	return r;
 }
 
@@ -91,7 +94,7 @@ static int write_held(struct group *g)
 	int r = 0;
 
 	writer = pin_enter(g->area);
-	for (i = 0; i < g->held_count && r == 0; i++) {
+	for (i = 0; i < g->withheld_count && r == 0; i++) {
 		const struct held *h = &g->held[i];
 
 		name = group_file_name(g, h->file);
@@ -100,32 +103,32 @@ static int write_held(struct group *g)
 		r = fault_of_held(h->file);
 		window_drop(g, h->file);
 		if (r == 0)
-			r = write_all(g->files[h->file].fd, g->held_bytes + h->at, h->length,
+			r = write_all(g->files[h->file].fd, g->withheld_bytes + h->at, h->length,
 				      h->offset);
 		pin_saved(g->area, name, pinned);
 	}
 	pin_leave(writer);
 	for (i = 0; i < UNDO_FILES && r == 0 && g->power; i++)
-		if (g->files[i].held_last)
+		if (g->files[i].withheld_last)
 			sys_start_writing(g->files[i].fd, 0, 0);
 	return r;
 }
 
-int held_release(struct group *g)
+int withheld_release(struct group *g)
 {
 	int r;
 
-	if (!g->power && !g->held_used)
-		return g->undo.fd >= 0 ? held_sync_undo(g) : 0;
+	if (!g->power && !g->withheld_used)
+		return g->undo.fd >= 0 ? withheld_sync_undo(g) : 0;
 	if (g->state == GROUP_OPEN || g->state == GROUP_TENTATIVE) {
 		r = group_equip(g);
 		if (r == 0)
-			r = held_sync_undo(g);
+			r = withheld_sync_undo(g);
 		if (r < 0)
 			return r;
 	}
 	r = write_held(g);
-	held_drop(g);
+	withheld_drop(g);
 	if (r < 0)
 		group_fail(g, r);
 	return 0;
@@ -185,6 +188,6 @@ void group_unprotect(struct group *g, int error)
 		 NULL);
 	group_set_state(g, GROUP_UNPROTECTED); /* before: whoever pins sees the one or the other */
 	group_remove_undo(g, false);
-	held_release(g);
+	withheld_release(g);
 	group_release(g);
 }

@@ -2,7 +2,7 @@
  *
  * One persist group as its rooms share it: groups.c (the table), persists.c (what it meets),
  * end.c (how it ends), preimage.c (what is saved), announce.c (what becomes of it),
- * heldback.c (what waits for the disk). All under the group's lock.
+ * withheld.c (what waits for the disk). All under the group's lock.
  */
 #ifndef PRELOAD_PERSIST_STATE_H
 #define PRELOAD_PERSIST_STATE_H
@@ -30,22 +30,22 @@ struct held {
 	uint64_t offset;
 	uint32_t length;
 	uint32_t file;
-	uint32_t at;	 /* in the group's held_bytes */
+	uint32_t at;	 /* in the group's withheld_bytes */
 	uint32_t before; /* 1 + the number of the piece of this file that came before; 0: none */
 };
 
 struct group_file {
-	int fd;		    /* hidden, read and (mostly) write; -1: not open */
-	bool readonly;	    /* hidden, read only: it may not be opened for writing any more */
-	bool foreign;	    /* what the host has open under this name is another file */
-	bool moved;	    /* the old inode is aside */
-	bool emptied;	    /* its old content counts no more: what is written to it is new */
-	bool cut;	    /* it was shorter than at the group's start: its size is not known */
-	bool held_disorder; /* what is held back of it does not go from start to end */
-	uint32_t held_last; /* 1 + the number of its last piece; 0: nothing is held back */
-	uint64_t held_end;  /* of that piece */
-	uint64_t *saved;    /* a bit for each grain of the file at the group's start */
-	uint64_t written;   /* end of what was written since it was emptied */
+	int fd;	       /* hidden, read and (mostly) write; -1: not open */
+	bool readonly; /* hidden, read only: it may not be opened for writing any more */
+	bool foreign;  /* what the host has open under this name is another file */
+	bool moved;    /* the old inode is aside */
+	bool emptied;  /* its old content counts no more: what is written to it is new */
+	bool cut;      /* it was shorter than at the group's start: its size is not known */
+	bool withheld_disorder; /* what is held back of it does not go from start to end */
+	uint32_t withheld_last; /* 1 + the number of its last piece; 0: nothing is held back */
+	uint64_t withheld_end;	/* of that piece */
+	uint64_t *saved;	/* a bit for each grain of the file at the group's start */
+	uint64_t written;	/* end of what was written since it was emptied */
 	/* What was read of it last, and is in it still; up to its size at the group's start. */
 	unsigned char *window;
 	uint64_t window_at, window_length;
@@ -57,31 +57,33 @@ struct group {
 	_Atomic uint32_t owner; /* thread that has the lock, 0: none */
 	_Atomic uint8_t state;
 	uint8_t area;
-	bool power;	    /* as the durability is */
-	bool creation;	    /* there was no file when it began, or nothing in them */
-	bool remade;	    /* there were some, of another process */
-	bool undo_synced;   /* all that was put into the undo file is on the disk */
-	bool undo_known;    /* its directory entry, too */
-	bool pickle_opened; /* for writing */
-	bool heard;	    /* by Chroma: the error of the pickle that is about to fail it */
-	bool changed;	    /* some call of the host has gone through */
-	bool expected;	    /* its undo file knows the transaction it is part of; before 1.0 */
-	int error;	    /* that froze it */
-	uint32_t directory; /* name of the segment's directory */
-	uint32_t thread;    /* whose transaction it waits for */
-	uint64_t since;
+	bool power;		 /* as the durability is */
+	bool creation;		 /* there was no file when it began, or nothing in them */
+	bool remade;		 /* there were some, of another process */
+	bool undo_synced;	 /* all that was put into the undo file is on the disk */
+	bool undo_known;	 /* its directory entry, too */
+	bool pickle_opened;	 /* for writing */
+	bool heard;		 /* by Chroma: the error of the pickle that is about to fail it */
+	bool changed;		 /* some call of the host has gone through */
+	bool expected;		 /* its undo file knows the transaction it is part of; before 1.0 */
+	int error;		 /* that froze it */
+	uint32_t directory;	 /* name of the segment's directory */
+	uint32_t thread;	 /* whose transaction it waits for */
+	uint64_t since, syncing; /* ns of it waiting for the disk */
+	uint64_t elements;	 /* in the index before */
 	struct undo_header header;
 	struct undo_writer undo;
-	struct undo_header *page; /* the undo file's start, mapped: for what is below `check` */
+	struct hold loads_kept_out; /* nobody loads the index meanwhile */
+	struct undo_header *page;   /* the undo file's start, mapped: for what is below `check` */
 	struct group_file files[UNDO_FILES];
 	/* One map: the undo writer's buffer, what a write meets, what is held back and where it
 	 * belongs, the bitmaps. */
 	unsigned char *memory;
 	size_t memory_size;
 	unsigned char *old; /* UNDO_LENGTH_MAX bytes */
-	unsigned char *held_bytes;
+	unsigned char *withheld_bytes;
 	struct held *held;
-	uint32_t held_used, held_count;
+	uint32_t withheld_used, withheld_count;
 	bool holding;
 	/* Of one file, from one grain on. */
 	struct undo_becomes *announced;
@@ -142,6 +144,14 @@ uint64_t group_ticket(unsigned area, uint64_t number);
 
 const char *persist_error_text(int error);
 void group_record(const struct group *g, enum oplog_op op, uint64_t length, int64_t result);
+/* It is on the disk: how long that took, and how many elements the index has more than before. */
+void group_record_commit(const struct group *g);
+/* What began then was waiting for the disk. */
+static inline void group_synced(struct group *g, uint64_t since)
+{
+	g->syncing += oplog_now() - since;
+}
+
 void group_reopen(struct group *g); /* a tentative one goes on */
 /* Its pickle is about to be opened: the undo file knows the transaction it is part of. 0 or -errno.
  */
@@ -173,6 +183,8 @@ int group_open_undo(const struct group *g); /* its undo file */
 /* undo/ for a moment: the caller closes it. */
 int group_undo_folder(const struct group *g);
 /* "<segment>/<file>"; out has room for both. */
+/* In its index as it is on the disk; false: that cannot be told. */
+bool group_elements(const struct group *g, uint64_t *elements_out);
 void group_file_path(char *out, const struct group *g, unsigned file);
 /* The number of a file's name; 0: no room any more. */
 uint32_t group_file_name(const struct group *g, unsigned file);
@@ -216,20 +228,20 @@ int announce_written(struct group *g, unsigned file, const struct change *c);
 /* Into the undo file's buffer. */
 int announce_flush(struct group *g);
 
-/* ---- heldback.c, release.c ---- */
+/* ---- withheld.c, release.c ---- */
 
 /* n bytes of the write, from `skip` on. */
-void held_take_bytes(const struct change *c, uint64_t skip, unsigned char *to, uint64_t n);
+void withheld_take_bytes(const struct change *c, uint64_t skip, unsigned char *to, uint64_t n);
 
 /* Keeps for later what a write alters, which preimage_save() has seen; false: it does not fit in,
  * let go first. */
-bool held_put(struct group *g, unsigned file, const struct change *c);
+bool withheld_put(struct group *g, unsigned file, const struct change *c);
 /* What is held back of n bytes at offset, which were read into buf from the file. */
-void held_lay_over(const struct group *g, unsigned file, uint64_t offset, void *buf, size_t n);
+void withheld_lay_over(const struct group *g, unsigned file, uint64_t offset, void *buf, size_t n);
 /* The undo file and its name to the disk. */
-int held_sync_undo(struct group *g);
+int withheld_sync_undo(struct group *g);
 /* The undo file to the disk (with power durability), then what is held back to its files. */
-int held_release(struct group *g);
-void held_drop(struct group *g);
+int withheld_release(struct group *g);
+void withheld_drop(struct group *g);
 
 #endif

@@ -81,10 +81,11 @@ static const char *reason_of(int error)
 	}
 }
 
-/* By the number of each. */
-static void record_broken(unsigned area, int error, const char *what)
+/* Each by its number. False: no snapshot is lost. */
+static bool record_broken(unsigned area, int error, const char *what)
 {
 	const struct pins *p = &area_pins[area];
+	bool any = false;
 	unsigned i;
 
 	for (i = 0; i < PIN_SLOTS; i++) {
@@ -92,21 +93,27 @@ static void record_broken(unsigned area, int error, const char *what)
 		struct oplog_record r = {
 		    .op = OP_SNAPSHOT_STATE, .offset = -1, .result = -error, .arg = p->slots[i].id};
 
-		if (state == PIN_HELD || state == PIN_TAKING)
+		if ((state == PIN_HELD && !pin_is_base(&p->slots[i])) || state == PIN_TAKING) {
 			record_put(area, &r, what, strlen(what));
+			any = true;
+		}
 	}
+	return any;
 }
 
 void pins_fail(unsigned area, int error, const char *what)
 {
 	struct pins p;
+	bool lost;
 
-	record_broken(area, error, what);
+	lost = record_broken(area, error, what);
 	pin_break(&area_pins[area], NULL, error, what);
 	if (pins_enter(area, &p) == 0) {
 		pins_sweep(&p); /* its room is wanted, if that is what failed */
 		pins_leave(area, &p);
 	}
+	if (!lost)
+		return;
 	shim_say(areas[area].spelling[0], ": the snapshot that was pinned is broken: ", what,
 		 "; the backend goes on. Take another one: chromashim snapshot create", NULL);
 }

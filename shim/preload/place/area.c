@@ -17,6 +17,7 @@
 #include "preload/place/area_rooms.h"
 #include "preload/place/guard_maps.h"
 #include "preload/base/bounds.h"
+#include "preload/base/exit_status.h"
 #include "preload/base/shim.h"
 #include "preload/place/faults.h"
 #include "preload/base/limits.h"
@@ -110,9 +111,11 @@ static int open_store(struct area *a, int dirfd)
 static void put_start_record(unsigned index)
 {
 	struct oplog_record r = {.op = OP_START, .offset = -1};
-	char command[1024];
+	struct acts *acts = areas[index].acts;
+	char own[1024], *command = acts ? acts->command : own;
+	size_t room = acts ? sizeof(acts->command) : sizeof(own);
 	int fd = sys_openat(AT_FDCWD, "/proc/self/cmdline", O_RDONLY | O_CLOEXEC, 0);
-	ssize_t i, n = fd < 0 ? 0 : sys_read(fd, command, sizeof(command));
+	ssize_t i, n = fd < 0 ? 0 : sys_read(fd, command, room);
 
 	if (fd >= 0)
 		sys_close(fd);
@@ -121,12 +124,33 @@ static void put_start_record(unsigned index)
 	for (i = 0; i < n; i++)
 		if (command[i] == '\0')
 			command[i] = ' ';
+	if (acts)
+		acts->command_size = n > 0 ? (uint32_t)n : 0;
 	record_put(index, &r, command, n > 0 ? (size_t)n : 0);
 }
 
 static uint64_t life_of(void *area)
 {
 	return area_life(area);
+}
+
+/* Nothing is made of it before there is something to tell. */
+static void start_acts(struct area *a, const struct oplog_header *identity)
+{
+	struct acts *acts = a->acts;
+
+	if (!acts && settings.acts_size)
+		acts = memory_make(sizeof(*acts));
+	if (!acts)
+		return;
+	acts->told = 0;
+	acts->log.folder = OPLOG_ACTS_DIR;
+	acts->log.lazy = true;
+	acts->log.life = life_of;
+	acts->log.life_context = a;
+	oplog_writer_prepare(&acts->log, &a->store_fd, settings.acts_size, identity);
+	acts->log.identity.features = 0;
+	a->acts = acts;
 }
 
 static int start_log(struct area *a)
@@ -151,6 +175,7 @@ static int start_log(struct area *a)
 	memcpy(identity.data_dir, a->spelling[0], (size_t)n);
 	a->log.life = life_of;
 	a->log.life_context = a;
+	start_acts(a, &identity);
 	return oplog_writer_open(&a->log, &a->store_fd, settings.log_size, &identity);
 }
 
@@ -341,7 +366,7 @@ static __attribute__((noinline)) struct area *area_make(int dirfd, const struct 
 	atomic_store(&slots_use[index].idle_since, oplog_now());
 	life_stop(a);
 	atomic_store(&a->writer, 0);
-	atomic_store(&a->others_looked_for, false);
+	atomic_store(&a->other_openers_looked_for, false);
 	atomic_store(&a->ofd_locks, 0);
 	atomic_store(&a->wal_mode, false);
 	a->root_fd = a->store_fd = -1;
@@ -370,7 +395,7 @@ static __attribute__((noinline)) struct area *area_make(int dirfd, const struct 
 	return a;
 }
 
-static struct area *area_existing(const struct stat *st)
+struct area *area_find(const struct stat *st)
 {
 	unsigned i, used = atomic_load(&areas_used);
 
@@ -428,14 +453,26 @@ struct area *area_claim(int dirfd)
 
 	if (sys_fstat(dirfd, &st) < 0)
 		return NULL;
-	a = area_existing(&st);
+	a = area_find(&st);
 	if (a || !wait_for_turn(dirfd))
 		return a;
-	a = area_existing(&st);
+	a = area_find(&st);
 	if (!a)
 		a = area_make(dirfd, &st);
 	turn_give(&claiming);
 	return a;
+}
+
+bool area_let_go(struct area *a)
+{
+	bool gone = false;
+	MAPS_GUARDED;
+
+	if (turn_take_within(&claiming, 0) > 0) {
+		gone = area_release(area_number(a));
+		turn_give(&claiming);
+	}
+	return gone;
 }
 
 void areas_moved(void)
@@ -463,6 +500,10 @@ void areas_fork(void)
 		life_fork(&areas[i]);
 		atomic_store(&areas[i].users, 0);
 		oplog_writer_fork(&areas[i].log);
+		if (!areas[i].acts)
+			continue;
+		oplog_writer_fork(&areas[i].acts->log);
+		areas[i].acts->told = 0;
 	}
 }
 
@@ -474,10 +515,17 @@ void areas_finish(int number)
 	fault_count();
 	for (i = 0; i < used; i++) {
 		struct oplog_record r = {.op = OP_EXIT, .offset = -1, .arg = (uint64_t)number};
+		int status = exit_status();
 
+		if (!number && status >= 0) {
+			r.offset = 0;
+			r.result = status;
+		}
 		if (!atomic_load(&areas[i].log.current))
 			continue;
 		record_put(i, &r, NULL, 0);
 		oplog_writer_finish(&areas[i].log);
+		if (areas[i].acts)
+			oplog_writer_finish(&areas[i].acts->log);
 	}
 }

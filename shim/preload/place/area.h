@@ -19,6 +19,14 @@
 
 #define SPELLINGS 4
 
+/* The second log of a directory, what each of its segments begins with. */
+struct acts {
+	struct oplog_writer log;
+	_Atomic uint32_t told; /* by which segment, its sequence + 1 */
+	uint32_t command_size;
+	char command[1024]; /* the process's command line */
+};
+
 struct area {
 	/* How the host may name the root: absolute; [0] is the real path, without trailing slash.
 	 */
@@ -48,6 +56,7 @@ struct area {
 	/* A persist was undone after the last error that Chroma heeds (persist/end.c). */
 	_Atomic bool persist_lost;
 	struct oplog_writer log;
+	struct acts *acts;     /* NULL: there is none */
 	_Atomic int ofd_locks; /* sqlite/carriers.c: 1 usable, -1 not, 0 not known yet */
 	_Atomic bool wal_mode; /* a WAL was opened for writing */
 	/* refuse/writer.c */
@@ -58,9 +67,10 @@ struct area {
 	bool forked;	     /* from the writer */
 	bool left;	     /* to a child; until all is closed here */
 	struct right *right; /* of the family, refuse/heirs.h; NULL: it was never passed on */
+	bool read_beside;    /* an index was loaded while another process was the writer */
 	uint64_t generation; /* what is in memory is as of it; 0: not known */
 	_Atomic bool in_use; /* said to others: the database is open here */
-	_Atomic bool others_looked_for; /* refuse/others.c */
+	_Atomic bool other_openers_looked_for; /* refuse/other_openers.c */
 };
 
 extern struct area areas[AREAS];
@@ -87,6 +97,8 @@ int area_folder(const struct area *a, const char *name);
 
 /* Finds or makes the area of the directory that dirfd is open on. NULL: no room for another. */
 struct area *area_claim(int dirfd);
+/* One that there is; NULL: none. */
+struct area *area_find(const struct stat *directory);
 void area_add_spelling(struct area *a, const char *directory);
 /* ---- being used and let go: area_use.c ---- */
 
@@ -96,12 +108,14 @@ void area_leave(unsigned area);
 /* Under the turn of area_claim(): those that are gone, and the oldest of many that are idle, give
  * back what they have. */
 void areas_tidy(void);
-bool areas_release_idle(void); /* the same, all that are idle; true: there were some */
+bool area_release(unsigned area); /* false: it is in use */
+bool areas_release_idle(void);	  /* the same, all that are idle; true: there were some */
 /*
  * The host is out of descriptors: whatever of ours is not in use just now gives back its own, but
  * for the one that is kept. True: there were some. Keeps errno.
  */
 bool area_descriptors_give_back(void);
+bool area_let_go(struct area *a);	 /* false: it is in use, or another thread takes one */
 bool area_is_gone(const struct area *a); /* its directory was removed */
 void area_descriptors_release(struct area *a);
 

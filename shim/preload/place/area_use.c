@@ -14,6 +14,7 @@
 #include "preload/place/area.h"
 #include "preload/place/area_rooms.h"
 #include "preload/place/lives.h"
+#include "preload/place/loads.h"
 #include "preload/place/record.h"
 
 #define IDLE_KEPT 4u /* that are as they were, for who comes back */
@@ -67,10 +68,13 @@ static void area_use_release(unsigned area)
 		record_put(area, &r, NULL, 0);
 	rooms_stop(area);
 	oplog_writer_close(&a->log);
+	if (a->acts)
+		oplog_writer_close(&a->acts->log);
 	atomic_store(&a->writer, 0);
 	a->right = NULL;
-	a->left = a->forked = false;
+	a->left = a->forked = a->read_beside = false;
 	a->generation = 0;
+	loads_stop(area);
 	area_descriptors_release(a);
 	atomic_store(&a->spellings, 0);
 	a->dev = 0;
@@ -78,7 +82,7 @@ static void area_use_release(unsigned area)
 }
 
 /* False: it is in use after all. */
-static bool try_release(unsigned area)
+bool area_release(unsigned area)
 {
 	struct area *a = &areas[area];
 
@@ -102,7 +106,7 @@ bool areas_release_idle(void)
 	bool any = false;
 
 	for (i = 0; i < used; i++)
-		any |= may_go(&areas[i]) && try_release(i);
+		any |= may_go(&areas[i]) && area_release(i);
 	return any;
 }
 
@@ -114,7 +118,7 @@ void areas_tidy(void)
 	for (i = 0; i < used; i++) {
 		struct area *a = &areas[i];
 
-		if (!may_go(a) || (area_is_gone(a) && try_release(i)))
+		if (!may_go(a) || (area_is_gone(a) && area_release(i)))
 			continue;
 		idle++;
 		if (atomic_load(&slots_use[i].idle_since) < since) {
@@ -123,5 +127,5 @@ void areas_tidy(void)
 		}
 	}
 	if (idle > IDLE_KEPT)
-		try_release(oldest);
+		area_release(oldest);
 }

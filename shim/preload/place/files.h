@@ -22,9 +22,10 @@ struct name {
 	uint32_t hash;
 	uint32_t length;
 	const char *text;
-	_Atomic uint32_t told; /* segment (sequence + 1) of the op log that knows it */
-	uint32_t next;	       /* of those with the same bucket, 0: none */
-	uint32_t directory;    /* name of the directory it is in, 0 for the root's own files */
+	/* Segment (sequence + 1) of the op log, and of the log of acts, that knows it. */
+	_Atomic uint32_t told, told_act;
+	uint32_t next;	    /* of those with the same bucket, 0: none */
+	uint32_t directory; /* name of the directory it is in, 0 for the root's own files */
 	uint8_t area;
 	uint8_t role;
 	uint8_t kind;		 /* enum oplog_name_kind */
@@ -78,9 +79,10 @@ static inline char *place_room(struct place *place)
 	return place->relative;
 }
 
-/* What takes a directory under protection (area_claim()): once, before the first path. */
+/* What takes a directory under protection (area_claim()), and what looks at one before its database
+ * is opened for writing: once, before the first path. */
 struct area;
-void places_hand_in(struct area *(*claim)(int dirfd));
+void places_hand_in(struct area *(*claim)(int dirfd), void (*look)(int dirfd));
 
 /*
  * Whether `path`, taken relative to dirfd as openat() does, lies in a protected directory. The last

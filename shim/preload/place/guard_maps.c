@@ -90,12 +90,15 @@ static bool patch_log(const siginfo_t *info)
 	static atomic_flag said = ATOMIC_FLAG_INIT;
 	unsigned i, used = atomic_load(&areas_used);
 
-	for (i = 0; i <= used && i < AREAS; i++)
-		if (oplog_writer_patch(&areas[i].log, info->si_addr)) {
+	for (i = 0; i <= used && i < AREAS; i++) {
+		bool act = areas[i].acts && oplog_writer_patch(&areas[i].acts->log, info->si_addr);
+
+		if (act || oplog_writer_patch(&areas[i].log, info->si_addr)) {
 			if (!atomic_flag_test_and_set(&said))
-				say_lost("a file of oplog/");
+				say_lost(act ? "a file of acts/" : "a file of oplog/");
 			return true;
 		}
+	}
 	return false;
 }
 

@@ -20,10 +20,12 @@
 #include "preload/place/stores.h"
 
 static struct area *(*claim)(int dirfd);
+static void (*look)(int dirfd);
 
-void places_hand_in(struct area *(*handed)(int dirfd))
+void places_hand_in(struct area *(*claims)(int dirfd), void (*looks)(int dirfd))
 {
-	claim = handed;
+	claim = claims;
+	look = looks;
 }
 
 static bool settled(struct place *place, unsigned area)
@@ -310,7 +312,11 @@ static void discover(int dirfd, const char *path, int flags)
 	if (fd < 0)
 		return;
 	if ((flags & O_CREAT) || sys_fstatat(fd, CHROMA_DATABASE, &st, 0) == 0) {
-		struct area *a = claim(fd);
+		struct area *a;
+
+		if ((flags & (O_ACCMODE | O_TRUNC)) == O_RDWR && !shim_borrowed())
+			look(fd);
+		a = claim(fd);
 
 		if (a && directory[0] == '/' && !path_has_dotdot(directory))
 			area_add_spelling(a, directory);

@@ -6,13 +6,22 @@
 
 #include <link.h>
 #include <string.h>
+#include <sys/prctl.h>
 
+#include "preload/base/exit_status.h"
 #include "preload/base/shim.h"
+#include "preload/place/callers.h"
 
 #define OBJECTS 255
 
 __thread uint8_t record_flags __attribute__((tls_model("initial-exec")));
 THREAD_LOCAL uint32_t own_thread_id;
+/* What acts say of this thread, and which segment of which directory knows it. */
+THREAD_LOCAL struct {
+	_Atomic uint32_t told;
+	unsigned area;
+	char name[16];
+} own_thread;
 
 uint32_t thread_id(void)
 {
@@ -27,7 +36,7 @@ void thread_id_forget(void)
 }
 
 /* A name of another directory is not known to be told in this one's log. */
-static struct oplog_name name_for(unsigned area, uint32_t number)
+static struct oplog_name name_for(unsigned area, uint32_t number, bool act)
 {
 	struct name *n = name_get(number);
 
@@ -35,8 +44,98 @@ static struct oplog_name name_for(unsigned area, uint32_t number)
 				   .length = n->length,
 				   .kind = n->kind,
 				   .text = name_text(n),
-				   .told = n->area == area ? &n->told : NULL};
+				   .told = n->area != area ? NULL
+					   : act	   ? &n->told_act
+							   : &n->told};
 }
+
+/* ---- acts ---- */
+
+/* Its name may change meanwhile: it is asked for when a segment has to be told. */
+static struct oplog_name name_thread(unsigned area, const struct oplog_segment *segment)
+{
+	if (own_thread.area != area)
+		atomic_store(&own_thread.told, 0);
+	own_thread.area = area;
+	if (!segment || atomic_load(&own_thread.told) != segment->sequence + 1)
+		SYS2(SYS_prctl, PR_GET_NAME, own_thread.name);
+	return (struct oplog_name){.op = OP_THREAD,
+				   .length = (uint32_t)strnlen(own_thread.name, 16),
+				   .text = own_thread.name,
+				   .told = &own_thread.told};
+}
+
+static struct oplog_name name_process(struct acts *acts)
+{
+	return (struct oplog_name){.op = OP_START,
+				   .length = acts->command_size,
+				   .kind = atomic_load(&acts->told) != 0,
+				   .text = acts->command,
+				   .told = &acts->told};
+}
+
+/* The line that called Chroma, if it is to be told and known. */
+static __attribute__((noinline)) void find_caller(const struct oplog_record *r, const char *text,
+						  size_t size, struct caller *out)
+{
+	const struct name *n = r->file ? name_get(r->file) : NULL;
+
+	callers_find(r, n && n->kind == OPLOG_NAME_COLLECTION ? name_text(n) : NULL, text, size,
+		     out);
+}
+
+static void act_put(unsigned area, const struct oplog_record *r, const char *text, size_t size,
+		    const struct caller *caller)
+{
+	struct acts *acts = areas[area].acts;
+	struct oplog_segment *segment = atomic_load(&acts->log.current);
+	const struct oplog_name names[] = {
+	    name_process(acts),
+	    name_thread(area, segment),
+	    name_for(area, r->file, true),
+	};
+
+	/* That it has begun stands at the head of each segment; of one that did nothing, nowhere.
+	 */
+	if (r->op == OP_TXN_COMMIT)
+		exit_status_ask();
+	if (r->op != OP_START && (r->op != OP_EXIT || segment))
+		oplog_put_caller(&acts->log, r, text, size, caller->line, caller->size, names, 3);
+}
+
+/* Apart: whoever tells no line does without the stack for one. */
+static __attribute__((noinline)) void act_put_caller(unsigned area, const struct oplog_record *r,
+						     const char *text, size_t size)
+{
+	struct caller caller;
+
+	find_caller(r, text, size, &caller);
+	act_put(area, r, text, size, &caller);
+}
+
+static void act_tell(unsigned area, const struct oplog_record *r, const char *text, size_t size)
+{
+	static const struct caller nobody;
+
+	if (settings.log_caller)
+		act_put_caller(area, r, text, size);
+	else
+		act_put(area, r, text, size, &nobody);
+}
+
+void record_act(unsigned area, struct oplog_record *r, const char *text, size_t size)
+{
+	int saved = errno;
+	MAPS_GUARDED;
+
+	r->tid = thread_id();
+	if (!r->time)
+		r->time = oplog_now();
+	act_tell(area, r, text, size);
+	errno = saved;
+}
+
+/* ---- calls ---- */
 
 /* Whether anything may be different after it. A file of SQLite's that is only made is none yet. */
 static bool is_change(unsigned op, unsigned role, uint64_t arg)
@@ -83,14 +182,24 @@ struct oplog_claim record_begin_two(union slot s, uint32_t other, enum oplog_op 
 	    .arg = arg,
 	};
 	struct oplog_writer *log = &areas[s.area].log;
-	struct oplog_name names[2] = {name_for(s.area, s.name)};
+	struct oplog_name names[2] = {name_for(s.area, s.name, false)};
 
 	MAPS_GUARDED;
 	if (!is_wanted(log, op, s.role, arg))
 		return (struct oplog_claim){.record = NULL};
 	if (other)
-		names[1] = name_for(s.area, other);
+		names[1] = name_for(s.area, other, false);
 	return oplog_begin(log, &known, names, other ? 2 : 1);
+}
+
+static __attribute__((noinline)) void put_caller(unsigned area, const struct oplog_record *r,
+						 const char *text, size_t size,
+						 const struct oplog_name *name)
+{
+	struct caller caller;
+
+	find_caller(r, text, size, &caller);
+	oplog_put_caller(&areas[area].log, r, text, size, caller.line, caller.size, name, 1);
 }
 
 void record_put(unsigned area, struct oplog_record *r, const char *text, size_t size)
@@ -102,8 +211,15 @@ void record_put(unsigned area, struct oplog_record *r, const char *text, size_t 
 	if (!is_wanted(&areas[area].log, r->op, ROLE_OTHER, r->arg))
 		return;
 	r->tid = thread_id();
-	name = name_for(area, r->file);
-	oplog_put(&areas[area].log, r, text, size, &name, 1);
+	if (!r->time)
+		r->time = oplog_now();
+	name = name_for(area, r->file, false);
+	if (settings.log_caller)
+		put_caller(area, r, text, size, &name);
+	else
+		oplog_put(&areas[area].log, r, text, size, &name, 1);
+	if (oplog_is_act(r->op) && areas[area].acts)
+		act_tell(area, r, text, size);
 	errno = saved;
 }
 

@@ -43,11 +43,16 @@ static inline void record_end(struct oplog_claim claim, int64_t ret)
 /* A record of its own, with an optional text; r->tid, time and name are seen to. Keeps errno. */
 void record_put(unsigned area, struct oplog_record *r, const char *text, size_t size);
 
+/* The same, into the log of acts alone, which there has to be. */
+void record_act(unsigned area, struct oplog_record *r, const char *text, size_t size);
+
 /* What a reader of the log should know of the process; also that it refuses writes. */
 static inline void record_feature(struct area *a, uint64_t bits, bool on)
 {
 	MAPS_GUARDED;
 	oplog_feature(&a->log, bits, on);
+	if (a->acts)
+		oplog_feature(&a->acts->log, bits, on);
 }
 
 static inline void record_refused(struct area *a)

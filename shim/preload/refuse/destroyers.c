@@ -169,22 +169,28 @@ static bool is_void(const struct change *c)
 	return true;
 }
 
-/* A second graph on files that another one of this process has written. */
+/* A second graph on files that another one of this process has written, or one of a reader that has
+ * become the writer: what it has in memory lacks what the other wrote, and nobody can make Chroma
+ * load it anew. */
 static int refuse_old(const struct change *c)
 {
+	static const char second[] =
+	    ": writing is refused: another client in this process, or another process, has written "
+	    "this collection since this one loaded it, and would be overwritten. Use one client "
+	    "for a directory: close this one and go on with the other, or restart. Reading is "
+	    "fine, and other collections go on.";
+	static const char reader[] =
+	    ": writing is refused: this process loaded the collection's index while another one "
+	    "was writing it, and would overwrite what that one has written since. Nothing is lost: "
+	    "what is added here waits in the queue, although the call that added it may fail. "
+	    "Restart this process, which is the writer then and loads all of it.";
 	const struct area *a = area_of(c->slot);
 
 	if (transaction_thread(c->slot.area) == thread_id())
 		atomic_store(&void_transactions[c->slot.area], transaction_number(c->slot.area));
 	refuse_say(c, OP_REFUSE_WRITER, -EBUSY,
-		   (const char *const[]){
-		       a->spelling[0], "/", name_text(name_get(c->slot.name)),
-		       ": writing is refused: another client in this process, or another process, "
-		       "has written this collection since this one loaded it, and would be "
-		       "overwritten. Use one "
-		       "client for a directory: close this one and go on with the other, or "
-		       "restart. Reading is fine, and other collections go on.",
-		       NULL});
+		   (const char *const[]){a->spelling[0], "/", name_text(name_get(c->slot.name)),
+					 a->read_beside ? reader : second, NULL});
 	return -EBUSY;
 }
 

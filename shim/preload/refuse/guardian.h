@@ -7,9 +7,6 @@
 
 #include "preload/place/area.h"
 
-/* In the constructor: where the command is, beside the library. */
-void guardian_find_command(void);
-
 /* Once this process writes the directory: starts one unless there is one, or none is wanted. */
 void guardian_start(struct area *a);
 

@@ -14,6 +14,7 @@
 
 #include "core/chroma/written_by.h"
 #include "preload/base/shim.h"
+#include "preload/place/record.h"
 
 #define PLACE 512 /* of a line of maps; the stack may be small */
 #define MAPS_MAX (8u << 20)
@@ -117,6 +118,30 @@ static uint64_t find_release(const char *packages, char out[WRITTEN_BY_RELEASE])
 	return release;
 }
 
+/* The same in the log, where others look for it. */
+static void note(unsigned area, const struct written_by *by, const char *release, bool will_panic)
+{
+	const char *parts[] = {"the database " OLDER_CHROMA " (",
+			       by->first,
+			       " to ",
+			       by->last,
+			       "); this one is ",
+			       release,
+			       will_panic ? " and will panic" : " and will fail on it"};
+	struct oplog_record r = {.op = OP_NOTE, .offset = -1};
+	char text[160];
+	size_t n = 0, i, size;
+
+	for (i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+		size = strlen(parts[i]);
+		if (size > sizeof(text) - n)
+			break;
+		memcpy(text + n, parts[i], size);
+		n += size;
+	}
+	record_put(area, &r, text, n);
+}
+
 void older_report(const struct area *a, int database)
 {
 	char path[PLACE], release[WRITTEN_BY_RELEASE];
@@ -129,7 +154,8 @@ void older_report(const struct area *a, int database)
 	own = find_release(path, release);
 	if (!own || own >= PANIC_ENDS || own >= written_by_release(by.first))
 		return;
-	shim_say(a->spelling[0], " was written by a newer Chroma (", by.first, " to ", by.last,
+	note((unsigned)(a - areas), &by, release, own >= RUST);
+	shim_say(a->spelling[0], " " OLDER_CHROMA " (", by.first, " to ", by.last,
 		 "); this one is ", release,
 		 own >= RUST ? " and will panic (\"range start index ... out of range\")"
 			     : " and will fail on it",

@@ -9,6 +9,7 @@
 #include "core/sqlite/journal.h"
 #include "core/sqlite/page.h"
 #include "preload/base/shim.h"
+#include "preload/place/loads.h"
 #include "preload/place/record.h"
 #include "preload/refuse/refuse.h"
 #include "preload/refuse/touched.h"
@@ -38,6 +39,7 @@ static struct reader {
 	bool is_purging;     /* that has been read */
 	_Atomic uint32_t thread;
 } readers[AREAS];
+static _Atomic bool begun; /* one, ever, in this process */
 
 static bool is_beside_the_writer(union slot s)
 {
@@ -262,6 +264,7 @@ static bool reader_begin(int fd, union slot s, int *error)
 	atomic_store(&r->thread, thread_id());
 	mark(fd, s, SLOT_NOWHERE, 0);
 	atomic_store(&r->database, fd + 1);
+	atomic_store(&begun, true);
 	*error = 0;
 	return true;
 }
@@ -292,6 +295,8 @@ bool reader_lock(int fd, union slot s, const struct flock *lock, off_t start, in
 {
 	if (s.role != ROLE_DATABASE)
 		return false;
+	if (lock->l_type == F_UNLCK && covers_reserved(lock, start))
+		load_has_asked(s.area);
 	if (lock->l_type == F_WRLCK && start == SQLITE_RESERVED_BYTE)
 		return reader_begin(fd, s, error);
 	if (!(s.writable & SLOT_NOWHERE))
@@ -326,8 +331,8 @@ static int memory_file(const char *name, union slot s)
 /*
  * SQLite says "readonly database" where it may not make a journal, and of nothing else later: an
  * error that makes SQLite roll back by itself leaves sqlx, which Chroma uses, with a transaction
- * that never ends. If the writer has made a journal in this very moment, SQLite tries to read that,
- * to write into it.
+ * that never ends. It asks whether there is one (reader_hides()), and says "unable to open database
+ * file" if so.
  */
 static int open_journal(union slot s, int flags)
 {
@@ -348,6 +353,19 @@ static int open_journal(union slot s, int flags)
 	return journal;
 }
 
+/* The writer's: it has made it in this very moment, or keeps an empty one. */
+bool reader_hides(const char *path)
+{
+	A_PLACE(place);
+	int fd;
+
+	return __builtin_expect(atomic_load(&begun), 0) && !shim_borrowed() &&
+	       place_find(&place, AT_FDCWD, path, false) && place.slot.role == ROLE_JOURNAL &&
+	       current(place.slot.area, &fd) &&
+	       atomic_load(&readers[place.slot.area].thread) == thread_id();
+}
+
+/* For writing, by that library; or at all. */
 static bool has_database_open(unsigned area, uint8_t library)
 {
 	int fd, top = atomic_load(&slots_top);
@@ -355,8 +373,8 @@ static bool has_database_open(unsigned area, uint8_t library)
 	for (fd = 0; fd < top; fd++) {
 		union slot s = slot_of(fd);
 
-		if (s.area == area && s.role == ROLE_DATABASE && (s.writable & SLOT_WRITABLE) &&
-		    s.object == library)
+		if (s.area == area && s.role == ROLE_DATABASE &&
+		    (!library || (s.writable & SLOT_WRITABLE && s.object == library)))
 			return true;
 	}
 	return false;
@@ -376,10 +394,27 @@ static int open_pickle(union slot s, void *caller, int flags)
 	return memory_file("index_metadata.pickle", s);
 }
 
+/* An index is loaded by a process that is not, or not yet, the writer. */
+static void look_at_load(union slot s, int flags)
+{
+	struct area *a = area_of(s);
+
+	if (writer_is_ours(a) || a->store_fd <= 0 || shim_borrowed() ||
+	    settings.single_writer != SINGLE_WRITER_DENY)
+		return;
+	if (s.role != ROLE_PICKLE && (flags & O_ACCMODE) == O_RDWR)
+		load_has_read(s.area);
+	else if (s.role == ROLE_PICKLE && (flags & O_ACCMODE) == O_RDONLY &&
+		 has_database_open(s.area, 0))
+		load_begins(s);
+}
+
 int reader_opens(const struct place *place, void *caller, int flags)
 {
 	union slot s = place->slot;
 
+	if (role_in_segment(s.role))
+		look_at_load(s, flags);
 	if (s.role == ROLE_JOURNAL)
 		return open_journal(s, flags);
 	return s.role == ROLE_PICKLE && !writer_is_ours(area_of(s)) ? open_pickle(s, caller, flags)

@@ -30,6 +30,8 @@ bool reader_lock(int fd, union slot s, const struct flock *lock, off_t start, in
 /* The journal of such a transaction, or the pickle of a persist that it leads to: a descriptor;
  * -ENOENT: it is none, -EACCES: not to be opened. */
 int reader_opens(const struct place *place, void *caller, int flags);
+/* Whether this journal is not there for this thread, which is in such a transaction. */
+bool reader_hides(const char *path);
 /* A write or the journal's removal, as part of it. True: change.result is the answer, errno is set
  * where that is an error. */
 bool reader_answers(struct change *c);

@@ -45,14 +45,14 @@ static inline void writers_closed(union slot s)
 /* ---- room on the disk (room.c) ---- */
 
 /* Refuses only where SQLite and Chroma take it well: before a transaction has changed anything. */
-int room_check(const struct change *c);
+int space_check(const struct change *c);
 /* After ENOSPC or EDQUOT in the midst of something: gives up the ballast. True: try again. */
-bool room_make(unsigned area);
+bool space_make(unsigned area);
 /* Whether `bytes` more fit, the ballast counted in. Asks the kernel. */
-bool room_for(unsigned area, uint64_t bytes);
-void room_quota_hit(unsigned area);
+bool space_for(unsigned area, uint64_t bytes);
+void space_quota_hit(unsigned area);
 void rooms_fork(void);
-void room_stop(unsigned area); /* the directory is let go */
+void space_stop(unsigned area); /* the directory is let go */
 
 /* ---- the shim's own failure (refuse.c) ---- */
 

@@ -17,13 +17,14 @@
 #include "preload/refuse/guardian.h"
 #include "preload/refuse/heirs.h"
 #include "preload/refuse/older.h"
-#include "preload/refuse/others.h"
+#include "preload/refuse/other_openers.h"
 #include "preload/refuse/refuse.h"
 #include "preload/refuse/writer_text.h"
 #include "preload/sqlite/carriers.h"
 #include "preload/sqlite/transactions.h"
 
 #define WAL_WRITE_BYTE 120
+#define MAKING_WAIT UINT64_C(2000000000) /* ns */
 
 static int lock_file(int fd, int cmd, off_t from, off_t length)
 {
@@ -256,8 +257,8 @@ void writer_opened(union slot s, int fd)
 	if (s.role != ROLE_DATABASE || !(s.writable & SLOT_WRITABLE) || a->store_fd <= 0 ||
 	    atomic_exchange(&a->in_use, true))
 		return;
-	if (!atomic_exchange(&a->others_looked_for, true))
-		others_report(s.area);
+	if (!atomic_exchange(&a->other_openers_looked_for, true))
+		other_openers_report(s.area);
 	older_report(a, fd);
 	if (!life_use(a, true))
 		atomic_store(&a->in_use, false);
@@ -400,6 +401,14 @@ static bool concerns_chroma(const struct change *c, union slot s)
 	       (change_renames(c) && strcmp(name_text(n), ".") == 0);
 }
 
+/* Chroma makes the directory of an index that is not there also to read, and fills it with the
+ * files of an empty one, which are refused to a reader, and goes on without. */
+static bool makes_index_for_reading(const struct change *c)
+{
+	return name_is_segment(name_get(c->slot.name)) && transactions_may_come(c->slot.area) &&
+	       writer_is_foreign(area_of(c->slot));
+}
+
 static enum intent intent_of(const struct change *c)
 {
 	if (!concerns_chroma(c, c->slot) && !(c->target && concerns_chroma(c, c->target->slot)))
@@ -411,6 +420,9 @@ static enum intent intent_of(const struct change *c)
 		return intent_of_open(c);
 	case OP_LOCK:
 		return intent_of_lock(c);
+	case OP_MKDIR:
+	case OP_MKDIRAT:
+		return makes_index_for_reading(c) ? READS : WRITES;
 	case OP_CHMOD:
 	case OP_CHOWN:
 	case OP_UTIME:
@@ -423,9 +435,38 @@ static enum intent intent_of(const struct change *c)
 	}
 }
 
+/* What fits the case: the parent's number, if any, is put between the two. */
+struct advice {
+	const char *before, *after;
+	char parent[24];
+};
+
+static void advise(struct advice *o, const struct area *a, const struct writer_text *h)
+{
+	o->parent[0] = '\0';
+	o->after = "";
+	if (a->left) {
+		o->before = ", make the client after the fork: this process has left the writing "
+			    "to one that was forked from it.";
+	} else if (a->forked) {
+		o->before = ", make the client after the fork: this process was forked from one "
+			    "that has written.";
+	} else if (writer_text_parent(h, o->parent)) {
+		o->before = ", start one of them only: process ";
+		o->after =
+		    " has started both. Workers of one server are as many as you like if "
+		    "they use one Chroma server (chroma run, and HttpClient in the workers).";
+	} else {
+		o->before = ", stop that process, or let both use one Chroma server (chroma run, "
+			    "and HttpClient in each), or let this one wait "
+			    "(CHROMASHIM_SINGLE_WRITER=wait).";
+	}
+}
+
 static int refuse(const struct change *c, enum intent intent)
 {
 	struct area *a = area_of(c->slot);
+	struct advice advice;
 	/* SQLite reports EPERM at once; for EAGAIN it would wait as long as its busy timeout. Of a
 	 * journal that it may not make it says that the database is read-only. */
 	int error = c->op == OP_LOCK					? -EPERM
@@ -437,22 +478,16 @@ static int refuse(const struct change *c, enum intent intent)
 
 	record_refused(a);
 	writer_text_read(a, &h);
-	refuse_say(
-	    c, OP_REFUSE_WRITER, error,
-	    (const char *const[]){
-		a->spelling[0], "/", name_text(name_get(c->slot.name)),
-		falls_back ? ": it is opened for reading only: process "
-			   : ": writing is refused: process ",
-		h.pid, " (", h.command, ") has been writing to this directory since ", h.since,
-		"; only one process may write at a time. ",
-		falls_back ? "To write" : "This one can go on reading. To write",
-		a->left ? ", make the client after the fork: this process has left the writing to "
-			  "one that was forked from it."
-		: a->forked ? ", make the client after the fork: this process was forked from one "
-			      "that has written."
-			    : ", stop that process, or send the writes to it (client/server), or "
-			      "let this one wait (CHROMASHIM_SINGLE_WRITER=wait).",
-		NULL});
+	advise(&advice, a, &h);
+	refuse_say(c, OP_REFUSE_WRITER, error,
+		   (const char *const[]){
+		       a->spelling[0], "/", name_text(name_get(c->slot.name)),
+		       falls_back ? ": it is opened for reading only: process "
+				  : ": writing is refused: process ",
+		       h.pid, " (", h.command, ") has been writing to this directory since ",
+		       h.since, "; only one process may write at a time. ",
+		       falls_back ? "To write" : "This one can go on reading. To write",
+		       advice.before, advice.parent, advice.after, NULL});
 	return error;
 }
 
@@ -463,6 +498,7 @@ static int refuse(const struct change *c, enum intent intent)
 static int refuse_index(const struct change *c)
 {
 	graph_refused(c->slot);
+	area_of(c->slot)->read_beside = true;
 	errno = EBUSY; /* what the record has */
 	record_end(record_begin(c->slot, c->op, -1, 0, c->arg), -1);
 	return -EBUSY;
@@ -503,6 +539,27 @@ static bool wait_for_end(struct area *a, const struct change *c)
 	return true;
 }
 
+/*
+ * Who has the right to write makes the database next. One that opens it meanwhile could not even
+ * read, and would be told that it cannot be opened: it waits for the file, but not for long.
+ */
+static bool wait_for_database(const struct area *a, const struct change *c)
+{
+	const struct timespec pause = {0, 5000000};
+	uint64_t until = oplog_now() + MAKING_WAIT;
+	struct stat st;
+	int r;
+
+	if (!is_opening(c->op) || c->slot.role != ROLE_DATABASE ||
+	    (c->flags & (O_CREAT | O_TRUNC)) != O_CREAT)
+		return false;
+	while ((r = sys_fstatat(a->root_fd, c->place->relative, &st, AT_SYMLINK_NOFOLLOW)) ==
+		   -ENOENT &&
+	       oplog_now() < until)
+		SYS2(SYS_nanosleep, &pause, NULL);
+	return r == 0;
+}
+
 static bool is_allowed(struct area *a, enum intent intent)
 {
 	if (intent == READS)
@@ -518,8 +575,13 @@ int writer_check(const struct change *c)
 	if (writer_is_ours(a) || settings.single_writer == SINGLE_WRITER_OFF)
 		return 0;
 	intent = intent_of(c);
-	while (!is_allowed(a, intent))
-		if (!wait_for_end(a, c))
+	while (!is_allowed(a, intent)) {
+		if (wait_for_end(a, c))
+			continue;
+		if (intent == WRITES && wait_for_database(a, c))
+			intent = MAY_WRITE;
+		else
 			return is_index_for_reading(c) ? refuse_index(c) : refuse(c, intent);
+	}
 	return 0;
 }

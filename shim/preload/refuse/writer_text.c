@@ -119,18 +119,56 @@ void writer_text_read(const struct area *a, struct writer_text *h)
 	read_line(text, "\ncommand ", h->command, sizeof(h->command));
 }
 
+static uint64_t digits_read(const char *at)
+{
+	uint64_t n = 0;
+
+	for (; *at >= '0' && *at <= '9'; at++)
+		n = n * 10 + (uint64_t)(*at - '0');
+	return n;
+}
+
+/* /proc/PID/stat: "pid (name) state parent ..."; a name may have brackets. 0: not known. */
+static uint64_t parent_of(const char *pid)
+{
+	static const char proc[] = "/proc/", stat[] = "/stat";
+	char path[sizeof(proc) + 16 + sizeof(stat)], text[128], *at;
+	size_t n = strlen(pid);
+	ssize_t got;
+	int fd;
+
+	memcpy(path, proc, sizeof(proc) - 1);
+	memcpy(path + sizeof(proc) - 1, pid, n);
+	memcpy(path + sizeof(proc) - 1 + n, stat, sizeof(stat));
+	fd = sys_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+	got = fd < 0 ? 0 : sys_read(fd, text, sizeof(text) - 1);
+	if (fd >= 0)
+		sys_close(fd);
+	text[got > 0 ? got : 0] = '\0';
+	at = strrchr(text, ')');
+	return at && strlen(at) > 4 ? digits_read(at + 4) : 0;
+}
+
+/* Whoever has lost its parent has the first process of all, which has started nobody. */
+bool writer_text_parent(const struct writer_text *h, char out[24])
+{
+	uint64_t parent = (uint64_t)SYS0(SYS_getppid);
+
+	if (parent == 0 || (parent == 1 && !settings.backend_is_first) ||
+	    digits_read(h->pid) == 0 || parent_of(h->pid) != parent)
+		return false;
+	*number_put(out, out + 23, parent, 10, 1) = '\0';
+	return true;
+}
+
 uint64_t writer_text_generation(const struct area *a)
 {
 	SCRATCH(text);
 	char generation[24];
-	const char *at = generation;
-	uint64_t n = 0;
 
 	if (!text)
 		return 0;
 	read_text(a, text, SCRATCH_SIZE);
 	read_line(text, "\ngeneration ", generation, sizeof(generation));
-	for (; *at >= '0' && *at <= '9'; at++)
-		n = n * 10 + (uint64_t)(*at - '0');
-	return n;
+	return digits_read(generation);
 }

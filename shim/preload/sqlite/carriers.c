@@ -44,6 +44,7 @@ static _Atomic int carriers_top; /* none at or above it has ever been in use */
 static _Atomic uint32_t making;	 /* the thread that makes one, or lets go of one */
 /* Which carrier holds RESERVED as a fence, number + 1. */
 static _Atomic int fences[AREAS];
+static bool inherited; /* by a fork: descriptors that have no carrier here */
 
 /* ---- where OFD locks can be trusted ---- */
 
@@ -159,6 +160,43 @@ static struct carrier *find(const struct stat *st, uint8_t object)
 	return NULL;
 }
 
+/* The only one of this name, which then is of this file: a carrier stays as long as a descriptor of
+ * its file does. NULL: there are several (the file was exchanged), or it is not known. */
+static struct carrier *find_only(union slot s)
+{
+	struct carrier *only = NULL;
+	int i;
+
+	if (!(s.writable & SLOT_CARRIED) || inherited)
+		return NULL;
+	for (i = 0; i < atomic_load(&carriers_top); i++) {
+		struct carrier *c = &carriers[i];
+
+		if (atomic_load_explicit(&c->state, memory_order_acquire) != 2 ||
+		    c->area != s.area || c->role != s.role || c->object != s.object)
+			continue;
+		if (only)
+			return NULL;
+		only = c;
+	}
+	return only;
+}
+
+/* Of a descriptor's file. NULL: it has none. */
+static struct carrier *find_or_make(union slot s, int fd)
+{
+	struct carrier *c = find_only(s);
+	struct stat st;
+
+	if (c || sys_fstat(fd, &st) < 0)
+		return c;
+	c = find(&st, s.object);
+	if (c)
+		return c;
+	carrier_make(s, fd); /* a connection from before a fork */
+	return find(&st, s.object);
+}
+
 /* The same file once more, by its open descriptor: names may have changed meanwhile. */
 static int open_again(int fd)
 {
@@ -214,19 +252,25 @@ static bool is_carried(union slot s)
 }
 
 /* One thread at a time: two carriers of one library would hide its locks from each other. */
-void carrier_make(union slot s, int fd)
+bool carrier_make(union slot s, int fd)
 {
+	const struct carrier *c;
+	bool is_its = false;
 	struct stat st;
 	int r = 0;
 
 	if (!is_carried(s) || !is_usable(area_of(s), fd) || sys_fstat(fd, &st) < 0 ||
 	    !turn_take(&making))
-		return;
+		return false;
 	if (!find(&st, s.object))
 		r = make(s, fd, &st);
+	c = find(&st, s.object);
+	if (c)
+		is_its = c->area == s.area && c->role == s.role;
 	turn_give(&making);
 	if (r < 0)
 		leave_locks(area_of(s), r);
+	return is_its;
 }
 
 /* Another descriptor that the same library has on the carrier's file. */
@@ -454,16 +498,11 @@ static int ask(struct carrier *c, struct flock *lock)
 bool carrier_lock(union slot s, int fd, int cmd, struct flock *lock, int *ret)
 {
 	struct carrier *c;
-	struct stat st;
 
-	if ((s.role != ROLE_DATABASE && s.role != ROLE_SHM) || lock->l_whence != SEEK_SET ||
-	    atomic_load(&areas[s.area].ofd_locks) <= 0 || sys_fstat(fd, &st) < 0)
+	if (!is_carried(s) || lock->l_whence != SEEK_SET ||
+	    atomic_load(&areas[s.area].ofd_locks) <= 0)
 		return false;
-	c = find(&st, s.object);
-	if (!c) { /* a connection from before a fork */
-		carrier_make(s, fd);
-		c = find(&st, s.object);
-	}
+	c = find_or_make(s, fd);
 	if (!c)
 		return false;
 	if (cmd == F_GETLK || cmd == F_OFD_GETLK)
@@ -483,6 +522,7 @@ void carriers_fork(void)
 	int i;
 
 	atomic_store(&making, 0);
+	inherited |= atomic_load(&carriers_top) > 0;
 	for (i = 0; i < atomic_load(&carriers_top); i++) {
 		if (atomic_load(&carriers[i].state) == 2)
 			hidden_release(&carriers[i].fd);

@@ -16,8 +16,8 @@
 /* Whether locks that last can be had for a file of the area that fd is open on; found out once. */
 bool carriers_usable(unsigned area, int fd);
 
-/* A database or its -shm was opened: makes its carrier. */
-void carrier_make(union slot s, int fd);
+/* A database or its -shm was opened: makes its carrier. Whether it has one by this name. */
+bool carrier_make(union slot s, int fd);
 
 /* A descriptor of one was closed, or replaced by another file. Keeps errno. */
 void carriers_closed_slow(void);

@@ -14,6 +14,7 @@
 #include "core/sqlite/journal.h"
 #include "core/sqlite/page.h"
 #include "core/sqlite/wal.h"
+#include "preload/sqlite/acts.h"
 
 static const unsigned char journal_magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};
 
@@ -73,12 +74,14 @@ static size_t journal_header(struct transaction *t, const unsigned char *p, size
 }
 
 /* The start of a page's old image. */
-static void journal_image(struct transaction *t, const unsigned char *p, size_t n)
+static void journal_image(struct transaction *t, unsigned area, const unsigned char *p, size_t n)
 {
 	struct page_one one;
 
 	if (t->journal_page == 1 && transaction_page_one(&one, p, n))
 		t->before = one;
+	if (n >= t->page_size)
+		acts_page(area, t->journal_page, p, t->page_size, true);
 	if (!t->kept || n < t->page_size) /* otherwise page 1 tells enough */
 		return;
 	if (!t->witness) {
@@ -89,7 +92,8 @@ static void journal_image(struct transaction *t, const unsigned char *p, size_t 
 }
 
 /* Some part of a record, `at` bytes from its start. Returns how far it goes; 0: no record. */
-static size_t journal_part(struct transaction *t, const unsigned char *p, size_t n, uint64_t at)
+static size_t journal_part(struct transaction *t, unsigned area, const unsigned char *p, size_t n,
+			   uint64_t at)
 {
 	uint64_t page_end = 4 + (uint64_t)t->page_size;
 	size_t part;
@@ -106,7 +110,7 @@ static size_t journal_part(struct transaction *t, const unsigned char *p, size_t
 	if (at < page_end) {
 		part = least(n, page_end - at);
 		if (at == 4)
-			journal_image(t, p, part);
+			journal_image(t, area, p, part);
 		return part;
 	}
 	part = least(n, page_end + 4 - at);
@@ -129,7 +133,7 @@ void transaction_journal_bytes(union slot s, const unsigned char *p, size_t n, u
 		else if (transaction_is_journal_header(p, n))
 			part = journal_header(t, p, n, offset);
 		else if (t->page_size && offset - t->record < (uint64_t)t->page_size + 8)
-			part = journal_part(t, p, n, offset - t->record);
+			part = journal_part(t, s.area, p, n, offset - t->record);
 		else
 			part = 0;
 		if (!part)
@@ -158,6 +162,8 @@ void transaction_database_bytes(union slot s, const unsigned char *p, size_t n, 
 		transaction_count_page(t, page);
 		if (page == 1 && transaction_page_one(&one, p + at, n - at))
 			t->after = one;
+		if (n - at >= size && GET(t->kind) == TRANSACTION_JOURNAL)
+			acts_page(s.area, page, p + at, size, false);
 		if (page == t->witness)
 			t->witness_after = checksum64(p + at, least(n - at, size), 0) | 1;
 	}
@@ -185,6 +191,7 @@ static void wal_frame(union slot s, const unsigned char *p, uint64_t offset)
 		t->first_at = offset;
 	transaction_tell(s.area);
 	transaction_count_page(t, page);
+	t->journal_page = page;
 	if (commit) {
 		t->committed = true;
 		t->commit_at = offset;
@@ -200,6 +207,8 @@ static void wal_page(union slot s, const unsigned char *p, size_t n, uint64_t of
 
 	if (transaction_page_one(&one, p, n))
 		t->after = one;
+	if (t->page_size && n >= t->page_size)
+		acts_frame(s.area, s.object, t->journal_page, p, t->page_size);
 	/* Without a lock (locking_mode=EXCLUSIVE from the start) there will be no release. */
 	if (t->kind == TRANSACTION_WAL && t->committed && !t->wal_lock &&
 	    offset == t->commit_at + SQLITE_WAL_FRAME_SIZE)

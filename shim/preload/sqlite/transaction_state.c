@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "preload/place/record.h"
+#include "preload/sqlite/acts.h"
 
 struct transaction transactions[AREAS];
 static struct transaction_listener listener;
@@ -109,6 +110,8 @@ void transaction_begin(union slot s, enum transaction_kind kind)
 	atomic_store_explicit(&t->kind, kind, memory_order_release);
 	if (kind == TRANSACTION_JOURNAL)
 		transaction_tell(s.area);
+	if (kind == TRANSACTION_JOURNAL || kind == TRANSACTION_WAL)
+		acts_begin(s.area, t);
 }
 
 void transaction_end(unsigned area, enum oplog_op op)
@@ -120,6 +123,7 @@ void transaction_end(unsigned area, enum oplog_op op)
 	if (op == OP_TXN_ROLLBACK && t->before.known)
 		transaction_remember(t, &t->before);
 	tell_end(area, op);
+	acts_end(area, t, op == OP_TXN_COMMIT);
 	SET(t->thread, 0);
 	SET(t->journaled, 0);
 	atomic_store_explicit(&t->kind, TRANSACTION_NONE, memory_order_release);

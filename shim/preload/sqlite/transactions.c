@@ -14,6 +14,7 @@
 
 #include "core/sqlite/page.h"
 #include "preload/place/record.h"
+#include "preload/sqlite/acts.h"
 #include "preload/sqlite/calls.h"
 
 /* Lock bytes in the -shm file. */
@@ -147,6 +148,15 @@ static void lock_wal(union slot s, short type, off_t start, off_t length)
 	}
 }
 
+void transaction_unlocks(union slot s, off_t start, off_t length)
+{
+	const struct transaction *t = transaction_of(s);
+
+	if (s.role == ROLE_SHM && covers(start, length, WAL_WRITE) && t->committed &&
+	    GET(t->wal_lock) && GET(t->kind) == TRANSACTION_WAL && t->object == s.object)
+		acts_log_commits(s.area, t);
+}
+
 void transaction_locked(union slot s, short type, off_t start, off_t length)
 {
 	int saved = errno;
@@ -193,6 +203,12 @@ static void database_written(union slot s, const unsigned char *p, size_t n, off
 	}
 	if (GET(t->kind) == TRANSACTION_JOURNAL || GET(t->kind) == TRANSACTION_RECOVERY)
 		transaction_database_bytes(s, p, n, (uint64_t)offset);
+}
+
+void transaction_writes(union slot s, size_t n, off_t offset)
+{
+	if (transaction_database_starts(s, n, offset))
+		acts_before(s.area, s.object, offset == 0);
 }
 
 void transaction_written(union slot s, const void *buf, size_t n, off_t offset)
@@ -298,11 +314,13 @@ void transactions_fork(void)
 		SET(t->journal_left, false);
 		t->number = 0;
 	}
+	acts_fork();
 	sqlite_copies_fork();
 }
 
 void transactions_stop(unsigned area)
 {
+	acts_stop(area);
 	memset(&transactions[area], 0, sizeof(transactions[area]));
 }
 

@@ -50,6 +50,10 @@ void transactions_hand_in(struct transaction_listener listener);
 void transaction_locked(union slot s, short type, off_t start, off_t length);
 /* n bytes at buf were written at offset. */
 void transaction_written(union slot s, const void *buf, size_t n, off_t offset);
+/* Such a lock is about to be released. */
+void transaction_unlocks(union slot s, off_t start, off_t length);
+/* n bytes are about to be written. */
+void transaction_writes(union slot s, size_t n, off_t offset);
 /*
  * n bytes (0: the end) were read into buf from offset. Not needed, but it tells the schema cookie
  * that was there before a WAL transaction, and settles the limit above.

@@ -2,12 +2,12 @@
 """Protected operations, snapshots and import for Chroma directories under chromashim."""
 
 from ._command import ChromashimError, check, create_snapshot, default_directory, restore, snapshots
-from ._library import active, loaded, version
+from ._library import active, installed, loaded, version
 from ._protect import Operation, protected_operation
 
 __version__ = "0.1.0"
 __all__ = ["ChromashimError", "Operation", "active", "check", "create_snapshot",
-           "default_directory", "import_jsonl", "loaded", "protected_operation", "restore",
+           "default_directory", "import_jsonl", "installed", "loaded", "protected_operation", "restore",
            "snapshots", "version"]
 
 

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""python -m chromashim install-here [FOLDER]: puts recover_chromadb.py there."""
+"""python -m chromashim VERB...: as the command. install-here [FOLDER]: puts recover_chromadb.py there."""
 
 import argparse
 import os
 import sys
 from pathlib import Path
+
+from ._command import ChromashimError, find
 
 NAME = "recover_chromadb.py"
 MARK = "Put here by `python -m chromashim install-here`"
@@ -44,7 +46,19 @@ def install(folder: Path) -> int:
     return 0
 
 
+def become_command(arguments: list) -> int:
+    try:
+        command = find()
+        os.execv(command, [command, *arguments])
+    except (ChromashimError, OSError) as error:
+        print(f"chromashim: {error}", file=sys.stderr)
+    return 127
+
+
 def main(arguments=None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] != ["install-here"]:
+        return become_command(arguments)
     parser = argparse.ArgumentParser(prog="python -m chromashim")
     verbs = parser.add_subparsers(dest="verb", required=True)
     here = verbs.add_parser("install-here", help=f"put {NAME} into a folder of your backend")

@@ -24,9 +24,12 @@ class ChromashimError(RuntimeError):
 
 
 def find() -> str:
-    """The command: CHROMASHIM_COMMAND, in PATH, or beside the loaded library."""
-    named = os.environ.get("CHROMASHIM_COMMAND")
-    found = named or shutil.which("chromashim")
+    """The command: CHROMASHIM_COMMAND, of this installation, in PATH, or beside the loaded library."""
+    found = os.environ.get("CHROMASHIM_COMMAND")
+    own = _library.installed()
+    if not found and own:
+        return own[1]
+    found = found or shutil.which("chromashim")
     library = _library.path()
     if not found and library:
         folder = Path(library).parent

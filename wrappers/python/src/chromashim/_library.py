@@ -3,9 +3,11 @@
 
 import ctypes
 import os
+from pathlib import Path
 
 SNAPSHOT = 0x1
 SNAPSHOT_ALWAYS = 0x2
+LIBRARY = Path("libexec/chromashim/libchromashim.so")  # below the environment, from the wheel
 
 _PROTOTYPES = {
     "chromashim_version": (ctypes.c_char_p, []),
@@ -43,6 +45,16 @@ def active() -> int:
 def version():
     """The library's version, or None where it is not loaded."""
     return _library.chromashim_version().decode() if _library else None
+
+
+def installed():
+    """Where the library and the command of this very installation are: two paths, or None. pip puts
+    them into libexec and bin of the environment in which this module is, or of --target."""
+    for folder in Path(__file__).resolve().parents:
+        library, command = folder / LIBRARY, folder / "bin" / "chromashim"
+        if library.is_file() and os.access(command, os.X_OK):
+            return str(library), str(command)
+    return None
 
 
 def path():

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The same work by two threads, where there are two processors.
+ */
+#ifndef CORE_CREW_H
+#define CORE_CREW_H
+
+#include <stdbool.h>
+
+/* Calls it in this thread, and beside it in another one that has the same priority if there is a
+ * processor for it; back when both are done. `is_helper`: in the other one. Not inside a backend.
+ */
+void crew_run(void (*work)(void *context, bool is_helper), void *context);
+
+#endif

@@ -1,0 +1,567 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Room on the disk: saying no while a no is still clean.
+ *
+ * At a transaction's first journal header, or first page there, SQLite takes ENOSPC for "database
+ * or disk is full", and nothing has happened yet. In the midst of things there is no good moment:
+ * hnswlib swallows the error and Chroma purges its queue. So what has begun is helped to its end,
+ * if need be with the ballast: space that was taken while there was plenty.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/vfs.h>
+
+#include "core/base/clock.h"
+#include "preload/base/bounds.h"
+#include "preload/base/shim.h"
+#include "preload/place/lives.h"
+#include "preload/refuse/refuse.h"
+#include "preload/sqlite/transactions.h"
+
+#define BALLAST "ballast"
+#define MIB (UINT64_C(1) << 20)
+#define FEW_INODES 32
+#define MINUTE_MS 60000u
+#define SMALLEST_PAGE 512
+#define BALLASTS 4 /* on one disk by one process: what one gives up is there for all */
+#define CREDIT 4   /* segments that may be persisted at about the same time */
+/* A backend that is started while the disk is low writes a few rows before it serves reads. */
+#define START_TRANSACTIONS 8
+
+enum shortage { ENOUGH, BYTES, INODES, TEMPORARY, QUOTA };
+
+static struct room {
+	_Atomic uint64_t next_look; /* ns, CLOCK_MONOTONIC */
+	_Atomic int shortage;
+	_Atomic unsigned passed;  /* transactions let through in spite of it at the start */
+	_Atomic uint64_t passing; /* the number of one that may go on to its end */
+	_Atomic int credit;	  /* transactions that may change the queue, until credit_until */
+	_Atomic uint64_t credit_until;
+	_Atomic uint64_t quota_until;
+	_Atomic uint64_t ballast; /* bytes that are there */
+	bool sets_aside;	  /* it was the writer, and has made it or found it */
+	_Atomic uint64_t free, total;
+	uint64_t tell_at; /* when the log is told of it next; 0: not yet known */
+	atomic_flag at_it;
+} rooms[AREAS];
+
+static bool ask(const char *path, struct statfs *fs)
+{
+	return SYS2(SYS_statfs, path, fs) == 0;
+}
+
+/* What has to be left. */
+static uint64_t floor_of(uint64_t total)
+{
+	uint64_t percent = total / 100 * settings.min_free_percent;
+
+	return percent < settings.min_free_bytes ? percent : settings.min_free_bytes;
+}
+
+/* ---- the ballast ---- */
+
+/* One that an earlier process has left; and that it is there still. */
+static void ballast_find(const struct area *a, struct room *r)
+{
+	struct stat st;
+
+	if (a->store_fd < 0)
+		return;
+	if (sys_fstatat(a->store_fd, BALLAST, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		st.st_blocks = 0;
+	atomic_store(&r->ballast, (uint64_t)st.st_blocks * 512);
+}
+
+/* The next directory on the same disk that has one, from `i` on; areas_used: there is none. */
+static unsigned ballast_on_disk(const struct area *a, unsigned i)
+{
+	unsigned used = atomic_load(&areas_used);
+
+	while (i < used && !(atomic_load(&areas[i].ready) && areas[i].dev == a->dev &&
+			     atomic_load(&rooms[i].ballast)))
+		i++;
+	return i;
+}
+
+/* Others have enough of them: a program with a directory for each tenant would fill the disk. */
+static bool ballasts_are_enough(const struct area *a)
+{
+	unsigned i, n = 0, used = atomic_load(&areas_used);
+
+	for (i = ballast_on_disk(a, 0); i < used; i = ballast_on_disk(a, i + 1))
+		n += &areas[i] != a;
+	return n >= bound_of("ballasts", BALLASTS);
+}
+
+/* Its own, or another's on its disk. */
+static uint64_t ballast_at_hand(unsigned area)
+{
+	uint64_t own = atomic_load(&rooms[area].ballast);
+	unsigned i = own ? area : ballast_on_disk(&areas[area], 0);
+
+	return i < atomic_load(&areas_used) ? atomic_load(&rooms[i].ballast) : own;
+}
+
+/* What it should have: a twentieth of a small disk. */
+static uint64_t ballast_size(const struct room *r)
+{
+	return settings.ballast < r->total / 20 ? settings.ballast : r->total / 20;
+}
+
+static void ballast_make(const struct area *a, struct room *r)
+{
+	uint64_t size = ballast_size(r);
+	struct stat st;
+	int fd;
+
+	if (!size || a->store_fd < 0 || atomic_load(&r->ballast) >= size ||
+	    r->free < floor_of(r->total) + 2 * size || ballasts_are_enough(a))
+		return;
+	fd = sys_openat(a->store_fd, BALLAST, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return;
+	if (sys_fallocate(fd, 0, 0, (off_t)size) == 0 && sys_fstat(fd, &st) == 0)
+		atomic_store(&r->ballast, (uint64_t)st.st_size);
+	else
+		sys_ftruncate(fd, 0);
+	sys_close(fd);
+	record_feature(&areas[area_number(a)], OPLOG_HAS_BALLAST, atomic_load(&r->ballast) > 0);
+}
+
+static bool ballast_remove(struct area *a)
+{
+	struct stat st;
+
+	if (a->store_fd < 0 || sys_fstatat(a->store_fd, BALLAST, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    sys_unlinkat(a->store_fd, BALLAST, 0) < 0)
+		return false;
+	atomic_store(&rooms[area_number(a)].ballast, 0);
+	record_feature(a, OPLOG_HAS_BALLAST, false);
+	return true;
+}
+
+bool space_make(unsigned area)
+{
+	struct area *a = &areas[area];
+	struct oplog_record record = {.op = OP_NOTE, .offset = -1};
+	static const char text[] = "the ballast is given up: the disk is full";
+	unsigned i = ballast_on_disk(a, 0);
+
+	if (!ballast_remove(a) && (i >= atomic_load(&areas_used) || !ballast_remove(&areas[i])))
+		return false;
+	shim_say(a->spelling[0],
+		 ": the disk is full; the ballast is given up so that what has begun can end. "
+		 "Make room now: new writes are refused until there is.",
+		 NULL);
+	record_put(area, &record, text, sizeof(text) - 1);
+	atomic_store(&rooms[area].next_look, 0);
+	return true;
+}
+
+/* ---- looking ---- */
+
+static const char *choose_temporary(void)
+{
+	static const char *const usual[] = {"/var/tmp", "/usr/tmp", "/tmp"};
+	const char *chosen = getenv("SQLITE_TMPDIR");
+	struct stat st;
+	size_t i;
+
+	if (!chosen || !*chosen)
+		chosen = getenv("TMPDIR");
+	if (chosen && *chosen)
+		return chosen;
+	for (i = 0; i < sizeof(usual) / sizeof(usual[0]); i++)
+		if (sys_fstatat(AT_FDCWD, usual[i], &st, 0) == 0)
+			return usual[i];
+	return ".";
+}
+
+/* Chosen once, as SQLite does: the environment may be changed by another thread at any time. */
+static const char *temporary_directory(void)
+{
+	static char directory[PATH_MAX] = ".";
+	static _Atomic int state; /* 1 being chosen, 2 chosen */
+	int not_yet = 0;
+
+	if (atomic_compare_exchange_strong(&state, &not_yet, 1)) {
+		const char *chosen = choose_temporary();
+		size_t n = strnlen(chosen, sizeof(directory));
+
+		if (n < sizeof(directory))
+			memcpy(directory, chosen, n + 1);
+		atomic_store(&state, 2);
+	}
+	return atomic_load(&state) == 2 ? directory : ".";
+}
+
+/* With a hysteresis: what was low is low until there is a quarter more. */
+static int shortage_of(const struct room *r, const struct statfs *fs, uint64_t now)
+{
+	uint64_t wanted = floor_of(r->total);
+	struct statfs temporary;
+
+	if (atomic_load(&r->shortage) == BYTES)
+		wanted += wanted / 4;
+	if (r->free < wanted)
+		return BYTES;
+	if (fs->f_files && fs->f_ffree < FEW_INODES)
+		return INODES;
+	if (now < atomic_load(&r->quota_until))
+		return QUOTA;
+	if (ask(temporary_directory(), &temporary) && temporary.f_blocks &&
+	    (uint64_t)temporary.f_bavail * (uint64_t)temporary.f_bsize < MIB)
+		return TEMPORARY;
+	return ENOUGH;
+}
+
+/* Whether it was full when last asked; remembered for each disk, since many directories may be on
+ * one. */
+static bool was_full(dev_t dev, bool full)
+{
+	static struct {
+		_Atomic uint64_t dev; /* + 1 */
+		_Atomic bool full;
+	} disks[8];
+	unsigned i;
+
+	for (i = 0; i < sizeof(disks) / sizeof(disks[0]); i++) {
+		uint64_t none = 0;
+
+		atomic_compare_exchange_strong(&disks[i].dev, &none, (uint64_t)dev + 1);
+		if (!none || none == (uint64_t)dev + 1)
+			return atomic_exchange(&disks[i].full, full);
+	}
+	return true;
+}
+
+static void warn_full(const struct area *a, struct room *r, unsigned area)
+{
+	uint64_t used = r->total ? 100 - r->free * 100 / r->total : 0;
+	bool full = settings.warn_full && used >= settings.warn_full;
+	struct oplog_record record = {.op = OP_WARN_SPACE, .offset = -1, .length = r->free};
+	char percent[4];
+	size_t n = 0;
+
+	if (!full) {
+		if (used + 2 < settings.warn_full)
+			was_full(a->dev, false);
+		return;
+	}
+	if (was_full(a->dev, true))
+		return;
+	if (used >= 100)
+		percent[n++] = '1';
+	if (used >= 10)
+		percent[n++] = (char)('0' + used / 10 % 10);
+	percent[n++] = (char)('0' + used % 10);
+	percent[n] = '\0';
+	shim_say(a->spelling[0], ": the disk is ", percent,
+		 " % full; writes will be refused when too little is left (CHROMASHIM_MIN_FREE)",
+		 NULL);
+	record_put(area, &record, percent, n);
+}
+
+/* For those who ask later when the disk got full. Short processes need not tell. */
+static void tell_room(const struct area *a, struct room *r, unsigned area, uint64_t now)
+{
+	uint64_t interval = bound_of("disk", MINUTE_MS) * (SECOND / 1000);
+	struct oplog_record record = {
+	    .op = OP_DISK, .offset = (int64_t)r->free, .length = r->total};
+	bool is_due = r->tell_at && now >= r->tell_at;
+
+	if (!r->tell_at || is_due)
+		r->tell_at = now + interval;
+	if (is_due && a->acts)
+		record_act(area, &record, NULL, 0);
+}
+
+/* Asked seldom while there is plenty, often when it gets tight or there is no ballast. */
+static uint64_t next_interval(const struct room *r)
+{
+	uint64_t wanted = floor_of(r->total);
+
+	if (ballast_at_hand((unsigned)(r - rooms)) < ballast_size(r))
+		return SECOND / 100;
+	if (r->free > 8 * wanted)
+		return SECOND;
+	return r->free > 2 * wanted ? SECOND / 10 : SECOND / 100;
+}
+
+static void say_unknown(const struct area *a)
+{
+	static atomic_flag said = ATOMIC_FLAG_INIT;
+
+	if (!atomic_flag_test_and_set(&said))
+		shim_say(a->spelling[0],
+			 ": cannot tell how much room is left on the disk; writes go on, also "
+			 "when it gets full",
+			 NULL);
+}
+
+static void measure(struct area *a, struct room *r, unsigned area, uint64_t now)
+{
+	struct statfs fs;
+	int shortage = ENOUGH;
+	bool known = ask(a->spelling[0], &fs) && fs.f_blocks;
+
+	if (known) {
+		ballast_find(a, r);
+		r->free = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize;
+		/* as df counts: what is reserved for others is not there at all */
+		r->total =
+		    ((uint64_t)fs.f_blocks - (uint64_t)fs.f_bfree) * (uint64_t)fs.f_bsize + r->free;
+		shortage = shortage_of(r, &fs, now);
+		warn_full(a, r, area);
+		tell_room(a, r, area, now);
+	} else {
+		say_unknown(a);
+	}
+	if ((atomic_exchange(&r->shortage, shortage) != ENOUGH) != (shortage != ENOUGH))
+		record_feature(a, OPLOG_SPACE_LOW, shortage != ENOUGH);
+	if (known && shortage == ENOUGH && writer_is_ours(a)) {
+		r->sets_aside = true;
+		ballast_make(a, r);
+	}
+}
+
+static void look(unsigned area)
+{
+	struct area *a = &areas[area];
+	struct room *r = &rooms[area];
+	uint64_t now = oplog_now();
+
+	if (now < atomic_load(&r->next_look) || atomic_flag_test_and_set(&r->at_it))
+		return;
+	measure(a, r, area, now);
+	writer_look(a);
+	area_life_look(a);
+	atomic_store(&r->next_look, now + next_interval(r));
+	atomic_flag_clear(&r->at_it);
+}
+
+void rooms_fork(void)
+{
+	unsigned i, used = atomic_load(&areas_used);
+
+	for (i = 0; i < used; i++)
+		atomic_flag_clear(&rooms[i].at_it);
+}
+
+/* What was set aside for its writes is of no use to anybody now. */
+void space_stop(unsigned area)
+{
+	if (rooms[area].sets_aside && !writer_is_foreign(&areas[area]))
+		ballast_remove(&areas[area]);
+	memset(&rooms[area], 0, sizeof(rooms[area]));
+}
+
+void space_quota_hit(unsigned area)
+{
+	atomic_store(&rooms[area].quota_until, oplog_now() + 10 * SECOND);
+	atomic_store(&rooms[area].next_look, 0);
+}
+
+bool space_for(unsigned area, uint64_t bytes)
+{
+	struct statfs fs;
+
+	if (!ask(areas[area].spelling[0], &fs) || !fs.f_blocks)
+		return true;
+	return (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize + ballast_at_hand(area) >= bytes;
+}
+
+/* ---- refusing ---- */
+
+static void refuse(const struct change *c, int shortage)
+{
+	static const char *const why[] = {
+	    [BYTES] = "too little room is left on the disk (CHROMASHIM_MIN_FREE)",
+	    [INODES] = "the file system has no inodes left",
+	    [TEMPORARY] = "the directory for SQLite's temporary files is full",
+	    [QUOTA] = "the disk quota is used up",
+	};
+
+	refuse_say(c, OP_REFUSE_SPACE, -ENOSPC,
+		   (const char *const[]){areas[c->slot.area].spelling[0], ": writing is refused: ",
+					 why[shortage], shortage == TEMPORARY ? ": " : "",
+					 shortage == TEMPORARY ? temporary_directory() : "",
+					 ". Reads go on; writes will by themselves once there is "
+					 "room. Remove something else, or enlarge the disk.",
+					 NULL});
+}
+
+/* Chroma goes on as if a persist had succeeded that was undone: it would move the mark, and remove
+ * the records from its queue. */
+static void refuse_after_lost_persist(const struct change *c)
+{
+	refuse_say(c, OP_NOTE, -EIO,
+		   (const char *const[]){areas[c->slot.area].spelling[0],
+					 ": writing is refused: the end of a persist could not be "
+					 "written, and what it was to save is only in Chroma's "
+					 "queue. Look at the disk, and restart the backend.",
+					 NULL});
+}
+
+/* ---- what is about to begin ---- */
+
+enum beginning {
+	NOTHING,     /* or in the midst of something */
+	FILE_MADE,   /* one that is neither SQLite's nor a segment's */
+	TRANSACTION, /* not known yet what for */
+	PAGE,	     /* the first that it changes: tells */
+};
+
+static enum beginning beginning_of_write(const struct change *c)
+{
+	const struct iovec *first = c->iov;
+	bool page = c->iov_count == 1 && first->iov_len >= SMALLEST_PAGE;
+
+	if (c->slot.role == ROLE_JOURNAL) {
+		if (c->iov_count > 0 &&
+		    transaction_journal_starts(c->slot, first->iov_base, first->iov_len, c->offset))
+			return TRANSACTION;
+		return page && transaction_journaled(c->slot.area) == 0 ? PAGE : NOTHING;
+	}
+	if (c->slot.role != ROLE_WAL)
+		return NOTHING;
+	if (transaction_wal_starts(c->slot, c->offset))
+		return TRANSACTION;
+	/* Until its last frame is there, all of it can be refused. */
+	return page ? PAGE : NOTHING;
+}
+
+static enum beginning beginning_of_open(const struct change *c)
+{
+	struct stat st;
+
+	return c->slot.role == ROLE_OTHER && (c->flags & O_CREAT) &&
+		       sys_fstatat(areas[c->slot.area].root_fd, c->place->relative, &st,
+				   AT_SYMLINK_NOFOLLOW) == -ENOENT
+		   ? FILE_MADE
+		   : NOTHING;
+}
+
+static enum beginning beginning_of(const struct change *c)
+{
+	switch (c->op) {
+	case OP_WRITE:
+	case OP_PWRITE:
+	case OP_WRITEV:
+	case OP_PWRITEV:
+		return beginning_of_write(c);
+	case OP_OPEN:
+	case OP_OPENAT:
+	case OP_CREAT:
+		return beginning_of_open(c);
+	default:
+		return NOTHING;
+	}
+}
+
+/*
+ * A leaf of Chroma's queue, by the topics in its rows. New records go through the queue first; the
+ * transactions that follow (metadata, marks) and those of reads change other tables first. They
+ * must pass: a read of a collection begins by finishing what was left of its writes.
+ */
+static bool is_queue(const struct iovec *page)
+{
+	static const char topic[] = "persistent://";
+	const char *p = page->iov_base, *end = p + page->iov_len - (sizeof(topic) - 1);
+
+	while (p < end && (p = memchr(p, topic[0], (size_t)(end - p))) != NULL) {
+		if (memcmp(p, topic, sizeof(topic) - 1) == 0)
+			return true;
+		p++;
+	}
+	return false;
+}
+
+/* ---- what passes in spite of a shortage ---- */
+
+/* A persist is about to end; what it makes superfluous in the queue will be removed from there. */
+static void expect_purge(struct room *r)
+{
+	if (atomic_fetch_add(&r->credit, 1) >= CREDIT)
+		atomic_store(&r->credit, CREDIT);
+	atomic_store(&r->credit_until, oplog_now() + 5 * SECOND);
+}
+
+static bool take_credit(struct room *r)
+{
+	int credit = atomic_load(&r->credit);
+
+	if (oplog_now() > atomic_load(&r->credit_until))
+		return false;
+	while (credit > 0)
+		if (atomic_compare_exchange_strong(&r->credit, &credit, credit - 1))
+			return true;
+	return false;
+}
+
+/* A started backend comes up and serves reads, if there is any room at all. */
+static bool has_just_started(struct room *r, uint64_t left)
+{
+	return left > MIB / 2 && atomic_load(&r->passed) < START_TRANSACTIONS &&
+	       atomic_fetch_add(&r->passed, 1) < START_TRANSACTIONS;
+}
+
+/*
+ * What one transaction may need at its commit. Chroma gets stuck for good when a commit fails, as
+ * its SQL library then takes the connection for one that is in a transaction.
+ */
+static uint64_t enough_for_one(const struct room *r)
+{
+	uint64_t ballast = ballast_size(r) / 2, floor = floor_of(r->total) / 2;
+	uint64_t enough = ballast > floor ? ballast : floor;
+
+	return enough < 16 * MIB ? enough : 16 * MIB;
+}
+
+static bool may_pass(struct room *r, const struct change *c, enum beginning what)
+{
+	uint64_t left = r->free + ballast_at_hand(c->slot.area);
+	uint64_t number = transaction_number(c->slot.area);
+	bool passes = false;
+
+	if (what == TRANSACTION)
+		return left >= enough_for_one(r) || has_just_started(r, left);
+	if (what == PAGE)
+		passes = atomic_load(&r->passing) == number || !is_queue(c->iov) || take_credit(r);
+	if (passes)
+		atomic_store(&r->passing, number);
+	return passes;
+}
+
+int space_check(const struct change *c)
+{
+	struct room *r = &rooms[c->slot.area];
+	enum beginning what;
+	int shortage;
+
+	if (role_in_segment(c->slot.role)) {
+		if (c->slot.role == ROLE_PICKLE &&
+		    (c->op == OP_OPEN || c->op == OP_OPENAT || c->op == OP_CREAT) &&
+		    (c->flags & O_ACCMODE) != O_RDONLY)
+			expect_purge(r);
+		return 0;
+	}
+	what = beginning_of(c);
+	if (what == NOTHING)
+		return 0;
+	if (atomic_load(&areas[c->slot.area].persist_lost) && what != FILE_MADE) {
+		refuse_after_lost_persist(c);
+		return -EIO;
+	}
+	look(c->slot.area);
+	shortage = atomic_load(&r->shortage);
+	if (shortage == ENOUGH) {
+		atomic_store(&r->passed, START_TRANSACTIONS);
+		atomic_store(&r->passing, transaction_number(c->slot.area));
+		return 0;
+	}
+	if (may_pass(r, c, what))
+		return 0;
+	refuse(c, shortage);
+	return -ENOSPC;
+}
