@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <wchar.h>
 
@@ -34,6 +35,7 @@ enum { READS = 1, WRITES = 2 };
 static int last;       /* what was done to the stream, 0 since it was opened */
 static int allowed;    /* READS, WRITES: by its mode */
 static int of_segment; /* a failed write there is a failed persist, and what follows is refused */
+static int forking;    /* children may have the streams, too */
 static int appends;    /* then libc itself is not sure of its position, until it has sought */
 
 static void tell(const char *what, long result)
@@ -300,6 +302,28 @@ static void uses_descriptor(FILE *stream)
 	last = 0;
 }
 
+/* A child has the same descriptor, and finds it where the parent has left the stream since. */
+static void forks(FILE *stream)
+{
+	int written[2], status = -1;
+	pid_t child;
+
+	if (!forking || below(6) || fflush(stream) || pipe(written))
+		return;
+	child = fork();
+	if (child == 0) {
+		close(written[1]);
+		read(written[0], block, 1);
+		_exit((int)lseek(fileno(stream), 0, SEEK_CUR) % 251);
+	}
+	writes_block(stream);
+	fflush(stream);
+	close(written[0]);
+	close(written[1]);
+	waitpid(child, &status, 0);
+	tell("a child's position", WEXITSTATUS(status));
+}
+
 static void locks(FILE *stream)
 {
 	flockfile(stream);
@@ -329,6 +353,7 @@ static int step(FILE *stream)
 	    {reads_word, READS},
 	    {reads_character, READS},
 	    {puts_back, READS},
+	    {forks, WRITES},
 	    {seeks, 0},
 	    {seeks, 0},
 	    {seeks, 0},
@@ -422,6 +447,7 @@ int main(int argc, char **argv)
 		errx(2, "usage: streams DIR SEED ROUNDS [seen]");
 	state = strtoull(argv[2], NULL, 0);
 	rounds = (unsigned)atoi(argv[3]);
+	forking = argc == 4;
 	setlocale(LC_ALL, "C.UTF-8");
 	signal(SIGXFSZ, SIG_IGN);
 	snprintf(path, sizeof path, "%s/" SEGMENT, argv[1]);

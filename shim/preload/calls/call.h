@@ -42,15 +42,16 @@ static inline int64_t position_of(int fd)
 	return at < 0 ? -1 : at;
 }
 
-/* data.c: write() to a protected file, by its slot, whose position is known to be `at`. */
-ssize_t write_at_position(int fd, union slot s, const void *buf, size_t n, int64_t at);
 /* open.c: a place that is ours, opened and known from now on. */
 int open_place(const struct place *place, void *caller, enum oplog_op op, int dirfd,
 	       const char *path, int flags, mode_t mode);
 /* streams.c: standard output or error that was inherited open on a protected file. */
 void streams_adopt(int fd);
-/* process.c: the environment as it is at the start; in a forked child. */
+/* The child has them, too. */
+void streams_before_fork(void);
+/* process.c: the environment as it is at the start; before a fork; in its child. */
 void process_remember(void);
+void process_forks(void);
 void process_forked(void);
 
 #endif

@@ -21,12 +21,13 @@ static uint64_t vector_length(const struct iovec *iov, int count)
 	return n;
 }
 
-ssize_t write_at_position(int fd, union slot s, const void *buf, size_t n, int64_t at)
+static ssize_t protected_write(int fd, union slot s, const void *buf, size_t n)
 {
 	struct iovec iov = {(void *)(uintptr_t)buf, n};
 
-	return CHANGED(CHANGE_FD(OP_WRITE, fd, s, at, .length = n, .iov = &iov, .iov_count = 1),
-		       real.write(fd, buf, n));
+	return CHANGED(
+	    CHANGE_FD(OP_WRITE, fd, s, position_of(fd), .length = n, .iov = &iov, .iov_count = 1),
+	    real.write(fd, buf, n));
 }
 
 ssize_t do_write(int fd, const void *buf, size_t n)
@@ -35,7 +36,7 @@ ssize_t do_write(int fd, const void *buf, size_t n)
 
 	if (LIKELY(!s.all))
 		return real.write(fd, buf, n);
-	return write_at_position(fd, s, buf, n, position_of(fd));
+	return protected_write(fd, s, buf, n);
 }
 
 static ssize_t protected_pwrite(int fd, union slot s, const void *buf, size_t n, off_t offset)

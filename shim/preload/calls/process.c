@@ -284,6 +284,12 @@ int entry_execle(const char *path, const char *arg, ...)
 
 /* ---- fork and the end ---- */
 
+void process_forks(void)
+{
+	streams_before_fork();
+	writers_before_fork();
+}
+
 void process_forked(void)
 {
 	if (!shim_live)
@@ -306,8 +312,10 @@ void process_forked(void)
 /* No atfork handler runs for this one. */
 pid_t do_Fork(void)
 {
-	pid_t pid = REAL_LATE(_Fork)();
+	pid_t pid;
 
+	streams_before_fork();
+	pid = REAL_LATE(_Fork)();
 	if (pid == 0)
 		process_forked();
 	return pid;

@@ -113,7 +113,7 @@ __attribute__((constructor)) static void start(void)
 	shim_pid = sys_getpid();
 	process_remember();
 	helper_find_command();
-	__register_atfork(writers_before_fork, NULL, process_forked, NULL);
+	__register_atfork(process_forks, NULL, process_forked, NULL);
 	hand_in();
 	shim_live = true;
 	named_read(settings.dir, !settings.backend, area_claim);

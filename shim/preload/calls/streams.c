@@ -41,7 +41,7 @@ static ssize_t cookie_read(void *cookie, char *buf, size_t n)
  * Less would be an error to libc though no call has failed, so the rest is tried, and fails or gets
  * room. at: -1, where the descriptor is. A cookie's way to say error is to have written less.
  */
-static ssize_t write_whole(int fd, union slot s, const char *buf, size_t n, int64_t at)
+static ssize_t write_whole(int fd, const char *buf, size_t n, int64_t at)
 {
 	uint8_t before = record_flags;
 	size_t done = 0;
@@ -50,7 +50,7 @@ static ssize_t write_whole(int fd, union slot s, const char *buf, size_t n, int6
 	record_flags = (uint8_t)(before | OPLOG_F_STDIO);
 	do {
 		ret = at < 0 ? do_write(fd, buf + done, n - done)
-			     : write_at_position(fd, s, buf + done, n - done, at + (int64_t)done);
+			     : do_pwrite(fd, buf + done, n - done, at + (int64_t)done);
 		done += ret > 0 ? (size_t)ret : 0;
 	} while (ret > 0 && done < n);
 	record_flags = before;
@@ -59,7 +59,7 @@ static ssize_t write_whole(int fd, union slot s, const char *buf, size_t n, int6
 
 static ssize_t cookie_write(void *cookie, const char *buf, size_t n)
 {
-	return write_whole((int)(intptr_t)cookie - 1, (union slot){0}, buf, n, -1);
+	return write_whole((int)(intptr_t)cookie - 1, buf, n, -1);
 }
 
 static int cookie_seek(void *cookie, off64_t *offset, int whence)
@@ -125,117 +125,198 @@ static void go_to_end(int fd, int flags)
 		sys_lseek(fd, 0, SEEK_END);
 }
 
-/* ---- streams that are written at random ---- */
+/* ---- streams whose position is kept here ---- */
 
 /*
- * hnswlib seeks to every element that it writes again, and asks for the position. With a buffer
- * libc reads the block before it each time; it does not buffer here. And the position is known from
- * the last seek: POSIX (2.5.1) has a program that uses the descriptor otherwise seek before it goes
- * on with the stream.
+ * hnswlib seeks to every element that it writes, and asks for the position. Of a stream that was
+ * opened by a path nobody else has the descriptor until fileno() or a fork gives it to them: so
+ * long its position is the one here, and the kernel need not hear of it.
  */
-#define RANDOMS 64
+#define TRACKED 64
+#define ANYWHERE INT64_C(0x7fffffff) /* so long a file may be on every file system */
 
-static struct random {
+static struct tracked {
 	_Atomic bool used;
+	_Atomic bool shared; /* others have the descriptor: the position is the kernel's */
+	_Atomic bool behind; /* the kernel has another position */
 	int fd;
 	union slot slot;
-	int64_t at; /* -1: not known */
-} randoms[RANDOMS];
+	_Atomic int64_t at;
+} tracked[TRACKED];
 
-static void *cookie_of(const struct random *r)
+static _Atomic int tracked_alone; /* how many are not shared */
+
+static void *cookie_of(const struct tracked *t)
 {
-	return (void *)((intptr_t)r->fd + 1);
+	return (void *)((intptr_t)t->fd + 1);
 }
 
-static int64_t known_position(const struct random *r)
+static void tracked_settle(struct tracked *t)
 {
-	return slot_of(r->fd).all == r->slot.all ? r->at : -1;
+	if (atomic_exchange(&t->behind, false))
+		sys_lseek(t->fd, atomic_load(&t->at), SEEK_SET);
 }
 
-/* The descriptor is another's now. */
-static void random_forget(int fd)
+/* In the midst of an operation of another thread it settles at that one's end, or the next. */
+static void tracked_share(struct tracked *t)
+{
+	if (!atomic_exchange(&t->shared, true))
+		atomic_fetch_sub(&tracked_alone, 1);
+	tracked_settle(t);
+}
+
+/* Somebody else may use the descriptor from now on. -1: all of them. */
+static void tracked_share_descriptor(int fd)
 {
 	int i;
 
-	for (i = 0; i < RANDOMS; i++)
-		if (atomic_load(&randoms[i].used) && randoms[i].fd == fd)
-			randoms[i].at = -1;
+	if (atomic_load(&tracked_alone) <= 0)
+		return;
+	for (i = 0; i < TRACKED; i++)
+		if (atomic_load(&tracked[i].used) && (fd < 0 || tracked[i].fd == fd))
+			tracked_share(&tracked[i]);
 }
 
-static ssize_t random_read(void *cookie, char *buf, size_t n)
+void streams_before_fork(void)
 {
-	struct random *r = cookie;
-
-	r->at = -1;
-	return cookie_read(cookie_of(r), buf, n);
+	tracked_share_descriptor(-1);
 }
 
-static ssize_t random_write(void *cookie, const char *buf, size_t n)
+/* What the descriptor was opened on may have got another name, or another file may be there. */
+static bool tracked_knows(struct tracked *t)
 {
-	struct random *r = cookie;
-	int64_t at = known_position(r);
-	ssize_t done;
-
-	r->at = -1;
-	done = write_whole(r->fd, r->slot, buf, n, at);
-	if (at >= 0 && (size_t)done == n)
-		r->at = at + done;
-	return done;
+	if (slot_of(t->fd).all != t->slot.all)
+		tracked_share(t);
+	else if (!atomic_load(&t->shared))
+		return true;
+	tracked_settle(t);
+	return false;
 }
 
-static int random_seek(void *cookie, off64_t *offset, int whence)
+static void tracked_go(struct tracked *t, int64_t to)
 {
-	struct random *r = cookie;
-	int ret;
+	atomic_store(&t->at, to);
+	atomic_store(&t->behind, true);
+	if (atomic_load(&t->shared))
+		tracked_settle(t);
+}
 
-	if (whence == SEEK_CUR && *offset == 0 && known_position(r) >= 0) {
-		*offset = r->at;
-		return 0;
-	}
-	ret = cookie_seek(cookie_of(r), offset, whence);
-	r->at = ret == 0 ? *offset : -1;
+static ssize_t tracked_read(void *cookie, char *buf, size_t n)
+{
+	struct tracked *t = cookie;
+	int64_t at;
+	ssize_t ret;
+
+	if (!tracked_knows(t))
+		return cookie_read(cookie_of(t), buf, n);
+	at = atomic_load(&t->at);
+	ret = do_pread(t->fd, buf, n, at);
+	if (ret > 0)
+		tracked_go(t, at + ret);
 	return ret;
 }
 
-static int random_close(void *cookie)
+static ssize_t tracked_write(void *cookie, const char *buf, size_t n)
 {
-	struct random *r = cookie;
-	void *plain = cookie_of(r);
+	struct tracked *t = cookie;
+	int64_t at;
+	ssize_t done;
 
-	atomic_store(&r->used, false);
+	if (!tracked_knows(t))
+		return cookie_write(cookie_of(t), buf, n);
+	at = atomic_load(&t->at);
+	done = write_whole(t->fd, buf, n, at);
+	if (done > 0)
+		tracked_go(t, at + done);
+	return done;
+}
+
+/* By the kernel: from the end, or so far that a file system may have no such place. */
+static int tracked_seek_really(struct tracked *t, off64_t *offset, int whence)
+{
+	int ret;
+
+	tracked_settle(t);
+	ret = cookie_seek(cookie_of(t), offset, whence);
+	if (ret == 0)
+		atomic_store(&t->at, *offset);
+	return ret;
+}
+
+static int tracked_seek(void *cookie, off64_t *offset, int whence)
+{
+	struct tracked *t = cookie;
+	int64_t to = *offset;
+
+	if (!tracked_knows(t))
+		return cookie_seek(cookie_of(t), offset, whence);
+	if (whence == SEEK_CUR && __builtin_add_overflow(to, atomic_load(&t->at), &to))
+		return tracked_seek_really(t, offset, whence);
+	if (whence == SEEK_END || to < 0 || to > ANYWHERE)
+		return tracked_seek_really(t, offset, whence);
+	if (to != atomic_load(&t->at))
+		tracked_go(t, to);
+	*offset = to;
+	return 0;
+}
+
+static int tracked_close(void *cookie)
+{
+	struct tracked *t = cookie;
+	void *plain = cookie_of(t);
+
+	if (!atomic_load(&t->shared))
+		atomic_fetch_sub(&tracked_alone, 1);
+	atomic_store(&t->used, false);
 	return cookie_close(plain);
 }
 
+/* NULL: none is free, or no memory, or it has no position (a pipe), or others will have it. */
+static FILE *tracked_stream_on(int fd, const char *mode)
+{
+	static const cookie_io_functions_t functions = {tracked_read, tracked_write, tracked_seek,
+							tracked_close};
+	off_t at = fd <= STDERR_FILENO ? -1 : sys_lseek(fd, 0, SEEK_CUR);
+	FILE *stream;
+	int i;
+
+	for (i = 0; at >= 0 && i < TRACKED; i++) {
+		struct tracked *t = &tracked[i];
+
+		if (atomic_exchange(&t->used, true))
+			continue;
+		t->fd = fd;
+		t->slot = slot_of(fd);
+		atomic_store(&t->at, at);
+		atomic_store(&t->behind, false);
+		atomic_store(&t->shared, false);
+		atomic_fetch_add(&tracked_alone, 1);
+		stream = stream_of_cookie(fd, mode, t, functions);
+		if (!stream) {
+			atomic_fetch_sub(&tracked_alone, 1);
+			atomic_store(&t->used, false);
+		}
+		return stream;
+	}
+	return NULL;
+}
+
+/* With a buffer libc reads the block before each element that is written again. */
 static bool is_written_at_random(union slot s, int flags)
 {
 	return (s.role == ROLE_LEVEL0 || s.role == ROLE_LENGTH) && (flags & O_ACCMODE) == O_RDWR &&
 	       !(flags & (O_TRUNC | O_APPEND));
 }
 
-/* NULL: none is free, or no memory. */
-static FILE *random_stream_on(int fd, const char *mode)
+static FILE *stream_on_file(int fd, const char *mode, int flags)
 {
-	static const cookie_io_functions_t functions = {random_read, random_write, random_seek,
-							random_close};
-	FILE *stream;
-	int i;
+	union slot s = slot_of(fd);
+	bool tracks = role_in_segment(s.role) && !(flags & O_APPEND);
+	FILE *stream = tracks ? tracked_stream_on(fd, mode) : NULL;
 
-	for (i = 0; i < RANDOMS; i++) {
-		struct random *r = &randoms[i];
-
-		if (atomic_exchange(&r->used, true))
-			continue;
-		r->fd = fd;
-		r->slot = slot_of(fd);
-		r->at = -1;
-		stream = stream_of_cookie(fd, mode, r, functions);
-		if (stream)
-			setvbuf(stream, NULL, _IONBF, 0);
-		else
-			atomic_store(&r->used, false);
-		return stream;
-	}
-	return NULL;
+	if (stream && is_written_at_random(s, flags))
+		setvbuf(stream, NULL, _IONBF, 0);
+	return stream ? stream : stream_on(fd, mode);
 }
 
 /* ---- opening ---- */
@@ -292,9 +373,7 @@ FILE *do_fopen(void *caller, const char *path, const char *mode)
 	record_flags &= (uint8_t)~OPLOG_F_STDIO;
 	if (fd < 0)
 		return NULL;
-	stream = is_written_at_random(slot_of(fd), flags) ? random_stream_on(fd, mode) : NULL;
-	if (!stream)
-		stream = stream_on(fd, mode);
+	stream = stream_on_file(fd, mode, flags);
 	if (stream)
 		go_to_end(fd, flags);
 	else
@@ -333,7 +412,10 @@ static bool is_ours(FILE *stream)
 
 int do_fileno(FILE *stream)
 {
-	return is_ours(stream) ? stream->_fileno : REAL_LATE(fileno)(stream);
+	if (!is_ours(stream))
+		return REAL_LATE(fileno)(stream);
+	tracked_share_descriptor(stream->_fileno);
+	return stream->_fileno;
 }
 
 /*
@@ -381,11 +463,11 @@ static FILE *reopen_ours(void *caller, const char *path, int flags, FILE *stream
 
 	fflush(stream); /* it may be the same file, and about to be truncated */
 	__fpurge(stream);
+	tracked_share_descriptor(fd);
 	if (path && !open_over(caller, path, flags, fd)) {
 		fclose(stream);
 		return NULL;
 	}
-	random_forget(fd);
 	if (!path && (flags & O_APPEND))
 		do_fcntl(fd, F_SETFL, (unsigned long)(real.fcntl(fd, F_GETFL, 0) | O_APPEND));
 	stream->_flags &= ~(NO_READS | NO_WRITES | APPENDING | PUTTING);
