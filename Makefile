@@ -197,18 +197,24 @@ fuzzers: $(patsubst %,$(BUILD)/fuzz/%,$(fuzz_names))
 # What a command says that runs here: that of another machine cannot be asked.
 DOC_COMMAND ?= $(if $(CROSS),build,$(BUILD))/chromashim
 docs = $(BUILD)/docs/chromashim.1
-$(docs): wrappers/generate-docs $(DOC_COMMAND)
+$(docs): wrappers/generate-docs shim/doc/news.md $(DOC_COMMAND)
 	$(call say,DOCS)
 	$(Q)wrappers/generate-docs $(DOC_COMMAND) $(@D)
+
+# Renamed over what is there: a backend that has it loaded keeps its own, and one that starts
+# meanwhile finds the old file or the new one, whole.
+put_over = install -m 755 $(1) $(DESTDIR)$(2)/.$(notdir $(1)).new && \
+	mv -f $(DESTDIR)$(2)/.$(notdir $(1)).new $(DESTDIR)$(2)/$(notdir $(1))
 
 units := $(wildcard wrappers/systemd/*)
 install: all $(docs)
 	install -d $(addprefix $(DESTDIR),$(BINDIR) $(LIBDIR) $(INCLUDEDIR) $(DOCDIR) \
 		$(MANDIR)/man1 $(MANDIR)/man5 $(UNITDIR) $(BASHCOMPDIR) $(ZSHCOMPDIR) $(SHAREDIR))
-	install -m 755 $(BUILD)/chromashim wrappers/chromashim-launch $(DESTDIR)$(BINDIR)
-	install -m 755 $(BUILD)/libchromashim.so $(DESTDIR)$(LIBDIR)
+	$(call put_over,$(BUILD)/libchromashim.so,$(LIBDIR))
+	$(call put_over,$(BUILD)/chromashim,$(BINDIR))
+	$(call put_over,wrappers/chromashim-launch,$(BINDIR))
 	install -m 644 $(headers) $(DESTDIR)$(INCLUDEDIR)
-	install -m 644 README.md $(DESTDIR)$(DOCDIR)
+	install -m 644 README.md shim/doc/news.md $(DESTDIR)$(DOCDIR)
 	install -m 644 $(docs) $(BUILD)/docs/chromashim-launch.1 $(DESTDIR)$(MANDIR)/man1
 	install -m 644 $(BUILD)/docs/chromashim.conf.5 $(DESTDIR)$(MANDIR)/man5
 	install -m 644 $(BUILD)/docs/chromashim $(DESTDIR)$(BASHCOMPDIR)

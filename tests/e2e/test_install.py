@@ -107,6 +107,50 @@ def test_one_version():
                           ("wrappers/python/src/chromashim/__init__.py", r'^__version__ = "(.*)"')):
         text = (hosts.ROOT / name).read_text(encoding="utf-8")
         assert re.findall(pattern, text, re.MULTILINE) == [said], name
+    news = (hosts.ROOT / "shim/doc/news.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (.*)", news, re.MULTILINE)[0] == said
+
+
+def test_the_news_are_in_the_page_and_name_the_formats_of_now(installed):
+    page = (installed / "share/man/man1/chromashim.1").read_text(encoding="utf-8")
+    news = (hosts.ROOT / "shim/doc/news.md").read_text(encoding="utf-8")
+    versions = re.findall(r"^## (.*)", news, re.MULTILINE)
+    assert re.findall(r"^\.SS (.*)", page.partition("\n.SH NEWS\n")[2], re.MULTILINE) == versions
+    store = (hosts.ROOT / "shim/core/store/identity.c").read_text(encoding="utf-8")
+    now = {"store": re.search(r"define FORMAT (\d+)", store)[1]}
+    for name, key in (("log", "oplog"), ("undo files", "undo"), ("pins", "pin"), ("snapshots", "snapshot"),
+                      ("replicas", "replica")):
+        header = (hosts.ROOT / f"include/chromashim_{key}.h").read_text(encoding="utf-8")
+        now[name] = re.search(rf"define {key.upper()}_VERSION (\d+)u", header)[1]
+    said = ", ".join(f"{name} {number}" for name, number in now.items())
+    assert f"Formats: {said}." in news.partition("\n## ")[2].partition("\n## ")[0]
+
+
+def test_what_is_installed_again_is_renamed_over(tmp_path, strace):
+    """A backend has the old library loaded, another starts meanwhile: none is cut short, or missing."""
+    calls = tmp_path / "calls"
+    words = ["strace", "-f", "-o", calls, "-s", "400", "-e", "trace=%file", "make", "--no-print-directory",
+             f"BUILD={os.path.relpath(hosts.BUILD, hosts.ROOT)}", f"DESTDIR={tmp_path}/root", "install"]
+    flags = (hosts.BUILD / "flags").read_text()
+    words += [f"CC={flags.split()[0]}", f"WERROR={'1' if ' -Werror' in flags else ''}"]
+    settings = {k: v for k, v in os.environ.items() if k != "MAKEFLAGS"}
+    old = None
+    for _ in range(2):
+        with hosts.building():
+            done = subprocess.run(words, cwd=hosts.ROOT, capture_output=True, text=True, check=False,
+                                  timeout=300, env=settings)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        new = (tmp_path / "root/usr/local/lib/libchromashim.so").open("rb")
+        assert old is None or os.fstat(new.fileno()).st_ino != os.fstat(old.fileno()).st_ino
+        old = old or new
+    assert old.read() == new.read() == hosts.SHIM.read_bytes()
+    lines = calls.read_text(encoding="utf-8", errors="replace").splitlines()
+    for name in ("lib/libchromashim.so", "bin/chromashim"):
+        path = f'"{tmp_path}/root/usr/local/{name}"'
+        assert any(re.search(rf"\brename(at2?)?\(.*{re.escape(path)}", line) for line in lines), name
+        changed = [line for line in lines if path in line and
+                   re.search(r"\bunlink|O_TRUNC|O_CREAT|\btruncate|\bcreat\(", line)]
+        assert not changed, changed
 
 
 def completed(installed, *words):

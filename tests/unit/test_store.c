@@ -9,7 +9,9 @@
 
 #include <sys/wait.h>
 
+#include "chromashim.h"
 #include "core/base/alive.h"
+#include "core/base/version.h"
 #include "core/store/store.h"
 #include "scratch.h"
 
@@ -477,6 +479,153 @@ static void test_at_once(void **state)
 	}
 }
 
+/* ---- versions ---- */
+
+static void says(const char *file, const char *line)
+{
+	char command[300];
+
+	snprintf(command, sizeof(command), "grep -qx '%s' %s", line, file);
+	assert_int_equal(run("%s%s", command, ""), 0);
+}
+
+static void alter(const char *file, const char *how)
+{
+	char command[300];
+
+	snprintf(command, sizeof(command), "sed -i '%s' %s", how, file);
+	assert_int_equal(run("%s%s", command, ""), 0);
+}
+
+#define IDENTITY "d/.chromashim/identity"
+
+/* It says the newest that has used it, from the first use on; a look changes nothing. */
+static void test_version(void **state)
+{
+	uint32_t own = version_own_number(), newer = version_number("201.2.3");
+	char line[40];
+
+	(void)state;
+	run("mkdir d", "", "");
+	assert_int_equal(meet("d", NULL, STORE_USE), 0);
+	assert_int_equal(store.version, own);
+	snprintf(line, sizeof(line), "version %s", CHROMASHIM_VERSION);
+	says(IDENTITY, line);
+	alter(IDENTITY, "/^version/d");
+	assert_int_equal(meet("d", NULL, STORE_LOOK), 0);
+	assert_int_equal(store.version, 0);
+	assert_int_equal(run("grep -q ^version " IDENTITY, "", ""), 256);
+	assert_int_equal(meet("d", NULL, STORE_USE), 0);
+	says(IDENTITY, line);
+	alter(IDENTITY, "s/^version.*/version 0.0.9/");
+	assert_int_equal(meet("d", NULL, STORE_LOOK), 0);
+	assert_int_equal(store.version, version_number("0.0.9"));
+	assert_int_equal(meet("d", NULL, STORE_MAKE), 0);
+	says(IDENTITY, line);
+	/* A newer one that has left the format as it is; what is written since does not hide it. */
+	alter(IDENTITY, "s/^version.*/version 201.2.3/");
+	alter(IDENTITY, "s|^path .*|path /elsewhere|");
+	assert_int_equal(meet("d", NULL, STORE_USE), 0);
+	assert_int_equal(store.version, newer);
+	says(IDENTITY, "version 201.2.3");
+	assert_int_equal(run("grep -qx 'path /elsewhere' " IDENTITY, "", ""), 256);
+}
+
+/* Elsewhere as well, also in that of another directory. */
+static void test_version_elsewhere(void **state)
+{
+	static const char *const names[] = {"s/identity", "d/.chromashim/identity",
+					    "s/[0-9a-f]*/identity"};
+	unsigned i;
+
+	(void)state;
+	run("mkdir d e", "", "");
+	assert_int_equal(meet("d", "../s", STORE_USE), 0);
+	assert_int_equal(meet("e", "../s", STORE_USE), 0);
+	for (i = 0; i < 3; i++)
+		alter(names[i], "s/^version.*/version 0.0.9/");
+	assert_int_equal(meet("d", "../s", STORE_USE), 0);
+	assert_int_equal(meet("e", "../s", STORE_USE), 0);
+	for (i = 0; i < 3; i++)
+		says(names[i], "version " CHROMASHIM_VERSION);
+}
+
+static void assert_newer(const char *directory, const char *named, bool waits)
+{
+	static const enum store_access ways[] = {STORE_LOOK, STORE_MAKE, STORE_USE};
+	static const char list[] = "find . -printf '%%p %%T@ %%C@ %%s\n' | sort > /tmp/%s.%s";
+	char me[24];
+	unsigned i;
+
+	snprintf(me, sizeof(me), "store-%d", (int)getpid());
+	run(list, me, "before");
+	for (i = 0; i < 3; i++) {
+		assert_int_equal(meet(directory, named, ways[i]), -EPROTONOSUPPORT);
+		assert_int_equal(store.version, version_number("201.0.0"));
+		assert_int_equal(store.waits, waits);
+	}
+	run(list, me, "after");
+	assert_int_equal(run("cmp /tmp/%s.before /tmp/%s.after", me, me), 0);
+	run("rm /tmp/%s.before /tmp/%s.after", me, me);
+}
+
+/* Of a format that only a newer one knows: nothing is made or changed in it, by nobody. */
+static void test_newer(void **state)
+{
+	static const char newer[] =
+	    "s/^chromashim-store.*/chromashim-store 2/; s/^version.*/version 201.0.0/; "
+	    "s/^id .*/id of another kind/";
+
+	(void)state;
+	run("mkdir d", "", "");
+	assert_int_equal(meet("d", NULL, STORE_USE), 0);
+	alter(IDENTITY, newer);
+	assert_newer("d", NULL, false);
+	assert_newer("d", "../s", false);
+	run("mkdir d/.chromashim/undo && echo x >d/.chromashim/undo/9.undo", "", "");
+	assert_newer("d", NULL, true);
+	run("rm -r d && mkdir d", "", "");
+	assert_int_equal(meet("d", "../s", STORE_USE), 0);
+	alter("s/identity", newer);
+	assert_newer("d", "../s", false);
+	assert_newer("d", NULL, false);
+	run("rm -r d s; mkdir d e", "", "");
+	assert_int_equal(meet("e", "../s", STORE_USE), 0);
+	assert_int_equal(meet("d", "../s", STORE_USE), 0);
+	alter("s/[0-9a-f]*/identity", newer);
+	assert_newer("d", "../s", false);
+}
+
+static void test_version_numbers(void **state)
+{
+	static const struct {
+		const char *text;
+		uint32_t number;
+	} numbers[] = {
+	    {"0.1.0", 0x000100},
+	    {"1.2.3", 0x010203},
+	    {"255.255.255", 0xffffff},
+	    {"999.0.0", 0xff0000},
+	    {"1.2.3rc1", 0x010203},
+	    {"1.2", 0},
+	    {"", 0},
+	    {"v1.2.3", 0},
+	    {"1..3", 0},
+	    {"1.2.99999999999", 0x0102ff},
+	};
+	char text[VERSION_TEXT];
+	unsigned i;
+
+	(void)state;
+	for (i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+		assert_int_equal(version_number(numbers[i].text), numbers[i].number);
+	version_text(text, 0xffffff);
+	assert_string_equal(text, "255.255.255");
+	version_text(text, version_own_number());
+	assert_string_equal(text, CHROMASHIM_VERSION);
+	assert_string_equal(version_own(), CHROMASHIM_VERSION);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -497,6 +646,10 @@ int main(void)
 	    TEST(test_left_of_others),
 	    TEST(test_bad_identities),
 	    TEST(test_at_once),
+	    TEST(test_version),
+	    TEST(test_version_elsewhere),
+	    TEST(test_newer),
+	    TEST(test_version_numbers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

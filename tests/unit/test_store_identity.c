@@ -28,7 +28,7 @@ static void test_as_written(void **state)
 {
 	static const size_t lengths[] = {0,   1,   100, 121, 122,	  123,
 					 127, 128, 129, 250, PATH_MAX - 1};
-	static struct store_identity in;
+	static struct store_identity in = {.version = 0x010203};
 	unsigned i, k;
 
 	(void)state;

@@ -101,7 +101,10 @@ struct data_directory {
 	char dir[4096];		  /* the data directory as given */
 	char store[2 * PATH_MAX]; /* its store */
 	uint8_t store_id[STORE_ID_SIZE];
-	int dirfd; /* -1: none */
+	uint32_t store_version; /* of the newest chromashim that has used it; 0: it does not say */
+	bool store_is_newer;	/* than this command: it is left alone, and storefd is -1 */
+	bool store_waits;	/* and a persist has to be undone from it */
+	int dirfd;		/* -1: none */
 	int storefd;
 	int strayfd; /* undo/ that an older version has left elsewhere; -1: none */
 };
@@ -116,6 +119,8 @@ int data_directory_open_only(struct data_directory *t, const char *dir);
 /* Then the store, if there is one that can be opened; nothing is changed, or said but that it is
  * another one than is named. */
 void data_directory_find_store(struct data_directory *t);
+/* store_is_newer: "the store … was made by a newer chromashim …", in a static room. */
+const char *data_directory_newer(const struct data_directory *t);
 /* The same when CHROMASHIM_STORE is not in the environment yet; "": it is not set. */
 void data_directory_find_named_store(struct data_directory *t, const char *named);
 /* The store, made where there is none. 0 or -errno. */

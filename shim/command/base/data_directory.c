@@ -18,6 +18,7 @@
 #include "command/base/rollbacks.h"
 #include "core/base/fileio.h"
 #include "core/base/owner.h"
+#include "core/base/version.h"
 #include "core/check/packed.h"
 #include "core/settings/config.h"
 #include "core/store/aside.h"
@@ -137,6 +138,9 @@ static int find_store(struct data_directory *t, const char *named, enum store_ac
 	else
 		strlcpy(t->store, s->path, sizeof(t->store));
 	memcpy(t->store_id, s->id, sizeof(t->store_id));
+	t->store_version = s->version;
+	t->store_is_newer = r == -EPROTONOSUPPORT;
+	t->store_waits = s->waits;
 	t->storefd = r < 0 ? -1 : s->fd;
 	if (t->strayfd < 0)
 		t->strayfd = store_stray_undo(&s->theirs, t->dirfd, named, t->storefd);
@@ -169,6 +173,18 @@ int data_directory_make_store(struct data_directory *t)
 	return find_store(t, named_store(), STORE_MAKE);
 }
 
+const char *data_directory_newer(const struct data_directory *t)
+{
+	static char text[sizeof(t->store) + 128];
+	char version[VERSION_TEXT];
+
+	version_text(version, t->store_version);
+	snprintf(text, sizeof(text),
+		 "the store '%s' was made by a newer chromashim (%s), and this is %s", t->store,
+		 t->store_version ? version : "unknown", version_own());
+	return text;
+}
+
 static int open_store(struct data_directory *t, bool need_store)
 {
 	int error = find_store(t, named_store(), STORE_LOOK);
@@ -194,8 +210,8 @@ static int open_store(struct data_directory *t, bool need_store)
 			    "'%s' is no store, and holds, or is meant for, something else",
 			    t->store);
 	if (error == -EPROTONOSUPPORT)
-		return fail(EXIT_FAILED, 0, "Use the chromashim that made it, or a newer one.",
-			    "the store '%s' was made by a newer chromashim", t->store);
+		return fail(EXIT_FAILED, 0, "Use that version, or a newer one.", "%s",
+			    data_directory_newer(t));
 	return fail(
 	    EXIT_FAILED, error,
 	    "The store has to be a directory, and no symbolic link; move away what is there.",

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -113,23 +114,53 @@ uint32_t process_parent(uint32_t pid)
 	return parent;
 }
 
-bool file_is_library(const char *path)
+/* The whole of a library's file; MAP_FAILED: it is none. */
+static char *library_map(const char *path, size_t *size)
 {
 	int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	char *map = MAP_FAILED;
 	struct stat st;
-	void *map = MAP_FAILED;
-	bool found = false;
 
 	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0 &&
 	    st.st_size < LARGEST)
-		map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+		map = mmap(NULL, *size = (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
 	if (fd >= 0)
 		close(fd);
+	if (map != MAP_FAILED && !memmem(map, *size, MARK, sizeof(MARK))) {
+		munmap(map, *size);
+		map = MAP_FAILED;
+	}
+	return map;
+}
+
+bool file_is_library(const char *path)
+{
+	size_t size;
+	char *map = library_map(path, &size);
+
 	if (map == MAP_FAILED)
 		return false;
-	found = memmem(map, (size_t)st.st_size, MARK, sizeof(MARK)) != NULL;
-	munmap(map, (size_t)st.st_size);
-	return found;
+	munmap(map, size);
+	return true;
+}
+
+bool file_library_version(const char *path, char out[VERSION_TEXT])
+{
+	static const size_t n = sizeof(VERSION_MARK) - 1;
+	size_t size;
+	char *map = library_map(path, &size), *at = map;
+	uint32_t number = 0;
+
+	if (map == MAP_FAILED)
+		return false;
+	while (!number && (at = memmem(at, size - (size_t)(at - map), VERSION_MARK, n))) {
+		at += n;
+		if (memchr(at, '\0', size - (size_t)(at - map)))
+			number = version_number(at);
+	}
+	munmap(map, size);
+	version_text(out, number);
+	return number != 0;
 }
 
 struct mapped_library {
@@ -181,6 +212,75 @@ int process_names_library(uint32_t pid, const char *path)
 	free(one);
 	fclose(f);
 	return found;
+}
+
+/* ---- the library's file ---- */
+
+struct library_look {
+	enum library_file found;
+	char path[PATH_MAX]; /* where it was loaded from */
+};
+
+static bool maps_line_of_library(char *line, const void *context)
+{
+	static const char deleted[] = " (deleted)";
+	struct library_look *look = *(struct library_look *const *)context;
+	char *path = strchr(line, '/'), *name = path ? strrchr(path, '/') + 1 : NULL, *end;
+
+	if (!name || strncmp(name, "libchromashim", strlen("libchromashim")) != 0)
+		return false;
+	path[strcspn(path, "\n")] = '\0';
+	end = path + strlen(path) - (sizeof(deleted) - 1);
+	look->found = LIBRARY_LOADED;
+	if (end > path && strcmp(end, deleted) == 0) {
+		*end = '\0';
+		look->found = LIBRARY_REMOVED;
+	}
+	snprintf(look->path, sizeof(look->path), "%s", path);
+	return true;
+}
+
+/* As the process sees it. */
+static bool library_is_at(uint32_t pid, const char *path)
+{
+	char inside[PATH_MAX + 32];
+
+	snprintf(inside, sizeof(inside), "/proc/%" PRIu32 "/root%s", pid, path);
+	return file_is_library(inside);
+}
+
+/* What it was started with: pip moves an old file elsewhere before it is removed. */
+static bool library_is_preloaded(uint32_t pid)
+{
+	char environment[64], *one = NULL, *path, *rest;
+	size_t room = 0;
+	bool found = false;
+	FILE *f;
+
+	snprintf(environment, sizeof(environment), "/proc/%" PRIu32 "/environ", pid);
+	f = fopen(environment, "re");
+	while (f && !found && getdelim(&one, &room, '\0', f) > 0) {
+		rest = one + strlen("LD_PRELOAD=");
+		if (strncmp(one, "LD_PRELOAD=", strlen("LD_PRELOAD=")) != 0)
+			continue;
+		while (!found && (path = strsep(&rest, " :")))
+			found = *path == '/' && library_is_at(pid, path);
+	}
+	free(one);
+	if (f)
+		fclose(f);
+	return found;
+}
+
+enum library_file process_library_file(uint32_t pid)
+{
+	struct library_look look = {.found = LIBRARY_UNSEEN}, *context = &look;
+
+	maps_any(pid, maps_line_of_library, &context);
+	if (look.found == LIBRARY_REMOVED &&
+	    (library_is_at(pid, look.path) || library_is_preloaded(pid)))
+		look.found = LIBRARY_REPLACED;
+	return look.found;
 }
 
 /* ---- SQLite in a file ---- */

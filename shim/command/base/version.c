@@ -12,11 +12,11 @@
 #include <xxhash.h>
 #include <zstd.h>
 
-#include "chromashim.h"
+#include "core/base/version.h"
 
 void version_print(bool all)
 {
-	printf("chromashim %s\n", CHROMASHIM_VERSION);
+	printf("chromashim %s\n", version_own());
 	if (!all)
 		return;
 	printf("with SQLite %s, zstd %s, xxHash %d.%d.%d, nettle %d.%d, libsodium %s\n",

@@ -26,6 +26,7 @@
 #include "core/base/clock.h"
 #include "core/base/filesystem.h"
 #include "core/base/symbols.h"
+#include "core/base/version.h"
 #include "core/check/diagnose.h"
 #include "core/oplog/oplog.h"
 #include "core/sqlite/database.h"
@@ -65,7 +66,7 @@ static int make_versions(struct support *s)
 	struct statfs fs;
 
 	json_begin(j, '{');
-	json_put_text(j, "chromashim", CHROMASHIM_VERSION);
+	json_put_text(j, "chromashim", version_own());
 	json_put_text(j, "sqlite_of_the_command", sqlite3_libversion());
 	json_put_text(j, "zstd", ZSTD_versionString());
 	if (uname(&name) == 0) {

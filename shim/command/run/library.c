@@ -14,6 +14,7 @@
 
 #include <bsd/string.h>
 
+#include "command/base/processes.h"
 #include "command/run/run.h"
 #include "core/base/checksum.h"
 
@@ -149,6 +150,21 @@ static bool link_somewhere(const struct run *r, char out[PATH_MAX])
 	return link_in(path, 0755, r->library, out);
 }
 
+/* They are made for each other. */
+static void library_tell_version(const struct run *r)
+{
+	char version[VERSION_TEXT];
+
+	if (!file_library_version(r->library, version))
+		warn("the library put in front, '%s', does not say which version it is; this "
+		     "command is %s",
+		     r->library, version_own());
+	else if (strcmp(version, version_own()))
+		fail(EXIT_DONE, 0, "Install both from one package.",
+		     "the library put in front, '%s', is of chromashim %s, and this command is %s",
+		     r->library, version, version_own());
+}
+
 /* r->preload: what LD_PRELOAD is to say. */
 static bool library_name(struct run *r)
 {
@@ -186,5 +202,6 @@ int run_preload(struct run *r)
 				   "Put it into a path without, or make ~/.local/state or /tmp "
 				   "writable.");
 	}
+	library_tell_version(r);
 	return preload_set(r) < 0 ? fail(EXIT_FAILED, -ENOMEM, NULL, "LD_PRELOAD") : 0;
 }

@@ -57,6 +57,30 @@ static int make_directories(const struct run *r, const char *path)
 	return make_one(r, part);
 }
 
+/*
+ * The store is of a newer chromashim. What it protects against the backend does not have this time;
+ * but a collection that is half written, and that only the other version can put right, is not
+ * opened: Chroma would go on from it, and purge its queue.
+ */
+static int judge_newer(struct preflight *p)
+{
+	static const char todo[] = "Use that version, or a newer one.";
+	const char *newer = data_directory_newer(&p->data);
+
+	p->run->is_newer = true;
+	if (p->run->look) /* the library says so */
+		return -1;
+	if (p->data.store_waits)
+		return fail(EXIT_FAILED, 0, todo,
+			    "not started: %s; a persist that was cut short has to be undone from "
+			    "it first",
+			    newer);
+	if (run_is_set_to(p->run, CONFIG_ON_FAILURE, "closed"))
+		return fail(EXIT_FAILED, 0, todo, "not started: %s", newer);
+	preflight_warn(p, todo, "UNPROTECTED: %s", newer);
+	return 0;
+}
+
 int preflight_open(struct preflight *p)
 {
 	struct run *r = p->run;
@@ -85,7 +109,7 @@ int preflight_open(struct preflight *p)
 	p->is_new = faccessat(p->data.dirfd, CHROMA_DATABASE, F_OK, AT_SYMLINK_NOFOLLOW) < 0;
 	p->is_unused = p->is_new && p->data.storefd >= 0 &&
 		       faccessat(p->data.storefd, OPLOG_DIR, F_OK, 0) == 0;
-	return 0;
+	return p->data.store_is_newer ? judge_newer(p) : 0;
 }
 
 /* ---- rights ---- */
@@ -146,7 +170,7 @@ static void judge_store_owner(struct preflight *p)
 /* Protection alone needs it: the backend could run without. */
 static int store_rights(struct preflight *p)
 {
-	int e = p->run->check_only ? 0 : data_directory_make_store(&p->data);
+	int e = p->run->check_only || p->run->is_newer ? 0 : data_directory_make_store(&p->data);
 
 	if (e == 0 && p->data.storefd >= 0)
 		e = is_writable(p->data.storefd, ".");

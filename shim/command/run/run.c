@@ -219,7 +219,8 @@ static int start(struct run *r)
 	snprintf(pid, sizeof(pid), "%ld", (long)getpid());
 	if (make_absolute(r) < 0 || setenv(CONFIG_BACKEND_PID, pid, 1) < 0)
 		return fail(EXIT_FAILED, -ENOMEM, NULL, "cannot set the environment");
-	if (run_is_set_to(r, CONFIG_GUARD, "on") && !run_is_set_to(r, CONFIG_SHIM, "off"))
+	if (!r->is_newer && run_is_set_to(r, CONFIG_GUARD, "on") &&
+	    !run_is_set_to(r, CONFIG_SHIM, "off"))
 		run_start_guardian(r);
 	fflush(NULL);
 	terminal_give_back();

@@ -35,6 +35,7 @@ struct run {
 	struct look *look;
 	bool quiet, check_only, print_config;
 	bool restore_missing, takeover; /* --restore-if-missing, --takeover */
+	bool is_newer;			/* the store is of a newer chromashim: it is left alone */
 };
 
 /* One line on stderr, unless --quiet; in say.c. */

@@ -75,6 +75,12 @@ static void look_at_processes(struct status *s)
 
 		if (p->proof < PROOF_ELSEWHERE)
 			continue;
+		if (p->library == LIBRARY_REMOVED)
+			alarm_add(s, CHECK_WARNING,
+				  "the library that pid %" PRIu32
+				  " has loaded was removed, and the "
+				  "next start is unprotected",
+				  p->header.pid);
 		if (p->header.features & OPLOG_SPACE_LOW)
 			alarm_add(s, CHECK_DAMAGE, "new writes are refused for want of space");
 		if (p->header.features & OPLOG_LIMIT)

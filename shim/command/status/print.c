@@ -44,6 +44,8 @@ static const struct {
 static void json_process(struct json *j, const struct status_process *p)
 {
 	static const char *const proofs[] = {"none", "hidden", "elsewhere", "mapped"};
+	static const char *const files[] = {NULL, "loaded", "replaced", "removed"};
+	char version[VERSION_TEXT];
 	unsigned i;
 
 	json_begin(j, '{');
@@ -54,6 +56,9 @@ static void json_process(struct json *j, const struct status_process *p)
 	json_put_text(j, "program", p->header.program);
 	put_time(j, "since", p->header.protected_since);
 	json_put_text(j, "proof", proofs[p->proof]);
+	version_text(version, p->header.shim_version);
+	json_put_text(j, "library_version", version);
+	json_put_text(j, "library_file", files[p->library]);
 	json_put_uint(j, "records", p->records);
 	for (i = 0; i < FEATURES; i++) {
 		json_key(j, features[i].key);
@@ -99,12 +104,16 @@ void status_print_json(const struct status *s)
 {
 	static const char *const verdicts[] = {"fine", "warning", "damage", "unknown"};
 	struct json j = {.out = stdout};
+	char version[VERSION_TEXT];
 	unsigned i;
 
 	json_begin(&j, '{');
 	json_put_uint(&j, "schema_version", SCHEMA_VERSION);
+	json_put_text(&j, "command_version", version_own());
 	json_put_text(&j, "directory", s->data->dir);
 	json_put_text(&j, "store", s->data->storefd >= 0 ? s->data->store : NULL);
+	version_text(version, s->data->store_version);
+	json_put_text(&j, "store_version", s->data->store_version ? version : NULL);
 	json_key(&j, "protected");
 	json_bool(&j, s->protected_size > 0);
 	json_put_text(&j, "verdict", verdicts[s->verdict]);
@@ -194,6 +203,29 @@ static void text_features(const struct status_process *p)
 	putchar('\n');
 }
 
+/* Only where it is not this command's, or not the file that a restart brings. */
+static void text_library(const struct status_process *p)
+{
+	uint32_t its = p->header.shim_version, own = version_own_number();
+	char version[VERSION_TEXT];
+
+	version_text(version, its);
+	if (its != own)
+		printf("%14sits library is of chromashim %s, this command is %s%s\n", "", version,
+		       version_own(),
+		       its > own ? ": use the command of that version, or a newer one" : "");
+	if (p->library == LIBRARY_REPLACED)
+		printf("%14sthe library's file was replaced since it started: a restart brings "
+		       "the new one\n",
+		       "");
+	else if (p->library == LIBRARY_REMOVED)
+		printf("%14s%sthe library's file was removed since it started: install it again, "
+		       "or the next start is unprotected%s\n",
+		       "", terminal_colour(COLOUR_RED), terminal_colour(COLOUR_PLAIN));
+	else if (its < own)
+		printf("%14sa restart by this command (chromashim run) brings its own\n", "");
+}
+
 static void text_process(const struct status_process *p, bool utc)
 {
 	char since[40];
@@ -222,6 +254,7 @@ static void text_process(const struct status_process *p, bool utc)
 		printf("%14sit lives, but does not write to its log\n", "");
 	if (p->proof >= PROOF_ELSEWHERE)
 		text_features(p);
+	text_library(p);
 	for (i = 0; i < p->copies_size; i++)
 		text_copy(&p->copies[i]);
 }
@@ -304,6 +337,11 @@ void status_print_text(const struct status *s, bool utc)
 	status_text_replicas(s);
 	status_text_drill(s);
 	status_text_events(s, utc);
+	if (s->data->store_version > version_own_number()) {
+		put_label("store", COLOUR_YELLOW);
+		printf("a newer chromashim has used it (%s), and this command is %s\n",
+		       (version_text(first, s->data->store_version), first), version_own());
+	}
 	if (s->foreign > 0) {
 		put_label("store", COLOUR_YELLOW);
 		printf("%" PRIi64 " files in it are not its owner's (chromashim check)\n",

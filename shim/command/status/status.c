@@ -227,6 +227,18 @@ static void keep_others(struct status *s)
 			s->others[s->others_size++] = s->others[i];
 }
 
+static void gather_libraries(struct status *s)
+{
+	unsigned i;
+
+	for (i = 0; i < s->processes_size; i++) {
+		struct status_process *p = &s->processes[i];
+
+		if (p->proof >= PROOF_ELSEWHERE && (p->is_here || p->seen_as))
+			p->library = process_library_file(p->is_here ? p->header.pid : p->seen_as);
+	}
+}
+
 static void gather_builds(struct status *s)
 {
 	unsigned i, k;
@@ -373,6 +385,7 @@ static int status_show(struct status *s, const struct status_options *o)
 	}
 	status_look_at_disk(s);
 	status_gather_events(s);
+	gather_libraries(s);
 	status_find_alarms(s);
 	if (o->json || !o->check)
 		gather_builds(s);

@@ -4,6 +4,7 @@
  */
 #include "command/base/command.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -306,6 +307,9 @@ static int check_repair(struct check *c, struct data_directory *t, bool dry)
 			    "under the shim does the same.",
 			    "cannot repair '%s' while %s%s has it open", t->dir, who, name);
 	}
+	if (t->store_is_newer)
+		return fail((enum exit_code)CHECK_UNKNOWN, 0, "Use that version, or a newer one.",
+			    "%s", data_directory_newer(t));
 	if (!dry && t->storefd >= 0)
 		restore_end_pending(t);
 	r = rollbacks_run(t, dry, say_repair, c, &done);
@@ -369,6 +373,9 @@ int command_check(int argc, char **argv)
 	if (data_directory_open_only(&data, argv[optind]))
 		return CHECK_UNKNOWN;
 	data_directory_find_store(&data);
+	if (data.store_is_newer && !repairs)
+		warn("%s: it is left out, and with it what would be undone from it at a start",
+		     data_directory_newer(&data));
 	status = repairs ? check_repair(&c, &data, dry) : 0;
 	if (status == 0)
 		status = check(&c, full, backend);

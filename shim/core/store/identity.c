@@ -2,12 +2,17 @@
  *
  * The identity of a store: a text file of a few lines, "<key> <value>".
  *
- *	chromashim-store 1
+ *	chromashim-store 1		the format of the store as a whole
+ *	version 0.1.0			of the newest chromashim that has used it
  *	id 6f1c0d...			32 hexadecimal digits
  *	directory 2049 131077 1732...	device, inode, birth in ns (0: unknown)
  *	own 2049 131080 1732...		the same of the directory that this file is in
  *	path /srv/chroma
  *	store /mnt/store		if the store is elsewhere
+ *
+ * The format is raised by whoever brings something that a version before would harm or misread:
+ *those leave the store alone from then on. What they can pass over does not raise it. A store of a
+ *newer format is read for its version alone.
  *
  * Keys that are not known are passed over. A line feed in a path is written as a question mark: a
  * path only helps to find the original again.
@@ -19,9 +24,10 @@
 
 #include "core/base/number.h"
 #include "core/base/sys.h"
+#include "core/base/version.h"
 #include "core/store/store.h"
 
-#define VERSION 1
+#define FORMAT 1
 #define FILE_MAX (2u * PATH_MAX + 1024)
 
 /* ---- ids and places ---- */
@@ -176,15 +182,16 @@ static int take_text(const struct reading *r, const char *value, char out[PATH_M
 
 static int read_lines(struct reading *r, struct store_identity *out)
 {
-	bool has_version = false, has_id = false;
+	bool has_format = false, has_id = false, is_newer = false;
 	const char *value;
 	int n;
 
 	for (; (n = next_line(r)) > 0; r->at += r->length + 1) {
 		if ((value = value_of(r->line, "chromashim-store"))) {
-			if (read_number(&value) > VERSION)
-				return -EPROTONOSUPPORT;
-			has_version = true;
+			has_format = true;
+			is_newer = read_number(&value) > FORMAT;
+		} else if ((value = value_of(r->line, "version"))) {
+			out->version = version_number(value);
 		} else if ((value = value_of(r->line, "id"))) {
 			has_id = read_id(value, out->id);
 		} else if ((value = value_of(r->line, "directory"))) {
@@ -199,7 +206,9 @@ static int read_lines(struct reading *r, struct store_identity *out)
 		if (n < 0)
 			break;
 	}
-	return n < 0 ? n : has_version && has_id ? 0 : -EBADMSG;
+	if (is_newer)
+		return -EPROTONOSUPPORT;
+	return n < 0 ? n : has_format && has_id ? 0 : -EBADMSG;
 }
 
 int store_identity_read(int fd, struct store_identity *out)
@@ -269,10 +278,12 @@ static void put_place(struct writing *w, const char *key, const struct store_pla
 static int put_all(int fd, const struct store_identity *identity)
 {
 	struct writing w = {.fd = fd};
-	char id[STORE_ID_TEXT];
+	char id[STORE_ID_TEXT], version[VERSION_TEXT];
 
 	store_id_text(id, identity->id);
+	version_text(version, identity->version);
 	put_line(&w, "chromashim-store", "1");
+	put_line(&w, "version", version);
 	put_line(&w, "id", id);
 	put_place(&w, "directory", &identity->directory);
 	put_place(&w, "own", &identity->own);

@@ -11,6 +11,7 @@
 
 #include "core/base/names.h"
 #include "core/base/sys.h"
+#include "core/base/version.h"
 
 #define LOCK_TRIES 200 /* of a millisecond each */
 
@@ -112,6 +113,23 @@ static int judge_unknown(int fd)
 
 /* ---- identities ---- */
 
+static void note_version(struct store *s, const struct store_identity *identity)
+{
+	if (identity->version > s->version)
+		s->version = identity->version;
+}
+
+static void note_newer(struct store *s, int fd, const struct store_identity *identity)
+{
+	note_version(s, identity);
+	s->waits = store_needed(fd) == STORE_FORMER_WAITS;
+}
+
+static bool is_of_older(const struct store_identity *identity)
+{
+	return identity->version < version_own_number();
+}
+
 /* Writes it as that of the store (or of the directory) in fd. */
 static int name_store(const struct opening *o, int fd, const uint8_t id[STORE_ID_SIZE],
 		      const char *store)
@@ -119,8 +137,11 @@ static int name_store(const struct opening *o, int fd, const uint8_t id[STORE_ID
 	struct store_identity *identity = &o->s->theirs;
 	size_t n = strlen(store);
 
+	if (o->s->version < version_own_number())
+		o->s->version = version_own_number();
 	memset(identity, 0, sizeof(*identity));
 	memcpy(identity->id, id, STORE_ID_SIZE);
+	identity->version = o->s->version;
 	identity->directory = o->here;
 	store_place_of(fd, &identity->own);
 	if (strlen(o->path) < PATH_MAX)
@@ -162,6 +183,10 @@ static int read_mine(struct opening *o)
 		o->homefd = open_directory(o->dirfd, STORE_NAME);
 	r = o->homefd < 0 ? o->homefd : store_identity_read(o->homefd, &o->s->mine);
 	o->has_mine = r == 0;
+	if (r == 0)
+		note_version(o->s, &o->s->mine);
+	else if (r == -EPROTONOSUPPORT)
+		note_newer(o->s, o->homefd, &o->s->mine);
 	if (!o->has_mine)
 		memset(&o->s->mine, 0, sizeof(o->s->mine));
 	o->is_copy = o->has_mine && !store_place_same(&o->s->mine.directory, &o->here);
@@ -202,13 +227,14 @@ static void make_private(int fd)
 		SYS2(SYS_fchmod, fd, 0700);
 }
 
-/* Only hints have changed: the path, or there is a store elsewhere no more. */
+/* Also where only hints have changed: the path, the version, or there is a store elsewhere no more.
+ */
 static bool needs_writing(const struct opening *o, const char *store)
 {
 	const struct store_identity *mine = &o->s->mine;
 
-	return !o->has_mine || o->is_copy || strcmp(mine->path, o->path) != 0 ||
-	       strcmp(mine->store, store) != 0;
+	return !o->has_mine || o->is_copy || is_of_older(mine) ||
+	       strcmp(mine->path, o->path) != 0 || strcmp(mine->store, store) != 0;
 }
 
 static bool is_kept(const struct store *s)
@@ -240,7 +266,10 @@ static int open_inside(struct opening *o)
 		return r;
 	make_private(o->homefd);
 	lock_directory(o->homefd);
-	read_mine(o);
+	if (read_mine(o) == -EPROTONOSUPPORT) { /* just now */
+		unlock_directory(o->homefd);
+		return -EPROTONOSUPPORT;
+	}
 	choose_id(o);
 	if (o->is_copy)
 		note_adoption(s);
@@ -254,6 +283,15 @@ static int open_inside(struct opening *o)
 }
 
 /* ---- elsewhere ---- */
+
+static int read_theirs(const struct opening *o, int fd)
+{
+	int r = store_identity_read(fd, &o->s->theirs);
+
+	if (r == -EPROTONOSUPPORT)
+		note_newer(o->s, fd, &o->s->theirs);
+	return r;
+}
 
 enum claim { OURS, TAKE_ALONG, ANOTHERS };
 
@@ -282,6 +320,7 @@ static int take_store(struct opening *o, int fd, enum claim claim)
 	bool look = o->access == STORE_LOOK;
 	struct store_place own;
 
+	note_version(s, &s->theirs);
 	store_place_of(fd, &own);
 	if (claim == OURS && !o->has_mine) /* the directory's own was removed */
 		memcpy(s->id, s->theirs.id, STORE_ID_SIZE);
@@ -289,8 +328,9 @@ static int take_store(struct opening *o, int fd, enum claim claim)
 		memcpy(s->id, s->mine.id, STORE_ID_SIZE);
 	if (claim == TAKE_ALONG)
 		note_adoption(s);
-	if (look || (claim == OURS && strcmp(s->theirs.path, o->path) == 0 &&
-		     store_place_same(&s->theirs.own, &own)))
+	if (look ||
+	    (claim == OURS && !is_of_older(&s->theirs) && strcmp(s->theirs.path, o->path) == 0 &&
+	     store_place_same(&s->theirs.own, &own)))
 		return 0;
 	return name_store(o, fd, s->id, "");
 }
@@ -339,7 +379,11 @@ static int open_substore(struct opening *o, int rootfd)
 	store_id_text(old, o->has_mine ? s->mine.id : s->id);
 	store_id_text(name, s->id);
 	fd = open_directory(rootfd, old);
-	r = fd < 0 ? fd : store_identity_read(fd, &s->theirs);
+	r = fd < 0 ? fd : read_theirs(o, fd);
+	if (r == -EPROTONOSUPPORT) {
+		sys_close(fd);
+		return r;
+	}
 	if (r == 0 && judge_claim(o, fd) == ANOTHERS)
 		r = -ENOENT;
 	if (r == 0 && strcmp(old, name) != 0 && o->access != STORE_LOOK)
@@ -365,7 +409,7 @@ static int open_substore(struct opening *o, int rootfd)
 static int choose_store(struct opening *o, int rootfd, bool is_new)
 {
 	enum claim claim;
-	int r = store_identity_read(rootfd, &o->s->theirs);
+	int r = read_theirs(o, rootfd);
 
 	if (r == -ENOENT || r == -EBADMSG) {
 		r = take_unknown(o, rootfd, is_new);
@@ -433,15 +477,16 @@ static int settle_elsewhere(struct opening *o, int rootfd, bool is_new, const ch
 
 static int open_elsewhere(struct opening *o, int rootfd, bool is_new, const char *named)
 {
-	int fd;
+	int fd = 0;
 
 	if (same_file(rootfd, o->dirfd))
 		return -EINVAL;
 	if (o->access != STORE_LOOK) {
 		lock_directory(rootfd);
-		read_mine(o);
+		fd = read_mine(o);
 	}
-	fd = settle_elsewhere(o, rootfd, is_new, named);
+	if (fd != -EPROTONOSUPPORT)
+		fd = settle_elsewhere(o, rootfd, is_new, named);
 	if (o->access != STORE_LOOK)
 		unlock_directory(rootfd);
 	if (fd >= 0)
@@ -536,7 +581,7 @@ static void look_back(struct opening *o, const char *where, bool is_named)
 static int open_root(struct opening *o, const char *where, bool is_named)
 {
 	bool is_new = false;
-	int rootfd, r;
+	int rootfd, r = 0;
 
 	rootfd =
 	    is_named ? open_or_make(o, o->dirfd, where, &is_new) : open_directory(o->dirfd, where);
@@ -544,8 +589,11 @@ static int open_root(struct opening *o, const char *where, bool is_named)
 		sys_close(rootfd);
 		return open_inside(o);
 	}
-	if (!is_named && (rootfd < 0 || !same_owner(rootfd, o->homefd) ||
-			  store_identity_read(rootfd, &o->s->theirs) < 0)) {
+	if (!is_named && rootfd >= 0 && same_owner(rootfd, o->homefd))
+		r = read_theirs(o, rootfd);
+	else if (!is_named)
+		r = -ENOENT;
+	if (r < 0 && r != -EPROTONOSUPPORT) {
 		if (rootfd >= 0)
 			sys_close(rootfd);
 		o->s->lost = true;

@@ -40,13 +40,15 @@ struct store_place {
 
 struct store_identity {
 	uint8_t id[STORE_ID_SIZE];
+	uint32_t version;	      /* of the newest that has used it; 0: it does not say */
 	struct store_place directory; /* the data directory, when this was written */
 	struct store_place own;	      /* the directory that this file is in */
 	char path[PATH_MAX];	      /* of the data directory */
 	char store[PATH_MAX];	      /* where the store is; "": here */
 };
 
-/* -ENOENT: there is none. -EPROTONOSUPPORT: of a newer version. -EBADMSG: damaged. */
+/* -ENOENT: there is none. -EPROTONOSUPPORT: of a newer format, only out->version is to be relied
+ * on. -EBADMSG: damaged. */
 int store_identity_read(int fd, struct store_identity *out);
 int store_identity_write(int fd, const struct store_identity *identity);
 
@@ -94,6 +96,8 @@ struct store {
 	int fd;
 	bool inside; /* it is <directory>/.chromashim */
 	bool lost;   /* the directory names a store elsewhere that is not there, or not its own */
+	bool waits;  /* -EPROTONOSUPPORT: and a persist has to be undone from it */
+	uint32_t version; /* of the newest chromashim that has used it; 0: it does not say */
 	enum store_met met;
 	uint8_t id[STORE_ID_SIZE]; /* all zero: it could not be written */
 	char path[2 * PATH_MAX];   /* as it is to be shown */
@@ -109,7 +113,7 @@ struct store {
  * relative to the data directory, whose absolute path is `path`. The descriptor s->fd is the
  * caller's. -ENOENT: there is no store (LOOK). -ENOTEMPTY: the place that is named is no store, and
  * not empty, or meant for everybody's files (it has the sticky bit). -EINVAL: it is the data
- * directory itself.
+ * directory itself. -EPROTONOSUPPORT: it is of a newer chromashim, and left alone.
  */
 int store_open(struct store *s, int dirfd, const char *path, const char *named,
 	       enum store_access access);

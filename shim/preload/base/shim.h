@@ -13,7 +13,6 @@
 #include "core/base/sys.h"
 #include "preload/base/settings.h"
 
-#define SHIM_VERSION 0x000100u
 #define THREAD_LOCAL static __thread __attribute__((tls_model("initial-exec")))
 
 extern bool shim_live; /* the constructor has run */

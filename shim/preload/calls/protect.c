@@ -6,6 +6,7 @@
 
 #include <string.h>
 
+#include "core/base/version.h"
 #include "preload/base/shim.h"
 #include "preload/pin/pins.h"
 #include "preload/place/named.h"
@@ -25,7 +26,7 @@ static _Atomic uint64_t last_token;
 
 EXPORT const char *chromashim_version(void)
 {
-	return CHROMASHIM_VERSION;
+	return version_own();
 }
 
 EXPORT int chromashim_active(void)

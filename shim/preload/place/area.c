@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "core/base/names.h"
+#include "core/base/version.h"
 #include "core/store/aside.h"
 #include "preload/place/area_rooms.h"
 #include "preload/place/guard_maps.h"
@@ -40,8 +41,6 @@ static const char *area_error_text(int error)
 		return "it is no store, and files of others are in it, or meant to be";
 	case EINVAL:
 		return "it is the data directory itself";
-	case EPROTONOSUPPORT:
-		return "it was made by a newer chromashim";
 	case ENOENT:
 		return "the directory that it is to be made in is not there";
 	default:
@@ -163,7 +162,7 @@ static int start_log(struct area *a)
 	clock_gettime(CLOCK_REALTIME, &now);
 	identity.protected_since = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 	identity.uid = (uint32_t)SYS0(SYS_geteuid);
-	identity.shim_version = SHIM_VERSION;
+	identity.shim_version = version_own_number();
 	identity.features = OPLOG_IDLE | (limits_are_reached() ? OPLOG_LIMIT : 0);
 	n = sys_readlinkat(AT_FDCWD, "/proc/self/exe", identity.program,
 			   sizeof(identity.program) - 1);
@@ -179,8 +178,30 @@ static int start_log(struct area *a)
 	return oplog_writer_open(&a->log, &a->store_fd, settings.log_size, &identity);
 }
 
+/* Nothing in it is touched, and it takes the directory on again with the version that it is of. */
+static void say_newer(const struct area *a)
+{
+	char version[VERSION_TEXT];
+
+	version_text(version, met.version);
+	shim_say(a->spelling[0], ": the store ", met.inside ? STORE_NAME : met.path,
+		 " was made by a newer chromashim (", met.version ? version : "unknown",
+		 "; this library is ", version_own(), "), and is left alone",
+		 settings.closed ? "; the database is not opened for writing "
+				   "(CHROMASHIM_ON_FAILURE=closed)."
+				 : "; the backend runs UNPROTECTED and unrecorded.",
+		 met.waits ? " A persist that was cut short has to be undone from it, and IS NOT: "
+			     "its collection may be broken."
+			   : "",
+		 " Stop it, and start it with that version or a newer one.", NULL);
+}
+
 static void say_unprotected(const struct area *a, int error)
 {
+	if (error == -EPROTONOSUPPORT) {
+		say_newer(a);
+		return;
+	}
 	if (error == -EUSERS)
 		limit_reached(LIMIT_DESCRIPTORS);
 	shim_say(a->spelling[0], ": cannot use the store ", met.inside ? STORE_NAME : met.path,
