@@ -189,3 +189,19 @@ def test_run_load_kill_start_check_restore(venv, tmp_path):
     assert len(exported.splitlines()) == 6000
     run(command, "restore", f"--to={re.search('[0-9]+', made)[0]}", "-o", "back", cwd=tmp_path)
     assert len(run(command, "export", "back", cwd=tmp_path).stdout.splitlines()) == 4000
+
+
+def test_an_upgrade_under_a_running_backend(venv, wheel, tmp_path):
+    """pip puts new files there; the backend keeps the one it has, and goes on."""
+    server = Server(venv, tmp_path)
+    assert server.load(0) == 2000
+    run(venv / "bin/python", "-m", "pip", "-q", "install", "--no-index", "--no-deps", "--force-reinstall", wheel)
+    said = run(venv / "bin/chromashim", "status", cwd=tmp_path).stdout
+    assert "the library's file was replaced since it started: a restart brings the new one" in said
+    assert server.load(2000) == 4000
+    server.end(signal.SIGKILL)
+    server = Server(venv, tmp_path)
+    assert "replaced" not in run(venv / "bin/chromashim", "status", cwd=tmp_path).stdout
+    assert server.load(4000) == 6000
+    server.end(signal.SIGTERM)
+    run(venv / "bin/chromashim", "check", "--full", cwd=tmp_path)
