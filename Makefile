@@ -17,6 +17,7 @@
 #   check-symbols    exports and imports   check-format   clang-format, without changing anything
 #   check-scripts    shellcheck            check-aarch64  cross build, unit tests under qemu
 #   check-debian     the README as a new user follows it, on a clean Debian 12 and 13
+#   check-deb        builds the Debian package, and asks lintian
 #   check-wheel      builds the wheel twice, and what it does once it is installed
 #   check-docker     the steps of the Dockerfile in chroots, and what they start
 #   sanitize         unit tests under ASan and UBSan, the threaded ones also under TSan
@@ -109,7 +110,7 @@ link = $(Q)$(CC) $(ALL_LDFLAGS) $(LINK_FLAGS) -o $@ $(filter %.o %.a,$^)
 all: $(BUILD)/libchromashim.so $(BUILD)/chromashim
 export CHROMASHIM_BUILD = $(BUILD)
 .PHONY: all install uninstall deb wheel npm run demo check check-fast check-around check-hosts check-releases check-unit check-e2e check-symbols check-format \
-	check-scripts check-aarch64 check-debian check-docker check-wheel sanitize fuzz fuzz-replay coverage bench bench-snapshots damages torture format clean help FORCE
+	check-scripts check-aarch64 check-deb check-debian check-docker check-wheel sanitize fuzz fuzz-replay coverage bench bench-snapshots damages torture format clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -281,7 +282,7 @@ check-around:
 		exec build/venv/bin/python tests/e2e/around.py $(AROUND_ARGS)
 check-hosts:
 	@$(call prepared,hosts) && exec tests/check-hosts $(HOSTS)
-check-unit check-e2e check-symbols check-format check-scripts check-aarch64 check-debian check-docker check-wheel:
+check-unit check-e2e check-symbols check-format check-scripts check-aarch64 check-deb check-debian check-docker check-wheel:
 	@tests/run $(@:check-%=%)
 sanitize fuzz-replay:
 	@tests/run $@
