@@ -22,6 +22,24 @@ from actor import Actor  # noqa: E402
 import witness  # noqa: E402
 
 
+class SaysAtOnce:
+    """Names each test that fails when it fails, and why: a run may end before its summary."""
+
+    def __init__(self, reporter):
+        self.reporter = reporter
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            self.reporter.write_line(f"\nFAILED {report.nodeid} ({report.when})\n"
+                                     f"{report.longreprtext[-1500:]}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(SaysAtOnce(config.pluginmanager.getplugin("terminalreporter")))
+
+
 @pytest.fixture(scope="session")
 def shim() -> str:
     """The library, for LD_PRELOAD."""

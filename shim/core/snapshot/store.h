@@ -12,10 +12,10 @@
 #define SCRATCH_DIR "scratch"	  /* in the store; what the changer of it works on, else empty */
 
 enum snapshot_access {
-	SNAPSHOT_LOOK, /* takes no lock */
-	SNAPSHOT_KEEP, /* nothing is removed meanwhile */
-	SNAPSHOT_ADD, /* beside those, one at a time: adds, and removes nothing that has been added;
-			 what a dead process left in scratch is removed */
+	SNAPSHOT_LOOK,	 /* takes no lock */
+	SNAPSHOT_KEEP,	 /* no chunk is removed meanwhile */
+	SNAPSHOT_ADD,	 /* beside those, one at a time: adds, and removes no chunk; what a dead
+			    process left in scratch is removed */
 	SNAPSHOT_CHANGE, /* alone */
 };
 
