@@ -85,7 +85,7 @@ for fd in os.listdir("/proc/self/fd"):
 
 
 @pytest.mark.parametrize("left_open", [False, True])
-def test_removed_and_made_anew(tmp_path, actors, left_open):
+def test_removed_and_made_anew(tmp_path, actors, chromashim, left_open):
     """By others, under the same path: the new one is protected, and the old one's things are gone."""
     owner, data = actors(), tmp_path / "same"
     for _ in range(12):
@@ -98,6 +98,9 @@ def test_removed_and_made_anew(tmp_path, actors, left_open):
     # One that is made by others later is known by its path, which the old one had, too.
     late = "22222222-3333-4444-8555-666666666666"
     torn.overwrite(owner, data, torn.make(data, late) / "data_level0.bin")
+    (data / "notes").mkdir()
+    owner.do(f"os.open({str(data / 'notes/new')!r}, os.O_RDWR | os.O_CREAT)")
+    assert "notes/new" in chromashim("log", "--calls", data).stdout
     assert len(hidden(owner)) < (80 if left_open else 20)
     owner.kill()
     assert torn.first(data) == torn.first(data, late) == "NNNN"
