@@ -6,7 +6,7 @@
 #   all (default)    $(BUILD)/libchromashim.so and $(BUILD)/chromashim
 #   install          command, library, headers, man pages, completions, units and wrappers, to
 #                    $(DESTDIR)$(PREFIX); uninstall removes them
-#   deb              a Debian package in $(BUILD)/deb
+#   deb              a Debian package in $(BUILD)/deb (CROSS=)
 #   wheel            a package for pip in $(BUILD)/wheel, for Linux with glibc 2.28 or later (ARCH=)
 #   npm              packages for npm in $(BUILD)/npm-packages, of the wheel
 #   run              set-up, then `chroma run` under the shim in the foreground (DATA=, PORT=)
@@ -242,7 +242,7 @@ uninstall:
 	rm -rf $(DESTDIR)$(DOCDIR) $(DESTDIR)$(SHAREDIR)
 
 deb:
-	@wrappers/debian/build $(BUILD)/deb
+	@CROSS=$(CROSS) wrappers/debian/build $(BUILD)/deb
 
 wheel:
 	@wrappers/setup wheel && wrappers/wheel/build $(BUILD)/wheel $(ARCH)
