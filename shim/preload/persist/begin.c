@@ -199,11 +199,10 @@ static int begin_undo(struct group *g)
 		g->undo.fd = -1;
 		return r;
 	}
-	/* One that only creates has nothing to save, and may stay open for days. That it was under
-	 * way must be known for certain: files that hold vectors and have no pickle look like a
-	 * loss, and are not emptied. */
+	/* One that only creates has nothing to save, and may stay open for days. It is on the disk
+	 * before there are elements (group_sync_parked), or what it takes the place of goes. */
 	if (g->creation) {
-		r = g->power ? withheld_sync_undo(g) : 0;
+		r = g->power && g->remade ? withheld_sync_undo(g) : 0;
 		sys_close(fd);
 		g->undo.fd = -1;
 		if (r == 0 && g->remade)
@@ -224,7 +223,7 @@ static int resume(struct group *g)
 	if (!ticket || ticket >> 32 != group_ticket(g->area, 0) >> 32 || !name_segment(g))
 		return -ENOENT;
 	g->header.pid = (uint32_t)shim_pid;
-	g->header.number = (uint32_t)ticket;
+	g->header.number = (uint32_t)(ticket & ~PARKED_UNSYNCED);
 	fd = group_open_undo(g);
 	if (fd < 0)
 		return fd;
@@ -239,11 +238,41 @@ static int resume(struct group *g)
 		return r;
 	g->header = reader.header;
 	g->creation = true;
-	g->undo_known = g->undo_synced = g->power;
+	g->undo_known = g->undo_synced = g->power && !(ticket & PARKED_UNSYNCED);
 	g->undo.at = reader.size;
 	g->undo.seed = reader.header.check;
 	g->undo.durable = g->power;
 	return 0;
+}
+
+/*
+ * That it was under way must be known for certain: files that hold vectors and have no pickle look
+ * like a loss, and are not emptied.
+ */
+static int sync_resumed(struct group *g)
+{
+	return g->power && !(g->undo_synced && g->undo_known) ? withheld_sync_undo(g) : 0;
+}
+
+void group_sync_parked(unsigned area, uint32_t directory)
+{
+	struct group *g = take_place(area, directory);
+	int r;
+
+	if (!g)
+		return; /* another thread is in it; or it will be said when the pickle comes */
+	g->power = settings.power;
+	r = resume(g);
+	if (r < 0) {
+		group_release(g);
+	} else {
+		r = sync_resumed(g);
+		if (r < 0)
+			group_unprotect(g, r);
+		else
+			group_park(g);
+	}
+	group_unlock(g);
 }
 
 static struct group *no_place(uint32_t directory)
@@ -257,6 +286,7 @@ static struct group *no_place(uint32_t directory)
 struct group *group_begin(unsigned area, uint32_t directory)
 {
 	struct group *g = take_place(area, directory);
+	bool resumed;
 	int r;
 
 	if (!g)
@@ -264,17 +294,15 @@ struct group *group_begin(unsigned area, uint32_t directory)
 	guard_maps(); /* after SIGBUS of the host's own it is its handler that stands */
 	g->power = settings.power;
 	g->since = oplog_now();
-	r = resume(g);
-	if (r < 0 && !look_at_files(g)) {
+	resumed = resume(g) == 0;
+	if (!resumed && !look_at_files(g)) {
 		group_release(g);
 		group_unlock(g);
 		return NULL;
 	}
-	if (r < 0) {
-		r = begin_undo(g);
-		if (r == 0 && g->creation)
-			return g; /* it is no persist yet, and may never be one */
-	}
+	r = resumed ? sync_resumed(g) : begin_undo(g);
+	if (!resumed && r == 0 && g->creation)
+		return g; /* it is no persist yet, and may never be one */
 	if (!g->creation) {
 		loads_keep_out(&g->loads_kept_out, area, directory);
 		group_elements(g, &g->elements);

@@ -75,7 +75,11 @@ uint64_t group_ticket(unsigned area, uint64_t number)
 
 void group_park(struct group *g)
 {
-	atomic_store(&name_get(g->directory)->parked, group_ticket(g->area, g->header.number));
+	uint64_t ticket = group_ticket(g->area, g->header.number);
+
+	if (g->power && !(g->undo_synced && g->undo_known))
+		ticket |= PARKED_UNSYNCED;
+	atomic_store(&name_get(g->directory)->parked, ticket);
 	group_release(g);
 }
 
@@ -84,6 +88,12 @@ bool group_is_parked(unsigned area, uint32_t directory)
 	uint64_t ticket = atomic_load(&name_get(directory)->parked);
 
 	return ticket && ticket >> 32 == group_ticket(area, 0) >> 32;
+}
+
+bool group_is_parked_unsynced(unsigned area, uint32_t directory)
+{
+	return (atomic_load(&name_get(directory)->parked) & PARKED_UNSYNCED) &&
+	       group_is_parked(area, directory);
 }
 
 bool group_page_lost(const struct group *g)

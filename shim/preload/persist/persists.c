@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "preload/base/shim.h"
+#include "preload/persist/segment_header.h"
 #include "preload/persist/state.h"
 #include "preload/pin/pins.h"
 #include "preload/place/loads.h"
@@ -262,6 +263,20 @@ static struct group *group_of(unsigned area, uint32_t directory, bool only_if_an
 	return group_begin(area, directory);
 }
 
+/* A segment that was only created gets elements: its undo file is on the disk before its header
+ * says so. */
+static void elements_come(const struct change *c, uint32_t directory)
+{
+	struct segment_header h;
+
+	if (c->slot.role != ROLE_HEADER || !change_writes(c) ||
+	    !group_is_parked_unsynced(c->slot.area, directory))
+		return;
+	if (!brings_bytes(c) || c->offset != 0 ||
+	    !segment_header_parse(c->iov[0].iov_base, c->iov[0].iov_len, &h) || h.count)
+		group_sync_parked(c->slot.area, directory);
+}
+
 enum change_verdict persist_change_begin(struct change *c)
 {
 	int saved = errno;
@@ -274,6 +289,7 @@ enum change_verdict persist_change_begin(struct change *c)
 	meaning = meaning_of(c);
 	if (meaning == NOTHING)
 		return CHANGE_GO;
+	elements_come(c, name_get(c->slot.name)->directory);
 	g = group_of(c->slot.area, name_get(c->slot.name)->directory, meaning == REMOVES,
 		     meaning != REMOVES && !(meaning == OPENS && opens_pickle(c)));
 	if (!g)

@@ -137,6 +137,10 @@ void group_park(struct group *g);
 /* It was cut, or SIGBUS has taken it: what is put there does not reach the undo file. */
 bool group_page_lost(const struct group *g);
 bool group_is_parked(unsigned area, uint32_t directory);
+/* Its undo file has still to reach the disk; and that it does. */
+#define PARKED_UNSYNCED (UINT64_C(1) << 31) /* in the ticket, above the number */
+bool group_is_parked_unsynced(unsigned area, uint32_t directory);
+void group_sync_parked(unsigned area, uint32_t directory);
 /* Tells the undo file of that number, of this process, from any other one. */
 uint64_t group_ticket(unsigned area, uint64_t number);
 
