@@ -233,6 +233,13 @@ static inline int sys_renameat(int from, const char *old, int to, const char *ne
 	return (int)SYS5(SYS_renameat2, from, old, to, new, 0);
 }
 
+/* -EEXIST where there is one; -EINVAL, -ENOSYS: not on this file system, not with this kernel. */
+static inline int sys_rename_new(int from, const char *old, int to, const char *new)
+{
+	SYS_MAY_FAIL();
+	return (int)SYS5(SYS_renameat2, from, old, to, new, 1 /* RENAME_NOREPLACE */);
+}
+
 static inline int sys_linkat(int from, const char *old, int to, const char *new)
 {
 	SYS_MAY_FAIL();

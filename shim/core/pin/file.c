@@ -55,27 +55,31 @@ int pin_file_judge(const struct pin_file_header *h, uint64_t file_size, uint64_t
 	return 0;
 }
 
+/* What stands before the image. */
+static int map_front(struct pin_file *f, const struct pin_file_header *h, int prot)
+{
+	char *map = shared_map((size_t)h->image, prot, f->fd);
+
+	if (!map)
+		return -ENOMEM;
+	f->header = (void *)map;
+	f->life = (struct pin_file_life *)(void *)(map + PIN_LIFE_AT);
+	f->sums = (uint32_t *)(void *)(map + h->sums);
+	f->mapped = (size_t)h->image;
+	f->id = h->id;
+	return 0;
+}
+
 static int map_file(struct pin_file *f, uint64_t id, int prot)
 {
 	struct stat st;
 	struct pin_file_header h;
 	ssize_t n = sys_pread(f->fd, &h, sizeof(h), 0);
-	void *map;
 	int r = n < 0 ? (int)n : n < (ssize_t)sizeof(h) ? -EBADMSG : sys_fstat(f->fd, &st);
 
 	if (r == 0)
 		r = pin_file_judge(&h, (uint64_t)st.st_size, id);
-	if (r < 0)
-		return r;
-	map = shared_map((size_t)h.image, prot, f->fd);
-	if (!map)
-		return -ENOMEM;
-	f->header = map;
-	f->life = (struct pin_file_life *)(void *)((char *)map + PIN_LIFE_AT);
-	f->sums = (uint32_t *)(void *)((char *)map + h.sums);
-	f->mapped = (size_t)h.image;
-	f->id = id;
-	return 0;
+	return r < 0 ? r : map_front(f, &h, prot);
 }
 
 static int open_existing(struct pin_file *f, const struct pins *p, uint64_t id, const char *name,
@@ -149,19 +153,47 @@ static bool is_being_taken(const struct pins *p, uint64_t id)
 /* The header, and what is seen of the file from now on. */
 static int put_header(int fd, const struct pin_file_header *h, const struct pin_file_life *life)
 {
-	int r = sys_pwrite_all(fd, h, sizeof(*h), 0);
+	unsigned char block[PIN_BLOCK] = {0};
 
-	return r < 0 ? r : sys_pwrite_all(fd, life, sizeof(*life), PIN_LIFE_AT);
+	memcpy(block, h, sizeof(*h));
+	memcpy(block + PIN_LIFE_AT, life, sizeof(*life));
+	return sys_pwrite_all(fd, block, sizeof(block), 0);
 }
 
-/* Whole under another name first: a reader must never see half a header. */
-static int make_file(const struct pins *p, uint64_t id, int rootfd, const char *path,
-		     const char *name)
+/* Room for the sums, which are stored through a map, and the size of it all. */
+static int make_room(int fd, const struct pin_file_header *h)
+{
+	int r;
+
+	if (h->size <= 0)
+		return 0; /* there is the header alone */
+	r = sys_fallocate(fd, 0, 0, (off_t)h->image);
+	if (r == 0 || r == -EOPNOTSUPP)
+		r = sys_ftruncate(fd, (off_t)(h->image + (uint64_t)h->size));
+	return r;
+}
+
+/* Another process may have been quicker. */
+static int give_name(const struct pins *p, const char *temporary, const char *name)
+{
+	int r = sys_rename_new(p->dirfd, temporary, p->dirfd, name);
+
+	if (r == -EINVAL || r == -ENOSYS) /* not this file system, or not this kernel */
+		r = sys_linkat(p->dirfd, temporary, p->dirfd, name);
+	else if (r == 0)
+		return 0;
+	sys_unlinkat(p->dirfd, temporary, 0);
+	return r;
+}
+
+/* Whole under another name first: a reader must never see half a header. -EEXIST: it is there. */
+static int make_file(struct pin_file *f, const struct pins *p, uint64_t id, int rootfd,
+		     const char *path, const char *name)
 {
 	char temporary[PIN_NAME_MAX];
 	struct pin_file_header h;
 	struct pin_file_life life = {.seen = 0};
-	int fd, r;
+	int r;
 
 	if (strlen(path) >= sizeof(h.path))
 		return -ENAMETOOLONG;
@@ -170,25 +202,24 @@ static int make_file(const struct pins *p, uint64_t id, int rootfd, const char *
 	life.late = is_being_taken(p, id);
 	if (h.size > SIZE_MAX_PINNED)
 		return -EFBIG;
-	fd = pin_temporary(p, temporary);
-	if (fd < 0)
-		return fd;
-	r = sys_fallocate(fd, 0, 0, (off_t)h.image); /* sums are stored through a map */
-	if (r == -EOPNOTSUPP)
-		r = 0;
+	f->fd = pin_temporary(p, temporary);
+	if (f->fd < 0)
+		return f->fd;
+	r = make_room(f->fd, &h);
 	if (r == 0)
-		r = sys_ftruncate(fd, (off_t)(h.image + (h.size > 0 ? (uint64_t)h.size : 0)));
-	if (r == 0)
-		r = put_header(fd, &h, &life);
-	sys_close(fd);
-	if (r == 0)
-		r = sys_linkat(p->dirfd, temporary, p->dirfd, name);
-	sys_unlinkat(p->dirfd, temporary, 0);
+		r = put_header(f->fd, &h, &life);
+	if (r < 0)
+		sys_unlinkat(p->dirfd, temporary, 0);
+	else
+		r = give_name(p, temporary, name);
 	if (r == 0) {
 		__atomic_fetch_add(&p->state->saved, h.image, __ATOMIC_SEQ_CST);
 		__atomic_fetch_add(&p->state->generation, 1, __ATOMIC_SEQ_CST);
+		r = map_front(f, &h, PROT_READ | PROT_WRITE);
 	}
-	return r == -EEXIST ? 0 : r;
+	if (r < 0)
+		pin_file_close(f);
+	return r;
 }
 
 int pin_file_open(struct pin_file *f, const struct pins *p, uint64_t id, int rootfd,
@@ -203,8 +234,8 @@ int pin_file_open(struct pin_file *f, const struct pins *p, uint64_t id, int roo
 	r = open_existing(f, p, id, name, true);
 	if (r != -ENOENT)
 		return r;
-	r = make_file(p, id, rootfd, path, name);
-	return r == 0 ? open_existing(f, p, id, name, true) : r;
+	r = make_file(f, p, id, rootfd, path, name);
+	return r == -EEXIST ? open_existing(f, p, id, name, true) : r;
 }
 
 void pin_file_close(struct pin_file *f)

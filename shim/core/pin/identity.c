@@ -150,10 +150,13 @@ static void see(struct pin_file *f, int rootfd)
 	int tries;
 
 	for (tries = 0; tries < TRIES; tries++) {
+		int64_t before = LOAD(f->life->seen);
+
 		if (pin_identify(rootfd, f->header->path, &is) < 0 ||
-		    !pin_identity_same(&is, &was) || is.changed == LOAD(f->life->seen))
+		    !pin_identity_same(&is, &was) || is.changed == before ||
+		    __atomic_compare_exchange_n(&f->life->seen, &before, is.changed, false,
+						__ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
 			return;
-		STORE(f->life->seen, is.changed);
 	}
 }
 
