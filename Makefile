@@ -23,7 +23,8 @@
 #   sanitize         unit tests under ASan and UBSan, the threaded ones also under TSan
 #   fuzz             libFuzzer, FUZZ_SECONDS each; fuzz-replay: the corpora with any compiler
 #   coverage         which lines of shim/ the unit tests and corpora reach (COVERAGE_FILES="core/undo")
-#   bench            what the shim costs (BENCH_ARGS="--json", "--quick"), and how fast check, export
+#   bench            what the shim costs (BENCH_ARGS="--json", "--quick"), in time and system calls, and
+#                    how fast check, export
 #                    and recover are (FORMATS_ARGS="--megabytes 1000 --rounds 5"), and what reading a
 #                    long log and acts cost (LOGS_ARGS="--pairs 3")
 #   check-releases   check and export on every release of Chroma that still installs: an hour
@@ -258,6 +259,7 @@ demo:
 bench:
 	@$(call prepared,bench) $(BUILD)/bench/micro $(BUILD)/bench/long_log && \
 		build/venv/bin/python tests/bench/bench.py $(BENCH_ARGS) && \
+		build/venv/bin/python tests/bench/calls.py && \
 		build/venv/bin/python tests/bench/formats.py $(FORMATS_ARGS) && \
 		exec build/venv/bin/python tests/bench/logs.py $(LOGS_ARGS)
 
