@@ -3,8 +3,10 @@
 
 import os
 import random
+import re
 import shutil
 import subprocess
+import sys
 import textwrap
 
 import pytest
@@ -489,3 +491,41 @@ def test_few_reads(compiled, data, shim, strace, tmp_path, durability):
         capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.endswith("done 20\n"), done
     assert (tmp_path / "trace").read_text().count("pread64(") < 1000
+
+
+FIRST_ELEMENTS = """
+import os, struct, sys
+segment = f"{sys.argv[1]}/cccccccc-0000-4000-8000-000000000000"
+def write(name, data):
+    fd = os.open(f"{segment}/{name}", os.O_RDWR | os.O_CREAT)
+    os.write(fd, data)
+    os.close(fd)
+def header(elements):
+    raw = bytearray(100)
+    struct.pack_into("<i", raw, 0, 1)
+    struct.pack_into("<QQQ", raw, 12, 1000, elements, 1676)
+    return bytes(raw)
+os.mkdir(segment)
+write("header.bin", header(0))
+write("data_level0.bin", b"0" * 16760)
+os.access("/it gets elements", os.F_OK)
+write("header.bin", header(3))
+write("data_level0.bin", b"1" * 16760)
+write("index_metadata.pickle", b"p.")
+"""
+
+
+def test_undo_file_of_a_first_persist_is_on_the_disk(data, shim, strace, tmp_path):
+    """Not before: most segments never have one. But before the header says that there are elements:
+    with these and without a pickle it would be a loss."""
+    subprocess.run(
+        ["strace", "-y", "-e", "trace=fdatasync,fsync,write,access", "-o", tmp_path / "trace", "-E",
+         f"LD_PRELOAD={shim}", sys.executable, "-c", FIRST_ELEMENTS, data],
+        env=hosts.environment({"CHROMASHIM_DIR": str(data), "CHROMASHIM_BALLAST": "0",
+                               "CHROMASHIM_DURABILITY": "power", "CHROMASHIM_GUARD": "off"}),
+        capture_output=True, timeout=60, check=True)
+    made, first = (tmp_path / "trace").read_text().split("/it gets elements")
+    assert "/header.bin>" in made and "/undo" not in made
+    before, after = first.split("/header.bin>", 1)
+    assert re.search(r"fdatasync\(\d+<[^>]*/undo/cccccccc-", before), first
+    assert "/index_metadata.pickle>" in after
