@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,14 @@ class SaysAtOnce:
         if report.failed:
             self.reporter.write_line(f"\nFAILED {report.nodeid} ({report.when})\n"
                                      f"{report.longreprtext[-1500:]}")
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest come first: at the end nobody waits for one of them."""
+    weights = Counter()
+    for item in items:
+        weights[item.path] += 20 if item.get_closest_marker("slow") else 1
+    items.sort(key=lambda item: -weights[item.path])
 
 
 @pytest.hookimpl(trylast=True)

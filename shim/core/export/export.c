@@ -446,6 +446,20 @@ static int try_tables(struct exporter *x)
 	return r;
 }
 
+/*
+ * Not to be tried while the vectors are loaded: in a transaction that has met a damaged page SQLite
+ * writes no more, not even temporary tables.
+ */
+static bool try_rows_by_id(struct exporter *x)
+{
+	int64_t ignored;
+
+	return database_number(x->db,
+			       "SELECT (SELECT count(*) FROM embeddings NOT INDEXED) + (SELECT "
+			       "count(*) FROM embeddings INDEXED BY sqlite_autoindex_embeddings_1)",
+			       NULL, &ignored) == 0;
+}
+
 static bool is_empty(struct exporter *x, const char *name)
 {
 	struct stat st;
@@ -576,6 +590,7 @@ static int export_all(struct exporter *x)
 		r = x->is_salvaged ? 0 : r;
 	}
 	if (r == 0) {
+		x->has_rows_by_id = x->options->vectors && try_rows_by_id(x);
 		r = export_tables(x);
 	} else if (r == -ENOENT || r == -EBADMSG) {
 		sqlite3_close(x->db);

@@ -19,10 +19,11 @@ struct exporter {
 	const struct manifest *manifest;
 	const struct export_options *options;
 	struct export_summary *summary;
-	sqlite3 *db;	    /* Chroma's, or an empty one; its temporary tables are ours */
-	bool has_rowless;   /* collections without their own row, which are named by their ids */
-	bool is_salvaged;   /* from the pages of one that is malformed */
-	bool lost_segments; /* and which directories are of its collections is lost */
+	sqlite3 *db;	     /* Chroma's, or an empty one; its temporary tables are ours */
+	bool has_rowless;    /* collections without their own row, which are named by their ids */
+	bool is_salvaged;    /* from the pages of one that is malformed */
+	bool has_rows_by_id; /* the rows of embeddings can be asked for by their ids */
+	bool lost_segments;  /* and which directories are of its collections is lost */
 };
 
 void export_trouble(struct exporter *x, const struct chroma_collection *c, const char *what,

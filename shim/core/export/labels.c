@@ -234,7 +234,8 @@ static int ask_queue(struct proof *p, int64_t last)
 	if (r == 0) {
 		sqlite3_bind_text(rows, 1, c->topic, -1, SQLITE_STATIC);
 		sqlite3_bind_int64(rows, 2, last < 0 ? INT64_MAX : last);
-		sqlite3_bind_text(rows, 3, c->metadata_segment, -1, SQLITE_STATIC);
+		if (p->x->has_rows_by_id)
+			sqlite3_bind_text(rows, 3, c->metadata_segment, -1, SQLITE_STATIC);
 	}
 	while (r == 0 && (r = database_step(rows)) == 1) {
 		uint64_t n = (uint64_t)sqlite3_column_int64(rows, 0);

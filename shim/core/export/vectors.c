@@ -316,8 +316,8 @@ static int load_newer(struct export_vectors *v, struct exporter *x, uint64_t mar
 		if (r < 0)
 			break;
 		r = 0;
-		if (!known && operation == CHROMA_ADD)
-			exists = was_ignored(v, x, rows) != 0;
+		if (!known && operation == CHROMA_ADD && x->has_rows_by_id)
+			exists = was_ignored(v, x, rows) > 0;
 		if (operation == CHROMA_DELETE
 			? !exists
 			: !has_vector || (operation == CHROMA_ADD && exists) ||
@@ -354,7 +354,7 @@ static int load_applied(struct export_vectors *v, struct exporter *x)
 	while (r == 0 && (r = database_step(rows)) == 1) {
 		int operation = sqlite3_column_int(rows, 1);
 
-		r = operation == CHROMA_ADD ? was_ignored(v, x, rows) : 0;
+		r = operation == CHROMA_ADD && x->has_rows_by_id ? was_ignored(v, x, rows) : 0;
 		if (r == 0) {
 			sqlite3_bind_value(put, 1, sqlite3_column_value(rows, 2));
 			sqlite3_bind_int64(
