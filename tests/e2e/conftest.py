@@ -3,6 +3,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,9 @@ import pytest
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+# Who starts the tests in the background (nohup, a shell's &) may have it ignored, and so would all
+# that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # What is preloaded by hand starts no guardian, unless the test says so.
 os.environ.setdefault("CHROMASHIM_GUARD", "off")
 

@@ -50,6 +50,14 @@ def building() -> Iterator[None]:
         yield
 
 
+def let_others_in(path: Path) -> None:
+    """Another user gets to a test's directory: pytest keeps it, and those above it, private."""
+    for directory in (path, *path.parents):
+        mode = directory.stat().st_mode
+        if directory.stat().st_uid == os.geteuid() and mode & 0o555 != 0o555:
+            directory.chmod(mode | 0o555)
+
+
 def environment(extra: Optional[dict[str, str]] = None) -> dict[str, str]:
     env = {**os.environ, **ENV, **(extra or {})}
     return {name: value for name, value in env.items() if value != ""}

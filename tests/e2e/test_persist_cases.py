@@ -429,8 +429,7 @@ def test_given_away(directory, name):
         pytest.skip("needs root")
     for path in [directory.path, *directory.path.rglob("*")]:
         os.chown(path, 65534, 65534)
-    for path in directory.path.parents[:-2]:
-        os.chmod(path, os.stat(path).st_mode | 0o111)
+    hosts.let_others_in(directory.path.parent)
     assert "UNPROTECTED" not in directory.killed(GIVEN_AWAY.replace("NAME", name))
     directory.next_start()
     assert directory.is_old(A)

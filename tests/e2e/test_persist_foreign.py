@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+import hosts
 from test_persist_cases import A, B, FILES, PICKLE, Directory
 
 # A death before the pickle, with what was written in its place; and one in its midst.
@@ -137,8 +138,7 @@ def test_lock_of_somebody_else(directory):
     lock = directory.path / ".chromashim/undo/rollback.lock"
     lock.touch(0o600)
     os.chown(lock, 0, 0)
-    for path in directory.path.parents[:-2]:
-        os.chmod(path, os.stat(path).st_mode | 0o111)
+    hosts.let_others_in(directory.path.parent)
     child = directory.start("", user=65534, group=65534, extra_groups=[])
     _, said = child.communicate(timeout=60)
     assert "it was undone" in said, said

@@ -413,7 +413,7 @@ static bool is_before_since(const struct oplog_reader *r, const struct source *s
 
 /* ---- a segment into memory, also by another thread ---- */
 
-static void read_image(struct loading *l)
+static void read_once(struct loading *l)
 {
 	unsigned char *data = NULL;
 	size_t size = 0;
@@ -426,6 +426,18 @@ static void read_image(struct loading *l)
 	if (l->error && (l->read_error == 0 || l->read_error == -EUCLEAN))
 		oplog_image_close(&l->image);
 	free(data);
+}
+
+/* A slot that was read while it was written looks damaged, and does not when it is read again. */
+static void read_image(struct loading *l)
+{
+	unsigned tries;
+
+	read_once(l);
+	for (tries = 0; tries < 3 && !l->error && !l->packed && l->image.damaged; tries++) {
+		oplog_image_close(&l->image);
+		read_once(l);
+	}
 }
 
 static void *read_ahead(void *loading)
