@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sqlite3
+import struct
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,13 @@ def lengths_lost(data: Path) -> None:
 
 
 def noise(data: Path) -> None:
-    """In the vectors of ten records that are there."""
+    """In the vectors of ten records that are there; one has no number in it."""
     path = segment(data) / "data_level0.bin"
     stride = int.from_bytes((segment(data) / "header.bin").read_bytes()[28:36], "little")
     content = bytearray(path.read_bytes())
     for n in range(100, 110):
         at = n * stride + stride - 8 - 16 * 4  # the vector, and the label behind it
-        content[at:at + 8] = os.urandom(6) + b"\x41\x41"
+        content[at:at + 8] = struct.pack("<2f", float("nan") if n == 100 else 3.5, 12)
     path.write_bytes(content)
 
 

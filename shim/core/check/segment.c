@@ -324,9 +324,15 @@ static void compare_with_last(struct diagnosis *d, const struct segment *s)
 	close(undofd);
 }
 
+/* Values that are no numbers may be what is wrong with a vector, not what tears an index. */
 static uint64_t damage_so_far(const struct diagnosis *d)
 {
-	return d->summary->findings[DIAGNOSE_DAMAGE] + d->pending_count;
+	uint64_t count = d->summary->findings[DIAGNOSE_DAMAGE];
+	unsigned i;
+
+	for (i = 0; i < d->pending_count; i++)
+		count += d->pending[i].code != DIAGNOSE_VECTOR_VALUES;
+	return count;
 }
 
 /* Where the rest is whole: of a torn index the vectors and their lengths are of two moments. */
