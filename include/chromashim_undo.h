@@ -51,10 +51,12 @@
  * `pickle_check`) or what was written into it since it was emptied (the last time, or one before:
  * a LENGTH of 0 tells); none is missing. A power cut may lose or tear what was written to an
  * emptied file, and announcements of it: after one its content does not count, nor does `reach`. In
- * a copy they may be of different moments: what was announced is not there, or all of it. Nor does
- * an emptied file's content count once `undoing` is set, which it is before anything is put back.
- * Otherwise somebody else has put files there or written to them; the undo
- * file is put aside as "<name>.foreign", what it moved likewise, and the segment is left as it is.
+ * a copy they may be of different moments: what was announced is not there, or all of it; or it
+ * lacks whole sectors (they read as zeros), since a copy of another inode in the same boot may as
+ * well be the image of a disk. Nor does an emptied file's content count once `undoing` is set, which
+ * it is before anything is put back. Otherwise somebody else has put files there or written to them;
+ * the undo file is put aside as "<name>.foreign", what it moved likewise, and the segment is left as
+ * it is.
  *
  * Ended groups. Who cannot remove the undo file of a group that is over sets `ended`: there is
  * nothing to play back.

@@ -230,6 +230,64 @@ static void test_power_cut(void **state)
 	is_as_before(f);
 }
 
+/* A persist whose pickle has two pieces, of which n bytes at `at` are others when its process is
+ * dead; looked at in the image of its disk, or where it was. */
+static void lose_of_pickle(struct fixture *f, bool image, size_t at, size_t n, char with)
+{
+	char pickle[6000];
+
+	memset(pickle, 'p', sizeof(pickle));
+	persist(f);
+	assert_int_equal(undo_put(&f->w, UNDO_LENGTH, UNDO_PICKLE, 0), 0);
+	announce_piece(f, pickle, 0, 4096);
+	announce_piece(f, pickle + 4096, 4096, sizeof(pickle) - 4096);
+	set_reach(f, UNDO_PICKLE, sizeof(pickle));
+	memset(pickle + at, with, n);
+	put(f, UNDO_PICKLE, pickle, sizeof(pickle));
+	if (image)
+		copy_undo(f, UNDO_SUFFIX);
+	close(f->w.fd);
+	f->w.fd = -1;
+}
+
+/* The snapshot of a volume, in use again on the machine that goes on: the same boot, and the pages
+ * that had not reached the disk read as zeros. */
+static void test_image_of_a_disk(void **state)
+{
+	static const size_t lost[][2] = {{0, 4096}, {4096, 1904}, {0, 6000}, {512, 512}};
+	struct fixture *f = *state;
+	unsigned i;
+
+	for (i = 0; i < 4; i++) {
+		lose_of_pickle(f, true, lost[i][0], lost[i][1], '\0');
+		roll_back(f);
+		assert_int_equal(f->last.result, ROLLBACK_DONE);
+		is_as_before(f);
+	}
+	lose_of_pickle(f, true, 0, 511, '\0'); /* no disk does that */
+	remains(f);
+}
+
+static void test_copy_with_a_page_of_others(void **state)
+{
+	struct fixture *f = *state;
+
+	lose_of_pickle(f, true, 0, 4096, '?');
+	remains(f);
+}
+
+static void test_death_loses_no_page(void **state)
+{
+	struct fixture *f = *state;
+
+	lose_of_pickle(f, false, 0, 0, '\0');
+	roll_back(f);
+	assert_int_equal(f->last.result, ROLLBACK_DONE);
+	is_as_before(f);
+	lose_of_pickle(f, false, 0, 4096, '\0');
+	remains(f);
+}
+
 /* ---- an undo file of version 2 has no announcements ---- */
 
 struct header_2 {
@@ -302,6 +360,9 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_unknown, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_nothing_was_done, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_power_cut, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_image_of_a_disk, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_copy_with_a_page_of_others, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_death_loses_no_page, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_version_2, setup, teardown),
 	};
 

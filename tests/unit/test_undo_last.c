@@ -18,7 +18,8 @@ static void finish(struct fixture *f, uint64_t counter, const char *end)
 	memset(text, 'p', sizeof(text) - 1);
 	memcpy(text, end, strlen(end));
 	assert_int_equal(undo_put(&f->w, UNDO_LENGTH, UNDO_PICKLE, 0), 0);
-	announce_pickle(f, text);
+	announce_piece(f, text, 0, 1024);
+	announce_piece(f, text + 1024, 1024, sizeof(text) - 1025);
 	put(f, UNDO_PICKLE, text, strlen(text));
 	assert_int_equal(
 	    pwrite(f->w.fd, &counter, sizeof(counter), offsetof(struct undo_header, counter)),
@@ -172,6 +173,19 @@ static void test_states_on_the_way(void **state)
 	assert_int_equal(result(f), LAST_WITHOUT_PICKLE);
 }
 
+/* It was on the disk before it counted: what lacks a sector is damage, in a copy as well. */
+static void test_torn_pickle(void **state)
+{
+	static const char zeros[512];
+	struct fixture *f = *state;
+
+	persisted(f);
+	copy_undo(f, UNDO_LAST_SUFFIX);
+	assert_int_equal(result(f), LAST_AS_LEFT);
+	write_at(f, UNDO_PICKLE, 1024, zeros, sizeof(zeros));
+	assert_int_equal(result(f), LAST_OTHERS);
+}
+
 static bool is_kept(const struct fixture *f)
 {
 	return faccessat(f->undofd, SEGMENT UNDO_LAST_SUFFIX, F_OK, 0) == 0;
@@ -232,6 +246,7 @@ int main(void)
 	    TEST(test_forgotten),
 	    TEST(test_segment_is_gone),
 	    TEST(test_cut_off),
+	    TEST(test_torn_pickle),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -207,13 +207,34 @@ static inline void scribble(struct fixture *f, unsigned file, uint64_t offset, s
 }
 
 /* Into the pickle, which was emptied, as it is written. */
+static inline void announce_piece(struct fixture *f, const char *bytes, uint64_t at, uint32_t n)
+{
+	struct undo_written w = {.length = n, .check = checksum32_nonzero(bytes, n, 0)};
+
+	assert_int_equal(undo_put_data(&f->w, UNDO_WRITTEN, UNDO_PICKLE, at, &w, sizeof(w)), 0);
+	assert_int_equal(undo_flush(&f->w), 0);
+}
+
 static inline void announce_pickle(struct fixture *f, const char *text)
 {
-	struct undo_written w = {.length = (uint32_t)strlen(text)};
+	announce_piece(f, text, 0, (uint32_t)strlen(text));
+}
 
-	w.check = checksum32_nonzero(text, w.length, 0);
-	assert_int_equal(undo_put_data(&f->w, UNDO_WRITTEN, UNDO_PICKLE, 0, &w, sizeof(w)), 0);
-	assert_int_equal(undo_flush(&f->w), 0);
+/* An undo file gets another inode. */
+static inline void copy_undo(struct fixture *f, const char *suffix)
+{
+	static unsigned char bytes[2 * MAX_SIZE];
+	ssize_t n = pread(f->w.fd, bytes, sizeof(bytes), 0);
+	char name[UNDO_NAME_MAX];
+	int fd;
+
+	undo_name(name, &f->header, suffix);
+	if (strcmp(suffix, UNDO_LAST_SUFFIX) == 0)
+		undo_last_name(name, SEGMENT);
+	assert_int_equal(renameat(f->undofd, name, f->undofd, "original"), 0);
+	fd = openat(f->undofd, name, O_WRONLY | O_CREAT | O_EXCL, 0600);
+	assert_int_equal(write(fd, bytes, (size_t)n), n);
+	close(fd);
 }
 
 /* What a persist does: overwrites, grows, replaces the pickle. */

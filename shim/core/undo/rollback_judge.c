@@ -27,10 +27,11 @@ struct view {
 	uint64_t *spoken;  /* a bit for each of which anything was announced */
 	size_t known_size; /* of each */
 	bool emptied, unknown, imaged, cut;
-	bool copy;		      /* made by somebody, on a machine that has not stopped */
+	bool copy; /* made by somebody, of files or of a disk, on a machine that has not stopped */
 	uint64_t least;		      /* length that it was cut to */
 	bool fits, differs;	      /* what was written into it since it was emptied last */
 	bool fitted;		      /* the same before that: it may not have come to it */
+	bool torn;		      /* some of that lacks sectors, as in the image of a disk */
 	uint64_t end;		      /* of what was written into it */
 	uint64_t now, before, others; /* altered grains, as the last persist left them, and so on */
 	uint64_t window_at, window_length;
@@ -209,7 +210,7 @@ static void note_length(struct view *v, uint64_t length)
 {
 	if (length == 0) {
 		v->fitted |= v->fits && !v->differs;
-		v->fits = v->differs = false;
+		v->fits = v->differs = v->torn = false;
 		v->emptied = true;
 		v->end = 0;
 	}
@@ -238,6 +239,8 @@ static int note_written(struct view *v, const struct undo_record *record, const 
 	if (n == (ssize_t)written.length &&
 	    checksum32_nonzero(v->window, (size_t)n, 0) == written.check)
 		v->fits = true;
+	else if (v->copy && undo_lacks_a_sector(v->window, (uint64_t)n, record->offset))
+		v->torn = true;
 	else
 		v->differs = true;
 	return 0;
@@ -412,7 +415,8 @@ static enum last_pickle pickle_of(const struct judge *j)
 {
 	const struct view *v = &j->files[UNDO_PICKLE];
 
-	if (v->fd >= 0 && v->emptied && !v->unknown && v->fits && !v->differs && v->size == v->end)
+	if (v->fd >= 0 && v->emptied && !v->unknown && v->fits && !v->differs && !v->torn &&
+	    v->size == v->end)
 		return LAST_PICKLE_NOW;
 	return v->fd >= 0 && is_old_pickle(j) == 1 ? LAST_PICKLE_BEFORE : LAST_PICKLE_OTHERS;
 }

@@ -217,8 +217,7 @@ static int read_all(int fd, void *out, size_t n, uint64_t at)
 	return got < 0 ? (int)got : (size_t)got < n ? -ENODATA : 0;
 }
 
-/* Data at `at` in the file, of which a sector, or the part of one that it has, is all zeros. */
-static bool lacks_a_sector(const unsigned char *data, uint64_t length, uint64_t at)
+bool undo_lacks_a_sector(const unsigned char *data, uint64_t length, uint64_t at)
 {
 	uint64_t from = 0, to;
 
@@ -355,8 +354,9 @@ int undo_next(struct undo_reader *r, struct undo_record *record, void *data)
 		     record->data_check == checksum32_nonzero(data, record->length, seed)))
 			return 0;
 		r->skipped++;
-		r->torn += r->durable && record->length <= UNDO_LENGTH_MAX &&
-			   lacks_a_sector(data, record->length, r->at - padded(record->length));
+		r->torn +=
+		    r->durable && record->length <= UNDO_LENGTH_MAX &&
+		    undo_lacks_a_sector(data, record->length, r->at - padded(record->length));
 	}
 }
 

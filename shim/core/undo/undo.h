@@ -85,6 +85,10 @@ bool undo_is_ended(int undofd, const char *name);
  */
 int undo_next(struct undo_reader *r, struct undo_record *record, void *data);
 
+/* Data at `at` in its file, of which a sector, or the part of one that it has, is all zeros: so a
+ * power cut, or the image of a disk, leaves what had not reached it. */
+bool undo_lacks_a_sector(const unsigned char *data, uint64_t length, uint64_t at);
+
 /* Of the whole pickle that fd is open on; buf has UNDO_LENGTH_MAX bytes. 0 or -errno. */
 int undo_sum_pickle(int fd, void *buf, uint64_t *sum);
 
