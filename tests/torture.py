@@ -60,8 +60,11 @@ def cut_power(host: hosts.Host, options: argparse.Namespace) -> int:
         if missing:
             print(f"{what}: no power cuts: {missing}")
             continue
-        with tempfile.TemporaryDirectory(prefix=f"chromashim-power-{host.name}-") as directory:
-            broken += tell(what, harness(Path(directory)).run(cuts), options.seed)
+        directory = Path(tempfile.mkdtemp(prefix=f"chromashim-power-{host.name}-"))
+        found = tell(what, harness(directory).run(cuts), options.seed)
+        if not found:  # else what it names is kept
+            shutil.rmtree(directory)
+        broken += found
     return broken
 
 

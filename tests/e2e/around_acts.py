@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable
 
+import boots
 import hosts
 from around import PHASE, USER, Act, Lost, Site
 
@@ -242,9 +243,7 @@ def suspended(site: Site, pid: int) -> None:
 
 
 def rebooted(site: Site) -> None:
-    boot = site.directory / "boot_id"
-    boot.write_text("01234567-89ab-cdef-0123-456789abcdef\n", encoding="ascii")
-    site.start_job["boot"] = str(boot)
+    site.start_job["boot"] = str(boots.make(site.directory / "boot_id"))
 
 
 STORE_A, STORE_B = {"CHROMASHIM_STORE": "../store-a"}, {"CHROMASHIM_STORE": "../store-b"}

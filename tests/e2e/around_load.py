@@ -22,6 +22,7 @@ from typing import Any
 
 os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
 
+import boots
 import numpy as np
 
 LONGEST = 60  # seconds that a job may take
@@ -31,9 +32,7 @@ STEP = 20  # records of a step: two are a persist
 LOADS = ("adds", "updates", "deletes", "mixed")
 METADATA = {"hnsw:space": "l2", "hnsw:batch_size": 20, "hnsw:sync_threshold": 40,
             "hnsw:num_threads": 1}
-CLONE_NEWNS, CLONE_NEWPID = 0x20000, 0x20000000
-MS_REC, MS_PRIVATE, MS_BIND = 0x4000, 0x40000, 0x1000
-BOOT_ID = "/proc/sys/kernel/random/boot_id"
+CLONE_NEWPID = 0x20000000
 PIN = "around"  # what a pin is called
 SNAPSHOT_ALWAYS = 2  # chromashim.h
 
@@ -239,17 +238,11 @@ VERBS = {"make": make, "work": work, "look": look}
 # ---- as whom, and where
 
 
-def libc_must(name: str, *args: Any) -> None:
-    library = ctypes.CDLL(None, use_errno=True)
-    if getattr(library, name)(*args):
-        raise OSError(ctypes.get_errno(), f"{name}: {os.strerror(ctypes.get_errno())}")
-
-
 def be_init() -> None:
     """Returns in the third process: the first of a container cannot kill itself."""
     first = os.fork()
     if not first:
-        libc_must("mount", b"proc", b"/proc", b"proc", 0, None)
+        boots.libc_must("mount", b"proc", b"/proc", b"proc", 0, None)
         first = os.fork()
         if not first:
             return
@@ -262,10 +255,9 @@ def be_init() -> None:
 def disguise(job: dict[str, Any]) -> None:
     """{"boot": a file with another boot's id, "container": true, "uid": number}"""
     if job.get("boot") or job.get("container"):
-        libc_must("unshare", CLONE_NEWNS | (CLONE_NEWPID if job.get("container") else 0))
-        libc_must("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
+        boots.own_mounts(CLONE_NEWPID if job.get("container") else 0)
     if job.get("boot"):
-        libc_must("mount", job["boot"].encode(), BOOT_ID.encode(), None, MS_BIND, None)
+        boots.enter(job["boot"])
     if job.get("container"):
         be_init()
     if job.get("uid"):

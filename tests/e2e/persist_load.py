@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Upserts until it is killed, and tells afterwards whether everything is there.
 
-    persist_load.py    reads lines "TARGET LEAST [MOST [only]] [fault=FAULT]" from stdin; for each it
-                       forks a child, prints its pid, waits for it and prints "ended STATUS"
+    persist_load.py    reads lines "TARGET LEAST [MOST [only]] [fault=FAULT] [boot=FILE]" from stdin;
+                       for each it forks a child, prints its pid, waits for it and prints "ended
+                       STATUS"
 
 TARGET is a directory (PersistentClient) or host:port (HttpClient). What batch number k holds is a
 function of k, so LEAST, the number acknowledged so far, says what must be there; further ones up to
@@ -17,6 +18,7 @@ from typing import Any, Optional
 
 os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
 
+import boots  # noqa: E402
 import chromadb  # noqa: E402
 import numpy as np  # noqa: E402
 from chromadb.config import Settings  # noqa: E402
@@ -121,11 +123,16 @@ def run(target: str, least: int, most: int, only: bool) -> None:
 
 def main() -> None:
     for line in sys.stdin:
-        target, least, *more = line.split()
+        target, least, *words = line.split()
+        more = [word for word in words if "=" not in word]
+        settings = dict(word.split("=", 1) for word in words if "=" in word)
         child = os.fork()
         if not child:
-            if more and more[-1].startswith("fault="):  # see shim/preload/place/faults.h
-                os.environ["CHROMASHIM_FAULT"] = more.pop().removeprefix("fault=")
+            if "fault" in settings:  # see shim/preload/place/faults.h
+                os.environ["CHROMASHIM_FAULT"] = settings["fault"]
+            if "boot" in settings:
+                boots.own_mounts()
+                boots.enter(settings["boot"])
             run(target, int(least), int(more[0]) if more else int(least) + 1, "only" in more)
             os._exit(0)
         tell(f"pid {child}")

@@ -9,22 +9,33 @@ sync. crash() makes one of these states. Two models:
     ordered     as ext4 and XFS: names and sizes become durable in one order, and with any sync
     weak        each directory and each file by itself, when that one is synced (what POSIX says)
 
+Half of the states are looked at with the id of another boot, as after a power cut, and half in the
+same boot: so is the image of a disk, such as a volume's snapshot, on a machine that goes on. In both
+a page of a file may be torn.
+
+What a failure names is kept: the state, and the recording, of which the state is made again with
+
+    replay.py RECORDING SEED CUT MODEL PLACE TARGET
+
 Stores into shared maps are not seen, so those pages hold what write() put there: the oldest state
 that is possible.
 """
 
 import json
 import os
+import pickle
 import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from bisect import bisect
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import boots
 import hosts
 import kills
 import power
@@ -70,6 +81,7 @@ class Disk:
         self.files: dict[int, File] = defaultdict(File)
         self.names: dict[str, int] = {}  # for certain
         self.pending: list[tuple[int, Event]] = []  # changes of names
+        self.torn: list[str] = []  # by the last crash()
         self.count = 0
 
     def play(self, e: Event) -> None:
@@ -119,9 +131,10 @@ class Disk:
                 rename(names, e)
         way = rng.choice(["none", "all", "mixed", "mixed", "mixed"])
         made: dict[int, Path] = {}
+        self.torn.clear()
         for path in sorted(names):
             self.put(names[path], target / path, way, until, rng, made)
-        return f"{len(self.pending)} names, {way} of the data"
+        return f"{len(self.pending)} names, {way} of the data, torn: {' '.join(self.torn) or 'none'}"
 
     def put(self, number: int, path: Path, way: str, until: float, rng: random.Random,
             made: dict[int, Path]) -> None:
@@ -133,6 +146,11 @@ class Disk:
         elif number in made:
             os.link(made[number], path)
         else:
+            if way == "mixed":
+                way = rng.choice(["none", "all", "pages", "pages"])
+            if way == "pages" and file.pending and \
+                    (".chromashim" not in path.parts or path.suffix == ".undo"):
+                self.torn.append(path.name)
             path.write_bytes(torn(file, way, until, rng))
             path.chmod(file.mode)
             os.utime(path, (file.changed, file.changed))
@@ -155,8 +173,6 @@ def rename(names: dict[str, int], e: Event) -> None:
 
 def torn(file: File, way: str, until: float, rng: random.Random) -> bytearray:
     """Each page as it was at some moment since the last sync."""
-    if way == "mixed":
-        way = rng.choice(["none", "all", "pages", "pages"])
     data = bytearray(file.data)
     if way == "none" or not file.pending:
         return data
@@ -234,22 +250,38 @@ def complete(events: list[Event], data: Path) -> None:
     assert {n for n in disk.names if not disk.files[disk.names[n]].directory} == set(map(str, files))
 
 
+def unsynced_pickles(events: list[Event]) -> list[int]:
+    """After which of the events something of a pickle is written and not synced."""
+    pickles, written, found = set(), set(), []
+    for number, e in enumerate(events):
+        if e.kind in ("create", "rename") and (e.second or e.path).endswith(kills.FILES[-1]):
+            pickles.add(e.file)
+        elif e.kind == "write" and e.file in pickles:
+            written.add(e.file)
+        elif e.kind == "sync":
+            written.discard(e.file)
+        if written:
+            found.append(number)
+    return found
+
+
 def moments(events: list[Event]) -> dict[str, list[int]]:
     """Where to cut: after which of the events, by what was going on."""
     found: dict[str, list[int]] = defaultdict(list)
     groups, moved, files, born = set(), set(), set(), set()
-    since, pickle = 10 ** 6, False
+    since, made = 10 ** 6, False
+    found["pickle"] = unsynced_pickles(events)
     for number, e in enumerate(events):
         name = os.path.basename(e.path)
         if e.kind == "create" and name in kills.FILES:
             files.add(e.file)
-            pickle = pickle or name == kills.FILES[-1]
+            made = made or name == kills.FILES[-1]
         if e.kind == "create" and name.endswith(".undo"):
             groups.add(e.path)
             born.add(e.file)
         elif e.kind in ("link", "rename") and (e.second or e.path).endswith(".moved"):
             moved.add(e.second or e.path)
-        elif e.kind == "unlink":
+        elif e.kind in ("unlink", "rename"):  # renamed, it is kept as the last one's
             since = 0 if e.path in groups else since
             groups.discard(e.path)
             moved.discard(e.path)
@@ -262,7 +294,7 @@ def moments(events: list[Event]) -> dict[str, list[int]]:
         if e.file in born:  # its undo file is about to reach the disk for the first time
             found["birth"].append(number)
             born -= {e.file} if e.kind in ("sync", "unlink") else set()
-        if files and not pickle:
+        if files and not made:
             found["creation"].append(number)
         if since < 40:
             found["commit"].append(number)
@@ -271,12 +303,18 @@ def moments(events: list[Event]) -> dict[str, list[int]]:
     return found
 
 
+def random_of(seed: int, cut: int) -> random.Random:
+    """Each cut its own, so that it can be played again alone."""
+    return random.Random(f"cut {seed} {cut}")
+
+
 class Replay:
     """Records a run and examines what power cuts in it may leave. preload "": without the shim."""
 
     def __init__(self, host: hosts.Host, directory: Path, preload: str, seed: int) -> None:
-        self.host, self.directory, self.preload = host, directory, preload
-        self.rng = random.Random(seed)
+        self.host, self.directory, self.preload, self.seed = host, directory, preload, seed
+        self.boot = boots.make(directory / "boot_id")
+        self.boots = ["", f"boot={self.boot}"] if boots.possible(self.boot) else [""]
         self.tally = power.Tally()
         self.env = {"CHROMASHIM_DURABILITY": "power", "CHROMASHIM_BALLAST": "0"}
         self.unsure = power.unsure(host)
@@ -295,19 +333,24 @@ class Replay:
         events = record(self.host, self.directory, self.preload, self.env)
         found = moments(events)
         first = next(n for n, e in enumerate(events) if e.kind == "ack")
-        chosen: dict[int, list[tuple[str, str]]] = defaultdict(list)
-        for number in range(cuts):
-            moment = sorted(found)[number // len(MODELS) % len(found)]
-            place = self.rng.choice([n for n in found[moment] if n > first])
-            chosen[place].append((MODELS[number % len(MODELS)], moment))
+        chosen: dict[int, list[tuple[int, str, str]]] = defaultdict(list)
+        for number in range(self.tally.cuts, self.tally.cuts + cuts):
+            moment = sorted(found)[(number // len(MODELS) + self.seed) % len(found)]
+            rng = random.Random(f"place {self.seed} {number}")
+            place = rng.choice([n for n in found[moment] if n > first])
+            chosen[place].append((number, MODELS[number % len(MODELS)], moment))
+        recording, broken = self.directory / f"recording-{self.tally.cuts}", len(self.tally.broken)
         loader = kills.Loader(self.host.driver, self.preload, self.env,
                               self.directory / "stderr.log")
         try:
             self.replay(events, chosen, loader)
         finally:
             loader.stop()
+        if len(self.tally.broken) > broken:
+            recording.write_bytes(pickle.dumps(events))
+            self.tally.broken.append(f"play again: replay.py {recording} {self.seed} CUT MODEL PLACE")
 
-    def replay(self, events: list[Event], chosen: dict[int, list[tuple[str, str]]],
+    def replay(self, events: list[Event], chosen: dict[int, list[tuple[int, str, str]]],
                loader: kills.Loader) -> None:
         disks = {model: Disk(model) for model in MODELS}
         acknowledged = 0
@@ -316,18 +359,22 @@ class Replay:
                 disk.play(e)
             if e.kind == "ack":
                 acknowledged = e.size
-            for model, moment in chosen.get(number, ()):
-                target = self.directory / f"cut-{self.tally.cuts}"
+            for cut, model, moment in chosen.get(number, ()):
+                target = self.directory / f"cut-{cut}"
                 target.mkdir()
-                what = disks[model].crash(self.rng, target)
-                self.examine(loader, target, acknowledged, f"{model}, {moment} {number}, {what}")
+                boot = random.Random(f"boot {self.seed} {cut}").choice(self.boots)
+                what = disks[model].crash(random_of(self.seed, cut), target)
+                self.examine(loader, target, acknowledged, boot, f"cut {cut} {model} {number}, "
+                             f"{moment}, {'another' if boot else 'same'} boot, {what}")
 
-    def examine(self, loader: kills.Loader, target: Path, acknowledged: int, what: str) -> None:
-        least = max(0, acknowledged - self.unsure)
+    def examine(self, loader: kills.Loader, target: Path, acknowledged: int, boot: str,
+                what: str) -> None:
+        least, log = max(0, acknowledged - self.unsure), self.directory / "stderr.log"
+        said = log.stat().st_size
         kept = target.with_name(f"{target.name}-kept")
         shutil.copytree(target, kept)
         alarm = self.preload and undo_damaged(kept)
-        loader.send(target, least, acknowledged + 1, "only")
+        loader.send(target, least, acknowledged + 1, "only", boot)
         answer = loader.finish()[0]
         self.tally.cuts += 1
         self.tally.acknowledged += acknowledged
@@ -336,7 +383,9 @@ class Replay:
         if answer.startswith("verified"):
             shutil.rmtree(kept)
         else:
-            self.tally.broken.append(f"{acknowledged} batches, {what}: {answer}")
+            words = log.read_bytes()[said:].decode(errors="replace").strip()
+            self.tally.broken.append(f"{what}, {acknowledged} batches: {answer}\n"
+                                     f"  said: {words[-400:] or 'nothing'}\n  kept: {kept}")
         shutil.rmtree(target)
 
 
@@ -355,3 +404,15 @@ def missing() -> str:
     tried = subprocess.run(["strace", "-f", "--seccomp-bpf", "-o", "/dev/null", "true"],
                            capture_output=True, text=True, check=False)
     return f"strace does not work here: {tried.stderr.strip()}" if tried.returncode else ""
+
+
+def main(recording: str, seed: str, cut: str, model: str, place: str, target: str) -> None:
+    disk, directory = Disk(model), Path(target)
+    directory.mkdir()
+    for e in pickle.loads(Path(recording).read_bytes())[:int(place) + 1]:
+        disk.play(e)
+    print(disk.crash(random_of(int(seed), int(cut)), directory))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
