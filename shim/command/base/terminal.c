@@ -223,7 +223,11 @@ char *format_duration(char *out, size_t room, uint64_t ns)
 		snprintf(out, room, "%.1f ms", (double)ns / 1e6);
 	else if (ns < UINT64_C(600000000000))
 		snprintf(out, room, "%.2f s", (double)ns / 1e9);
-	else
+	else if (ns < UINT64_C(7200000000000))
 		snprintf(out, room, "%.1f min", (double)ns / 60e9);
+	else if (ns < UINT64_C(172800000000000))
+		snprintf(out, room, "%.1f h", (double)ns / 3600e9);
+	else
+		snprintf(out, room, "%.1f days", (double)ns / 86400e9);
 	return out;
 }
