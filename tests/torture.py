@@ -147,6 +147,14 @@ def fail_replicas(rounds: int) -> int:
     return done.returncode != 0
 
 
+def fail_persists() -> int:
+    """Persists that die at every one of their steps, of which the tests take each third."""
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q",
+                           str(hosts.ROOT / "tests/e2e/test_persist_faults.py")],
+                          env={**os.environ, "CHROMASHIM_THOROUGH": "1"}, check=False)
+    return done.returncode != 0
+
+
 def fail_everywhere() -> int:
     """A death and an I/O error at every call of a workload with pins held: hours."""
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-s",
@@ -208,7 +216,7 @@ def main() -> int:
     if options.replicas and not options.without and not options.host:
         broken += fail_replicas(options.replicas)
     if options.pins and not options.without and not options.host:
-        broken += fail_everywhere()
+        broken += fail_everywhere() + fail_persists()
     return 1 if broken and not options.without else 0
 
 

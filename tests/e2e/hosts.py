@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Optional, Sequence
 
 import pytest
 
@@ -36,6 +37,14 @@ const path = require("path").resolve(process.argv[1], "node_modules", "chromadb"
 const { arch } = process;
 createRequire(path)(`chromadb-js-bindings-linux-${arch}-gnu`).cli(["chroma", ...process.argv.slice(2)]);
 """
+
+
+def some(numbers: Sequence[int], every: int) -> Sequence[int]:
+    """Each so-and-so-many-th, from a random one on; all with CHROMASHIM_THOROUGH=1, which
+    tests/torture.py sets."""
+    if os.environ.get("CHROMASHIM_THOROUGH") == "1":
+        return numbers
+    return numbers[random.randrange(every)::every]
 
 
 def python(venv: str) -> Path:

@@ -17,10 +17,10 @@ import hosts
 
 
 def chosen() -> list[around.Cell]:
-    """One cell of each act and release; states and loads take turns."""
+    """One cell of each act, and of each second one with 0.6 as well; states and loads take turns."""
     every = []
     for turn, release in enumerate(around.RELEASES):
-        for n, act in enumerate(around_acts.ACTS):
+        for n, act in list(enumerate(around_acts.ACTS))[::1 + turn]:
             state = around.STATES[(n + 1 + 2 * turn) % len(around.STATES)]
             load = around.LOADS[(n // 4 + n + turn) % len(around.LOADS)]
             every.append(around.Cell(release, load, state, act))

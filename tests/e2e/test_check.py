@@ -317,7 +317,7 @@ def test_ten_thousand_collections(copy, chromashim):
 def test_progress_on_a_terminal(chromashim, tmp_path):
     hosts.BY_NAME["python"].require()
     data = tmp_path / "big"
-    subprocess.run([hosts.python("venv"), hosts.ROOT / "tests/bench/big_directory.py", data, "150"],
+    subprocess.run([hosts.python("venv"), hosts.ROOT / "tests/bench/big_directory.py", data, "60"],
                    check=True, env=hosts.environment())
     leader, follower = pty.openpty()
     # Slow enough for a bar, however fast the machine is.

@@ -23,7 +23,7 @@ import pytest
 import hosts
 
 STEPS = 60
-DEATHS = 12
+DEATHS = 6
 PINS = 12
 HELD = 18  # automatic pins: from 25 on, one of them is given up
 LONG = 600  # seconds: two dozen snapshots are copied and verified, on a busy machine
