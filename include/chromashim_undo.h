@@ -120,7 +120,7 @@ struct undo_header {
 	uint64_t life;	       /* of the process; 0: this file system has no such locks */
 	uint64_t pickle_check; /* of the pickle at the group's start, in chains of 64 KiB */
 	uint64_t check;	       /* XXH3-64 of everything above */
-	/* Below: written while the group lives (through a shared map), not covered by check. */
+	/* Below: written while the group lives (mostly through a shared map), not covered by check. */
 	uint64_t ended;		    /* not 0: there is nothing to play back */
 	uint64_t complete;	    /* not 0: the persist is; TENTATIVE counts from now on */
 	uint64_t undoing;	    /* not 0: it is being played back */

@@ -77,6 +77,8 @@ def everything(collection: Any) -> dict[str, np.ndarray]:
         page = collection.get(include=["embeddings"], limit=500, offset=len(found))
         if not page["ids"]:
             return found
+        if found.keys() >= set(page["ids"]):
+            raise ValueError(f"the same records again: {page['ids'][:3]}")
         found |= zip(page["ids"], np.asarray(page["embeddings"], dtype=np.float32))
 
 

@@ -17,8 +17,9 @@ What a failure names is kept: the state, and the recording, of which the state i
 
     replay.py RECORDING SEED CUT MODEL PLACE TARGET
 
-Stores into shared maps are not seen, so those pages hold what write() put there: the oldest state
-that is possible.
+Stores into shared maps are not seen, nor that a sync brings them to the disk, so those pages hold
+what write() put there. For what a roll-back heeds of an undo file's header (reach, counter) that is
+the oldest state that is possible; its `complete`, which is synced, is written by a call.
 """
 
 import json
@@ -282,8 +283,10 @@ def moments(events: list[Event]) -> dict[str, list[int]]:
         elif e.kind in ("link", "rename") and (e.second or e.path).endswith(".moved"):
             moved.add(e.second or e.path)
         elif e.kind in ("unlink", "rename"):  # renamed, it is kept as the last one's
-            since = 0 if e.path in groups else since
-            groups.discard(e.path)
+            if e.path in groups:  # 0.6: its transaction is over, and the undo file may be there
+                found["end"] += [number - 1, number]
+                groups.discard(e.path)
+                since = 0
             moved.discard(e.path)
         since += 1
         found["whenever"].append(number)
@@ -315,7 +318,7 @@ class Replay:
         self.host, self.directory, self.preload, self.seed = host, directory, preload, seed
         self.boot = boots.make(directory / "boot_id")
         self.boots = ["", f"boot={self.boot}"] if boots.possible(self.boot) else [""]
-        self.tally = power.Tally()
+        self.tally, self.recording = power.Tally(), ""
         self.env = {"CHROMASHIM_DURABILITY": "power", "CHROMASHIM_BALLAST": "0"}
         self.unsure = power.unsure(host)
 
@@ -339,7 +342,7 @@ class Replay:
             rng = random.Random(f"place {self.seed} {number}")
             place = rng.choice([n for n in found[moment] if n > first])
             chosen[place].append((number, MODELS[number % len(MODELS)], moment))
-        recording, broken = self.directory / f"recording-{self.tally.cuts}", len(self.tally.broken)
+        broken, self.recording = len(self.tally.broken), f"recording-{self.tally.cuts}"
         loader = kills.Loader(self.host.driver, self.preload, self.env,
                               self.directory / "stderr.log")
         try:
@@ -347,8 +350,7 @@ class Replay:
         finally:
             loader.stop()
         if len(self.tally.broken) > broken:
-            recording.write_bytes(pickle.dumps(events))
-            self.tally.broken.append(f"play again: replay.py {recording} {self.seed} CUT MODEL PLACE")
+            (self.directory / self.recording).write_bytes(pickle.dumps(events))
 
     def replay(self, events: list[Event], chosen: dict[int, list[tuple[int, str, str]]],
                loader: kills.Loader) -> None:
@@ -385,7 +387,8 @@ class Replay:
         else:
             words = log.read_bytes()[said:].decode(errors="replace").strip()
             self.tally.broken.append(f"{what}, {acknowledged} batches: {answer}\n"
-                                     f"  said: {words[-400:] or 'nothing'}\n  kept: {kept}")
+                                     f"  said: {words[-400:] or 'nothing'}\n"
+                                     f"  kept: {kept}, {self.recording}")
         shutil.rmtree(target)
 
 

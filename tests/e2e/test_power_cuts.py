@@ -10,7 +10,7 @@ import power
 import replay
 
 # By the recorded order of writes: also where there are no loop mounts.
-RECORDED = [("python", 32), ("python-0.6", 16)]
+RECORDED = [("python", 36), ("python-0.6", 18)]
 CASES = [("python", "ext4", 16), ("python", "xfs", 8), ("python-0.6", "ext4", 8)]
 
 

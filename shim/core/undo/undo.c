@@ -192,6 +192,13 @@ int undo_put(struct undo_writer *w, enum undo_kind kind, unsigned file, uint64_t
 	return undo_put_data(w, kind, file, offset, NULL, 0);
 }
 
+int undo_complete(const struct undo_writer *w)
+{
+	static const uint64_t yes = 1;
+
+	return sys_pwrite_all(w->fd, &yes, sizeof(yes), offsetof(struct undo_header, complete));
+}
+
 int undo_flush(struct undo_writer *w)
 {
 	int r;

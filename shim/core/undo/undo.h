@@ -59,6 +59,8 @@ int undo_save_bytes(struct undo_writer *w, unsigned file, const void *data, uint
 int undo_put(struct undo_writer *w, enum undo_kind kind, unsigned file, uint64_t offset);
 int undo_put_data(struct undo_writer *w, enum undo_kind kind, unsigned file, uint64_t offset,
 		  const void *data, uint32_t length);
+/* Its persist is complete: from now on TENTATIVE counts. */
+int undo_complete(const struct undo_writer *w);
 /* The buffer to the kernel. */
 int undo_flush(struct undo_writer *w);
 

@@ -188,9 +188,10 @@ static bool waits(struct group *g, int *error)
 	*error = 0;
 	if (!in_transaction(g) || !g->expected)
 		return false;
-	g->page->complete = 1;
-	if (group_page_lost(g)) /* the next start would undo what Chroma has been told */
-		return false;
+	/* By a call, not through the map: what the sync below brings to the disk is seen to be
+	 * there before, by whoever records calls. */
+	if (undo_complete(&g->undo) < 0 || group_page_lost(g))
+		return false; /* the next start would undo what Chroma has been told */
 	if (g->power)
 		*error = sys_fdatasync(g->undo.fd);
 	group_synced(g, since);
