@@ -10,6 +10,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -407,6 +408,7 @@ def test_what_was_cut_is_sent_again(far):
         path.unlink()
     for path in far.m.data.glob(".chromashim/replica/*/lock"):
         (path.parent / "sending").touch()
+    time.sleep(1.5)  # so long the server tells of files that were removed behind its back
     far.completes()
     assert "0 damaged, 0 missing" in check(far.m)
 

@@ -2,7 +2,10 @@
 """How many system calls more fixed pieces of work make under the library: upper bounds, so that a
 regression shows at once, whatever else the machine is doing."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+
+import pytest
 
 import counted
 import hosts
@@ -33,19 +36,33 @@ MOST = {
 UNITS = {**SIZES, "hundreds": 1}
 
 
-def test_counts(data, shim, strace, tmp_path):
-    hosts.BY_NAME["python"].require()
+def counts_over(where, shim):
+    """What is over its bound."""
     env = hosts.environment({"CHROMASHIM_GUARD": "off", "CHROMASHIM_DURABILITY": "power"})
+    where.mkdir()
 
-    def count(where, preload):
-        return counted.count(hosts.python("venv"), where, preload, SIZES.values(), env)
+    def count(directory, preload):
+        directory.mkdir()
+        return counted.count(hosts.python("venv"), directory, preload, SIZES.values(), env)
 
     with ThreadPoolExecutor() as both:
-        plain, under = both.map(count, (tmp_path / "plain", data), ("", shim))
+        plain, under = both.map(count, (where / "plain", where / "data"), ("", shim))
     assert plain["single"]["fcntl"] > 20 * SIZES["single"], plain  # the work was counted
     assert plain["hundreds"]["lseek"] > 1000, plain  # and there was a persist
     more = {work: {name: (n - plain[work][name]) / UNITS[work] for name, n in calls.items()}
             for work, calls in under.items()}
-    over = {work: {name: n for name, n in calls.items() if n > MOST[work].get(name, 0.5)}
+    return {work: {name: n for name, n in calls.items() if n > MOST[work].get(name, 0.5)}
             for work, calls in more.items()}
+
+
+def test_counts(shim, strace, tmp_path):
+    """What is known for a second only is asked again where the machine is slow: that only adds, so
+    it is tried again, and where the machine stays busy nothing can be told."""
+    hosts.BY_NAME["python"].require()
+    for attempt in range(3):
+        over = counts_over(tmp_path / str(attempt), shim)
+        if not any(over.values()):
+            return
+    if os.getloadavg()[0] > (os.cpu_count() or 1):
+        pytest.skip(f"the machine is too busy to tell: {over}")
     assert over == {work: {} for work in MOST}
