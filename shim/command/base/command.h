@@ -7,6 +7,7 @@
 #define COMMAND_COMMAND_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "chromashim.h"
@@ -94,6 +95,15 @@ enum exit_code exit_code_of(int error);
 
 /* getopt_long() has complained; points to the usage. */
 int fail_usage(const char *verb);
+
+/* A verb of a verb: argv[1] names it. */
+struct sub_verb {
+	const char *name;
+	int (*run)(int argc, char **argv);
+};
+
+int run_sub_verb(const char *verb, const struct sub_verb *verbs, size_t count, int argc,
+		 char **argv);
 
 /* ---- the data directory ---- */
 

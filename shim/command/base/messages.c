@@ -62,3 +62,21 @@ int fail_usage(const char *verb)
 	fprintf(stderr, "  See `chromashim help%s%s`.\n", verb ? " " : "", verb ? verb : "");
 	return EXIT_USAGE;
 }
+
+int run_sub_verb(const char *verb, const struct sub_verb *verbs, size_t count, int argc,
+		 char **argv)
+{
+	size_t i;
+
+	for (i = 0; argc > 1 && i < count; i++) {
+		if (strcmp(verbs[i].name, argv[1]) != 0)
+			continue;
+		argv[1] = argv[0]; /* getopt names the program in its messages */
+		return verbs[i].run(argc - 1, argv + 1);
+	}
+	if (argc > 1)
+		warn("%s has no verb '%s'", verb, argv[1]);
+	else
+		warn("%s needs a verb", verb);
+	return fail_usage(verb);
+}

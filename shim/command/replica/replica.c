@@ -47,24 +47,12 @@ const char replica_usage[] =
 
 int command_replica(int argc, char **argv)
 {
-	static const struct {
-		const char *name;
-		int (*run)(int argc, char **argv);
-	} verbs[] = {
+	static const struct sub_verb verbs[] = {
 	    {"check", replica_command_check},	     {"keygen", replica_command_keygen},
 	    {"list", replica_command_list},	     {"prune", replica_command_prune},
 	    {"rebuild", replica_command_rebuild},    {"send", replica_command_send},
 	    {"takeover", replica_command_take_over},
 	};
-	size_t i;
 
-	for (i = 0; argc > 1 && i < sizeof(verbs) / sizeof(verbs[0]); i++) {
-		if (strcmp(verbs[i].name, argv[1]) != 0)
-			continue;
-		argv[1] = argv[0]; /* getopt names the program in its messages */
-		return verbs[i].run(argc - 1, argv + 1);
-	}
-	warn(argc > 1 ? "replica has no verb '%s'" : "replica needs a verb%s",
-	     argc > 1 ? argv[1] : "");
-	return fail_usage("replica");
+	return run_sub_verb("replica", verbs, sizeof(verbs) / sizeof(verbs[0]), argc, argv);
 }

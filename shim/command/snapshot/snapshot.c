@@ -270,10 +270,7 @@ static int command_create(int argc, char **argv)
 
 int command_snapshot(int argc, char **argv)
 {
-	static const struct {
-		const char *name;
-		int (*run)(int argc, char **argv);
-	} verbs[] = {
+	static const struct sub_verb verbs[] = {
 	    {"create", command_create},
 	    {"list", snapshot_command_list},
 	    {"show", snapshot_command_show},
@@ -284,15 +281,6 @@ int command_snapshot(int argc, char **argv)
 	    {"delete", snapshot_command_delete},
 	    {"prune", snapshot_command_prune},
 	};
-	size_t i;
 
-	for (i = 0; argc > 1 && i < sizeof(verbs) / sizeof(verbs[0]); i++) {
-		if (strcmp(verbs[i].name, argv[1]) != 0)
-			continue;
-		argv[1] = argv[0]; /* getopt names the program in its messages */
-		return verbs[i].run(argc - 1, argv + 1);
-	}
-	warn(argc > 1 ? "snapshot has no verb '%s'" : "snapshot needs a verb%s",
-	     argc > 1 ? argv[1] : "");
-	return fail_usage("snapshot");
+	return run_sub_verb("snapshot", verbs, sizeof(verbs) / sizeof(verbs[0]), argc, argv);
 }
