@@ -6,12 +6,11 @@
  * only when the merge has come that far: what is in memory is one segment or two of each process
  * that was running at the time.
  */
-#include "core/oplog/read.h"
+#include "core/oplog/merge.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,43 +24,6 @@
 /* A record may carry a time somewhat before its segment was made. */
 #define SLACK_NS UINT64_C(2000000000)
 #define OPEN_BYTES ((size_t)64 << 20) /* of segments that are open */
-
-struct source {
-	struct oplog_segment_info info;
-	struct oplog_image image;
-	bool open;	      /* image is there */
-	bool told;	      /* first_time is known */
-	uint64_t first_time;  /* of its records; 0: it has those from the process's start on */
-	uint32_t at;	      /* next in image.order */
-	unsigned char *given; /* following: one bit a slot */
-};
-
-/* A segment that is being read. */
-struct loading {
-	struct source *source;
-	int dirfd;
-	const char *name;
-	bool packed;
-	struct oplog_image image; /* unless error */
-	int read_error, error;
-};
-
-struct oplog_reader {
-	int dirfd[2]; /* by enum oplog_log; -1: there is none, or it is not asked for */
-	enum oplog_which which;
-	int storefd; /* its own */
-	bool following;
-	uint64_t since; /* what is before is not wanted */
-	bool reads_ahead, ahead_runs;
-	struct loading ahead;
-	pthread_t thread;
-	struct source **sources; /* by name, those found by a poll after the others */
-	size_t sources_size, sources_room;
-	size_t opened; /* how many of them have been */
-	size_t *heap;  /* sources with records left, the earliest record on top */
-	size_t heap_size;
-	bool top_taken; /* the record on top was given by the last call */
-};
 
 /* ---- the heap ---- */
 
@@ -143,18 +105,13 @@ static int compare_sources(const void *a, const void *b)
 	return order ? order : m < n ? -1 : m > n;
 }
 
-static int folder_of(const struct oplog_reader *r, const struct source *s)
-{
-	return r->dirfd[s->info.log];
-}
-
 static void read_identity(struct oplog_reader *r, struct source *s)
 {
 	unsigned char *data = NULL;
 	struct stat st;
 	size_t size = 0;
 
-	s->info.error = oplog_file_read(folder_of(r, s), s->info.name, true, &data, &size, &st);
+	s->info.error = oplog_file_read(merge_folder(r, s), s->info.name, true, &data, &size, &st);
 	s->info.size = (uint64_t)st.st_size;
 	s->info.device = st.st_dev;
 	s->info.inode = st.st_ino;
@@ -243,118 +200,7 @@ static int scan(struct oplog_reader *r)
 	return error;
 }
 
-/* ---- two logs ---- */
-
-/* The two logs say the same moment with a little in between. */
-#define SAME_NS UINT64_C(1000000000)
-
-/* A whole segment, also one that was compressed since its name was read. */
-static int read_file(int dirfd, const char *name, bool packed, unsigned char **data, size_t *size)
-{
-	char other[300];
-	struct stat st;
-	int error = oplog_file_read(dirfd, name, false, data, size, &st);
-
-	if (error != -ENOENT || packed)
-		return error;
-	free(*data);
-	snprintf(other, sizeof(other), "%.255s.zst", name);
-	return oplog_file_read(dirfd, other, false, data, size, &st);
-}
-
-/* Reads a segment for the time of its first record. */
-static void read_first_time(struct oplog_reader *r, struct source *s)
-{
-	struct oplog_image image;
-	unsigned char *data = NULL;
-	size_t size = 0;
-	uint32_t i;
-	int error;
-
-	s->told = true;
-	s->first_time = UINT64_MAX;
-	error = read_file(folder_of(r, s), s->info.name, s->info.packed, &data, &size);
-	if ((error == 0 || error == -EUCLEAN) && oplog_image_open(&image, data, size) == 0) {
-		if (image.order_size)
-			s->first_time = image.order[0].time - image.header.anchor_monotonic +
-					image.header.anchor_realtime;
-		for (i = 0; i < image.order_size && s->first_time; i++) {
-			struct oplog_record record;
-
-			memcpy(&record, image.data + (size_t)image.order[i].slot * OPLOG_SLOT_SIZE,
-			       sizeof(record));
-			/* With arg 1 it says who goes on. */
-			if (record.op == OP_START && !record.arg)
-				s->first_time = 0;
-		}
-		oplog_image_close(&image);
-	}
-	free(data);
-}
-
-/* From when on a log has the process, or UINT64_MAX: not at all. */
-static uint64_t told_from(struct oplog_reader *r, const struct oplog_header *h, enum oplog_log log)
-{
-	struct source *first = NULL;
-	size_t i;
-
-	for (i = 0; i < r->sources_size; i++) {
-		struct source *s = r->sources[i];
-
-		if (s->info.log == log && !s->info.error &&
-		    oplog_same_process(&s->info.header, h) &&
-		    (!first || s->info.header.sequence < first->info.header.sequence))
-			first = s;
-	}
-	if (!first)
-		return UINT64_MAX;
-	if (!first->told)
-		read_first_time(r, first);
-	return first->first_time;
-}
-
-/* Ops that stand in acts/ only. */
-static bool is_in_acts_only(uint16_t op)
-{
-	return op >= OP_RECORDS || op == OP_THREAD;
-}
-
-/* From when on the other log has what this segment says of acts; UINT64_MAX: it is not asked. */
-static uint64_t other_from(struct oplog_reader *r, const struct source *s)
-{
-	bool is_acts = s->info.log == OPLOG_LOG_ACTS;
-
-	if (r->which == OPLOG_CALLS || (r->which == OPLOG_ACTS) == is_acts)
-		return UINT64_MAX;
-	return told_from(r, &s->info.header, is_acts ? OPLOG_LOG_CALLS : OPLOG_LOG_ACTS);
-}
-
-/* Of a log that is there for what the other one lacks: only that. */
-static void select_missing(struct oplog_reader *r, struct source *s, uint64_t from)
-{
-	struct oplog_image *image = &s->image;
-	uint64_t shift = image->header.anchor_realtime - image->header.anchor_monotonic;
-	bool acts_alone = r->which == OPLOG_ACTS && s->info.log == OPLOG_LOG_CALLS;
-	uint32_t i, n = 0;
-
-	if (from == UINT64_MAX && !acts_alone)
-		return;
-	for (i = 0; i < image->order_size; i++) {
-		uint16_t op;
-
-		memcpy(&op,
-		       image->data + (size_t)image->order[i].slot * OPLOG_SLOT_SIZE +
-			   offsetof(struct oplog_record, op),
-		       sizeof(op));
-		if (acts_alone && !oplog_is_act(op))
-			continue;
-		if (from != UINT64_MAX && !(!acts_alone && is_in_acts_only(op)) &&
-		    (from < SAME_NS || image->order[i].time + shift >= from - SAME_NS))
-			continue;
-		image->order[n++] = image->order[i];
-	}
-	image->order_size = n;
-}
+/* ---- one source ---- */
 
 /* Following: of a live process only what is finished, and nothing twice. */
 static int select_new(struct oplog_reader *r, struct source *s)
@@ -411,68 +257,6 @@ static bool is_before_since(const struct oplog_reader *r, const struct source *s
 	return false;
 }
 
-/* ---- a segment into memory, also by another thread ---- */
-
-static void read_once(struct loading *l)
-{
-	unsigned char *data = NULL;
-	size_t size = 0;
-
-	l->read_error = read_file(l->dirfd, l->name, l->packed, &data, &size);
-	/* What a damaged file still gives is taken. */
-	l->error = l->read_error == 0 || l->read_error == -EUCLEAN
-		       ? oplog_image_open(&l->image, data, size)
-		       : l->read_error;
-	if (l->error && (l->read_error == 0 || l->read_error == -EUCLEAN))
-		oplog_image_close(&l->image);
-	free(data);
-}
-
-/* A slot that was read while it was written looks damaged, and does not when it is read again. */
-static void read_image(struct loading *l)
-{
-	unsigned tries;
-
-	read_once(l);
-	for (tries = 0; tries < 3 && !l->error && !l->packed && l->image.damaged; tries++) {
-		oplog_image_close(&l->image);
-		read_once(l);
-	}
-}
-
-static void *read_ahead(void *loading)
-{
-	read_image(loading);
-	return NULL;
-}
-
-/* Whether its process lives is asked before it is read: it may still write, and then die. */
-static void prepare(struct oplog_reader *r, struct source *s, struct loading *l)
-{
-	memset(l, 0, sizeof(*l));
-	l->source = s;
-	l->dirfd = folder_of(r, s);
-	l->name = s->info.name;
-	l->packed = s->info.packed;
-	if (!s->info.error)
-		s->info.life = oplog_header_life(r->storefd, &s->info.header);
-}
-
-static void wait_for_ahead(struct oplog_reader *r)
-{
-	if (r->ahead_runs)
-		pthread_join(r->thread, NULL);
-	r->ahead_runs = false;
-}
-
-static void drop_ahead(struct oplog_reader *r)
-{
-	wait_for_ahead(r);
-	if (r->ahead.source && !r->ahead.error)
-		oplog_image_close(&r->ahead.image);
-	r->ahead.source = NULL;
-}
-
 /* The next one that will be wanted is read meanwhile. */
 static void start_ahead(struct oplog_reader *r)
 {
@@ -481,29 +265,17 @@ static void start_ahead(struct oplog_reader *r)
 	if (!r->reads_ahead || r->following || r->ahead.source || !s ||
 	    (r->which == OPLOG_ACTS && s->info.log == OPLOG_LOG_CALLS) || is_before_since(r, s))
 		return;
-	prepare(r, s, &r->ahead);
-	r->ahead_runs = pthread_create(&r->thread, NULL, read_ahead, &r->ahead) == 0;
+	merge_prepare(r, s, &r->ahead);
+	r->ahead_runs = pthread_create(&r->thread, NULL, merge_read_ahead, &r->ahead) == 0;
 	if (!r->ahead_runs)
 		r->ahead.source = NULL;
-}
-
-static void load_image(struct oplog_reader *r, struct source *s, struct loading *l)
-{
-	if (r->ahead.source == s) {
-		wait_for_ahead(r);
-		*l = r->ahead;
-		r->ahead.source = NULL;
-		return;
-	}
-	prepare(r, s, l);
-	read_image(l);
 }
 
 /* Reads a source, or reads it again. Only -ENOMEM is returned, other errors are the source's. */
 static int load_source(struct oplog_reader *r, size_t number)
 {
 	struct source *s = r->sources[number];
-	uint64_t from = other_from(r, s);
+	uint64_t from = merge_other_from(r, s);
 	struct loading l;
 	int error;
 
@@ -512,13 +284,13 @@ static int load_source(struct oplog_reader *r, size_t number)
 	if (s->open)
 		oplog_image_close(&s->image);
 	s->open = false;
-	load_image(r, s, &l);
+	merge_load_image(r, s, &l);
 	error = l.error;
 	if (error == 0) {
 		s->image = l.image;
 		s->open = true;
 		note_counts(s);
-		select_missing(r, s, from);
+		merge_select_missing(r, s, from);
 		error = select_new(r, s);
 	}
 	s->info.error = l.read_error ? l.read_error : error;
@@ -597,7 +369,7 @@ void oplog_reader_close(struct oplog_reader *r)
 
 	if (!r)
 		return;
-	drop_ahead(r);
+	merge_drop_ahead(r);
 	for (i = 0; i < r->sources_size; i++)
 		source_free(r->sources[i]);
 	for (i = 0; i < 2; i++)
@@ -689,7 +461,7 @@ bool oplog_reader_has_more(struct oplog_reader *r, const struct oplog_header *h)
 		    i >= r->opened ? !s->info.error : s->open && s->at < s->image.order_size;
 
 		if (left && oplog_same_process(&s->info.header, h) &&
-		    !(i >= r->opened && r->which == OPLOG_ACTS && other_from(r, s) == 0))
+		    !(i >= r->opened && r->which == OPLOG_ACTS && merge_other_from(r, s) == 0))
 			return true;
 	}
 	return false;
