@@ -314,6 +314,59 @@ def test_torn_persist(made, copy, chromashim, tmp_path):
     real_chroma_has(host, copy, whole)
 
 
+def lose_rows(data: Path, table: str, where: str) -> None:
+    """Rows that the indexes of their table still have, as when pages of two moments are together."""
+    db = sqlite3.connect(data / "chroma.sqlite3")
+    schema = db.execute("SELECT rowid, * FROM sqlite_master WHERE tbl_name = ?", (table,)).fetchall()
+    columns = ", ".join(column[1] for column in db.execute(f"PRAGMA table_info({table})"))
+    columns = columns.replace("id", "id INTEGER PRIMARY KEY", 1) if table == "embeddings" else columns
+    db.execute("PRAGMA writable_schema = ON")
+    db.execute("DELETE FROM sqlite_master WHERE tbl_name = ? AND type = 'index'", (table,))
+    db.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?",
+               (f"CREATE TABLE {table}({columns})", table))
+    db.commit()
+    db.close()
+    db = sqlite3.connect(data / "chroma.sqlite3")
+    assert db.execute(f"DELETE FROM {table} WHERE {where}").rowcount > 0
+    db.execute("PRAGMA writable_schema = ON")
+    db.execute("DELETE FROM sqlite_master WHERE tbl_name = ?", (table,))
+    db.executemany("INSERT INTO sqlite_master(rowid, type, name, tbl_name, rootpage, sql) "
+                   "VALUES (?, ?, ?, ?, ?, ?)", schema)
+    db.commit()
+    db.close()
+
+
+LOST_ROWS = {
+    "a document": ("embedding_metadata", "id IN (SELECT id FROM embeddings WHERE embedding_id = "
+                   "'space-l2-100') AND key = 'chroma:document'"),
+    "all that a record has": ("embedding_metadata", "id IN (SELECT id FROM embeddings WHERE "
+                              "embedding_id = 'space-l2-100')"),
+    "records": ("embeddings", "embedding_id IN ('space-l2-100', 'space-l2-101')"),
+}
+
+
+@pytest.mark.parametrize("lost", LOST_ROWS)
+def test_rows_that_only_an_index_has(lost, made, copy, chromashim):
+    """What is lost is seen only when the index is built again, and given back all the same."""
+    whole = exported(chromashim, made[1])
+    lose_rows(copy, *LOST_ROWS[lost])
+    assert "index-malformed" in codes(check(chromashim, copy, "--full"))
+    done = chromashim("recover", "-y", "--json", copy)
+    assert done.returncode in (0, 3), done.stderr
+    account = json.loads(done.stdout)
+    assert account["steps"][0]["step"] == "indexes" and len(account["steps"]) > 1
+    assert codes(check(chromashim, copy, "--full")) == set()
+    found = exported(chromashim, copy)
+    lacks = {one["id"] for c in account["collections"] for one in c["lost"]}
+    for name, records in whole.items():
+        assert found[name].keys() == records.keys()
+        for one, record in records.items():
+            if lost == "a document" or one not in lacks:
+                assert found[name][one] == record
+            else:
+                assert found[name][one]["embedding"] == record["embedding"]
+
+
 def test_index_without_rows(made, copy, chromashim):
     name = "embedding_metadata_int_value"
     db = sqlite3.connect(copy / "chroma.sqlite3")

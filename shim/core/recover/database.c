@@ -61,12 +61,25 @@ static bool needs_reindex(struct recovery *r)
 	return found;
 }
 
+/* Records that an index has, and their table has not. */
+static bool has_lost_records(struct recovery *r)
+{
+	int64_t has = 0;
+
+	return database_number(r->db,
+			       "SELECT (SELECT count(*) FROM embeddings) > (SELECT count(*) FROM "
+			       "embeddings NOT INDEXED)",
+			       NULL, &has) == 0 &&
+	       has;
+}
+
 static int rebuild_indexes(struct recovery *r)
 {
 	int error;
 
 	if (!needs_reindex(r))
 		return 0;
+	r->lost_rows |= has_lost_records(r);
 	error = recover_sql(r, "REINDEX");
 	if (error < 0) {
 		recover_say(r, RECOVER_INDEXES, NULL, "the indexes cannot be built again: %s",
@@ -155,22 +168,12 @@ static int rebuild_fts(struct recovery *r)
 	return 0;
 }
 
-static bool was_found(const struct recover_judgement *j, enum diagnose_code code)
-{
-	size_t i;
-
-	for (i = 0; i < j->count; i++)
-		if (j->list[i].code == code)
-			return true;
-	return false;
-}
-
 static int take_out_nameless(struct recovery *r)
 {
 	uint64_t count = 0;
 	int error = 0;
 
-	if (was_found(r->judgement, DIAGNOSE_METADATA_BARE))
+	if (recover_was_found(r->judgement, DIAGNOSE_METADATA_BARE))
 		error = recover_nameless(r->db, r->path, &count);
 	if (error < 0 || !count)
 		return error;
@@ -187,11 +190,15 @@ static int take_out_nameless(struct recovery *r)
 
 int recover_indexes(struct recovery *r)
 {
+	uint64_t before = r->healed;
 	int error = rebuild_indexes(r);
 
+	/* What an index still had seemed to be there. */
+	if (error == 0 && r->healed > before)
+		error = recover_judge(r->dirfd, r->judgement);
 	if (error == 0)
 		error = take_out_nameless(r);
-	if (error == 0 && was_found(r->judgement, DIAGNOSE_TEXTS_LOST))
+	if (error == 0 && recover_was_found(r->judgement, DIAGNOSE_TEXTS_LOST))
 		error = recover_texts(r);
 	return error < 0 ? error : rebuild_fts(r);
 }

@@ -12,7 +12,7 @@
 static int heal_copy(const struct recover_job *job, struct recover_result *out,
 		     struct recover_judgement *j, int fd)
 {
-	bool was_blind = j->steps & (1u << RECOVER_PAGES | 1u << RECOVER_TABLES);
+	bool was_blind = recover_is_blind(j);
 	struct recover_options options = job->options;
 	int r;
 
@@ -39,10 +39,7 @@ static int heal_copy(const struct recover_job *job, struct recover_result *out,
 	out->damage[1] = j->damage;
 	if (r == 0)
 		r = recover_account_take(&out->account, fd, j);
-	/* Behind pages that cannot be read, and tables that are gone, damage may not have been
-	 * seen. */
-	if (r == 0 && j->damage > out->damage[0] &&
-	    (!was_blind || j->steps & (1u << RECOVER_PAGES | 1u << RECOVER_TABLES)))
+	if (r == 0 && j->damage > out->damage[0] && (!was_blind || recover_is_blind(j)))
 		return -EUCLEAN;
 	return r;
 }

@@ -32,6 +32,10 @@ struct recover_judgement {
 /* Of the directory as it is now; *j is all zero or an older one. 0 or -errno. */
 int recover_judge(int dirfd, struct recover_judgement *j);
 void recover_judgement_free(struct recover_judgement *j);
+bool recover_was_found(const struct recover_judgement *j, enum diagnose_code code);
+/* Behind pages that cannot be read, tables that are gone, and indexes that have rows which their
+ * tables have not, damage may not have been seen. */
+bool recover_is_blind(const struct recover_judgement *j);
 /* The code of a finding that the step heals in that segment; NULL: none. */
 const char *recover_finding_of(const struct recover_judgement *j, enum recover_step step,
 			       const char *segment);
@@ -68,7 +72,7 @@ struct recovery {
 	int dirfd;
 	char path[48]; /* the same, for SQLite */
 	const struct recover_options *options;
-	const struct recover_judgement *judgement;
+	struct recover_judgement *judgement;
 	sqlite3 *db;	    /* for writing; NULL: not open */
 	bool is_rust;	    /* of Chroma >= 1.0 */
 	bool lost_pages;    /* of the database: they could not be read */

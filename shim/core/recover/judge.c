@@ -136,6 +136,22 @@ void recover_judgement_free(struct recover_judgement *j)
 	*j = (struct recover_judgement){.list = NULL};
 }
 
+bool recover_was_found(const struct recover_judgement *j, enum diagnose_code code)
+{
+	size_t i;
+
+	for (i = 0; i < j->count; i++)
+		if (j->list[i].code == code)
+			return true;
+	return false;
+}
+
+bool recover_is_blind(const struct recover_judgement *j)
+{
+	return j->steps & (1u << RECOVER_PAGES | 1u << RECOVER_TABLES) ||
+	       recover_was_found(j, DIAGNOSE_INDEX_MALFORMED);
+}
+
 const char *recover_finding_of(const struct recover_judgement *j, enum recover_step step,
 			       const char *segment)
 {
