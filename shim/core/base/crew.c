@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * Two threads for one piece of work.
+ * Several threads for one piece of work.
  */
 #include "core/base/crew.h"
 
 #include <pthread.h>
 #include <sched.h>
 #include <stddef.h>
+
+#define WAITERS 8u /* the disk puts together what is asked for at the same time */
 
 struct help {
 	void (*work)(void *context, bool is_helper);
@@ -29,13 +31,25 @@ static bool is_room_for_two(void)
 	return sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 1;
 }
 
+/* As many helpers as can be had: the work is done by one alone, too. */
+static void crew_work(struct help *h, unsigned helpers)
+{
+	pthread_t all[WAITERS];
+	unsigned count = 0;
+
+	while (count < helpers && pthread_create(&all[count], NULL, lend_a_hand, h) == 0)
+		count++;
+	h->work(h->context, false);
+	while (count)
+		pthread_join(all[--count], NULL);
+}
+
 void crew_run(void (*work)(void *context, bool is_helper), void *context)
 {
-	struct help h = {work, context};
-	pthread_t helper;
-	bool helped = is_room_for_two() && pthread_create(&helper, NULL, lend_a_hand, &h) == 0;
+	crew_work(&(struct help){work, context}, is_room_for_two());
+}
 
-	work(context, false);
-	if (helped)
-		pthread_join(helper, NULL);
+void crew_wait(unsigned count, void (*work)(void *context, bool is_helper), void *context)
+{
+	crew_work(&(struct help){work, context}, count < WAITERS ? count : WAITERS);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The same work by two threads, where there are two processors.
+ * The same work by two threads, where there are two processors; or by some that wait for the disk.
  */
 #ifndef CORE_CREW_H
 #define CORE_CREW_H
@@ -11,5 +11,8 @@
  * processor for it; back when both are done. `is_helper`: in the other one. Not inside a backend.
  */
 void crew_run(void (*work)(void *context, bool is_helper), void *context);
+
+/* The same with up to `count` others, however many processors there are: the work is to wait. */
+void crew_wait(unsigned count, void (*work)(void *context, bool is_helper), void *context);
 
 #endif

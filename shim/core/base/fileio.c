@@ -288,7 +288,7 @@ int file_publish_begin(struct file_publish *p, int dirfd, const char *name, mode
 	return p->fd < 0 ? -errno : 0;
 }
 
-static int commit(struct file_publish *p, bool sync)
+static int commit(struct file_publish *p, bool sync, bool sync_name)
 {
 	int r = sync && fsync(p->fd) < 0 ? -errno : 0;
 
@@ -297,7 +297,7 @@ static int commit(struct file_publish *p, bool sync)
 	p->fd = -1;
 	if (r == 0 && renameat(p->dirfd, p->temporary, p->dirfd, p->name) < 0)
 		r = -errno;
-	if (r == 0 && sync && fsync(p->dirfd) < 0 && errno != EINVAL)
+	if (r == 0 && sync_name && fsync(p->dirfd) < 0 && errno != EINVAL)
 		return -errno; /* published, but perhaps not for long */
 	if (r < 0)
 		unlinkat(p->dirfd, p->temporary, 0);
@@ -306,12 +306,17 @@ static int commit(struct file_publish *p, bool sync)
 
 int file_publish_commit(struct file_publish *p)
 {
-	return commit(p, true);
+	return commit(p, true, true);
+}
+
+int file_publish_commit_content(struct file_publish *p)
+{
+	return commit(p, true, false);
 }
 
 int file_publish_commit_unsynced(struct file_publish *p)
 {
-	return commit(p, false);
+	return commit(p, false, false);
 }
 
 void file_publish_abort(struct file_publish *p)

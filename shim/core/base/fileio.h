@@ -110,6 +110,8 @@ struct file_publish {
 /* mode as for open(2). -ENAMETOOLONG, -EINVAL (no plain name), or what openat says. */
 int file_publish_begin(struct file_publish *p, int dirfd, const char *name, mode_t mode);
 int file_publish_commit(struct file_publish *p);
+/* The same, but the name is synced with the next one that is published in that directory. */
+int file_publish_commit_content(struct file_publish *p);
 /* The same without a sync, for what may be lost with the power. */
 int file_publish_commit_unsynced(struct file_publish *p);
 void file_publish_abort(struct file_publish *p);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * Chunks and their names on their way to the disk: many in one go, few one by one.
+ * Chunks and their names on their way to the disk: very many in one go, the others side by side.
  *
  * One sync of the file system costs what a few of files do, however many files it is for. But it
- * also waits for what others have written, and fails for it: then each is synced by itself.
+ * also waits for what others have written, and fails for it. So that is for a first snapshot; what
+ * has changed since another is synced file by file, and the disk puts those together that are
+ * asked for at the same time.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -11,10 +13,12 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "core/base/crew.h"
 #include "core/base/fileio.h"
 #include "core/snapshot/chunk_sync.h"
 
-#define FEW 16
+#define VERY_MANY (CHUNKS_BATCH + 1)
+#define DIRECTORIES 256u /* of names; after them comes chunks/ itself */
 
 /* Before Linux 5.8 it told nothing of what could not be written. */
 bool chunk_sync_is_heard(void)
@@ -26,29 +30,70 @@ bool chunk_sync_is_heard(void)
 	       (major > 5 || (major == 5 && minor >= 8));
 }
 
-static bool sync_all(const struct chunks *c, unsigned count)
+static bool sync_all(const struct chunks *c)
 {
-	return count > FEW && c->sync_is_heard && syncfs(c->dirfd) == 0;
+	return c->named + c->waiting >= VERY_MANY && c->sync_is_heard && syncfs(c->dirfd) == 0;
+}
+
+/* ---- side by side ---- */
+
+struct syncing {
+	const struct chunks *c;
+	int (*sync)(const struct chunks *c, unsigned i);
+	unsigned count;
+	unsigned next; /* atomic: whose turn it is */
+	int error;     /* atomic: one that was met */
+};
+
+static void sync_turns(void *context, bool is_helper)
+{
+	struct syncing *s = context;
+	unsigned i;
+
+	(void)is_helper;
+	while ((i = __atomic_fetch_add(&s->next, 1, __ATOMIC_SEQ_CST)) < s->count) {
+		int r = s->sync(s->c, i);
+
+		if (r < 0)
+			__atomic_store_n(&s->error, r, __ATOMIC_SEQ_CST);
+	}
+}
+
+/* `waits`: how many of them have something to wait for. */
+static int sync_each(const struct chunks *c, int (*sync)(const struct chunks *c, unsigned i),
+		     unsigned count, unsigned waits)
+{
+	struct syncing s = {.c = c, .sync = sync, .count = count};
+
+	crew_wait(waits - 1, sync_turns, &s);
+	return s.error;
+}
+
+/* ---- what they hold, and their names ---- */
+
+/* After them comes the name of the mark. */
+static int sync_one(const struct chunks *c, unsigned i)
+{
+	if (i < c->waiting)
+		return fdatasync(c->batch_fd[i]) < 0 ? -errno : 0;
+	return fsync(c->dirfd) < 0 ? -errno : 0;
 }
 
 int chunk_sync_batch(struct chunks *c)
 {
-	unsigned i;
-
-	if (sync_all(c, c->waiting))
-		return 0;
-	for (i = 0; i < c->waiting; i++)
-		if (fdatasync(c->batch_fd[i]) < 0)
-			return -errno;
-	return 0;
+	return sync_all(c) ? 0 : sync_each(c, sync_one, c->waiting + 1, c->waiting + 1);
 }
 
-static int sync_directory(struct chunks *c, unsigned first)
+static int sync_directory(const struct chunks *c, unsigned i)
 {
 	char directory[12]; /* two digits; the type could hold more */
 	int fd, r;
 
-	snprintf(directory, sizeof(directory), "%02x", first);
+	if (i == DIRECTORIES)
+		return fsync(c->dirfd) < 0 ? -errno : 0;
+	if (!c->touched[i])
+		return 0;
+	snprintf(directory, sizeof(directory), "%02x", i);
 	fd = file_open_directory_at(c->dirfd, directory);
 	r = fd == -ENOENT ? 0 : fd < 0 ? fd : fsync(fd) < 0 ? -errno : 0;
 	if (fd >= 0)
@@ -58,20 +103,13 @@ static int sync_directory(struct chunks *c, unsigned first)
 
 int chunk_sync_names(struct chunks *c)
 {
-	unsigned i, count = 0;
-	int r = 0;
+	unsigned i, touched = 0;
+	int r;
 
-	for (i = 0; i < sizeof(c->touched); i++)
-		count += c->touched[i];
-	if (sync_all(c, count)) {
+	for (i = 0; i < DIRECTORIES; i++)
+		touched += c->touched[i];
+	r = sync_all(c) ? 0 : sync_each(c, sync_directory, DIRECTORIES + 1, touched + 1);
+	if (r == 0)
 		memset(c->touched, 0, sizeof(c->touched));
-		return 0;
-	}
-	for (i = 0; i < sizeof(c->touched) && r == 0; i++) {
-		if (c->touched[i])
-			r = sync_directory(c, i);
-		if (r == 0)
-			c->touched[i] = 0;
-	}
-	return r == 0 && fsync(c->dirfd) < 0 ? -errno : r;
+	return r;
 }

@@ -118,6 +118,7 @@ static void doubt_names(struct chunks *c)
 {
 	c->marked = faccessat(c->dirfd, MARK, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 	memset(c->touched, c->marked, sizeof(c->touched));
+	c->named = c->marked ? sizeof(c->touched) : 0;
 }
 
 static int allocate(struct chunks *c)
@@ -245,7 +246,8 @@ int chunks_stat(struct chunks *c, const struct chunk_name *name, uint64_t *store
 
 /* ---- writing ---- */
 
-/* Whoever finds the mark syncs all directories before its first manifest. */
+/* Whoever finds the mark syncs all directories before its first manifest. It is synced with the
+ * batch, before one of that has its name. */
 static int mark_names(struct chunks *c)
 {
 	int fd;
@@ -256,8 +258,6 @@ static int mark_names(struct chunks *c)
 	if (fd < 0)
 		return -errno;
 	close(fd);
-	if (fsync(c->dirfd) < 0)
-		return -errno;
 	c->marked = true;
 	return 0;
 }
@@ -290,12 +290,16 @@ static int name_one(struct chunks *c, unsigned i)
 static int name_batch(struct chunks *c)
 {
 	unsigned i;
-	int r = c->waiting ? mark_names(c) : 0;
+	int r;
 
+	if (!c->waiting)
+		return 0;
+	r = mark_names(c);
 	if (r == 0)
 		r = chunk_sync_batch(c);
 	for (i = 0; i < c->waiting && r == 0; i++)
 		r = name_one(c, i);
+	c->named += c->waiting;
 	forget_batch(c);
 	c->lost = r < 0 ? r : c->lost;
 	return r;
@@ -307,11 +311,13 @@ int chunks_flush(struct chunks *c)
 
 	if (r == 0)
 		r = c->lost;
-	if (r == 0)
-		r = chunk_sync_names(c);
-	if (r == 0 && c->marked) {
+	if (r < 0 || !c->marked)
+		return r;
+	r = chunk_sync_names(c);
+	if (r == 0) {
 		unlinkat(c->dirfd, MARK, 0);
 		c->marked = false;
+		c->named = 0;
 	}
 	return r;
 }

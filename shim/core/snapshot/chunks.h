@@ -32,6 +32,7 @@ struct chunks {
 	unsigned char *packed; /* header and frame */
 	size_t room;
 	unsigned waiting; /* written, not yet named */
+	unsigned named;	  /* since the last flush */
 	struct chunk_name batch[CHUNKS_BATCH];
 	int batch_fd[CHUNKS_BATCH];
 	unsigned char touched[256]; /* directories to be synced */

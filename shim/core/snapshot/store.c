@@ -272,6 +272,7 @@ static uint64_t read_next(const struct snapshot_store *s)
 	return next < UINT64_C(100000000000) ? next : 0;
 }
 
+/* Its name is synced with the manifest's, which comes next. */
 static int write_next(struct snapshot_store *s, uint64_t next)
 {
 	struct file_publish file;
@@ -284,7 +285,7 @@ static int write_next(struct snapshot_store *s, uint64_t next)
 		return r;
 	r = file_write_all(file.fd, line, strlen(line));
 	if (r == 0)
-		r = file_publish_commit(&file);
+		r = file_publish_commit_content(&file);
 	else
 		file_publish_abort(&file);
 	return r;
@@ -307,7 +308,7 @@ static uint64_t take_from_pins(const struct snapshot_store *s, uint64_t at_least
 	return id;
 }
 
-/* The next number is raised on the disk before it is used. */
+/* The next number is raised before it is used, and is on the disk when its manifest is. */
 static int next_id(struct snapshot_store *s, uint64_t *out)
 {
 	uint64_t id = highest_id(s) + 1, counter = read_next(s);
@@ -339,6 +340,9 @@ int snapshot_remove(struct snapshot_store *s, uint64_t id)
 	char name[MANIFEST_NAME_SIZE];
 
 	manifest_file_name(name, id);
+	/* After a power cut the manifest may have been there and the number not been raised. */
+	if (read_next(s) <= id)
+		write_next(s, id + 1);
 	if (unlinkat(s->dirfd, name, 0) < 0)
 		return -errno;
 	return tree_sync(s->dirfd);
