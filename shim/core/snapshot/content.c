@@ -126,13 +126,13 @@ static int note_collections(struct manifest *m, sqlite3 *db)
 	return r == -ENOMEM ? r : 0;
 }
 
-int content_note_database(struct manifest *m, sqlite3 *db)
+int content_note_database(struct manifest *m, sqlite3 *db, const struct counts_since *since)
 {
 	struct migration_state migrations;
 
 	if (migrations_read(db, &migrations) == 0)
 		memcpy(m->header.migrations, migrations.counts, sizeof(m->header.migrations));
-	return note_collections(m, db);
+	return since && counts_note(m, db, since) ? 0 : note_collections(m, db);
 }
 
 /* ---- one file ---- */

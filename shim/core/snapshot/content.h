@@ -9,6 +9,7 @@
 #include <stdbool.h>
 
 #include "core/base/fileio.h"
+#include "core/snapshot/counts.h"
 #include "core/snapshot/snapshot.h"
 #include "core/sqlite/database.h"
 
@@ -43,8 +44,9 @@ int content_chunk(struct chunks *c, const struct file_source *source, uint64_t f
 
 /* From the first page. */
 void content_note_header(struct manifest *m, const struct file_source *database);
-/* Migrations and collections; what cannot be read is left out. -ENOMEM. */
-int content_note_database(struct manifest *m, sqlite3 *db);
+/* Migrations and collections, after the header; what cannot be read is left out. since: NULL, their
+ * records are counted all. -ENOMEM. */
+int content_note_database(struct manifest *m, sqlite3 *db, const struct counts_since *since);
 
 /* Plays the journal or log of the database in dirfd into it. `why` (room bytes): SQLite's words. */
 int content_settle(int dirfd, char *why, size_t room);

@@ -270,15 +270,35 @@ static int hydrate_file(struct hydration *h, const struct pin_view_file *file)
 
 /* ---- the database ---- */
 
+static bool is_unchanged(void *context, uint64_t offset, uint64_t length)
+{
+	const struct hydration *h = context;
+
+	return pin_base_same(&h->earlier.pin, offset, length);
+}
+
+static int judge_earlier(void *context)
+{
+	return pin_reader_judge(&((struct hydration *)context)->earlier.pin.reader);
+}
+
 static int note_database(struct hydration *h, const struct file_source *source)
 {
+	struct content_known ignored;
+	bool is_known = know(h, CHROMA_DATABASE, &ignored) != NULL;
+	struct counts_since since = {.earlier = &h->earlier.manifest,
+				     .before = &h->earlier.pin.reader.source,
+				     .now = source,
+				     .is_same = is_unchanged,
+				     .judge = judge_earlier,
+				     .context = h};
 	sqlite3 *db = NULL;
 	int r = 0;
 
 	content_note_header(h->out, source);
 	if (database_open_source(source, &db) == 0) {
 		h->is_empty = database_has_table(db, "collections") == 0;
-		r = content_note_database(h->out, db);
+		r = content_note_database(h->out, db, is_known ? &since : NULL);
 	}
 	sqlite3_close(db);
 	return r;

@@ -21,22 +21,31 @@
 
 /* ---- the thing itself ---- */
 
+void manifest_forget_collections(struct manifest *m)
+{
+	uint32_t i;
+
+	for (i = 0; i < m->collection_count; i++) {
+		free(m->collections[i].id);
+		free(m->collections[i].name);
+	}
+	free(m->collections);
+	m->collections = NULL;
+	m->collection_count = 0;
+}
+
 void manifest_free(struct manifest *m)
 {
 	uint32_t i;
 
 	for (i = 0; i < m->tag_count; i++)
 		free(m->tags[i]);
-	for (i = 0; i < m->collection_count; i++) {
-		free(m->collections[i].id);
-		free(m->collections[i].name);
-	}
+	manifest_forget_collections(m);
 	for (i = 0; i < m->file_count; i++) {
 		free(m->files[i].path);
 		free(m->files[i].chunks);
 	}
 	free(m->tags);
-	free(m->collections);
 	free(m->files);
 	free(m->reason);
 	free(m->description);

@@ -269,7 +269,7 @@ static int note_database(struct taking *k)
 	close(fd);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", k->stagefd);
 	if (database_open(path, &db) == 0)
-		r = content_note_database(k->out, db);
+		r = content_note_database(k->out, db, NULL);
 	sqlite3_close(db);
 	return r;
 }
