@@ -54,7 +54,9 @@ def test_upgrade_downgrade_and_exit_code(data, shim, chromashim):
     do("venv", data, shim, "count", run=True)  # which releases wrote it is known from the next start on
     older = do("venv-0.6", data, shim, "count")
     last = do("venv", data, shim, "3", status=3)
-    words = report(chromashim, data).words
+    page = report(chromashim, data)
+    words = page.words
+    assert page.table("Processes", "Process")[str(last)]["How it ended"] == "status 3"
     assert re.search(rf"A newer Chroma has upgraded the tables at .* \(process {upgrade}, 3 steps", words)
     assert re.search(r"upgraded the tables.*Snapshot \d+ of .* is from before", words)
     assert re.search(rf"An older Chroma was started here at .* \(process {older}\): the database was written "
@@ -79,6 +81,7 @@ def test_mass_deletion_and_restore(data, shim, chromashim):
     assert re.search(rf"Many records were deleted: 600 from collection books, most of them at [-0-9: .]+UTC by "
                      rf"process {culprit} \(600 in one go\)\. Snapshot \d+ of .* is from before", words)
     assert re.search(r"The newest, number \d+ of .*, would lose 600 changes of records", words)
+    assert re.search(r"(verified|complete)asked for", words), "why there is a snapshot"
     done = chromashim("restore", "-y", "--to", "latest", data)
     assert done.returncode == 0, done.stderr
     words = report(chromashim, data).words
@@ -112,6 +115,7 @@ def test_second_writer_and_growth(data, shim, chromashim):
         words = report(chromashim, data).words
         first.communicate("\n", 30)
     assert re.search(r"Something went wrong in this time: .*refused", words)
+    assert "A second process wanted to write once and was refused" in words
     assert re.search(rf"A second process wanted to write, and was refused at [-0-9: ]+UTC \(process {second.pid}\): "
                      rf".*process {first.pid} ", words)
     assert re.search(r"The database has grown from .* to 7\d\.\d MiB", words)

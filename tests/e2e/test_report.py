@@ -241,6 +241,36 @@ def test_a_kill_is_told(data, shim, chromashim):
     assert "There is no snapshot to go back to" in page.words
 
 
+FEW_AT_ONCE = textwrap.dedent("""
+    import sys, chromadb
+    from chromadb.config import Settings
+    client = chromadb.PersistentClient(sys.argv[1], settings=Settings(anonymized_telemetry=False))
+    for name, threshold, times in ("often", 20, 12), ("oftener", 20, 15), ("seldom", 1000, 2):
+        c = client.create_collection(name, metadata={"hnsw:sync_threshold": threshold, "hnsw:batch_size": 10})
+        for n in range(times):
+            c.add(ids=[f"{n}-{i}" for i in range(20)], embeddings=[[n, i] * 512 for i in range(20)])
+""")
+
+
+def test_persists_that_come_too_often(data, shim, chromashim):
+    """What is the same for two collections is said once, with the numbers of each; and the steps that made
+    the tables are one row."""
+    hosts.BY_NAME["python"].require()
+    subprocess.run([hosts.python("venv"), "-c", FEW_AT_ONCE, data], check=True, timeout=60,
+                   env=hosts.environment({"LD_PRELOAD": shim}))
+    page, names = report(chromashim, data), names_of(data)
+    persists = collections.Counter(names[r["path"].partition("/")[0]] for r in oplog_reader.read_acts(data)
+                                   if r["op"] == "persist.commit")
+    assert page.words.count("Write indexes less often.") == page.words.count("Nothing becomes less safe") == 1
+    told = dict(re.findall(r"Collection (\w+): you persist every \d+ records; in this time that happened "
+                           r"(\d+) times", page.words))
+    assert told == {name: str(persists[name]) for name in ("often", "oftener")}
+    assert "With hnsw:sync_threshold of 200 it is a tenth" in page.words
+    steps, = [row for name, rows in page.tables.items() if name.startswith("What happened")
+              for row in rows if row["What"] == "upgrade of the tables"]
+    assert re.fullmatch(r"\d\d steps, the last embeddings_queue 0000\d-[-\w]+\.sqlite\.sql", steps["About"])
+
+
 SCRIPT = textwrap.dedent("""
     import os, sqlite3, sys
     root, evil = sys.argv[1:]

@@ -36,35 +36,49 @@ static const struct page_collection *of_segment(const struct page *p, const char
 	return NULL;
 }
 
-/* Persists of a collection that come often, and write much for few records. */
+/* Persists of a collection that come often, and write much for few records; NULL: they do not. */
+static const struct page_collection *persists_often(const struct page *p,
+						    const struct digest_row *row)
+{
+	const struct page_collection *c = of_segment(p, row->name);
+	uint64_t span = p->d->last - p->d->first;
+
+	if (row->calls < MANY_PERSISTS || !c || c->sync_threshold <= 0 ||
+	    (row->call_ns < span / 50 && row->written < p->d->written / 5))
+		return NULL;
+	return c;
+}
+
+/* What is the same for all of them is said once. */
 static void on_persists(struct page *p, unsigned *count)
 {
 	const struct digest_rows *rows = &p->d->tables[DIGEST_SEGMENTS];
-	uint64_t span = p->d->last - p->d->first;
-	char name[DIGEST_TEXT], title[DIGEST_TEXT + 64];
+	const struct page_collection *c;
+	char name[DIGEST_TEXT];
+	unsigned told = 0;
 	size_t i;
 
 	for (i = 0; i < rows->count; i++) {
 		const struct digest_row *row = rows->list[i];
-		const struct page_collection *c = of_segment(p, row->name);
 
-		if (row->calls < MANY_PERSISTS || !c || c->sync_threshold <= 0 ||
-		    (row->call_ns < span / 50 && row->written < p->d->written / 5))
+		if (!(c = persists_often(p, row)))
 			continue;
-		page_name(p, row->name, name);
-		snprintf(title, sizeof(title), "Collection %s: write its index less often.", name);
-		begin(p, count, title);
-		page_put(
-		    p,
-		    "You persist every %N records: in this time that happened %N times, took %D "
-		    "and wrote %B. Set <code>hnsw:sync_threshold</code> of this collection to "
-		    "%N, and it is a tenth of that. Nothing becomes less safe, since what is not "
-		    "yet in the index is in the queue; only a start takes longer, because the "
-		    "queue is read again.",
-		    (uint64_t)c->sync_threshold, row->calls, row->call_ns, row->written,
-		    (uint64_t)c->sync_threshold * 10);
-		end(p);
+		if (!told++) {
+			begin(p, count, "Write indexes less often.");
+			page_put(p, "<ul>\n");
+		}
+		page_put(p,
+			 "<li>Collection <strong>%T</strong>: you persist every %N records; in "
+			 "this time that happened %x, took %D and wrote %B. With "
+			 "<code>hnsw:sync_threshold</code> of %N it is a tenth of that.</li>\n",
+			 page_name(p, row->name, name), (uint64_t)c->sync_threshold, row->calls,
+			 row->call_ns, row->written, (uint64_t)c->sync_threshold * 10);
 	}
+	if (!told)
+		return;
+	page_put(p, "</ul>\nNothing becomes less safe, since what is not yet in the index is in "
+		    "the queue; only a start takes longer, because the queue is read again.");
+	end(p);
 }
 
 static void on_small_commits(struct page *p, unsigned *count)
@@ -111,7 +125,7 @@ static void on_refusals(struct page *p, unsigned *count)
 		begin(p, count, "Let one process write, and the others ask it.");
 		page_put(
 		    p,
-		    "A second process wanted to write %N times and was refused, since two "
+		    "A second process wanted to write %x and was refused, since two "
 		    "writers ruin an index. Run one server (<code>chroma run</code>) and let all "
 		    "programs use <code>HttpClient</code>; start uvicorn or gunicorn with one "
 		    "worker.",
@@ -121,18 +135,21 @@ static void on_refusals(struct page *p, unsigned *count)
 	if (d->ops[OP_REFUSE_SPACE].count) {
 		begin(p, count, "Make room on the disk.");
 		page_put(p,
-			 "%N writes were refused for want of room; %B of %B are free now. "
+			 "%N %T refused for want of room; %B of %B are free now. "
 			 "<code>chromashim snapshot prune</code> lets go of old snapshots, "
 			 "<code>chroma vacuum</code> gives back what deleted records held.",
-			 d->ops[OP_REFUSE_SPACE].count, p->disk_free, p->disk_total);
+			 d->ops[OP_REFUSE_SPACE].count,
+			 d->ops[OP_REFUSE_SPACE].count == 1 ? "write was" : "writes were",
+			 p->disk_free, p->disk_total);
 		end(p);
 	}
 	if (d->ops[OP_REFUSE_DESTROYER].count) {
 		begin(p, count, "Find out who removes or overwrites files here.");
 		page_put(p,
-			 "%N calls were refused because they would have destroyed data in use; the "
-			 "time line above has the processes.",
-			 d->ops[OP_REFUSE_DESTROYER].count);
+			 "%N %T refused, because data in use would have been destroyed; the time "
+			 "line below has the processes.",
+			 d->ops[OP_REFUSE_DESTROYER].count,
+			 d->ops[OP_REFUSE_DESTROYER].count == 1 ? "call was" : "calls were");
 		end(p);
 	}
 }

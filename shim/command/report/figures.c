@@ -118,8 +118,7 @@ static void put_heat(struct page *p, const struct heat_row *list, size_t count, 
 
 		greatest = n > greatest ? n : greatest;
 	}
-	page_put(p, "<figure><figcaption class=\"sr\">Bytes %T, by file and time</figcaption>\n",
-		 what);
+	page_put(p, "<figure><figcaption>Bytes %T, by file and time</figcaption>\n", what);
 	for (i = 0; i < count; i++)
 		put_heat_row(p, &list[i], greatest, what);
 	strip_axis(p);
@@ -132,7 +131,7 @@ static void put_file_numbers(struct page *p, const struct digest_row *const *row
 	char name[DIGEST_TEXT];
 	size_t i;
 
-	page_table_below(p,
+	page_table_below(p, "The same in numbers",
 			 "Files: what was written, how much they grew, and how long they waited "
 			 "for the disk",
 			 "File|#Written|#Writes|#Grew|#Syncs|#Time in syncs|#Time in all calls");
@@ -217,7 +216,7 @@ static void put_latency(struct page *p, const char *name, const struct latency *
 	strip_begin(p, name, 1000, 10, told ? "span told" : "span", says);
 	page_put(
 	    p,
-	    "<rect class=\"h2\" x=\"%d\" width=\"%d\" y=\"3\" height=\"4\"/><rect class=\"h4\" "
+	    "<rect class=\"h3\" x=\"%d\" width=\"%d\" y=\"3\" height=\"4\"/><rect class=\"h4\" "
 	    "x=\"%d\" width=\"%d\" height=\"10\"/><rect class=\"half\" x=\"%d\" width=\"4\" "
 	    "height=\"10\"><title>%T</title></rect>",
 	    (uint64_t)b, (uint64_t)(c > b ? c - b : 0), (uint64_t)a, (uint64_t)(b > a ? b - a : 4),
@@ -283,10 +282,11 @@ void page_latencies(struct page *p)
 	page_section(
 	    p, "latency", "How long things took",
 	    "A sync is when the program waits until the disk really has the data; a "
-	    "transaction is a group of changes that counts wholly or not at all. The thick "
-	    "bar goes from what half of them took to what 99 of 100 took, the thin one to "
-	    "the slowest; each mark below is a hundred times the one before.");
-	page_put(p, "<figure><figcaption class=\"sr\">Durations by operation</figcaption>\n");
+	    "transaction is a group of changes that counts wholly or not at all; the rest are "
+	    "single calls to the system. The thick bar goes from what half of them took to what "
+	    "99 of 100 took, which is also the number beside it, and the thin one to the slowest; "
+	    "each mark below is a hundred times the one before.");
+	page_put(p, "<figure><figcaption>Durations by operation</figcaption>\n");
 	if (d->transaction.count)
 		put_latency(p, "Transactions", &d->transaction, true);
 	if (d->persist.count)
@@ -299,7 +299,7 @@ void page_latencies(struct page *p)
 	put_decades(p);
 	page_put(p, "</figure>\n");
 	page_table_below(
-	    p, "Durations by operation",
+	    p, "The same in numbers", "Durations by operation",
 	    "Operation|#Count|#Half within|#90 of 100|#99 of 100|#Slowest|#Together|#Failed");
 	put_latency_numbers(p, "Transactions", &d->transaction, 0);
 	put_latency_numbers(p, "Index writes (persists)", &d->persist, 0);
@@ -410,7 +410,7 @@ void page_growth(struct page *p)
 		 "nothing.</p>\n",
 		 p->database_bytes, p->free_bytes);
 	if (count) {
-		page_put(p, "<figure><figcaption class=\"sr\">Records changed by collection and "
+		page_put(p, "<figure><figcaption>Records changed by collection and "
 			    "time</figcaption>\n");
 		for (i = 0; i < count; i++) {
 			page_name(p, rows[i]->name, name);

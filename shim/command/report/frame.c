@@ -16,14 +16,14 @@
 static const char style[] =
     ":root{color-scheme:light dark;--bg:#fff;--fg:#1b1f24;--soft:#57606a;--line:#d0d7de;"
     "--panel:#f6f8fa;--link:#0a4fa3;--ok:#11683a;--okbg:#e6f4ea;--bad:#a40e26;--badbg:#ffebe9;"
-    "--warn:#7a4d00;--warnbg:#fff4d6;--note:#4b55a5;--h1:#dbe9f9;--h2:#a9cdf2;--h3:#69a6e3;"
-    "--h4:#2f78c4;--h5:#0b4a8f;--empty:#f3f5f7}\n"
+    "--warn:#7a4d00;--warnbg:#fff4d6;--note:#4b55a5;--h1:#b3d3f3;--h2:#82b6ea;--h3:#4f90d8;"
+    "--h4:#2a6fbb;--h5:#0a3f7f;--empty:#f3f5f7}\n"
     "@media (prefers-color-scheme:dark){:root{--bg:#0f1419;--fg:#e3e8ee;--soft:#a0aab5;"
     "--line:#333d47;--panel:#171e25;--link:#8abaff;--ok:#7fdba0;--okbg:#10291a;--bad:#ff9c96;"
-    "--badbg:#3a1517;--warn:#f2c464;--warnbg:#33270c;--note:#b3baff;--h1:#12304f;--h2:#1b4f80;"
-    "--h3:#2b76b9;--h4:#5ba3e6;--h5:#b5dbff;--empty:#161d24}}\n"
+    "--badbg:#3a1517;--warn:#f2c464;--warnbg:#33270c;--note:#b3baff;--h1:#1d4468;--h2:#245f94;"
+    "--h3:#3180c6;--h4:#5ba3e6;--h5:#b5dbff;--empty:#161d24}}\n"
     "*{box-sizing:border-box}\n"
-    "body{margin:0 auto;max-width:70rem;padding:1rem 1.25rem 4rem;background:var(--bg);"
+    "body{margin:0 auto;max-width:80rem;padding:1rem 1.25rem 4rem;background:var(--bg);"
     "color:var(--fg);font:1rem/1.5 system-ui,-apple-system,\"Segoe UI\",Roboto,sans-serif}\n"
     "h1{font-size:1.6rem;line-height:1.25;margin:1rem 0 .25rem}\n"
     "h2{font-size:1.2rem;margin:0 0 .25rem;line-height:1.3}\n"
@@ -42,8 +42,10 @@ static const char style[] =
     ".answers{display:grid;grid-template-columns:minmax(10rem,16rem) 1fr;gap:.75rem 1.5rem;"
     "margin:1rem 0;overflow-wrap:anywhere}\n"
     ".answers dt{font-weight:600}.answers dd{margin:0}.answers ul{margin:0;padding-left:1.1rem}\n"
-    ".advice li,.findings li{margin:0 0 .75rem;max-width:52rem;overflow-wrap:anywhere}\n"
-    "figure{margin:0 0 .25rem}\n"
+    ".advice li,.findings li{margin:0 0 .75rem;max-width:52rem;overflow-wrap:anywhere}"
+    ".advice ul{margin:.25rem 0;padding-left:1.1rem}.advice li li{margin:0 0 .25rem}\n"
+    "figure{margin:.75rem 0 .25rem}figcaption{font-size:.875rem;font-weight:600;margin:0 0 "
+    ".25rem}\n"
     ".strip,.axis{display:grid;grid-template-columns:14rem minmax(0,1fr) 6.5rem;gap:0 .75rem;"
     "align-items:center;margin:1px 0}\n"
     ".strip .name{overflow-wrap:anywhere;font-size:.875rem;line-height:1.2}\n"
@@ -63,12 +65,14 @@ static const char style[] =
     "border-radius:.375rem}\n"
     "table{border-collapse:collapse;width:100%;font-size:.875rem}\n"
     "caption{text-align:left;font-weight:600;padding:.5rem .75rem;background:var(--panel)}\n"
-    "th,td{text-align:left;padding:.35rem .75rem;border-top:1px solid var(--line);"
+    "caption span{position:sticky;left:.75rem;display:inline-block;max-width:calc(100vw - "
+    "4rem)}\n"
+    "th,td{text-align:left;padding:.35rem .6rem;border-top:1px solid var(--line);"
     "vertical-align:top;font-weight:400}\n"
     "thead th{font-weight:600;background:var(--panel)}\n"
-    "tbody th{font-weight:500}td code{min-width:14rem;display:inline-block}\n"
+    "tbody th{font-weight:500}td code,th code{min-width:14rem;display:inline-block}\n"
     ".n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}\n"
-    "td time{white-space:nowrap}\n"
+    "td time,.s{white-space:nowrap}.w{min-width:22rem}\n"
     "details{margin:.5rem 0}summary{cursor:pointer;color:var(--link)}\n"
     ":focus-visible{outline:2px solid var(--link);outline-offset:2px}\n"
     ".sr{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);"
@@ -79,10 +83,42 @@ static const char style[] =
     ".strip{grid-template-columns:1fr auto;margin:.35rem 0}.strip svg{grid-column:1/-1;"
     "grid-row:2}.axis{grid-template-columns:0 1fr 0;gap:0}}\n"
     "@media print{:root{color-scheme:light}body{max-width:none;font-size:10pt}nav{display:none}"
-    "section{break-inside:auto;margin-top:1.5rem}.strip,tr,dt,dd,li{break-inside:avoid}"
-    ".scroll{overflow:visible;border:0}svg,.verdict,thead th,caption{print-color-adjust:exact;"
+    "section{break-inside:auto;margin-top:1.5rem}h2,.about,figcaption,summary{break-after:avoid}."
+    "strip,tr,dt,dd,li{break-inside:avoid}"
+    ".scroll{overflow:visible;border:0}table{font-size:7.5pt}th,td{padding:.2rem .35rem}"
+    "td time,.s{white-space:normal}.w,td code,th code{min-width:0}caption "
+    "span{position:static}svg,.verdict,thead th,caption{print-color-adjust:exact;"
     "-webkit-print-color-adjust:exact}details::details-content{display:block;"
     "content-visibility:visible}}\n";
+
+static void put_contents(struct page *p)
+{
+	const struct {
+		const char *id, *title;
+		bool left_out;
+	} sections[] = {
+	    {"answers", "In short", false},
+	    {"advice", "What to change", false},
+	    {"files", "Files", false},
+	    {"time", "Time line", false},
+	    {"latency", "Durations", false},
+	    {"growth", "Growth", false},
+	    {"transactions", "Transactions", false},
+	    {"callers", "Lines of the program", !page_has_callers(p)},
+	    {"snapshots", "Snapshots", false},
+	    {"processes", "Processes", false},
+	    {"findings", "As it is now", !p->checked},
+	    {"words", "Words", false},
+	};
+	size_t i;
+
+	page_put(p, "<nav aria-label=\"Sections\"><ul>\n");
+	for (i = 0; i < sizeof(sections) / sizeof(sections[0]); i++)
+		if (!sections[i].left_out)
+			page_put(p, "<li><a href=\"#%T\">%T</a></li>\n", sections[i].id,
+				 sections[i].title);
+	page_put(p, "</ul></nav>\n");
+}
 
 void page_head(struct page *p)
 {
@@ -114,13 +150,8 @@ void page_head(struct page *p)
 			 " Of the log itself %N entries were lost, %N are damaged and %N files "
 			 "cannot be read.",
 			 p->in->lost, p->in->damaged, p->in->unreadable);
-	page_put(p,
-		 "</p>\n<nav aria-label=\"Sections\"><ul><li><a href=\"#answers\">In short</a>"
-		 "<li><a href=\"#advice\">What to change</a><li><a href=\"#files\">Files</a>"
-		 "<li><a href=\"#time\">Time line</a><li><a href=\"#latency\">Durations</a>"
-		 "<li><a href=\"#growth\">Growth</a><li><a href=\"#transactions\">Transactions</a>"
-		 "<li><a href=\"#snapshots\">Snapshots</a><li><a href=\"#processes\">Processes</a>"
-		 "<li><a href=\"#words\">Words</a></ul></nav>\n");
+	page_put(p, "</p>\n");
+	put_contents(p);
 }
 
 void page_words(struct page *p)
@@ -130,6 +161,9 @@ void page_words(struct page *p)
 	} words[] = {
 	    {"Acknowledged", "The program was told that its change is kept: from then on it must "
 			     "not be lost."},
+	    {"Calls: open, pwrite, unlink, \xe2\x80\xa6",
+	     "What the program asks of the system, one by one: open and close a file, write and "
+	     "pwrite put bytes into it, unlink removes it, lock keeps others out of it."},
 	    {"Collection", "A set of records that are searched together, like a table."},
 	    {"Index (persist)", "A collection\xe2\x80\x99s vectors in the form in which they are "
 				"searched; a persist is when Chroma writes it to its files."},

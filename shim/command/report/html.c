@@ -80,6 +80,17 @@ static void put_number(struct page *p, uint64_t n)
 	}
 }
 
+/* How often. */
+static void put_times(struct page *p, uint64_t n)
+{
+	if (n == 1 || n == 2) {
+		fputs(n == 1 ? "once" : "twice", p->out);
+		return;
+	}
+	put_number(p, n);
+	fputs(" times", p->out);
+}
+
 /* With the date only where it may be another one than that of the log's end. */
 static void put_time(struct page *p, uint64_t ns)
 {
@@ -114,6 +125,9 @@ static void put_argument(struct page *p, char letter, va_list *ap)
 		break;
 	case 'd': /* plain, for attributes */
 		fprintf(p->out, "%" PRIu64, number);
+		break;
+	case 'x':
+		put_times(p, number);
 		break;
 	case 'B':
 		fputs(format_bytes(text, sizeof(text), number), p->out);
@@ -167,8 +181,8 @@ void page_section_end(struct page *p)
 void page_table(struct page *p, const char *caption, const char *heads)
 {
 	page_put(p,
-		 "<div class=\"scroll\" tabindex=\"0\" role=\"region\" "
-		 "aria-label=\"%T\"><table><caption>%T</caption>"
+		 "<section class=\"scroll\" tabindex=\"0\" "
+		 "aria-label=\"%T\"><table><caption><span>%T</span></caption>"
 		 "<thead><tr>",
 		 caption, caption);
 	while (*heads) {
@@ -187,12 +201,12 @@ void page_table(struct page *p, const char *caption, const char *heads)
 
 void page_table_end(struct page *p)
 {
-	page_put(p, "</tbody></table></div>\n");
+	page_put(p, "</tbody></table></section>\n");
 }
 
-void page_table_below(struct page *p, const char *caption, const char *heads)
+void page_table_below(struct page *p, const char *summary, const char *caption, const char *heads)
 {
-	page_put(p, "<details><summary>The same in numbers</summary>\n");
+	page_put(p, "<details><summary>%T</summary>\n", summary);
 	page_table(p, caption, heads);
 }
 

@@ -46,9 +46,9 @@ static void answer_end(struct page *p)
 		page_put(p, " The kernel\xe2\x80\x99s words: <code>%T</code>", a->words);
 	if (a->oom_kills)
 		page_put(p,
-			 " The kernel has killed %N process(es) here because memory ran out; this "
-			 "may have been one.",
-			 a->oom_kills);
+			 " The kernel has killed %N %T here because memory ran out; this may have "
+			 "been one.",
+			 a->oom_kills, a->oom_kills == 1 ? "process" : "processes");
 	if (a->dead_count > 1)
 		page_put(p, " In this time %N writing processes ended like that.",
 			 (uint64_t)a->dead_count);
@@ -185,7 +185,7 @@ static void answer_others(struct page *p)
 		page_put(p, "<li>");
 		put_who(p, other);
 		page_put(p,
-			 other->refused ? ", which was <strong>refused</strong> %N times"
+			 other->refused ? ", which was <strong>refused</strong> %x"
 					: ", which was not refused anything",
 			 other->refused);
 		page_put(p, "</li>\n");

@@ -48,9 +48,9 @@ struct page {
 
 /* Whatever it holds, it is text: nothing in it is markup, and nothing turns the line round. */
 void page_text(struct page *p, const char *text);
-/* The format is markup, with %T for a text, %N a number in groups, %B bytes, %D a duration, %t a
- * time, %c the same without markup, %d a bare number, %% a percent sign. Arguments are const char *
- * and uint64_t. */
+/* The format is markup, with %T for a text, %N a number in groups, %B bytes, %D a duration, %x
+ * how often, %t a time, %c the same without markup, %d a bare number, %% a percent sign. Arguments
+ * are const char * and uint64_t. */
 void page_put(struct page *p, const char *format, ...);
 /* The name that people know it by. */
 const char *page_name(struct page *p, const char *name, char out[DIGEST_TEXT]);
@@ -62,8 +62,8 @@ void page_section_end(struct page *p);
 /* A table; heads are separated by '|', those that begin with '#' are of numbers. */
 void page_table(struct page *p, const char *caption, const char *heads);
 void page_table_end(struct page *p);
-/* The same folded away, below a figure that shows it. */
-void page_table_below(struct page *p, const char *caption, const char *heads);
+/* The same folded away, below a figure that shows it; the summary is what opens it. */
+void page_table_below(struct page *p, const char *summary, const char *caption, const char *heads);
 void page_table_below_end(struct page *p);
 
 /* ---- figures.c ---- */
@@ -92,6 +92,7 @@ void page_notes(struct page *p);
 
 void page_transactions(struct page *p);
 void page_callers(struct page *p);
+bool page_has_callers(const struct page *p);
 void page_snapshots(struct page *p);
 void page_processes(struct page *p);
 void page_findings(struct page *p);

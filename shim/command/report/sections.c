@@ -4,6 +4,8 @@
  */
 #include "command/report/page.h"
 
+#include <string.h>
+
 /* ---- transactions ---- */
 
 static void put_about(struct page *p, const struct digest_transaction *t)
@@ -38,7 +40,7 @@ static void put_transactions(struct page *p, const char *caption,
 		    p,
 		    "<tr><td>%t</td><td class=\"n\" data-n=\"%d\">%D</td><td class=\"n\">%D</td>"
 		    "<td class=\"n\">%N</td><td class=\"n\" data-n=\"%d\">%B</td><td "
-		    "class=\"n\">%d</td><td>",
+		    "class=\"n\">%d</td><td class=\"w\">",
 		    t->begin, t->duration, t->duration, t->sync_ns, t->pages, t->bytes, t->bytes,
 		    (uint64_t)t->pid);
 		put_about(p, t);
@@ -55,9 +57,11 @@ void page_transactions(struct page *p)
 	    "writes whole pages. What a transaction was about is told by its statement, or "
 	    "by the tables of the pages that it wrote.");
 	page_put(p,
-		 "<p><span data-n=\"%d\">%N</span> transactions were committed and <span "
+		 "<p><span data-n=\"%d\">%N</span> %T committed and <span "
 		 "data-n=\"%d\">%N</span> undone.</p>\n",
-		 p->d->commits, p->d->commits, p->d->rolled_back, p->d->rolled_back);
+		 p->d->commits, p->d->commits,
+		 p->d->commits == 1 ? "transaction was" : "transactions were", p->d->rolled_back,
+		 p->d->rolled_back);
 	put_transactions(p, "The slowest transactions", p->d->slow, p->d->slow_count);
 	put_transactions(p, "The transactions that wrote most", p->d->large, p->d->large_count);
 	page_section_end(p);
@@ -70,6 +74,11 @@ void page_transactions(struct page *p)
 static uint64_t by_time(const struct digest_row *row)
 {
 	return row->call_ns + 1;
+}
+
+bool page_has_callers(const struct page *p)
+{
+	return p->d->tables[DIGEST_CALLERS].count > 0;
 }
 
 /* Nothing where none were told. */
@@ -107,6 +116,31 @@ void page_callers(struct page *p)
 
 /* ---- snapshots ---- */
 
+/* A reason in words; what a program has announced is its own. */
+static const char *why(const char *reason)
+{
+	static const struct {
+		const char *reason, *words;
+	} known[] = {
+	    {"schedule", "it was time"},
+	    {"manual", "asked for"},
+	    {"stop", "the backend had ended"},
+	    {"bulk", "before much changed"},
+	    {"schema", "before tables changed"},
+	    {"migration", "before an upgrade"},
+	    {"remove", "before files were removed"},
+	    {"restore", "before a restore"},
+	    {"recover", "before a repair"},
+	    {"damage", "to keep the damage"},
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		if (!strcmp(known[i].reason, reason))
+			return known[i].words;
+	return reason;
+}
+
 void page_snapshots(struct page *p)
 {
 	const struct snapshots *s = &p->in->snapshots;
@@ -128,10 +162,11 @@ void page_snapshots(struct page *p)
 
 		page_put(
 		    p,
-		    "<tr><th scope=\"row\" class=\"n\">%d</th><td>%t</td><td>%T</td><td>%T</td>"
-		    "<td class=\"n\">%N</td><td class=\"n\">%B</td><td>",
+		    "<tr><th scope=\"row\" class=\"n\">%d</th><td>%t</td><td class=\"s\">%T</td>"
+		    "<td class=\"s\">%T</td><td class=\"n\">%N</td><td class=\"n\">%B</td><td "
+		    "class=\"w\">",
 		    m->header.id, m->header.time, snapshots_state(m, state, sizeof(state)),
-		    m->reason ? m->reason : "", manifest_records(m), manifest_total_size(m));
+		    why(m->reason ? m->reason : ""), manifest_records(m), manifest_total_size(m));
 		if (page_can_restore(m))
 			page_loss(p, m);
 		else
@@ -147,10 +182,26 @@ void page_snapshots(struct page *p)
 
 #define PROCESSES_TOLD 40
 
+static const char *how_it_ended(const struct page *p, const struct digest_process *who,
+				char out[32])
+{
+	if (!who->exited)
+		return oplog_header_life(p->in->data.storefd, &who->header) == OPLOG_LIVE
+			   ? "at work"
+			   : "died";
+	if (who->stopped_by)
+		return "stopped";
+	if (who->exit_status <= 0)
+		return "by itself";
+	snprintf(out, 32, "status %d", who->exit_status);
+	return out;
+}
+
 void page_processes(struct page *p)
 {
 	const struct digest *d = p->d;
 	size_t first = d->process_count > PROCESSES_TOLD ? d->process_count - PROCESSES_TOLD : 0, i;
+	char how[32];
 
 	page_section(p, "processes", "Who was here",
 		     "Every process that had the directory open under chromashim, the newest last. "
@@ -164,15 +215,14 @@ void page_processes(struct page *p)
 		page_put(
 		    p,
 		    "<tr><th scope=\"row\" class=\"n\">%d</th><td><code>%T</code></td><td>%t</td>"
-		    "<td>%t</td><td>%T</td><td class=\"n\" data-n=\"%d\">%N</td><td class=\"n\" "
+		    "<td>%t</td><td class=\"s\">%T</td><td class=\"n\" data-n=\"%d\">%N</td><td "
+		    "class=\"n\" "
 		    "data-n=\"%d\">%N</td><td class=\"n\" data-n=\"%d\">%B</td><td "
 		    "class=\"n\" data-n=\"%d\">%D</td><td class=\"n\" data-n=\"%d\">%N</td></tr>\n",
 		    (uint64_t)who->header.pid, who->command, who->first, who->last,
-		    who->exited ? (who->stopped_by ? "stopped" : "by itself")
-		    : oplog_header_life(p->in->data.storefd, &who->header) == OPLOG_LIVE ? "at work"
-											 : "died",
-		    who->records, who->records, who->commits, who->commits, who->written,
-		    who->written, who->sync_ns, who->sync_ns, who->refused, who->refused);
+		    how_it_ended(p, who, how), who->records, who->records, who->commits,
+		    who->commits, who->written, who->written, who->sync_ns, who->sync_ns,
+		    who->refused, who->refused);
 	}
 	page_table_end(p);
 	page_section_end(p);
@@ -187,7 +237,8 @@ void page_findings(struct page *p)
 	if (!p->checked)
 		return;
 	page_section(p, "findings", "The directory as it is now",
-		     "What `chromashim check` finds in the files, whatever the log says.");
+		     "What chromashim finds when it looks through the files (chromashim check), "
+		     "whatever the log says.");
 	if (!p->finding_count)
 		page_put(
 		    p, "<p>It is whole: nothing is wrong with %N collections and %N records.</p>\n",

@@ -97,7 +97,7 @@ void strip_legend(struct page *p, const char *what)
 
 	page_put(p,
 		 "<p class=\"legend\"><span>little</span><svg viewBox=\"0 0 %d 10\" "
-		 "aria-hidden=\"true\">",
+		 "preserveAspectRatio=\"none\" aria-hidden=\"true\">",
 		 (uint64_t)HEAT_STEPS * 10);
 	for (i = 1; i <= HEAT_STEPS; i++)
 		page_put(p, "<rect class=\"h%d\" x=\"%d\" width=\"10\" height=\"10\"/>",

@@ -66,7 +66,7 @@ static void put_lanes(struct page *p)
 
 		if (!e->count)
 			continue;
-		snprintf(says, sizeof(says), "%s: %" PRIu64 " times", lanes[i].name, e->count);
+		snprintf(says, sizeof(says), "%s: %" PRIu64, lanes[i].name, e->count);
 		strip_begin(p, lanes[i].name, digest_buckets(p->d), 10, "lane", says);
 		for (b = 0; b < digest_buckets(p->d); b++)
 			if (e->by_time.at[b])
@@ -75,17 +75,28 @@ static void put_lanes(struct page *p)
 	}
 }
 
+static const char *format_amount(char out[32], char unit, uint64_t n)
+{
+	if (unit == 'B')
+		return format_bytes(out, 32, n);
+	if (unit == 'D')
+		return format_duration(out, 32, n);
+	snprintf(out, 32, "%" PRIu64, n);
+	return out;
+}
+
 /* Bars, as high as there is much. */
 static void put_bars(struct page *p, const char *name, const struct digest_series *s, char unit,
 		     uint64_t total)
 {
 	unsigned buckets = digest_buckets(p->d), i, at = strip_busiest(s, buckets);
-	char says[200], when[40], text[32];
+	char says[200], when[40], text[32], most[32];
 
 	if (!s->at[at])
 		return;
-	snprintf(says, sizeof(says), "%s, most at %.8s", name,
-		 format_time(when, sizeof(when), strip_time(p->d, at), p->utc) + 11);
+	snprintf(says, sizeof(says), "%s, most at %.8s: %s", name,
+		 format_time(when, sizeof(when), strip_time(p->d, at), p->utc) + 11,
+		 format_amount(most, unit, s->at[at]));
 	strip_begin(p, name, buckets, 1000, "bars", says);
 	for (i = 0; i < buckets; i++) {
 		uint64_t h = s->at[i] * 1000 / s->at[at];
@@ -93,22 +104,16 @@ static void put_bars(struct page *p, const char *name, const struct digest_serie
 		if (!s->at[i])
 			continue;
 		h = h < 30 ? 30 : h;
-		page_put(
-		    p,
-		    unit == 'B'	  ? "<rect x=\"%d\" y=\"%d\" width=\"1\" height=\"%d\"><title>%c: "
-				    "%B</title></rect>"
-		    : unit == 'D' ? "<rect x=\"%d\" y=\"%d\" width=\"1\" height=\"%d\"><title>%c: "
-				    "%D</title></rect>"
-				  : "<rect x=\"%d\" y=\"%d\" width=\"1\" height=\"%d\"><title>%c: "
-				    "%N</title></rect>",
-		    (uint64_t)i, 1000 - h, h, strip_time(p->d, i), s->at[i]);
+		page_put(p,
+			 "<rect x=\"%d\" y=\"%d\" width=\"1\" height=\"%d\"><title>%c: "
+			 "%T</title></rect>",
+			 (uint64_t)i, 1000 - h, h, strip_time(p->d, i),
+			 format_amount(text, unit, s->at[i]));
 	}
-	if (unit == 'B')
-		strip_end_bytes(p, total);
-	else if (unit == 'D')
-		strip_end_text(p, format_duration(text, sizeof(text), total));
-	else
+	if (unit == 'N')
 		strip_end_number(p, total);
+	else
+		strip_end_text(p, format_amount(text, unit, total));
 }
 
 static const char *event_word(const struct digest_event *e)
@@ -180,6 +185,27 @@ static int compare_happenings(const void *a, const void *b)
 	return x->time < y->time ? -1 : x->time > y->time;
 }
 
+/* The steps of an upgrade come one right after the other. */
+static size_t count_steps(const struct happening *list, size_t count, size_t from)
+{
+	size_t n = 1;
+
+	while (list[from].event && list[from].event->op == OP_MIGRATION && from + n < count &&
+	       list[from + n].event && list[from + n].event->op == OP_MIGRATION &&
+	       list[from + n].event->pid == list[from].event->pid)
+		n++;
+	return n;
+}
+
+static void put_steps(struct page *p, const struct digest_event *first, size_t steps,
+		      const struct digest_event *last)
+{
+	page_put(p,
+		 "<tr><td>%t</td><th scope=\"row\">%T</th><td>%N steps, the last %T</td><td "
+		 "class=\"n\">%d</td></tr>\n",
+		 first->time, event_word(first), (uint64_t)steps, last->text, (uint64_t)first->pid);
+}
+
 static void put_death(struct page *p, const struct digest_process *dead)
 {
 	page_put(p,
@@ -214,12 +240,16 @@ static size_t collect_happenings(const struct page *p, struct happening **out)
 static void put_event_table(struct page *p)
 {
 	struct happening *list;
-	size_t count = collect_happenings(p, &list), i;
+	size_t count = collect_happenings(p, &list), i, steps;
 
-	page_table_below(p, "What happened: the newest of each kind", "When|What|About|#Process");
-	for (i = 0; i < count; i++) {
+	page_table_below(p, "Event by event", "What happened: the newest of each kind",
+			 "When|What|About|#Process");
+	for (i = 0; i < count; i += steps) {
+		steps = count_steps(list, count, i);
 		if (list[i].dead)
 			put_death(p, list[i].dead);
+		else if (steps > 1)
+			put_steps(p, list[i].event, steps, list[i + steps - 1].event);
 		else
 			put_event(p, list[i].event);
 	}
@@ -245,7 +275,7 @@ void page_time_line(struct page *p)
 		     "Marks are single events; bars below them say how much was done. A record is "
 		     "one entry of a collection: an id with its vector, its document and its "
 		     "metadata.");
-	page_put(p, "<figure><figcaption class=\"sr\">Events and amounts by time</figcaption>\n");
+	page_put(p, "<figure><figcaption>Events and amounts by time</figcaption>\n");
 	put_lanes(p);
 	put_bars(p, "Records changed", &d->records_by_time, 'N', d->records);
 	put_bars(p, "Transactions", &d->commits_by_time, 'N', d->commits);
