@@ -309,6 +309,9 @@ def test_a_span(lived, chromashim):
     since = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(middle // 10**9)) + f".{middle % 10**9:09}Z"
     later = report(chromashim, lived, "--since", since)
     assert sum(r["time"] >= middle for r in records) in later.numbers
+    a_second_ago = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(records[-1]["time"] // 10**9 - 1))
+    soon = report(chromashim, lived, "--since", a_second_ago)
+    assert re.search(r"(\d\d:\d\d:\d\d\.\d{3}){3}", soon.words), "seconds would be the same"
     assert chromashim("report", "-o", "-", "--until", "400d", lived).returncode == 12
 
 

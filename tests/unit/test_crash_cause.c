@@ -69,6 +69,31 @@ static void test_memory(void **state)
 	assert_int_equal(m.resident, 61 << 20);
 }
 
+/* Figures are of the death that is told, and of no other one before it. */
+static void test_memory_of_others(void **state)
+{
+	static const char *const lines[] = {
+	    "4,9,9,-;python3 invoked oom-killer: gfp_mask=0xcc0, order=0, oom_score_adj=0",
+	    "6,9,9,-;python3[123]: segfault at 8 ip 00007f sp 00007f error 4 in libc.so.6",
+	    "6,9,9,-;traps: node[123] general protection fault ip:1 sp:2",
+	    "6,9,9,-;traps: node[123] trap invalid opcode ip:1 sp:2",
+	    "6,9,9,-;python3[123]: bus error at 8",
+	};
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+		struct crash_memory m = {0};
+
+		crash_read_memory("6,1,2,-;memory: usage 65536kB, limit 65536kB, failcnt 1", &m);
+		crash_read_memory("3,2,3,-;Memory cgroup out of memory: Killed process 7 (a) "
+				  "total-vm:81920kB, anon-rss:61440kB, file-rss:1024kB",
+				  &m);
+		crash_read_memory(lines[i], &m);
+		assert_int_equal(m.limit | m.usage | m.total | m.resident, 0);
+	}
+}
+
 static void test_pm2(void **state)
 {
 	(void)state;
@@ -82,9 +107,8 @@ static void test_pm2(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_kernel_lines),
-	    cmocka_unit_test(test_counters),
-	    cmocka_unit_test(test_memory),
+	    cmocka_unit_test(test_kernel_lines), cmocka_unit_test(test_counters),
+	    cmocka_unit_test(test_memory),	 cmocka_unit_test(test_memory_of_others),
 	    cmocka_unit_test(test_pm2),
 	};
 

@@ -55,10 +55,25 @@ static uint64_t kilobytes(const char *line, const char *key)
 	return at ? strtoull(at + strlen(key), NULL, 10) << 10 : 0;
 }
 
+/* A report on memory, or a fault, of whichever process. */
+static bool begins_another_death(const char *line)
+{
+	static const char *const words[] = {" invoked oom-killer: ", "]: segfault at ",
+					    "] general protection", "] trap ", "]: bus error"};
+	size_t i;
+
+	for (i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+		if (strstr(line, words[i]))
+			return true;
+	return false;
+}
+
 void crash_read_memory(const char *line, struct crash_memory *memory)
 {
 	uint64_t limit = kilobytes(line, ", limit ");
 
+	if (begins_another_death(line))
+		memset(memory, 0, sizeof(*memory));
 	if (strstr(line, "memory: usage ") && limit) {
 		memory->usage = kilobytes(line, "memory: usage ");
 		memory->limit = limit;

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "command/base/terminal.h"
+#include "core/base/clock.h"
 #include "core/oplog/oplog.h"
 
 void strip_begin(struct page *p, const char *name, unsigned width, unsigned height,
@@ -40,20 +41,21 @@ uint64_t strip_time(const struct digest *d, unsigned bucket)
 	return d->start + bucket * d->width;
 }
 
-/* "11:02:05" below the figure, at the begin, the middle and the end; with dates over a day. */
+/* "11:02:05" below the figure, at the begin, the middle and the end; with dates over a day, and
+ * with thousandths where seconds would be the same. */
 void strip_axis(struct page *p)
 {
 	const struct digest *d = p->d;
 	uint64_t end = strip_time(d, digest_buckets(d)),
 		 at[] = {d->start, d->start + (end - d->start) / 2, end};
-	bool days = end - d->start > UINT64_C(20) * 3600 * 1000000000;
+	bool days = end - d->start > 20 * 3600 * SECOND, moments = end - d->start < 8 * SECOND;
 	char text[40];
 	size_t i;
 
 	page_put(p, "<div class=\"axis\" aria-hidden=\"true\"><span></span><span class=\"times\">");
 	for (i = 0; i < 3; i++) {
 		format_time(text, sizeof(text), at[i], p->utc);
-		text[days ? 16 : 19] = '\0';
+		text[days ? 16 : moments ? 23 : 19] = '\0';
 		page_put(p, "<span>%T</span>", text + (days ? 5 : 11));
 	}
 	page_put(p, "</span><span></span></div>\n");
