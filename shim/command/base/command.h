@@ -80,6 +80,9 @@ extern const char status_usage[];
 extern const char support_usage[];
 extern const char top_usage[];
 
+/* For what reads a long log and ends then: what is freed is not given back meanwhile. */
+void heap_keep(void);
+
 /* ---- messages, on stderr ---- */
 
 /*

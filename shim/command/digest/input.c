@@ -190,8 +190,10 @@ int digest_input_start(struct digest_input *in, const char *dir, const struct di
 
 int digest_input_open(struct digest_input *in, const char *dir, const struct digest_options *o)
 {
-	int status = digest_input_start(in, dir, o), r;
+	int status, r;
 
+	heap_keep();
+	status = digest_input_start(in, dir, o);
 	if (status)
 		return status;
 	r = read_log(in);

@@ -220,6 +220,7 @@ int command_log(int argc, char **argv)
 
 	if (status)
 		return status;
+	heap_keep();
 	status = data_directory_open(&t, a.dir, true);
 	if (status == 0) {
 		if (a.compress)

@@ -63,11 +63,6 @@ static uint64_t hash_value(sqlite3_value *v, uint64_t seed)
 	}
 }
 
-static bool is_number(sqlite3_value *v)
-{
-	return sqlite3_value_type(v) == SQLITE_INTEGER || sqlite3_value_type(v) == SQLITE_FLOAT;
-}
-
 static int rank(sqlite3_value *v)
 {
 	int type = sqlite3_value_type(v);
@@ -91,14 +86,12 @@ static int compare_numbers(sqlite3_value *a, sqlite3_value *b)
 /* As SQLite sorts values. */
 static int compare_values(sqlite3_value *a, sqlite3_value *b)
 {
-	int m, n, order;
+	int kind = rank(a), other = rank(b), m, n, order;
 
-	if (rank(a) != rank(b))
-		return rank(a) - rank(b);
-	if (is_number(a))
-		return compare_numbers(a, b);
-	if (rank(a) == 0)
-		return 0;
+	if (kind != other)
+		return kind - other;
+	if (kind <= 1)
+		return kind ? compare_numbers(a, b) : 0;
 	m = sqlite3_value_bytes(a);
 	n = sqlite3_value_bytes(b);
 	order = memcmp(sqlite3_value_blob(a), sqlite3_value_blob(b), (size_t)(m < n ? m : n));

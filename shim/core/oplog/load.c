@@ -31,12 +31,14 @@ static void read_once(struct loading *l)
 
 	l->read_error = merge_read_file(l->dirfd, l->name, l->packed, &data, &size);
 	/* What a damaged file still gives is taken. */
-	l->error = l->read_error == 0 || l->read_error == -EUCLEAN
-		       ? oplog_image_open(&l->image, data, size)
-		       : l->read_error;
-	if (l->error && (l->read_error == 0 || l->read_error == -EUCLEAN))
+	if (l->read_error && l->read_error != -EUCLEAN) {
+		l->error = l->read_error;
+		free(data);
+		return;
+	}
+	l->error = oplog_image_take(&l->image, data, size);
+	if (l->error)
 		oplog_image_close(&l->image);
-	free(data);
 }
 
 /* A slot that was read while it was written looks damaged, and does not when it is read again. */

@@ -263,12 +263,13 @@ int oplog_image_index(struct oplog_image *image)
 	return r;
 }
 
-int oplog_image_open(struct oplog_image *image, const void *data, size_t size)
+int oplog_image_take(struct oplog_image *image, unsigned char *data, size_t size)
 {
 	size_t slots;
 	int r;
 
 	memset(image, 0, sizeof(*image));
+	image->own = data;
 	r = oplog_header_read(data, size, &image->header);
 	if (r < 0)
 		return r;
@@ -277,18 +278,27 @@ int oplog_image_open(struct oplog_image *image, const void *data, size_t size)
 		slots = image->header.capacity;
 	image->slots = (uint32_t)slots;
 	image->missing = image->header.capacity - image->slots;
-	image->data = malloc(slots * OPLOG_SLOT_SIZE + 1);
-	if (!image->data)
-		return -ENOMEM;
-	memcpy(image->data, (const char *)data + OPLOG_HEADER_SIZE, slots * OPLOG_SLOT_SIZE);
+	image->data = data + OPLOG_HEADER_SIZE;
 	return oplog_image_index(image);
+}
+
+int oplog_image_open(struct oplog_image *image, const void *data, size_t size)
+{
+	unsigned char *copy = malloc(size + 1);
+
+	if (!copy) {
+		memset(image, 0, sizeof(*image));
+		return -ENOMEM;
+	}
+	memcpy(copy, data, size);
+	return oplog_image_take(image, copy, size);
 }
 
 void oplog_image_close(struct oplog_image *image)
 {
 	free_names(image);
 	free(image->order);
-	free(image->data);
+	free(image->own);
 	free(image->text);
 	memset(image, 0, sizeof(*image));
 }

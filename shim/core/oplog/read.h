@@ -63,7 +63,8 @@ struct oplog_order {
 
 struct oplog_image {
 	struct oplog_header header; /* strings are NUL-terminated */
-	unsigned char *data;	    /* the slots; the image's own */
+	unsigned char *own;	    /* the segment, to be freed */
+	const unsigned char *data;  /* its slots */
 	uint32_t slots;		    /* how many there are */
 	struct oplog_order *order;  /* records by time, names and texts left out */
 	uint32_t order_size;
@@ -86,7 +87,10 @@ struct oplog_image {
  */
 int oplog_header_read(const void *data, size_t size, struct oplog_header *header_out);
 
-/* Takes a copy. 0, -ENOMEM or as oplog_header_read(); closing is right in any case. */
+/* 0, -ENOMEM or as oplog_header_read(); closing is right in any case. The data, which is from
+ * malloc(), is the image's then, in any case, too. */
+int oplog_image_take(struct oplog_image *image, unsigned char *data, size_t size);
+/* The same with a copy of it. */
 int oplog_image_open(struct oplog_image *image, const void *data, size_t size);
 void oplog_image_close(struct oplog_image *image);
 
