@@ -77,6 +77,18 @@ def kill_at_random(guardians, data, stop, rounds, every="0", longest=0.9):
         rounds.append(guardian)
 
 
+def test_once_ends_although_the_next_is_due(data, actors, chromashim):
+    """Where copying one takes longer than it is to the next."""
+    make_directory(data)
+    actor = actors()
+    actor.sqlite(data)
+    actor.do("db.execute('PRAGMA user_version = 1')")
+    done = chromashim("guard", "--once", data, timeout=60, env=hosts.environment(
+        {"CHROMASHIM_EVERY": "1s", "CHROMASHIM_RATE": "200K", "CHROMASHIM_KEEP": "all"}))
+    assert done.returncode == 0, done.stderr
+    assert [s["state"] for s in listed(chromashim, data)] == ["verified"], done.stderr
+
+
 def test_verified_by_turns(data, chromashim, guardians):
     """Where they follow each other closely: the oldest, the newest, the next oldest."""
     make_directory(data)
@@ -161,6 +173,12 @@ def test_what_follows_reads_what_has_changed(data, actors, chromashim, guardians
     assert chromashim("snapshot", "verify", "latest", data).returncode == 0
     newest = listed(chromashim, data)[-1]
     assert newest["reason"] == "manual" and newest["state"] == "verified", newest
+    actor.do("db.execute(\"INSERT INTO embeddings (segment_id, embedding_id, seq_id) SELECT "
+             "segment_id, embedding_id || 'x', seq_id FROM embeddings WHERE id <= 25\")")
+    actor.do("db.execute('DELETE FROM embeddings WHERE id <= 3')")
+    assert chromashim("snapshot", "create", "--no-verify", "-q", data).returncode == 0
+    shown = json.loads(chromashim("snapshot", "show", "latest", "--json", data).stdout)
+    assert [c["records"] for c in shown["collections"]] == [62]
 
 
 def test_a_reader_keeps_nobody_from_adding(data, chromashim):
