@@ -62,7 +62,8 @@ bool guardian_is_due(const struct guardian *g, uint64_t now)
 	uint64_t every = g->settings.every;
 
 	/* One that is told to end takes one, also where copying it takes longer than `every`. */
-	if (!every || (g->once && g->taken) || oplog_now() < g->retry_at || !has_database(g) || is_behind(g))
+	if (!every || (g->once && g->taken) || oplog_now() < g->retry_at || !has_database(g) ||
+	    is_behind(g))
 		return false;
 	/* After a broken one sooner, but not at once: what broke it may last. */
 	return newest(g, now, false) + every <= now && newest(g, now, true) + every / 6 <= now;
