@@ -36,6 +36,10 @@ ALL = PROGRAM + """
         talks.add(ids=["twice", "twice"], embeddings=[[1, 2, 3]] * 2)
     except Exception as error:
         print(type(error).__name__)
+    try:
+        talks.add(ids=5, embeddings=[[1, 2, 3]])
+    except Exception as error:
+        print(type(error).__name__)
     print(talks.add.__name__, len(talks.get()["ids"]))
     talks.modify(name="renamed")  # renamed
     client.delete_collection("renamed")  # gone
@@ -53,7 +57,9 @@ TWO = PROGRAM + """
     def many(what):
         for n in range(20):
             what(n)
-    threads = [threading.Thread(target=many, args=(what,)) for what in (first, second, third)]
+    def reads(n):
+        talks.get(ids=[f"b{n}-{i}" for i in range(4)])  # reads
+    threads = [threading.Thread(target=many, args=(what,)) for what in (first, second, third, reads, reads)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -85,7 +91,7 @@ def test_each_line(driver, lines, data, chromashim):
         pytest.skip(f"{driver} is missing; run wrappers/setup run check")
     line, done = lines(ALL, driver)
     assert "chromashim" not in done.stderr, "an ordinary day"
-    assert done.stdout.split()[-3:] == ["DuplicateIDError", "add", "39"], "the program's own is as ever"
+    assert done.stdout.split()[-4:] == ["DuplicateIDError", "ValueError", "add", "39"], "the program's own is as ever"
     found = acts(data)
     told = {verb: {r["caller"] for r in of(found, "records") if r[verb]}
             for verb in ("added", "upserted", "updated", "deleted")}
@@ -119,6 +125,22 @@ def test_what_cannot_be_told_apart(lines, data):
     assert all(caller in (None, by_id[who]) for who, caller in told), "never a wrong one"
     assert all(caller for who, caller in told if who == "b"), "the only one with four"
     assert any(caller is None for who, caller in told), "two at once did the same"
+
+
+def test_what_is_installed_is_not_the_program(lines, tmp_path, data):
+    (tmp_path / "site-packages").mkdir()
+    (tmp_path / "site-packages" / "memory.py").write_text(textwrap.dedent("""
+        def remember(collection, what):
+            collection.upsert(ids=[what], embeddings=[[1.0, 2.0, 3.0]])
+    """))
+    line, _ = lines(PROGRAM + """
+    sys.path.append(sys.argv[0].rpartition("/")[0] + "/site-packages")
+    from memory import remember
+    def talk():
+        remember(make("talks"), "something")  # here
+    talk()
+    """)
+    assert [r["caller"] for r in of(acts(data), "records")] == [line("here", "talk")]
 
 
 def test_a_share(lines, data):
