@@ -188,6 +188,8 @@ def test_service(machine):
     machine.wait_for(lambda: machine.shows(UNIT, "MainPID") not in ("0", backend), "the restart")
     assert machine.load(500) == 1000
     assert machine.shows(UNIT, "NRestarts") == "1", machine.journal()
+    told = machine("chromashim", "log", "--last-crash", DATA)
+    assert "; systemd: code=killed, status=9/KILL\n" in told.partition("Last:")[0], told
 
     machine("systemctl", "stop", UNIT)
     assert machine.shows(UNIT, "Result") == "success"

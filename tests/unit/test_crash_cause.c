@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <setjmp.h>
 #include <cmocka.h>
+#include <string.h>
 
 #include "command/base/crash_cause.h"
 
@@ -104,12 +105,37 @@ static void test_pm2(void **state)
 	assert_false(crash_is_ended_by_pm2("PM2 | App [chroma:0] online", 123));
 }
 
+static void test_systemd(void **state)
+{
+	char out[160] = "";
+
+	(void)state;
+	assert_false(
+	    crash_read_systemd("Started chromashim@docs.service - Chroma.", out, sizeof(out)));
+	assert_false(crash_read_systemd("chromashim@docs.service: Control process exited, "
+					"code=exited, status=1/FAILURE",
+					out, sizeof(out)));
+	assert_string_equal(out, "");
+	assert_true(crash_read_systemd("chromashim@docs.service: State 'stop-sigterm' timed out. "
+				       "Killing.",
+				       out, sizeof(out)));
+	assert_true(crash_read_systemd("chromashim@docs.service: Main process exited, code=killed, "
+				       "status=9/KILL",
+				       out, sizeof(out)));
+	assert_string_equal(out, "systemd killed it, since it had not stopped in time; systemd: "
+				 "code=killed, status=9/KILL");
+	assert_true(crash_read_systemd("x: Main process exited, code=exited, status=3/"
+				       "NOTIMPLEMENTED",
+				       out, 90));
+	assert_int_equal(strlen(out), 89);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_kernel_lines), cmocka_unit_test(test_counters),
 	    cmocka_unit_test(test_memory),	 cmocka_unit_test(test_memory_of_others),
-	    cmocka_unit_test(test_pm2),
+	    cmocka_unit_test(test_pm2),		 cmocka_unit_test(test_systemd),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

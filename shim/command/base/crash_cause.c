@@ -91,6 +91,23 @@ bool crash_is_ended_by_pm2(const char *line, uint32_t pid)
 	       has_number(line, "pid=", pid, " msg=failed to kill");
 }
 
+bool crash_read_systemd(const char *line, char *out, size_t room)
+{
+	static const char exited[] = "Main process exited, ", late[] = " timed out. Killing";
+	const char *how = strstr(line, exited);
+	size_t n = strlen(out);
+
+	if (how)
+		snprintf(out + n, room - n, "%ssystemd: %s", n ? "; " : "",
+			 how + sizeof(exited) - 1);
+	else if (strstr(line, late))
+		snprintf(out + n, room - n, "%ssystemd killed it, since it had not stopped in time",
+			 n ? "; " : "");
+	else
+		return false;
+	return true;
+}
+
 uint64_t crash_read_oom_kills(const char *text)
 {
 	static const char key[] = "oom_kill ";

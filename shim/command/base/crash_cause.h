@@ -35,6 +35,13 @@ void crash_read_memory(const char *line, struct crash_memory *memory);
 /* A line of pm2's own log: does it say that pm2 has ended pid? */
 bool crash_is_ended_by_pm2(const char *line, uint32_t pid);
 
+/*
+ * A line of what systemd writes about a unit: how its main process ended ("code=killed,
+ * status=9/KILL"), or that systemd ended it because it did not stop in time. True: it tells
+ * something, which is added to out, at first "".
+ */
+bool crash_read_systemd(const char *line, char *out, size_t room);
+
 /* "oom_kill 3" in memory.events or memory.oom_control; 0 if it is not there. */
 uint64_t crash_read_oom_kills(const char *text);
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * `chromashim log --last-crash`: what ended it, by what the log, the kernel, its control group and
- * pm2 say.
+ * `chromashim log --last-crash`: what ended it, by what the log, the kernel, its control group,
+ * pm2 and systemd say.
  */
 #include <inttypes.h>
 #include <pwd.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,6 +69,59 @@ static void read_name(uint32_t pid, char *out, size_t room)
 		fclose(file);
 }
 
+/* ---- systemd ---- */
+
+/* What journalctl says; its words are from here, but for numbers. NULL: it cannot be asked. */
+static FILE *ask_journal(const char *format, ...)
+{
+	char words[256], command[320];
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(words, sizeof(words), format, ap);
+	va_end(ap);
+	snprintf(command, sizeof(command), "exec timeout 5 journalctl -q -b -o cat %s 2>/dev/null",
+		 words);
+	return popen(command, "re");
+}
+
+/* Which start of the unit it was: what it wrote itself is noted with it. "": not known. */
+static void read_invocation(const struct who_process *p, char out[40])
+{
+	FILE *journal = ask_journal("-n 1 --output-fields=_SYSTEMD_INVOCATION_ID _PID=%" PRIu32
+				    " --since=@%" PRIu64 " --until=@%" PRIu64,
+				    p->header.pid, p->first / SECOND, p->last / SECOND + 60);
+
+	if (!journal || !fgets(out, 40, journal) || strspn(out, "0123456789abcdef") != 32)
+		out[0] = '\0';
+	out[strcspn(out, "\n")] = '\0';
+	if (journal)
+		pclose(journal);
+}
+
+/* What systemd wrote when it ended. */
+static void ask_systemd(struct crash *c)
+{
+	const struct who_process *p = crash_dead(c);
+	char invocation[40], line[512];
+	FILE *journal;
+
+	c->end.by[0] = '\0';
+	read_invocation(p, invocation);
+	journal = invocation[0] ? ask_journal("-n 40 _PID=1 INVOCATION_ID=%s", invocation) : NULL;
+	while (journal && fgets(line, sizeof(line), journal)) {
+		line[strcspn(line, "\n")] = '\0';
+		crash_read_systemd(line, c->end.by, sizeof(c->end.by));
+	}
+	if (journal)
+		pclose(journal);
+	if (!c->end.by[0])
+		strlcpy(c->end.by,
+			"it was started by systemd: `systemctl status` of its unit has the exit "
+			"status",
+			sizeof(c->end.by));
+}
+
 /* Its parent, if that still lives, may be one that starts it again. */
 static void ask_supervisor(struct crash *c)
 {
@@ -83,10 +137,7 @@ static void ask_supervisor(struct crash *c)
 		strlcpy(c->end.by, "it was started by pm2: `pm2 logs` has its own last words",
 			sizeof(c->end.by));
 	else if (h->parent_pid == 1 && access("/run/systemd/system", F_OK) == 0)
-		strlcpy(c->end.by,
-			"it was started by systemd: `systemctl status` of its unit has the exit "
-			"status",
-			sizeof(c->end.by));
+		ask_systemd(c);
 }
 
 void crash_ask_others(struct crash *c)
