@@ -209,26 +209,46 @@ static int sync_one(const struct building *b, const struct manifest_file *f)
 	return r == 0 ? sync_path(b->dirfd, directory, O_DIRECTORY) : r;
 }
 
+struct syncing {
+	const struct building *b;
+	int databasefd;
+	uint32_t next; /* atomic: whose turn it is; after the files comes the database */
+	int error;     /* atomic: one that was met */
+};
+
+static void sync_turns(void *context, bool is_helper)
+{
+	struct syncing *s = context;
+	const struct manifest *m = s->b->manifest;
+	uint32_t i;
+
+	(void)is_helper;
+	while ((i = __atomic_fetch_add(&s->next, 1, __ATOMIC_SEQ_CST)) <= m->file_count) {
+		int r = i < m->file_count ? sync_one(s->b, &m->files[i])
+			: s->databasefd >= 0 && fsync(s->databasefd) < 0 ? -errno
+									 : 0;
+
+		if (r < 0)
+			__atomic_store_n(&s->error, r, __ATOMIC_SEQ_CST);
+	}
+}
+
 /*
  * When all is written, so that the disk is at work meanwhile; but before the database gets its
  * name. databasefd -1: there is none.
  */
 static int sync_all(struct building *b, int databasefd)
 {
-	const struct manifest *m = b->manifest;
-	uint32_t i;
-	int r = 0;
+	struct syncing s = {.b = b, .databasefd = databasefd};
+	uint32_t count = b->manifest->file_count;
 
 	if (b->is_synced || b->options->unsynced)
 		return 0;
-	if (m->file_count <= FEW || !chunk_sync_is_heard() || syncfs(b->dirfd) < 0) {
-		for (i = 0; i < m->file_count && r == 0; i++)
-			r = sync_one(b, &m->files[i]);
-		if (r == 0 && databasefd >= 0 && fsync(databasefd) < 0)
-			r = -errno;
-	}
-	b->is_synced = r == 0;
-	return r;
+	/* Side by side the disk puts them together. */
+	if (count <= FEW || !chunk_sync_is_heard() || syncfs(b->dirfd) < 0)
+		crew_wait(count, sync_turns, &s);
+	b->is_synced = s.error == 0;
+	return s.error;
 }
 
 static int give_to_owner(const struct building *b, int fd)
