@@ -245,10 +245,10 @@ FEW_AT_ONCE = textwrap.dedent("""
     import sys, chromadb
     from chromadb.config import Settings
     client = chromadb.PersistentClient(sys.argv[1], settings=Settings(anonymized_telemetry=False))
-    for name, threshold, times in ("often", 20, 12), ("oftener", 20, 15), ("seldom", 1000, 2):
+    for name, threshold, times in ("often", 20, 18), ("oftener", 20, 20):
         c = client.create_collection(name, metadata={"hnsw:sync_threshold": threshold, "hnsw:batch_size": 10})
         for n in range(times):
-            c.add(ids=[f"{n}-{i}" for i in range(20)], embeddings=[[n, i] * 512 for i in range(20)])
+            c.add(ids=[f"{n}-{i}" for i in range(20)], embeddings=[[n, i] * 1024 for i in range(20)])
 """)
 
 
