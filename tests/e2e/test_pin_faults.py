@@ -298,3 +298,14 @@ def test_error(tmp_path, workload, durability, journal, what, how):
         assert what != "own" or (run.status == 0 and not run.failed), run
 
     each(workload(durability, journal), tmp_path, what, fault, 0, judge)
+
+
+@pytest.mark.parametrize("durability, journal", CASES)
+def test_first_pickle_cannot_be_opened(tmp_path, workload, durability, journal):
+    """What a first persist has made is undone all the same: vectors without a pickle are a loss."""
+    w = workload(durability, journal)
+    w.fresh(tmp_path)
+    run = w.run(tmp_path, f"error:1:{errno.EIO}:pickles")
+    assert run.step and not run.generation, run
+    w.check_live(tmp_path, run, run, 0)
+    assert not any((tmp_path / "data").glob("*-*/*"))

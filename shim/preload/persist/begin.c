@@ -237,7 +237,7 @@ static int resume(struct group *g)
 	if (r < 0)
 		return r;
 	g->header = reader.header;
-	g->creation = true;
+	g->creation = g->changed = true;
 	g->undo_known = g->undo_synced = g->power && !(ticket & PARKED_UNSYNCED);
 	g->undo.at = reader.size;
 	g->undo.seed = reader.header.check;

@@ -226,8 +226,13 @@ static void open_end(struct group *g, const struct change *c, int64_t ret)
 		preimage_aside_undo(g, file_index(c->slot));
 		g->files[file_index(c->slot)].emptied = false;
 	}
-	if (!g->changed && g->creation)
+	if (!g->creation)
+		return;
+	/* Without its pickle what it has made is to be undone when the process ends. */
+	if (!g->changed)
 		group_abandon(g);
+	else if (!g->pickle_opened && opens_pickle(c))
+		group_park(g);
 }
 
 /* ---- the two hooks ---- */
