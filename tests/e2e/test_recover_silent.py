@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import hosts
-from gallery import check, overwrite, segment, sql
+from gallery import check, overwrite, remove, segment, sql
 from test_recover_gallery import compare, lines, recover  # noqa: F401
 
 FIRST = "(SELECT min(id) + 3 FROM embeddings)"
@@ -282,3 +282,13 @@ def test_collections_of_which_their_records_tell(lines, chromashim, tmp_path):  
     assert found.keys() == {name for name, records in line.records.items() if records}
     for name in found:
         assert not differing(line, found, name), name
+
+
+@pytest.mark.parametrize("damage, may_differ", [(sql("DELETE FROM embeddings_queue"), True),
+                                                (remove("header.bin"), False)])
+def test_changes_that_only_the_queue_had(damage, may_differ, lines, chromashim, tmp_path):  # noqa: F811
+    """Vectors go back to what the index has of them, without a sign in the index."""
+    data = Path(shutil.copytree(lines("python").data, tmp_path / "data"))
+    damage(data)
+    done = chromashim("recover", "-y", "--json", "--set-aside", data)
+    assert json.loads(done.stdout)["may_have_wrong_vectors"] == may_differ

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/chroma/texts.h"
 #include "core/export/fingerprint.h"
 #include "core/recover/internal.h"
 #include "core/sqlite/database.h"
@@ -162,6 +163,30 @@ static void note_trouble(void *context, const char *collection, const char *what
 	a->troubles[a->phase]++;
 }
 
+/*
+ * Records that were changed since the index was written, by rows of the queue that are gone: their
+ * vectors are as before, unless the change was of something else.
+ */
+static const char vectors_older[] =
+    "SELECT EXISTS (SELECT 1 FROM segments v JOIN max_seq_id m ON m.segment_id = v.id JOIN "
+    "segments s ON s.collection = v.collection AND s.scope = 'METADATA' JOIN embeddings e ON "
+    "e.segment_id = s.id WHERE v.scope = 'VECTOR' AND " CHROMA_NUMBER_OF(
+	"e") " > " CHROMA_NUMBER_OF("m") " AND " CHROMA_NUMBER_OF("e") " NOT IN (SELECT "
+								       "printf('%016X', seq_id) "
+								       "FROM "
+								       "embeddings_queue))";
+
+static bool has_older_vectors(const char *path)
+{
+	int64_t found = 0;
+	sqlite3 *db;
+
+	if (database_open(path, &db) == 0)
+		database_number(db, vectors_older, NULL, &found);
+	sqlite3_close(db);
+	return found != 0;
+}
+
 int recover_account_take(struct recover_account *a, int dirfd, const struct recover_judgement *j)
 {
 	struct export_options options = {.vectors = true,
@@ -178,8 +203,8 @@ int recover_account_take(struct recover_account *a, int dirfd, const struct reco
 	a->judgement = j;
 	if (!a->phase)
 		a->costs_vectors = recover_costs_vectors(j, "");
-	a->may_differ |= recover_makes_vectors_differ(j);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", dirfd);
+	a->may_differ |= recover_makes_vectors_differ(j) || (!a->phase && has_older_vectors(path));
 	r = database_error(sqlite3_exec(a->db, "BEGIN", NULL, NULL, NULL));
 	if (r == 0)
 		r = database_prepare(a->db, &a->insert,
