@@ -50,6 +50,9 @@ WHOLE = {
     "metadata that the queue has": ("python", sql(
         "DELETE FROM embedding_metadata WHERE id IN (SELECT e.id FROM embeddings e JOIN embeddings_queue q "
         "ON q.seq_id = e.seq_id WHERE q.operation = 0)"), "texts-lost"),
+    "a dimension that is another": ("python", sql("UPDATE collections SET dimension = 5"),
+                                    "dimension-lost"),
+    "dimensions": ("python-0.6", sql("UPDATE collections SET dimension = NULL"), "dimension-lost"),
     "an id that is no text": ("python", sql(
         f"UPDATE embeddings SET embedding_id = {BAD} WHERE id = {FIRST}"), "record-id-unreadable"),
     "an id that is a blob": ("python-0.6", sql(

@@ -77,6 +77,7 @@ static void report_leftover(struct diagnosis *d, const char *name)
 static int check_collection(void *context, const struct chroma_collection *c)
 {
 	struct diagnosis *d = context;
+	struct chroma_collection mended = *c;
 
 	d->summary->collections++;
 	if (!c->vector_segment[0] || !c->metadata_segment[0]) {
@@ -88,8 +89,15 @@ static int check_collection(void *context, const struct chroma_collection *c)
 				c->metadata_segment[0] ? "" : "METADATA");
 		return 0;
 	}
-	diagnose_queue(d, c);
-	diagnose_segment(d, c);
+	mended.dimension = chroma_lost_dimension(d->db, d->dirfd, c);
+	if (mended.dimension)
+		diagnose_report(d, DIAGNOSE_DIMENSION_LOST,
+				(struct diagnose_place){c->name, c->vector_segment, NULL},
+				"its vectors have %lld", (long long)mended.dimension);
+	else
+		mended.dimension = c->dimension;
+	diagnose_queue(d, &mended);
+	diagnose_segment(d, &mended);
 	return 0;
 }
 

@@ -202,11 +202,7 @@ static void check_index(struct diagnosis *d, const struct segment *s, const stru
 	check_links(d, s, h);
 	if (d->options->full && !d->pending_count)
 		diagnose_graph(d, place_of(s, LEVEL0), h, &s->source[LEVEL0], &s->source[LINKS]);
-	/* Without an id it is none, but a directory that is left of one. */
-	if (s->c->id[0] && s->c->dimension <= 0 && h->count > 0)
-		diagnose_report(d, DIAGNOSE_DIMENSION_LOST, place_of(s, HEADER),
-				"%llu in the index", (unsigned long long)hnsw_dimension(h));
-	else if (s->c->dimension > 0 && (uint64_t)s->c->dimension != hnsw_dimension(h))
+	if (s->c->dimension > 0 && (uint64_t)s->c->dimension != hnsw_dimension(h))
 		diagnose_report(d, DIAGNOSE_DIMENSION, place_of(s, HEADER),
 				"%llu in the index, %lld in the collection",
 				(unsigned long long)hnsw_dimension(h), (long long)s->c->dimension);

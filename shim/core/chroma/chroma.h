@@ -142,6 +142,13 @@ struct hnsw_header;
 #define CHROMA_SPACE_L2_OR_IP (-2) /* not cosine: its vectors are of all lengths */
 int chroma_space_of_files(int dirfd, const struct hnsw_header *header);
 
+/*
+ * The dimension of its vectors where its row has another one, or none: 0 if that is right, or if
+ * nothing tells. A row that has one is wrong only if index and queue both say so, and agree; or two
+ * rows of the queue, where there is no index yet.
+ */
+int64_t chroma_lost_dimension(sqlite3 *db, int dirfd, const struct chroma_collection *c);
+
 /* Whether `name` in a data directory is a segment's directory, with files in it. */
 bool chroma_is_segment(int dirfd, const char *name);
 

@@ -147,6 +147,7 @@ int recover_migration(struct recovery *r);	  /* migration.c */
 int recover_segments(struct recovery *r);	  /* segments.c */
 int recover_rows(struct recovery *r);		  /* rows.c, a part of segments */
 int recover_segment_settings(struct recovery *r); /* rows.c: also of those that are new */
+int recover_dimensions(struct recovery *r);	  /* rows.c */
 int recover_mend_dimension(struct recovery *r, const char *segment); /* rows.c */
 int recover_marks(struct recovery *r);
 int recover_records(struct recovery *r); /* records.c */

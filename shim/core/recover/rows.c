@@ -84,6 +84,42 @@ static int mend_space(struct recovery *r, const char *segment, int dirfd,
 	    segment);
 }
 
+static int put_dimension(struct recovery *r, const struct chroma_collection *c)
+{
+	char dimension[24];
+	int error;
+
+	snprintf(dimension, sizeof(dimension), "%" PRId64,
+		 chroma_lost_dimension(r->db, r->dirfd, c));
+	error = RECOVER_CHANGE(
+	    r, "UPDATE collections SET dimension = CAST(?1 AS INTEGER) WHERE id = ?2", dimension,
+	    c->id);
+	r->healed += error == 0;
+	recover_say(r, RECOVER_SEGMENTS, c->name,
+		    "its dimension is %s again, as its vectors have it", dimension);
+	return error;
+}
+
+static bool has_lost_dimension(const struct recovery *r, const struct chroma_collection *c)
+{
+	return chroma_lost_dimension(r->db, r->dirfd, c) != 0;
+}
+
+int recover_dimensions(struct recovery *r)
+{
+	struct recover_list list;
+	int error = 0;
+	size_t i;
+
+	if (!recover_was_found(r->judgement, DIAGNOSE_DIMENSION_LOST))
+		return 0;
+	error = recover_list_collections(r, has_lost_dimension, &list);
+	for (i = 0; i < list.count && error == 0; i++)
+		error = put_dimension(r, &list.list[i]);
+	recover_list_free(&list);
+	return error;
+}
+
 int recover_mend_dimension(struct recovery *r, const char *segment)
 {
 	int dirfd = file_follow_directory_at(r->dirfd, segment);
@@ -194,6 +230,8 @@ int recover_rows(struct recovery *r)
 	size_t i;
 
 	if (error == 0)
+		error = recover_dimensions(r);
+	if (error == 0)
 		error = recover_owners(r);
 	if (error == 0)
 		error = queue_json_register(r->db);
@@ -203,8 +241,5 @@ int recover_rows(struct recovery *r)
 		error = run_mended(r, &mended[i], &ignored);
 	if (error == 0)
 		error = mend_database_ids(r);
-	for (i = 0; i < r->judgement->count && error == 0; i++)
-		if (r->judgement->list[i].code == DIAGNOSE_DIMENSION_LOST)
-			error = recover_mend_dimension(r, r->judgement->list[i].segment);
 	return error;
 }

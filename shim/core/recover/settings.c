@@ -78,6 +78,8 @@ int recover_queue(struct recovery *r)
 
 	if (error == 0)
 		error = recover_ids(r);
+	if (error == 0) /* by which its rows are judged */
+		error = recover_dimensions(r);
 	if (error == 0)
 		error = mend_rows(
 		    r,
