@@ -59,7 +59,8 @@ static int count_documents(sqlite3 *db, int64_t *out)
 	    db,
 	    "SELECT count(*) FROM embedding_metadata m NOT INDEXED CROSS JOIN embeddings e ON e.id "
 	    "= m.id CROSS JOIN segments s ON s.id = e.segment_id LEFT JOIN " FULLTEXT_TABLE
-	    "_content f ON f.id = m.id WHERE m.key = 'chroma:document' AND m.string_value IS NOT NULL AND f.c0 IS NOT "
+	    "_content f ON f.id = m.id WHERE m.key = 'chroma:document' AND m.string_value IS NOT "
+	    "NULL AND f.c0 IS NOT "
 	    "m.string_value",
 	    NULL, out);
 }
