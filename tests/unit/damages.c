@@ -640,7 +640,7 @@ const struct damage damages[] = {
     {migrations_page, "database-malformed migration-interrupted", 60, 0, 0, 60, 60},
     {core_pages, "database-malformed fts-malformed", 50, 0, 0, 50, 60},
     {collections_and_segments_page, "database-malformed", 60, 0, 0, 60, 60},
-    {index_page, "database-malformed fts-malformed", 60, 0, 0, 60, 60},
+    {index_page, "database-malformed", 60, 0, 0, 60, 60},
     {fulltext_page, "database-malformed fts-malformed", 60, 0, 0, 60, 60},
     {database_cut, "database-short database-malformed", 60, 0, 0, 60, 60},
     {lfs_pointer, "not-downloaded", 50, 0, 1, 50, 50},
