@@ -8,11 +8,13 @@
 TARGET is a directory (PersistentClient) or host:port (HttpClient). What batch number k holds is a
 function of k, so LEAST, the number acknowledged so far, says what must be there; further ones up to
 MOST (by default one, that was under way) may be there, each as a whole. The child prints
-"verified N" (batches found) or "broken REASON"; and then, but for "only", upserts without end and
+"verified N" (batches found) or "broken REASON", or is ended by SIGALRM if Chroma hangs on what it
+finds (hnswlib does, without the shim, on an element that is its own neighbour); and then, but for "only", upserts without end and
 prints "ack N" after each batch.
 """
 
 import os
+import signal
 import sys
 from typing import Any, Optional
 
@@ -25,6 +27,7 @@ from chromadb.config import Settings  # noqa: E402
 
 DIMENSIONS = 768
 BATCH = 50
+PATIENCE = 120  # seconds
 AGAIN = 10  # records of an earlier batch that a batch upserts anew
 METADATA = {"hnsw:space": "l2", "hnsw:batch_size": 100, "hnsw:sync_threshold": 200,
             "hnsw:num_threads": 1}
@@ -104,11 +107,13 @@ def tell(text: str) -> None:
 
 def run(target: str, least: int, most: int, only: bool) -> None:
     batches = 0
+    signal.alarm(PATIENCE)
     try:
         collection = connect(target).get_or_create_collection("books", metadata=METADATA)
         problem, batches = verify(collection, least, most)
     except Exception as error:  # whatever Chroma says, it is broken
         problem = f"{type(error).__name__}: {error}"
+    signal.alarm(0)
     if problem:
         tell("broken " + problem.replace("\n", " ")[:300])
         return
