@@ -8,9 +8,9 @@
 TARGET is a directory (PersistentClient) or host:port (HttpClient). What batch number k holds is a
 function of k, so LEAST, the number acknowledged so far, says what must be there; further ones up to
 MOST (by default one, that was under way) may be there, each as a whole. The child prints
-"verified N" (batches found) or "broken REASON", or is ended by SIGALRM if Chroma hangs on what it
-finds (hnswlib does, without the shim, on an element that is its own neighbour); and then, but for "only", upserts without end and
-prints "ack N" after each batch.
+"verified N" (batches found) or "broken REASON"; if Chroma hangs on what it finds, as it does on some
+torn graphs without the shim, SIGALRM ends it. Then, but for "only", it upserts without end and prints
+"ack N" after each batch.
 """
 
 import os
