@@ -38,6 +38,12 @@ def noise(data: Path) -> None:
     path.write_bytes(content)
 
 
+def dimension_and_header(data: Path) -> None:
+    """The header, whose offsets do not belong together, tells of another dimension."""
+    sql("UPDATE collections SET dimension = NULL")(data)
+    overwrite("header.bin", 36, (9999 * 4).to_bytes(8, "little"))(data)
+
+
 # name: (line, damage, the finding; all of it comes back)
 WHOLE = {
     "documents": ("python", sql("DELETE FROM embedding_metadata WHERE key = 'chroma:document'"),
@@ -52,6 +58,7 @@ WHOLE = {
         "ON q.seq_id = e.seq_id WHERE q.operation = 0)"), "texts-lost"),
     "a dimension that is another": ("python", sql("UPDATE collections SET dimension = 5"),
                                     "dimension-lost"),
+    "a dimension, and the header": ("python", dimension_and_header, "dimension-lost"),
     "dimensions": ("python-0.6", sql("UPDATE collections SET dimension = NULL"), "dimension-lost"),
     "an id that is no text": ("python", sql(
         f"UPDATE embeddings SET embedding_id = {BAD} WHERE id = {FIRST}"), "record-id-unreadable"),

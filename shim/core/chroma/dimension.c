@@ -2,6 +2,7 @@
  *
  * The dimension of a collection, told by its vectors.
  */
+#include <errno.h>
 #include <unistd.h>
 
 #include "core/base/fileio.h"
@@ -9,23 +10,18 @@
 #include "core/segment/hnsw.h"
 #include "core/sqlite/database.h"
 
-/* Of an index with elements; 0: there is none. */
+/* Of an index with elements; 0: there is none, or its header is damaged. */
 static int64_t of_index(int dirfd, const char *segment)
 {
-	int segmentfd = segment[0] ? file_follow_directory_at(dirfd, segment) : -1;
-	int fd = segmentfd < 0 ? segmentfd : file_open_at(segmentfd, HNSW_HEADER_FILE);
-	unsigned char raw[HNSW_HEADER_SIZE];
+	int segmentfd = segment[0] ? file_follow_directory_at(dirfd, segment) : -ENOENT;
 	struct hnsw_header h;
-	int64_t dimension = 0;
+	int r;
 
-	if (fd >= 0 && file_read_at(fd, raw, sizeof(raw), 0) == (ssize_t)sizeof(raw) &&
-	    hnsw_header_parse(&h, raw, sizeof(raw)) == 0 && h.count > 0)
-		dimension = (int64_t)hnsw_dimension(&h);
-	if (fd >= 0)
-		close(fd);
-	if (segmentfd >= 0)
-		close(segmentfd);
-	return dimension;
+	if (segmentfd < 0)
+		return 0;
+	r = hnsw_header_read(segmentfd, &h);
+	close(segmentfd);
+	return r == 0 && h.count > 0 ? (int64_t)hnsw_dimension(&h) : 0;
 }
 
 /*

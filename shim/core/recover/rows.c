@@ -123,14 +123,13 @@ int recover_dimensions(struct recovery *r)
 int recover_mend_dimension(struct recovery *r, const char *segment)
 {
 	int dirfd = file_follow_directory_at(r->dirfd, segment);
-	int fd = dirfd < 0 ? dirfd : file_open_at(dirfd, HNSW_HEADER_FILE);
-	unsigned char raw[HNSW_HEADER_SIZE];
 	struct hnsw_header h;
 	char dimension[24];
 	int error = 0;
 
-	if (fd >= 0 && file_read_at(fd, raw, sizeof(raw), 0) == (ssize_t)sizeof(raw) &&
-	    hnsw_header_parse(&h, raw, sizeof(raw)) == 0) {
+	if (dirfd < 0)
+		return 0;
+	if (hnsw_header_read(dirfd, &h) == 0) {
 		snprintf(dimension, sizeof(dimension), "%" PRIu64, hnsw_dimension(&h));
 		error = RECOVER_CHANGE(r,
 				       "UPDATE collections SET dimension = CAST(?1 AS INTEGER) "
@@ -145,10 +144,7 @@ int recover_mend_dimension(struct recovery *r, const char *segment)
 		    "its index has it",
 		    segment, dimension);
 	}
-	if (fd >= 0)
-		close(fd);
-	if (dirfd >= 0)
-		close(dirfd);
+	close(dirfd);
 	return error;
 }
 
