@@ -67,8 +67,9 @@ static bool has_lost_records(struct recovery *r)
 	int64_t has = 0;
 
 	return database_number(r->db,
-			       "SELECT (SELECT count(*) FROM embeddings) > (SELECT count(*) FROM "
-			       "embeddings NOT INDEXED)",
+			       "SELECT (SELECT count(*) FROM embeddings INDEXED BY "
+			       "sqlite_autoindex_embeddings_1) > (SELECT count(*) FROM embeddings "
+			       "NOT INDEXED)",
 			       NULL, &has) == 0 &&
 	       has;
 }
