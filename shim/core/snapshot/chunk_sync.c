@@ -8,6 +8,7 @@
  * asked for at the same time.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/utsname.h>
@@ -33,6 +34,38 @@ bool chunk_sync_is_heard(void)
 static bool sync_all(const struct chunks *c)
 {
 	return c->named + c->waiting >= VERY_MANY && c->sync_is_heard && syncfs(c->dirfd) == 0;
+}
+
+/* ---- the mark ---- */
+
+void chunk_sync_doubt_names(struct chunks *c)
+{
+	c->marked = faccessat(c->dirfd, CHUNK_SYNC_MARK, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+	memset(c->touched, c->marked, sizeof(c->touched));
+	c->named = c->marked ? sizeof(c->touched) : 0;
+}
+
+int chunk_sync_mark_names(struct chunks *c)
+{
+	int fd;
+
+	if (c->marked)
+		return 0;
+	fd = openat(c->dirfd, CHUNK_SYNC_MARK,
+		    O_WRONLY | O_CREAT | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	close(fd);
+	c->marked = true;
+	return 0;
+}
+
+static void forget_mark(struct chunks *c)
+{
+	unlinkat(c->dirfd, CHUNK_SYNC_MARK, 0);
+	memset(c->touched, 0, sizeof(c->touched));
+	c->marked = false;
+	c->named = 0;
 }
 
 /* ---- side by side ---- */
@@ -110,6 +143,6 @@ int chunk_sync_names(struct chunks *c)
 		touched += c->touched[i];
 	r = sync_all(c) ? 0 : sync_each(c, sync_directory, DIRECTORIES + 1, touched + 1);
 	if (r == 0)
-		memset(c->touched, 0, sizeof(c->touched));
+		forget_mark(c);
 	return r;
 }

@@ -29,7 +29,6 @@
 #define HEADER sizeof(struct snapshot_chunk)
 #define DIGITS (2 * SNAPSHOT_NAME_SIZE)
 #define SUFFIX_BAD ".bad"
-#define MARK ".naming" /* names may be there that have not reached the disk yet */
 
 /* "ab/ab…" */
 struct path {
@@ -113,14 +112,6 @@ static int parse_header(struct snapshot_chunk *h, const void *file, size_t have)
 
 /* ---- the directory ---- */
 
-/* Of one that died between naming and syncing: no name is sure until all are synced. */
-static void doubt_names(struct chunks *c)
-{
-	c->marked = faccessat(c->dirfd, MARK, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
-	memset(c->touched, c->marked, sizeof(c->touched));
-	c->named = c->marked ? sizeof(c->touched) : 0;
-}
-
 static int allocate(struct chunks *c)
 {
 	c->room = HEADER + ZSTD_compressBound(SNAPSHOT_CHUNK_SIZE);
@@ -163,7 +154,7 @@ int chunks_open(struct chunks *c, int snapshotsfd, bool make)
 	r = allocate(c);
 	if (r < 0)
 		return r;
-	doubt_names(c);
+	chunk_sync_doubt_names(c);
 	c->sync_is_heard = chunk_sync_is_heard();
 	ZSTD_CCtx_setParameter(c->compressor, ZSTD_c_checksumFlag, 1);
 	return 0;
@@ -246,22 +237,6 @@ int chunks_stat(struct chunks *c, const struct chunk_name *name, uint64_t *store
 
 /* ---- writing ---- */
 
-/* Whoever finds the mark syncs all directories before its first manifest. It is synced with the
- * batch, before one of that has its name. */
-static int mark_names(struct chunks *c)
-{
-	int fd;
-
-	if (c->marked)
-		return 0;
-	fd = openat(c->dirfd, MARK, O_WRONLY | O_CREAT | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return -errno;
-	close(fd);
-	c->marked = true;
-	return 0;
-}
-
 static int name_one(struct chunks *c, unsigned i)
 {
 	char temporary[48], directory[3];
@@ -294,7 +269,7 @@ static int name_batch(struct chunks *c)
 
 	if (!c->waiting)
 		return 0;
-	r = mark_names(c);
+	r = chunk_sync_mark_names(c);
 	if (r == 0)
 		r = chunk_sync_batch(c);
 	for (i = 0; i < c->waiting && r == 0; i++)
@@ -311,15 +286,7 @@ int chunks_flush(struct chunks *c)
 
 	if (r == 0)
 		r = c->lost;
-	if (r < 0 || !c->marked)
-		return r;
-	r = chunk_sync_names(c);
-	if (r == 0) {
-		unlinkat(c->dirfd, MARK, 0);
-		c->marked = false;
-		c->named = 0;
-	}
-	return r;
+	return r < 0 || !c->marked ? r : chunk_sync_names(c);
 }
 
 /* Vectors do not get smaller, and would take as long as all the rest: some of it tells. */
@@ -552,7 +519,7 @@ static int collect_file(struct collection *k, int fd, const char *file)
 	struct chunk_name name;
 	struct stat st;
 
-	if (!strcmp(file, MARK) ||
+	if (!strcmp(file, CHUNK_SYNC_MARK) ||
 	    (parse_name(&name, file) && (!k->needed || k->needed(k->context, &name))))
 		return 0;
 	if (fstatat(fd, file, &st, AT_SYMLINK_NOFOLLOW) < 0 || S_ISDIR(st.st_mode))
