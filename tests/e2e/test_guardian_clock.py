@@ -54,13 +54,30 @@ class Days:
 
 @pytest.mark.parametrize("settings, kept", [({}, 6), ({"KEEP": "last=2"}, 2)])
 def test_all_of_the_last_hour(data, chromashim, clock, settings, kept):
-    """Where they are taken more often than that, and no rules are given."""
+    """Where no rules are given, or others."""
     make_directory(data)
     days = Days(chromashim, data, clock, EVERY="10m", **settings)
     for _ in range(9):
         days.go_on(1 / 6)
     ages = days.ages()
     assert len([age for age in ages if age < 0.95]) == kept, ages
+
+
+def test_those_before_changes_stay_for_an_hour(data, chromashim, clock, shim):
+    """Five changes of the schema, one after the other: the first can still be taken back."""
+    make_directory(data)
+    days = Days(chromashim, data, clock, EVERY="6h")
+    days.seconds = 0
+    env = hosts.environment({"LD_PRELOAD": shim, "CHROMASHIM_DIR": str(data)})
+    for change in range(5):
+        subprocess.run([str(hosts.python("venv")), "-c", "import sqlite3, sys\n"
+                        "db = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+                        f"db.execute('CREATE TABLE t{change} (x)')\n"
+                        f"db.execute('INSERT INTO t{change} VALUES (1)')",
+                        str(data / "chroma.sqlite3")], check=True, env=env)
+        assert days.command("guard", "--once", data).returncode == 0
+    before = [s for s in listed(chromashim, data) if s["reason"] == "schema"]
+    assert len(before) == 5 and all(s["state"] == "verified" for s in before), before
 
 
 @pytest.mark.slow

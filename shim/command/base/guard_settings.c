@@ -118,9 +118,6 @@ void guard_settings_read(struct guard_settings *s, int storefd)
 	s->hook = config_get(&s->config, CONFIG_HOOK);
 	s->hook = *s->hook ? s->hook : NULL;
 	read_keep(s);
-	/* Whoever wants one every ten seconds wants to go back by ten seconds. */
-	if (!s->config.values[CONFIG_KEEP].text && s->every && s->every < HOUR)
-		s->prune.policy.within = HOUR;
 }
 
 void guard_settings_free(struct guard_settings *s)
