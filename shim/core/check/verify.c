@@ -4,6 +4,7 @@
  */
 #include "core/check/verify.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -153,6 +154,7 @@ int verify_snapshot(struct snapshot_store *s, struct manifest *m, snapshot_progr
 	struct chunk_name bad;
 	int r, back;
 
+	assert(s->access >= SNAPSHOT_ADD); /* the verdict goes into the manifest */
 	snapshot_store_share(s);
 	r = restore_try(s, m, &options, t, &bad);
 	is_bad = is_chunk_trouble(r) && !chunk_is_zero(&bad);

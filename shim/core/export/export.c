@@ -632,6 +632,7 @@ int export_snapshot(struct snapshot_store *store, const struct manifest *m,
 	struct exporter x = {
 	    .dirfd = -1, .store = store, .manifest = m, .options = options, .summary = out};
 
+	assert(store->access >= SNAPSHOT_KEEP);
 	*out = (struct export_summary){0};
 	return export_all(&x);
 }

@@ -83,6 +83,7 @@ int recover_each_snapshot(struct recovery *r, recover_snapshot_fn *each, void *c
 	size_t count = 0, i;
 	int error = store ? snapshot_list(store, &list, &count) : 0;
 
+	assert(!store || store->access >= SNAPSHOT_KEEP);
 	for (i = count; i > 0 && error == 0; i--) {
 		uint32_t state = list[i - 1].header.state;
 

@@ -4,6 +4,7 @@
  */
 #include "core/snapshot/scrub.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -95,6 +96,7 @@ int snapshot_scrub(struct snapshot_store *s, const struct manifest *list, size_t
 	size_t n = 0, i, next;
 	int r = data ? find_needs(list, count, &all, &n) : -ENOMEM;
 
+	assert(s->access >= SNAPSHOT_KEEP);
 	memset(out, 0, sizeof(*out));
 	for (i = 0; i < n && r == 0; i = next) {
 		r = chunks_get(&s->chunks, &all[i].name, data, all[i].size);

@@ -426,7 +426,8 @@ int snapshot_take(struct snapshot_store *s, const struct snapshot_options *optio
 	segments_free(&k);
 	close(k.stagefd);
 	snapshot_scratch_remove(s, STAGE);
-	if (r < 0)
-		snapshot_collect(s, false, &ignored); /* what was put for nothing */
+	/* What was put for nothing. While others read, it is left to the next prune. */
+	if (r < 0 && snapshot_store_claim(s) == 0)
+		snapshot_collect(s, false, &ignored);
 	return r;
 }

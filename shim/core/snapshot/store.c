@@ -4,6 +4,7 @@
  */
 #include "core/snapshot/store.h"
 
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -134,6 +135,7 @@ int snapshot_scratch(struct snapshot_store *s, const char *name)
 {
 	int parent = tree_make_directory(s->storefd, SCRATCH_DIR), r;
 
+	assert(s->access >= SNAPSHOT_ADD);
 	if (parent < 0)
 		return parent;
 	r = tree_remove(parent, name);
@@ -321,6 +323,7 @@ int snapshot_add(struct snapshot_store *s, struct manifest *m)
 {
 	int r = chunks_flush(&s->chunks);
 
+	assert(s->access >= SNAPSHOT_ADD);
 	if (r == 0)
 		r = next_id(s, &m->header.id);
 	return r == 0 ? manifest_write(s->dirfd, m) : r;
@@ -330,6 +333,7 @@ int snapshot_add_numbered(struct snapshot_store *s, struct manifest *m)
 {
 	int r = chunks_flush(&s->chunks);
 
+	assert(s->access >= SNAPSHOT_ADD);
 	if (r == 0 && read_next(s) <= m->header.id)
 		r = write_next(s, m->header.id + 1);
 	return r == 0 ? manifest_write(s->dirfd, m) : r;
@@ -339,6 +343,7 @@ int snapshot_remove(struct snapshot_store *s, uint64_t id)
 {
 	char name[MANIFEST_NAME_SIZE];
 
+	assert(s->access >= SNAPSHOT_ADD);
 	manifest_file_name(name, id);
 	/* After a power cut the manifest may have been there and the number not been raised. */
 	if (read_next(s) <= id)
@@ -439,6 +444,7 @@ int snapshot_collect(struct snapshot_store *s, bool dry, uint64_t *bytes_out)
 	size_t count, i;
 	int r = snapshot_list(s, &list, &count);
 
+	assert(dry || s->access == SNAPSHOT_CHANGE);
 	*bytes_out = 0;
 	if (r < 0)
 		return r;
