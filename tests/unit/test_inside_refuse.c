@@ -83,6 +83,24 @@ static int open_as_sqlite(struct inside *f)
 	return fd < 0 ? errno : 0;
 }
 
+/* Whoever started it keeps its standard error, and does not read it. */
+static int open_to_write_unread(struct inside *f)
+{
+	const char text[4096] = "";
+	int ends[2], refused = 0, n;
+
+	alarm(5);
+	if (pipe2(ends, O_NONBLOCK) < 0)
+		return 60;
+	while (write(ends[1], text, sizeof(text)) > 0)
+		;
+	do_fcntl(ends[1], F_SETFL, 0);
+	do_dup2(ends[1], 2);
+	for (n = 0; n < 3; n++)
+		refused += open_to_write(f) == EBUSY;
+	return refused;
+}
+
 /* The writer makes the file a moment later, and the other one can read it then. */
 static void test_before_it_is_made(struct inside *f)
 {
@@ -119,6 +137,7 @@ static void test_a_second_writer(void **state)
 	assert_int_equal(inside_run(&f, NULL, read_one), 0);
 	assert_int_equal(inside_run(&f, NULL, open_to_write), EBUSY);
 	assert_true(inside_said(&f, "only one process may write at a time"));
+	assert_int_equal(inside_run(&f, NULL, open_to_write_unread), 3);
 	assert_int_not_equal(inside_run(&f, NULL, write_one), 0);
 	assert_true(inside_said(&f, "refused"));
 	test_before_it_is_made(&f);

@@ -5,6 +5,7 @@
 #include "preload/base/shim.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
@@ -19,6 +20,7 @@
 #define HIDDEN 1024
 #define LOWEST 10 /* of the numbers of hidden descriptors */
 #define PARTS 32  /* of a line */
+#define READER_MS 100
 
 bool shim_live;
 int shim_pid;
@@ -48,6 +50,21 @@ bool shim_is_heard(void)
 	return !slot_protected(slot_of(2)) && sys_fstat(2, &st) == 0 &&
 	       (uint64_t)st.st_ino == atomic_load(&stderr_ino) &&
 	       (uint64_t)st.st_dev == atomic_load(&stderr_dev);
+}
+
+/*
+ * False: who reads it has stopped (a pipe that is full, a terminal with ^S), and a write would hold
+ * the host up until he goes on. He is waited for once, and again only after he went on.
+ */
+static bool takes_a_line(void)
+{
+	static _Atomic bool takes_none;
+	const struct timespec wait = {0, atomic_load(&takes_none) ? 0 : READER_MS * 1000000};
+	struct pollfd error = {.fd = 2, .events = POLLOUT};
+	bool takes = SYS5(SYS_ppoll, &error, 1, &wait, NULL, 0) != 0;
+
+	atomic_store(&takes_none, !takes);
+	return takes;
 }
 
 /* To a pipe that nobody reads, without the signal that would end the host. */
@@ -102,7 +119,8 @@ void shim_say(const char *part, ...)
 		line[n++] = (struct iovec){(void *)(uintptr_t)part, strlen(part)};
 	va_end(parts);
 	line[n++] = (struct iovec){(void *)(uintptr_t) "\n", 1};
-	write_quietly(line, n);
+	if (takes_a_line())
+		write_quietly(line, n);
 }
 
 /* High, so that hosts that count on low numbers are not met; not so high that the kernel's table
