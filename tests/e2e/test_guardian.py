@@ -77,6 +77,26 @@ def kill_at_random(guardians, data, stop, rounds, every="0", longest=0.9):
         rounds.append(guardian)
 
 
+@pytest.mark.parametrize("verbs", [["restore"], ["guard", "restore"]], ids=" ".join)
+def test_who_asks_for_the_latest_gets_that_of_the_stop(data, chromashim, tmp_path, verbs):
+    """Asked at once after the last process has ended, when its guardian has not noticed it yet."""
+    make_directory(data)
+    out = tmp_path / "out"
+    env = hosts.environment({"CHROMASHIM_GUARD": "on", "XDG_STATE_HOME": str(tmp_path / "state")})
+    write = ("import sqlite3, sys; db = sqlite3.connect(sys.argv[1] + '/chroma.sqlite3')\n"
+             "db.execute('PRAGMA user_version = 4711')")
+    subprocess.run([hosts.COMMAND, "run", "--", hosts.python("venv"), "-c", write, data], check=True,
+                   env={**env, "CHROMASHIM_DIR": str(data)}, capture_output=True)
+    told = {}
+    for verb in verbs:
+        words = ["--once"] if verb == "guard" else ["--to", "latest", "-o", out]
+        told[verb] = chromashim(verb, *words, data, env=env)
+        assert told[verb].returncode == 0, told[verb].stderr
+    assert "takes the snapshot of the stop" in told[verbs[0]].stderr
+    with sqlite3.connect(out / "chroma.sqlite3") as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (4711,)
+
+
 def test_once_ends_although_the_next_is_due(data, actors, chromashim):
     """Where copying one takes longer than it is to the next."""
     make_directory(data)

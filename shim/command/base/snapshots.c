@@ -16,8 +16,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "command/base/guard_lock.h"
 #include "command/base/guard_settings.h"
 #include "command/base/terminal.h"
+#include "core/base/alive.h"
 #include "core/base/fileio.h"
 #include "core/base/openers.h"
 #include "core/oplog/oplog.h"
@@ -179,21 +181,40 @@ void snapshots_unload(struct snapshots *s)
 	snapshot_store_close(&s->store);
 }
 
-int snapshots_open(struct snapshots *s, const char *dir, enum snapshot_access access, bool make)
+static int snapshots_open_data(struct snapshots *s, const char *dir)
 {
-	int status, r;
-
 	memset(s, 0, sizeof(*s));
 	s->pins.dirfd = -1;
-	status = data_directory_open(&s->data, dir, false);
-	if (status)
-		return status;
-	r = snapshots_load(s, access, make, WAIT_MS);
+	return data_directory_open(&s->data, dir, false);
+}
+
+static int snapshots_load_opened(struct snapshots *s, enum snapshot_access access, bool make)
+{
+	int status, r = snapshots_load(s, access, make, WAIT_MS);
+
 	if (r == 0)
 		return 0;
 	status = fail_open(s, r);
 	data_directory_close(&s->data);
 	return status;
+}
+
+int snapshots_open(struct snapshots *s, const char *dir, enum snapshot_access access, bool make)
+{
+	int status = snapshots_open_data(s, dir);
+
+	return status ? status : snapshots_load_opened(s, access, make);
+}
+
+int snapshots_open_at_rest(struct snapshots *s, const char *dir, enum snapshot_access access)
+{
+	int status = snapshots_open_data(s, dir);
+
+	if (status)
+		return status;
+	if (s->data.storefd >= 0)
+		guard_wait_for_last(&s->data);
+	return snapshots_load_opened(s, access, false);
 }
 
 void snapshots_close(struct snapshots *s)
@@ -552,6 +573,14 @@ int snapshots_find_process(const struct data_directory *t, char *name_out, size_
 	}
 	free(list);
 	return pid ? pid : is_locked(t) ? -1 : 0;
+}
+
+bool snapshots_is_open(const struct data_directory *t)
+{
+	char name[64];
+
+	return alive_any(t->storefd) == ALIVE_LIVES || pin_has_writer(t->storefd) ||
+	       snapshots_find_process(t, name, sizeof(name)) != 0;
 }
 
 int snapshots_refuse_if_open(const struct data_directory *t, const char *todo)

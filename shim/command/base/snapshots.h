@@ -30,6 +30,9 @@ struct snapshots {
  * error. Returns 0, or the exit status after saying why.
  */
 int snapshots_open(struct snapshots *s, const char *dir, enum snapshot_access access, bool make);
+/* The same for who asks for the latest: the snapshot of a stop that is
+ * being taken counts. */
+int snapshots_open_at_rest(struct snapshots *s, const char *dir, enum snapshot_access access);
 void snapshots_close(struct snapshots *s);
 /* The same on s->data, which is open already, and without a word: 0 or -errno. */
 int snapshots_load(struct snapshots *s, enum snapshot_access access, bool make, unsigned wait_ms);
@@ -90,6 +93,8 @@ int snapshots_verify(struct snapshots *s, struct manifest *m, const struct snaps
 
 /* A pid that has the data directory's database open or locked, 0: none. *name_out is its name. */
 int snapshots_find_process(const struct data_directory *t, char *name_out, size_t room);
+/* Whether anybody has the directory open, with the library or without. */
+bool snapshots_is_open(const struct data_directory *t);
 /* 0, or the exit status after saying which process, and todo. */
 int snapshots_refuse_if_open(const struct data_directory *t, const char *todo);
 

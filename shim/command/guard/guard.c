@@ -17,6 +17,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "command/base/guard_lock.h"
 #include "command/base/processes.h"
 #include "command/base/terminal.h"
 #include "command/guard/guardian.h"
@@ -29,7 +30,6 @@
 #include "core/pin/outside.h"
 #include "core/snapshot/hydrate.h"
 
-#define LOCK_NAME "guard.lock"
 #define TICK_MS 1000
 #define SENDING_MS 200
 #define WAIT_LOCK_MS 200
@@ -48,7 +48,8 @@ const char guard_usage[] =
     "last process that has the directory open. DIR is CHROMASHIM_DIR or ./chroma_data if not\n"
     "given. It may be killed at any moment: the next one goes on where it was.\n"
     "\n"
-    "      --once        do what there is to be done, then end\n"
+    "      --once        do what there is to be done, then end; a guardian that is at its last\n"
+    "                    snapshot is waited for\n"
     "      --follow=PID  end when that process has ended, and nobody else has the directory open,\n"
     "                    after a last snapshot\n"
     "      --while-open  the same, without a process to begin with\n"
@@ -92,128 +93,7 @@ static void wait_a_while(struct guardian *g, int ms)
 	g->pidfd = -1;
 }
 
-/* Whether anybody has the directory open, be it the one that was followed or not. */
-static bool is_open(const struct guardian *g)
-{
-	char name[64];
-
-	return alive_any(g->s.data.storefd) == ALIVE_LIVES || pin_has_writer(g->s.data.storefd) ||
-	       snapshots_find_process(&g->s.data, name, sizeof(name)) != 0;
-}
-
 /* ---- only one ---- */
-
-/* Two bytes of guard.lock: who is the guardian, and who waits to become it. */
-enum { GUARDIAN_BYTE, WAITING_BYTE };
-
-static int lock_byte(int fd, int cmd, off_t byte, short *type)
-{
-	struct flock lock = {.l_type = *type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
-	int r = fcntl(fd, cmd, &lock) < 0 ? -errno : 0;
-
-	*type = lock.l_type;
-	return r == -EACCES ? -EAGAIN : r;
-}
-
-static int set_lock(int fd, off_t byte, short type)
-{
-	return lock_byte(fd, F_OFD_SETLK, byte, &type);
-}
-
-/* By somebody else. */
-static bool is_locked(int fd, off_t byte)
-{
-	short type = F_WRLCK;
-
-	return lock_byte(fd, F_OFD_GETLK, byte, &type) == 0 && type != F_UNLCK;
-}
-
-#define PLACE "\nplace "
-#define PLACE_SIZE 64
-
-/* The life of the machine or container that a process is in: what ends with it has not died. */
-static void describe_place(char out[PLACE_SIZE])
-{
-	uint8_t boot[16];
-	struct stat st;
-	int n = snprintf(out, PLACE_SIZE, PLACE "%" PRIu64 " ",
-			 stat("/proc/self/ns/pid", &st) == 0 ? (uint64_t)st.st_ino : 0);
-	size_t i;
-
-	oplog_boot_id(boot);
-	for (i = 0; i < sizeof(boot); i++)
-		n += snprintf(out + n, PLACE_SIZE - (size_t)n, "%02x", boot[i]);
-}
-
-static void write_lock_text(const struct guardian *g)
-{
-	char text[192], place[PLACE_SIZE];
-	int n;
-
-	describe_place(place);
-	n = snprintf(text, sizeof(text), "pid %d\nfollows %d%s\n", (int)getpid(), (int)g->follow,
-		     place);
-
-	/* For people and `status`; the lock alone counts. */
-	if (ftruncate(g->lockfd, 0) == 0 && pwrite(g->lockfd, text, (size_t)n, 0) != n)
-		return;
-}
-
-/* Whether whose it is was in another container, or on this machine before it was started anew. */
-static bool is_of_another_place(int fd)
-{
-	char text[192] = "", place[PLACE_SIZE], *of;
-
-	if (file_read_at(fd, text, sizeof(text) - 1, 0) <= 0)
-		return false;
-	of = strstr(text, PLACE);
-	describe_place(place);
-	return of && strncmp(of, place, strlen(place)) != 0;
-}
-
-/* Whose it is; 0: nobody's. */
-static pid_t read_lock_text(int fd)
-{
-	char text[64] = "";
-	int pid;
-
-	if (file_read_at(fd, text, sizeof(text) - 1, 0) <= 0)
-		return 0;
-	return sscanf(text, "pid %d", &pid) == 1 && pid > 0 ? pid : -1;
-}
-
-int guard_is_running(int storefd)
-{
-	int fd = file_open_at(storefd, LOCK_NAME), pid = 0;
-
-	if (fd < 0)
-		return 0;
-	if (is_locked(fd, GUARDIAN_BYTE))
-		pid = read_lock_text(fd) > 0 ? read_lock_text(fd) : -1;
-	else if (is_locked(fd, WAITING_BYTE))
-		pid = -1;
-	close(fd);
-	return pid;
-}
-
-/* What stays there without the lock is of a guardian that did not end by itself. */
-static void clear_lock_text(const struct guardian *g)
-{
-	if (ftruncate(g->lockfd, 0) < 0)
-		return;
-}
-
-bool guard_has_died(int storefd)
-{
-	int fd = file_open_at(storefd, LOCK_NAME);
-	struct stat st;
-	bool died =
-	    fd >= 0 && fstat(fd, &st) == 0 && st.st_size > 0 && !is_locked(fd, GUARDIAN_BYTE);
-
-	if (fd >= 0)
-		close(fd);
-	return died;
-}
 
 /*
  * A backend that is restarted at once: the guardian of the one before is still at its last
@@ -224,16 +104,16 @@ static int wait_for_lock(struct guardian *g)
 	unsigned tries = 0;
 	int r;
 
-	while ((r = set_lock(g->lockfd, GUARDIAN_BYTE, F_WRLCK)) == -EAGAIN) {
+	while ((r = guard_lock_set(g->lockfd, GUARD_LOCK_GUARDIAN, F_WRLCK)) == -EAGAIN) {
 		if (g->gone && (!g->while_open || ++tries > WHILE_OPEN_TRIES))
 			break;
 		if (!g->follow && !g->while_open)
 			break;
 		if (g->follow)
-			set_lock(g->lockfd, WAITING_BYTE, F_WRLCK);
+			guard_lock_set(g->lockfd, GUARD_LOCK_WAITING, F_WRLCK);
 		wait_a_while(g, WAIT_LOCK_MS);
 	}
-	set_lock(g->lockfd, WAITING_BYTE, F_UNLCK);
+	guard_lock_set(g->lockfd, GUARD_LOCK_WAITING, F_UNLCK);
 	return r;
 }
 
@@ -242,21 +122,22 @@ static int take_lock(struct guardian *g)
 	char owner[64] = "";
 	int r;
 
-	g->lockfd =
-	    openat(g->s.data.storefd, LOCK_NAME, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	g->lockfd = guard_lock_open(g->s.data.storefd);
 	if (g->lockfd < 0)
-		return fail(exit_code_of(-errno), -errno, "Run this as the store's owner.",
-			    "cannot open '%s/" LOCK_NAME "'", g->s.data.store);
+		return fail(exit_code_of(g->lockfd), g->lockfd, "Run this as the store's owner.",
+			    "cannot open guard.lock in '%s'", g->s.data.store);
+	if (g->once)
+		guard_wait_for_last(&g->s.data);
 	r = wait_for_lock(g);
 	if (r == 0) {
-		g->died = read_lock_text(g->lockfd);
-		g->place_ended = g->died && is_of_another_place(g->lockfd);
-		write_lock_text(g);
+		g->died = guard_lock_owner(g->lockfd);
+		g->place_ended = g->died && guard_lock_is_of_another_place(g->lockfd);
+		guard_lock_write(g->lockfd, g->follow, g->follow || g->while_open);
 		return 0;
 	}
 	if (r != -EAGAIN)
 		return fail(EXIT_FAILED, r, "Have the store on a file system that has locks.",
-			    "cannot lock '%s/" LOCK_NAME "'", g->s.data.store);
+			    "cannot lock guard.lock in '%s'", g->s.data.store);
 	if (g->while_open)
 		return EXIT_BUSY; /* that one goes on as long as anybody is there */
 	if (file_read_at(g->lockfd, owner, sizeof(owner) - 1, 0) > 0)
@@ -271,14 +152,14 @@ static int take_lock(struct guardian *g)
  */
 static bool is_called_back(struct guardian *g)
 {
-	clear_lock_text(g);
+	guard_lock_clear(g->lockfd);
 	if (guard_stopping || g->once)
 		return false;
-	set_lock(g->lockfd, GUARDIAN_BYTE, F_UNLCK);
-	if (is_locked(g->lockfd, WAITING_BYTE) || !is_open(g) ||
-	    set_lock(g->lockfd, GUARDIAN_BYTE, F_WRLCK) != 0)
+	guard_lock_set(g->lockfd, GUARD_LOCK_GUARDIAN, F_UNLCK);
+	if (guard_lock_is_held(g->lockfd, GUARD_LOCK_WAITING) || !snapshots_is_open(&g->s.data) ||
+	    guard_lock_set(g->lockfd, GUARD_LOCK_GUARDIAN, F_WRLCK) != 0)
 		return false;
-	write_lock_text(g);
+	guard_lock_write(g->lockfd, g->follow, g->follow || g->while_open);
 	return true;
 }
 
@@ -350,10 +231,10 @@ static void start(struct guardian *g)
 /* True: it is time to end. Else something is to be done, or to be waited for. */
 static bool is_over(struct guardian *g, bool *last_taken)
 {
-	if (is_open(g)) {
+	if (snapshots_is_open(&g->s.data)) {
 		/* Another backend, whose guardian has its settings: it was waiting for this end,
 		 * and has begun before it was noticed. */
-		if (is_locked(g->lockfd, WAITING_BYTE)) {
+		if (guard_lock_is_held(g->lockfd, GUARD_LOCK_WAITING)) {
 			if (!*last_taken)
 				guardian_last_snapshot(g, true);
 			return true;
@@ -387,11 +268,12 @@ static void run(struct guardian *g)
 			break;
 		if (!more && g->once && !guardian_is_sending(g))
 			break;
-		if (g->gone && (!more || is_locked(g->lockfd, WAITING_BYTE))) {
+		if (g->gone && (!more || guard_lock_is_held(g->lockfd, GUARD_LOCK_WAITING))) {
 			if (!is_over(g, &last_taken))
 				continue;
 			/* Who waits to take over goes on with it. */
-			if (!guardian_is_sending(g) || is_locked(g->lockfd, WAITING_BYTE))
+			if (!guardian_is_sending(g) ||
+			    guard_lock_is_held(g->lockfd, GUARD_LOCK_WAITING))
 				break;
 		}
 		wait_a_while(g, more ? 0 : guardian_is_sending(g) ? SENDING_MS : TICK_MS);
@@ -401,7 +283,7 @@ static void run(struct guardian *g)
 	guardian_stop_sending(g);
 	guardian_tell(g, "guard.stop", 0, "%s",
 		      guard_stopping ? "told to stop"
-		      : is_locked(g->lockfd, WAITING_BYTE)
+		      : guard_lock_is_held(g->lockfd, GUARD_LOCK_WAITING)
 			  ? "the guardian of another process takes over"
 		      : g->gone	  ? "nobody has the directory open any more"
 		      : g->failed ? "not all could be done"

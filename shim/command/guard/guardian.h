@@ -102,11 +102,6 @@ struct guardian {
 
 extern volatile sig_atomic_t guard_stopping;
 
-/* The pid of a store's guardian, 0: none, -1: one that does not say yet, or waits for the last. */
-int guard_is_running(int storefd);
-/* The last one did not end by itself. */
-bool guard_has_died(int storefd);
-
 /* ---- as a process of its own (background.c) ---- */
 
 /* Then stdout and stderr are the log in the store. */

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "command/base/guard_lock.h"
 #include "command/base/terminal.h"
 #include "command/guard/guardian.h"
 #include "command/status/status.h"

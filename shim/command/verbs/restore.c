@@ -333,7 +333,7 @@ int command_restore(int argc, char **argv)
 						{NULL, 0, NULL, 0}};
 	struct restoring x = {.out = NULL};
 	const char *to = NULL, *wrong;
-	bool change;
+	enum snapshot_access access;
 	int option, status;
 
 	while ((option = getopt_long(argc, argv, "o:nyfq", options, NULL)) != -1) {
@@ -361,13 +361,12 @@ int command_restore(int argc, char **argv)
 	}
 	if (x.from && to)
 		return restore_replica(&x, to);
-	change = !x.out && !x.flags.dry;
-	status = snapshots_open(&x.s, argv[optind],
-				change		       ? SNAPSHOT_CHANGE
-				: x.records.collection ? SNAPSHOT_KEEP
-				: x.flags.dry	       ? SNAPSHOT_LOOK
-						       : SNAPSHOT_KEEP,
-				x.from && !x.flags.dry);
+	access = !x.out && !x.flags.dry			? SNAPSHOT_CHANGE
+		 : x.flags.dry && !x.records.collection ? SNAPSHOT_LOOK
+							: SNAPSHOT_KEEP;
+	status = to && !strcmp(to, "latest")
+		     ? snapshots_open_at_rest(&x.s, argv[optind], access)
+		     : snapshots_open(&x.s, argv[optind], access, x.from && !x.flags.dry);
 	if (status)
 		return status;
 	status = x.from ? restore_copy(&x) : restore(&x, to);
