@@ -20,6 +20,7 @@
 #include <cmocka.h>
 
 #include "core/base/alive.h"
+#include "core/oplog/segments.h"
 #include "oplog_fixture.h"
 
 #define THREADS 8
@@ -334,6 +335,51 @@ static void test_place_in_use_is_not_mapped_over(void **state)
 	assert_int_equal(count_records(f, OP_PWRITE), 2 * n);
 }
 
+/* KiB of the log's files that are in this process's memory. */
+static unsigned resident(const struct fixture *f)
+{
+	FILE *maps = fopen("/proc/self/smaps", "re");
+	unsigned long from, to;
+	char line[512];
+	unsigned total = 0, rss;
+	bool ours = false;
+
+	assert_non_null(maps);
+	while (fgets(line, sizeof(line), maps)) {
+		if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+			ours = strstr(line, f->dir) != NULL;
+		else if (ours && sscanf(line, "Rss: %u", &rss) == 1)
+			total += rss;
+	}
+	fclose(maps);
+	return total;
+}
+
+/* However much is written; and calls that began long before end where they began. */
+static void test_what_is_written_leaves_the_memory(void **state)
+{
+	struct fixture *f = *state;
+	const struct oplog_record slow = {.op = OP_FSYNC, .file = 1};
+	struct oplog_claim claims[2] = {{.record = NULL}};
+	unsigned i, most = 0, now;
+
+	assert_int_equal(open_writer(f, UINT64_C(1) << 30), 0);
+	for (i = 0; i < 2 * OPLOG_CAPACITY; i++) {
+		put_write(f, i, 1);
+		if (i % OPLOG_PIECE == 0) {
+			struct oplog_claim *c = &claims[i / OPLOG_PIECE % 2];
+
+			oplog_end(*c, 0);
+			*c = oplog_begin(f->w, &slow, NULL, 0);
+		}
+		if (i % 1000 == 0 && (now = resident(f)) > most)
+			most = now;
+	}
+	assert_in_range(most, 4, 1024);
+	assert_int_equal(count_records(f, OP_PWRITE), 2 * OPLOG_CAPACITY);
+	assert_int_equal(count_records(f, OP_FSYNC), 2 * OPLOG_CAPACITY / OPLOG_PIECE);
+}
+
 /* Its segment's place has gone to another one by then; nothing there may be touched. */
 static void test_call_that_outlives_its_segment(void **state)
 {
@@ -584,6 +630,7 @@ int main(void)
 	    TEST(test_rotation_and_limit),
 	    TEST(test_threads_lose_nothing_silently),
 	    TEST(test_place_in_use_is_not_mapped_over),
+	    TEST(test_what_is_written_leaves_the_memory),
 	    TEST(test_call_that_outlives_its_segment),
 	    TEST(test_fork),
 	    TEST(test_lost_are_counted),

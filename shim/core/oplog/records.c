@@ -73,6 +73,7 @@ static bool claim_in(struct oplog_segment *s, uint32_t n, struct oplog_claim *cl
 
 	if (index + n > capacity)
 		return false;
+	oplog_segment_pass(s, index, n);
 	claim->record = __atomic_load_n(&s->slots, __ATOMIC_RELAXED) + index;
 	claim->index = (uint32_t)index;
 	claim->segment = s;

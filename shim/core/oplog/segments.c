@@ -98,13 +98,14 @@ void oplog_segment_name(char out[OPLOG_FILE_NAME], const struct oplog_header *h,
 /*
  * Real blocks, since a store into a hole of a full disk would be SIGBUS; and written, in pieces
  * that the kernel keeps in large folios: then a page costs 0.9 us, all in all, and not 4.5 when a
- * store meets it first (ext4; single pages and whole segments at once are both dearer).
+ * store meets it first (ext4; single pages and whole segments at once are both dearer). The header
+ * is always in memory, hence in a folio by itself.
  */
 static int allocate_blocks(int fd, size_t size)
 {
 	static const char zeros[65536];
 	struct iovec iov[4];
-	size_t done = 0;
+	size_t done = OPLOG_HEADER_SIZE;
 	int r = sys_fallocate(fd, 0, 0, (off_t)size);
 
 	if (r < 0 && r != -EOPNOTSUPP && r != -ENOSYS && r != -EINVAL)
@@ -313,12 +314,38 @@ void oplog_segment_tell(const struct oplog_writer *w, const struct oplog_segment
 			 __ATOMIC_RELAXED);
 }
 
-static void finish_segment(struct oplog_segment *s)
+/* The piece before stays: most of what is in flight is there. All before that goes, since a late
+ * store brings back as much as the kernel holds together. A claim is shorter than a piece. */
+void oplog_segment_pass(const struct oplog_segment *s, uint64_t index, uint32_t n)
 {
-	struct oplog_header *header = __atomic_load_n(&s->header, __ATOMIC_RELAXED);
+	uint64_t piece = (index + n) / OPLOG_PIECE;
+	struct oplog_record *slots = __atomic_load_n(&s->slots, __ATOMIC_RELAXED);
 
-	__atomic_store_n(&header->finished, 1, __ATOMIC_RELAXED);
-	SYS3(SYS_madvise, header, s->room, MADV_DONTNEED);
+	if (index / OPLOG_PIECE != piece && piece >= 2)
+		SYS3(SYS_madvise, slots, (piece - 1) * OPLOG_PIECE * sizeof(*slots), MADV_DONTNEED);
+}
+
+/* It leaves this process's memory, all of it: nobody writes there but late. */
+static void let_go_of_segment(struct oplog_segment *s)
+{
+	uint32_t sequence;
+
+	if (!oplog_segment_enter(s, &sequence))
+		return;
+	if (s->header)
+		SYS3(SYS_madvise, s->header, OPLOG_SEGMENT_SIZE(s->capacity), MADV_DONTNEED);
+	oplog_segment_leave(s);
+}
+
+/* With it goes what late stores have brought back of those before. */
+static void finish_segment(struct oplog_writer *w, const struct oplog_segment *s)
+{
+	uint32_t i;
+
+	__atomic_store_n(&__atomic_load_n(&s->header, __ATOMIC_RELAXED)->finished, 1,
+			 __ATOMIC_RELAXED);
+	for (i = 0; i < w->place_count; i++)
+		let_go_of_segment(&w->places[i]);
 }
 
 /* Goes on from the full segment `full`, entered (NULL at the start). False: there is no next one.
@@ -338,7 +365,7 @@ bool oplog_advance(struct oplog_writer *w, struct oplog_segment *full)
 			atomic_store(&w->current, next);
 			oplog_segment_tell(w, next); /* it was made some time ago */
 			if (full)
-				finish_segment(full);
+				finish_segment(w, full);
 			return true;
 		}
 		oplog_prepare_next(w);

@@ -18,6 +18,7 @@
 #define OPLOG_SHARE 8	   /* a segment is that part of the log's bound, at most */
 #define OPLOG_FILE_NAME 64 /* bytes of a file's name */
 #define OPLOG_NOWHERE UINT32_MAX
+#define OPLOG_PIECE 2048u /* slots, 128 KiB: in such steps a segment leaves the memory */
 
 static inline void oplog_segment_leave(struct oplog_segment *s)
 {
@@ -48,6 +49,13 @@ void oplog_prepare_next(struct oplog_writer *w);
 /* Goes on from the full segment `full`, entered (NULL at the start). False: there is no next one.
  */
 bool oplog_advance(struct oplog_writer *w, struct oplog_segment *full);
+
+/*
+ * n slots from `index` on have been claimed in s, which is entered: what lies a piece behind leaves
+ * this process's memory. It stays in the page cache, and in the file; who is still writing there
+ * gets the page back.
+ */
+void oplog_segment_pass(const struct oplog_segment *s, uint64_t index, uint32_t n);
 
 /* Its header says what protects the directory now, and whether the process was refused. */
 void oplog_segment_tell(const struct oplog_writer *w, const struct oplog_segment *s);
