@@ -11,6 +11,9 @@
  *	chunks/.naming			names of chunks may not have reached the disk yet: who finds
  *					it syncs all directories before a manifest names a chunk that
  *					was there. Gone once they have
+ *	known				which files the last snapshot was made of, so that the next one need
+ *					not read those that are still the same; may be missing, or of a
+ *					snapshot that is gone: then all are read
  *	next				the number of the next snapshot, decimal; numbers are never reused
  *	lock				OFD locks: all of it for writing, who changes the store; byte 0 for
  *					reading, who needs that chunks stay; byte 1 for writing beside
@@ -36,6 +39,9 @@
  *	file       := text path, u32 mode, u32 mtime nanoseconds, i64 mtime seconds, u64 size,
  *		      u8[32] chunk name *		one for each SNAPSHOT_CHUNK_SIZE bytes of size
  *
+ *	known      := struct snapshot_known_header, struct snapshot_known *,
+ *		      u64 check				XXH3-64, seed = id, of all bytes before it
+ *
  * A chunk name of 32 zero bytes stands for zeros and has no file. A path is a name, or a segment's
  * directory, a slash, and a name. The database is a single file: what its journal or WAL held has
  * been played into it.
@@ -54,7 +60,10 @@
 
 #define SNAPSHOT_MAGIC UINT64_C(0x50414e5353534843) /* "CHSSSNAP" in memory */
 #define SNAPSHOT_CHUNK_MAGIC UINT64_C(0x4b4e484353534843) /* "CHSSCHNK" in memory */
+#define SNAPSHOT_KNOWN_MAGIC UINT64_C(0x4e574e4b53534843) /* "CHSSKNWN" in memory */
 #define SNAPSHOT_VERSION 1u
+#define SNAPSHOT_KNOWN_VERSION 1u
+#define SNAPSHOT_KNOWN_PATH 64u
 #define SNAPSHOT_CHUNK_SIZE (UINT32_C(128) << 10) /* of plain content; a file's last one is shorter */
 #define SNAPSHOT_NAME_SIZE 32u
 #define SNAPSHOT_TEXT_MAX 4096u /* bytes of a text */
@@ -87,6 +96,25 @@ struct snapshot_header {
 	uint32_t progress; /* percent, of one that is hydrating; else 0 */
 };
 
+/*
+ * What is said of a file holds for the boot in which it was written, and while nothing of it is
+ * another: then its content is what the manifest of snapshot `id` lists under that path. Only files
+ * are here of which any later change shows in the change time.
+ */
+struct snapshot_known_header {
+	uint64_t magic;
+	uint32_t version; /* a reader knows its own alone */
+	uint32_t count;
+	uint64_t id; /* of the snapshot */
+	uint8_t boot_id[16];
+};
+
+struct snapshot_known {
+	char path[SNAPSHOT_KNOWN_PATH]; /* terminated */
+	uint64_t size, dev, ino;
+	int64_t birth, changed; /* ns */
+};
+
 struct snapshot_chunk {
 	uint64_t magic;
 	uint32_t version;
@@ -98,5 +126,7 @@ struct snapshot_chunk {
 _Static_assert(sizeof(struct snapshot_header) == 96, "layout is fixed");
 _Static_assert(offsetof(struct snapshot_header, page_size) == 64, "layout is fixed");
 _Static_assert(sizeof(struct snapshot_chunk) == 24, "layout is fixed");
+_Static_assert(sizeof(struct snapshot_known_header) == 40, "layout is fixed");
+_Static_assert(sizeof(struct snapshot_known) == 104, "layout is fixed");
 
 #endif

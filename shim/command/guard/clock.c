@@ -101,6 +101,7 @@ static int copy(struct guardian *g, const char *reason, struct snapshot_trouble 
 	if (options.idle)
 		snapshots_roll_back(&g->s.data);
 	r = snapshot_take(&g->s.store, &options, &m, t);
+	guardian_tell_contradiction(g, m.header.id);
 	if (r == 0)
 		guardian_tell(g, "snapshot.taken", m.header.id,
 			      "snapshot %" PRIu64 " (%s) is taken", m.header.id, reason);

@@ -156,6 +156,7 @@ static bool copy_pin(struct guardian *g)
 		note_failure(g, r, "copy what is pinned");
 	if (r >= 0)
 		g->store_error = 0;
+	guardian_tell_contradiction(g, m.header.id);
 	manifest_free(&m);
 	g->current = 0;
 	g->look = g->look || r == 0;

@@ -158,6 +158,8 @@ void guardian_tell(struct guardian *g, const char *event, uint64_t id, const cha
 /* The same about a moment, which is told once. */
 void guardian_tell_about(struct guardian *g, const char *event, uint64_t about, const char *format,
 			 ...) __attribute__((format(printf, 4, 5)));
+/* If the snapshot that was taken just now has found one (core/snapshot/known.h). */
+void guardian_tell_contradiction(struct guardian *g, uint64_t id);
 /* Line and hook of what is kept already. */
 void guardian_pass_on(struct guardian *g, const char *event, uint64_t id, const char *text);
 /* Hooks that have ended, or taken too long. */

@@ -21,6 +21,7 @@
 #include "core/base/json.h"
 #include "core/base/owner.h"
 #include "core/oplog/oplog.h"
+#include "core/snapshot/known.h"
 #include "core/store/events.h"
 
 #define HOOK_TIME (30 * SECOND)
@@ -225,6 +226,13 @@ static void keep_event(const struct guardian *g, const char *name, uint64_t id, 
 	snprintf(e.name, sizeof(e.name), "%s", name);
 	snprintf(e.text, sizeof(e.text), "%s", text);
 	events_add(g->s.data.storefd, &e);
+}
+
+void guardian_tell_contradiction(struct guardian *g, uint64_t id)
+{
+	if (g->s.store.contradicted)
+		guardian_tell(g, "snapshot.contradicted", id, "%s", KNOWN_CONTRADICTED);
+	g->s.store.contradicted = false;
 }
 
 void guardian_pass_on(struct guardian *g, const char *event, uint64_t id, const char *text)

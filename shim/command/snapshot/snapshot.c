@@ -13,6 +13,7 @@
 #include "command/base/terminal.h"
 #include "core/base/json.h"
 #include "core/pin/outside.h"
+#include "core/snapshot/known.h"
 
 #define PIN_WAIT UINT64_C(30000000000) /* ns, for the database's lock */
 
@@ -149,6 +150,8 @@ int snapshots_create(struct snapshots *s, const char *reason, const char *descri
 	}
 	if (r == 0)
 		print_taken(&m, s, flags);
+	if (s->store.contradicted)
+		warn("%s", KNOWN_CONTRADICTED);
 	*id_out = r == 0 ? m.header.id : 0;
 	manifest_free(&m);
 	return status;

@@ -164,6 +164,7 @@ static const struct {
     {"guard.died", "guardians killed", CHECK_WARNING},
     {"guard.failed", "failures of the guardian", CHECK_WARNING},
     {"snapshot.broken", "broken snapshots", CHECK_WARNING},
+    {"snapshot.contradicted", "files that change without a change time", CHECK_WARNING},
     {"snapshot.failed", "snapshots that failed", CHECK_WARNING},
     {"engine.changed", "changes of Chroma's release", CHECK_FINE},
     {"drill.failed", NULL, CHECK_FINE}, /* said by the last drill */

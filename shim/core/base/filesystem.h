@@ -13,6 +13,7 @@ struct filesystem {
 	const char *name;
 	bool locks;   /* OFD and POSIX locks are known to be good: the fence and lasting locks */
 	bool network; /* other machines may have it too */
+	bool changes; /* each change shows in the change time, to the tick of the clock */
 };
 
 /* NULL: unknown. Neither allocates nor sets errno. */

@@ -235,6 +235,18 @@ int chunks_stat(struct chunks *c, const struct chunk_name *name, uint64_t *store
 	return size == HEADER + h.stored ? 0 : size < HEADER + h.stored ? -ENODATA : -EBADMSG;
 }
 
+bool chunks_has(struct chunks *c, const struct chunk_name *name)
+{
+	struct path path;
+	struct stat st;
+
+	if (chunk_is_zero(name))
+		return true;
+	path_of(&path, name);
+	return fstatat(c->dirfd, path.text, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+	       st.st_size > (off_t)HEADER;
+}
+
 /* ---- writing ---- */
 
 static int name_one(struct chunks *c, unsigned i)

@@ -78,6 +78,9 @@ void chunks_drop(struct chunks *c, const struct chunk_name *name);
 /* What its file takes; 0 for zeros. Presence and size are looked at, the content is not. */
 int chunks_stat(struct chunks *c, const struct chunk_name *name, uint64_t *stored_out);
 
+/* Whether there is a file of it: nothing else is looked at. */
+bool chunks_has(struct chunks *c, const struct chunk_name *name);
+
 /* A chunk known to be damaged gets another name, so that the next snapshot writes it again. */
 int chunks_set_aside(struct chunks *c, const struct chunk_name *name);
 

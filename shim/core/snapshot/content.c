@@ -45,7 +45,8 @@ static int chunk_one(struct chunks *c, const struct file_source *source, uint64_
 	uint32_t want = manifest_chunk_size(&shape, i);
 	int r;
 
-	if (known && known->is_same(known->context, i)) {
+	/* One that was found damaged has been set aside, and is to be written again. */
+	if (known && known->is_same(known->context, i) && chunks_has(c, &known->chunks[i])) {
 		*out = known->chunks[i];
 		return 0;
 	}
@@ -81,11 +82,19 @@ int content_chunk_some(struct chunks *c, const struct file_source *source, uint6
 	return r;
 }
 
+bool content_is_as_known(const struct content_known *known, const struct chunk_name *chunks,
+			 uint64_t size)
+{
+	return memcmp(known->chunks, chunks,
+		      (size_t)manifest_chunk_count(size) * sizeof(*chunks)) == 0;
+}
+
 int content_chunk(struct chunks *c, const struct file_source *source, uint64_t first,
-		  struct chunk_name **chunks, struct content_meter *meter)
+		  const struct content_known *known, struct chunk_name **chunks,
+		  struct content_meter *meter)
 {
 	meter->deadline = 0;
-	return content_chunk_some(c, source, first, NULL, chunks, meter, NULL);
+	return content_chunk_some(c, source, first, known, chunks, meter, NULL);
 }
 
 /* ---- what the database says ---- */

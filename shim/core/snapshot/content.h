@@ -40,7 +40,11 @@ int content_chunk_some(struct chunks *c, const struct file_source *source, uint6
 		       struct content_meter *meter, uint64_t *next_out);
 /* All of it. */
 int content_chunk(struct chunks *c, const struct file_source *source, uint64_t first,
-		  struct chunk_name **chunks, struct content_meter *meter);
+		  const struct content_known *known, struct chunk_name **chunks,
+		  struct content_meter *meter);
+/* Of a file that was to be the same as before, and of which some was read all the same. */
+bool content_is_as_known(const struct content_known *known, const struct chunk_name *chunks,
+			 uint64_t size);
 
 /* From the first page. */
 void content_note_header(struct manifest *m, const struct file_source *database);

@@ -12,9 +12,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/chroma/chroma.h"
 #include "core/oplog/oplog.h"
 #include "core/pin/base.h"
+#include "core/pin/groups.h"
 #include "core/snapshot/content.h"
+#include "core/snapshot/known.h"
 #include "core/sqlite/wal.h"
 
 #define SAVE_EVERY UINT64_C(2000000000) /* ns: what a death costs at most */
@@ -33,6 +36,9 @@ struct hydration {
 	const struct hydrate_options *options;
 	struct pin_view view;
 	struct earlier earlier;
+	struct known known;		  /* by what it was made of */
+	struct known_notes notes;	  /* for the next one */
+	const struct manifest_file *same; /* in it: the file under way is the very same */
 	struct manifest *out;
 	struct snapshot_trouble *trouble;
 	struct content_meter meter;
@@ -173,9 +179,9 @@ static bool is_as_before(void *context, uint64_t i)
 	return pin_base_same(&h->earlier.pin, offset, end - offset);
 }
 
-/* NULL: nothing. */
-static const struct content_known *know(struct hydration *h, const char *path,
-					struct content_known *out)
+/* By what was written since. NULL: nothing. */
+static const struct content_known *know_by_base(struct hydration *h, const char *path,
+						struct content_known *out)
 {
 	struct earlier *e = &h->earlier;
 	const struct manifest_file *f = e->is_open ? manifest_find(&e->manifest, path) : NULL;
@@ -184,6 +190,83 @@ static const struct content_known *know(struct hydration *h, const char *path,
 		return NULL;
 	*out = (struct content_known){.chunks = f->chunks, .is_same = is_as_before, .context = h};
 	return out;
+}
+
+/* What the list says of a file at the pin; false: that is not what the pin has of it. */
+static bool identify(const struct hydration *h, const char *path, struct pin_identity *out)
+{
+	const struct pin_list_entry *e = pin_view_listed(&h->view, path);
+	char segment[CHROMA_ID_SIZE];
+
+	if (!e || !strchr(path, '/'))
+		return false;
+	snprintf(segment, sizeof(segment), "%.36s", path);
+	if (pin_groups_header(&h->view, segment))
+		return false;
+	*out = (struct pin_identity){.size = e->size,
+				     .dev = e->dev,
+				     .ino = e->ino,
+				     .birth = e->birth,
+				     .changed = e->changed};
+	return true;
+}
+
+static bool is_not_tried(void *context, uint64_t i)
+{
+	const struct hydration *h = context;
+
+	return !known_is_tried(&h->known, h->same, i);
+}
+
+/* By which file it was. NULL: nothing. */
+static const struct content_known *know_by_identity(struct hydration *h, const char *path,
+						    struct content_known *out)
+{
+	struct pin_identity was;
+
+	h->same = identify(h, path, &was) ? known_find(&h->known, path, &was) : NULL;
+	if (h->same && h->same->size != h->source_size)
+		h->same = NULL;
+	if (!h->same)
+		return NULL;
+	*out = (struct content_known){
+	    .chunks = h->same->chunks, .is_same = is_not_tried, .context = h};
+	return out;
+}
+
+/* Before it is read. */
+static void settle(const struct hydration *h, const char *path)
+{
+	struct pin_identity was;
+
+	if (identify(h, path, &was))
+		known_settle(h->options->dirfd, path, &was, h->view.time);
+}
+
+/* Whatever tells it; NULL: all of it has to be read. */
+static const struct content_known *know(struct hydration *h, const char *path,
+					struct content_known *out)
+{
+	const struct content_known *known = know_by_base(h, path, out);
+
+	return known ? known : know_by_identity(h, path, out);
+}
+
+/* When all is read: what is still as it was at the pin need not be read for the next one. */
+static int note_files(struct hydration *h)
+{
+	size_t i;
+	int r = 0;
+
+	for (i = 0; i < h->view.count && r == 0; i++) {
+		const char *path = h->view.files[i].path;
+		struct pin_identity was;
+
+		if (identify(h, path, &was) &&
+		    known_settle(h->options->dirfd, path, &was, h->view.time))
+			r = known_note(&h->notes, path, &was);
+	}
+	return r;
 }
 
 /* ---- a file ---- */
@@ -239,7 +322,9 @@ static int hydrate_source(struct hydration *h, const struct pin_view_file *file,
 		f->size = 0;
 	fill_entry(f, file);
 	h->source_size = source->size;
+	h->same = NULL;
 	known = log ? NULL : know(h, file->path, &room);
+	settle(h, file->path);
 	do {
 		int judged;
 
@@ -252,7 +337,7 @@ static int hydrate_source(struct hydration *h, const struct pin_view_file *file,
 			r = saved < 0 ? saved : r;
 		}
 	} while (r == 1 && !is_over(h));
-	return r;
+	return r == 0 && h->same && !content_is_as_known(known, f->chunks, f->size) ? -EUCLEAN : r;
 }
 
 static int hydrate_file(struct hydration *h, const struct pin_view_file *file)
@@ -285,7 +370,7 @@ static int judge_earlier(void *context)
 static int note_database(struct hydration *h, const struct file_source *source)
 {
 	struct content_known ignored;
-	bool is_known = know(h, CHROMA_DATABASE, &ignored) != NULL;
+	bool is_known = know_by_base(h, CHROMA_DATABASE, &ignored) != NULL;
 	struct counts_since since = {.earlier = &h->earlier.manifest,
 				     .before = &h->earlier.pin.reader.source,
 				     .now = source,
@@ -403,14 +488,37 @@ static bool is_worth_nothing(int r)
 	return r == -EBADMSG || r == -ESTALE || r == -EPROTONOSUPPORT;
 }
 
+/* A file whose change time does not tell of its changes: all of them are read. */
+static int hydrate_doubting(struct hydration *h)
+{
+	known_forget(&h->known, h->store);
+	while (h->out->file_count)
+		manifest_remove_last_file(h->out);
+	return hydrate_files(h);
+}
+
+static int hydrate_view(struct hydration *h, struct pins *pins)
+{
+	int r;
+
+	open_earlier(h, pins);
+	known_open(&h->known, h->store);
+	r = hydrate_files(h);
+	if (r == -EUCLEAN)
+		r = hydrate_doubting(h);
+	if (r == 0)
+		r = note_files(h);
+	known_close(&h->known);
+	close_earlier(h);
+	return r;
+}
+
 static int hydrate_held(struct hydration *h, struct pins *pins, struct pin_slot *slot)
 {
 	int r = pin_view_open(&h->view, pins, slot, h->options->dirfd, h->trouble);
 
 	if (r == 0) {
-		open_earlier(h, pins);
-		r = hydrate_files(h);
-		close_earlier(h);
+		r = hydrate_view(h, pins);
 		pin_view_close(&h->view);
 	}
 	/* While it was read, the backend may have found that it cannot go on saving. */
@@ -447,6 +555,28 @@ static int forget_pin(struct hydration *h, struct pins *pins, struct pin_slot *s
 	return 0;
 }
 
+/* The manifest is whole, and goes to the disk; then the pin may go. */
+static int finish(struct hydration *h, struct pins *pins, struct pin_slot *slot)
+{
+	uint64_t id = h->out->header.id;
+	bool broken = h->out->header.state == SNAPSHOT_BROKEN;
+	int r = snapshot_add_numbered(h->store, h->out);
+
+	if (r < 0)
+		return r;
+	if (!broken)
+		known_write(h->store, id, &h->notes);
+	/* A backend with many may have given it up meanwhile, and its slot be another's. */
+	if (!broken && h->options->hold_on)
+		pin_become_base(pins, slot, id);
+	else if (!broken)
+		pin_let_go(pins, slot, id);
+	else if (__atomic_load_n(&slot->id, __ATOMIC_SEQ_CST) == id)
+		pin_drop(pins, slot);
+	pins_sweep(pins);
+	return 0;
+}
+
 int hydrate_pin(struct snapshot_store *s, struct pins *pins, struct pin_slot *slot,
 		const struct hydrate_options *options, struct manifest *out,
 		struct snapshot_trouble *t)
@@ -467,22 +597,10 @@ int hydrate_pin(struct snapshot_store *s, struct pins *pins, struct pin_slot *sl
 	if (r == 0)
 		r = hydrate_held(&h, pins, slot);
 	if (r == -ENOMSG)
-		return forget_pin(&h, pins, slot);
-	if (r != 0)
-		return r;
-	r = chunks_flush(&s->chunks);
-	if (r == 0)
-		r = snapshot_add_numbered(s, out);
-	if (r == 0) {
-		/* A backend with many may have given it up meanwhile, and its slot be another's. */
-		if (out->header.state != SNAPSHOT_BROKEN && options->hold_on)
-			pin_become_base(pins, slot, id);
-		else if (out->header.state != SNAPSHOT_BROKEN)
-			pin_let_go(pins, slot, id);
-		else if (__atomic_load_n(&slot->id, __ATOMIC_SEQ_CST) == id)
-			pin_drop(pins, slot);
-		pins_sweep(pins);
-	}
+		r = forget_pin(&h, pins, slot);
+	else if (r == 0)
+		r = finish(&h, pins, slot);
+	known_notes_free(&h.notes);
 	return r;
 }
 

@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 
 #include "core/chroma/chroma.h"
+#include "core/snapshot/content.h"
+#include "core/snapshot/known.h"
 #include "core/snapshot/snapshot.h"
 
 /* A file of a segment. */
@@ -17,6 +19,9 @@ struct segment_file {
 	bool chunked; /* `chunks` is its content as of st; else it is staged, or neither */
 	bool staged;
 	struct chunk_name *chunks;
+	struct pin_identity identity; /* when it was read ahead, */
+	bool settled;		      /* to be noted as that */
+	bool believed;		      /* it was known, and has not been read */
 };
 
 struct segment {
@@ -37,13 +42,18 @@ struct taking {
 	/* A change of any segment under the lock spoils it. */
 	bool strict;
 	bool raw; /* the database is taken as it is, with its journals */
+	struct known known;
+	struct known_notes notes;	  /* for the next one */
+	const struct manifest_file *same; /* in `known`: the file under way is the very same */
+	bool is_doubtful; /* a file changed without a new change time: all of them are read */
 	uint64_t done, total;
 };
 
 int taking_fail(struct taking *k, int r, const char *file, const char *detail);
 
-/* Chunks of the file that fd is open on; *chunks_out is the caller's. */
-int taking_chunk(struct taking *k, int fd, uint64_t size, struct chunk_name **chunks_out);
+/* Chunks of the file that fd is open on; *chunks_out is the caller's. known: NULL, nothing. */
+int taking_chunk(struct taking *k, int fd, uint64_t size, const struct content_known *known,
+		 struct chunk_name **chunks_out);
 
 /* segments.c */
 int segments_find(struct taking *k);

@@ -170,21 +170,85 @@ static int open_file(const struct taking *k, const struct segment *s, const char
 	return fd;
 }
 
+static bool is_not_tried(void *context, uint64_t i)
+{
+	const struct taking *k = context;
+
+	return !known_is_tried(&k->known, k->same, i);
+}
+
+/* Which file it is, before it is read; what is known of it by that. NULL: nothing. */
+static const struct content_known *look_up(struct taking *k, const char *path,
+					   struct segment_file *f, struct content_known *out)
+{
+	uint64_t at = clock_read(CLOCK_REALTIME_COARSE);
+
+	k->same = NULL;
+	f->settled = pin_identify(k->options->dirfd, path, &f->identity) == 0 &&
+		     known_settle(k->options->dirfd, path, &f->identity, at);
+	if (f->settled)
+		k->same = known_find(&k->known, path, &f->identity);
+	f->believed = k->same;
+	*out = (struct content_known){
+	    .chunks = k->same ? k->same->chunks : NULL, .is_same = is_not_tried, .context = k};
+	return k->same ? out : NULL;
+}
+
+/* What was looked up is what is open. */
+static bool is_identified(const struct segment_file *f)
+{
+	return f->identity.ino == f->st.st_ino && f->identity.size == f->st.st_size &&
+	       f->identity.changed == (int64_t)nanoseconds(f->st.st_ctim);
+}
+
+static int read_file(struct taking *k, int fd, const char *path, struct segment_file *f)
+{
+	struct stat before, after;
+	struct content_known room;
+	const struct content_known *known;
+	int r;
+
+	if (fstat(fd, &before) < 0 || age(before.st_ctim) <= YOUNG)
+		return 0;
+	known = look_up(k, path, f, &room);
+	f->st = before;
+	r = taking_chunk(k, fd, (uint64_t)before.st_size, known, &f->chunks);
+	f->chunked = r == 0 && fstat(fd, &after) == 0 && same_state(&before, &after);
+	f->settled = f->settled && is_identified(f);
+	if (!f->settled)
+		f->chunked = f->chunked && !known;
+	else if (f->chunked && known &&
+		 !content_is_as_known(known, f->chunks, (uint64_t)before.st_size))
+		k->is_doubtful = true;
+	return r == -ENODATA ? 0 : r; /* cut meanwhile */
+}
+
 static int read_ahead(struct taking *k, const struct segment *s, struct segment_file *f)
 {
-	int fd = open_file(k, s, f->name), r = 0;
-	struct stat before, after;
+	char path[CHROMA_ID_SIZE + sizeof(f->name)];
+	int fd = open_file(k, s, f->name), r;
 
 	if (fd < 0)
 		return fd == -ENOENT || fd == -ENOTDIR ? 0 : taking_fail(k, fd, f->name, "");
-	if (fstat(fd, &before) == 0 && age(before.st_ctim) > YOUNG) {
-		r = taking_chunk(k, fd, (uint64_t)before.st_size, &f->chunks);
-		f->st = before;
-		f->chunked = r == 0 && fstat(fd, &after) == 0 && same_state(&before, &after);
-		if (r == -ENODATA) /* cut meanwhile */
-			r = 0;
-	}
+	snprintf(path, sizeof(path), "%s/%s", s->id, f->name);
+	r = read_file(k, fd, path, f);
 	close(fd);
+	return r;
+}
+
+static int read_ahead_all(struct taking *k, bool believed)
+{
+	size_t i, j;
+	int r = 0;
+
+	for (i = 0; i < k->segment_count && r == 0; i++) {
+		for (j = 0; j < k->segments[i].count && r == 0; j++) {
+			struct segment_file *f = &k->segments[i].files[j];
+
+			if (!believed || f->believed)
+				r = read_ahead(k, &k->segments[i], f);
+		}
+	}
 	return r;
 }
 
@@ -198,11 +262,13 @@ int segments_read_ahead(struct taking *k)
 		for (j = 0; j < k->segments[i].count; j++)
 			k->total += (uint64_t)k->segments[i].files[j].st.st_size;
 	}
-	for (i = 0; i < k->segment_count && r == 0; i++) {
-		for (j = 0; j < k->segments[i].count && r == 0; j++)
-			r = read_ahead(k, &k->segments[i], &k->segments[i].files[j]);
-	}
-	return r;
+	if (r == 0)
+		r = read_ahead_all(k, false);
+	if (r < 0 || !k->is_doubtful)
+		return r;
+	known_forget(&k->known, k->store);
+	k->done = 0;
+	return read_ahead_all(k, true);
 }
 
 /* ---- is it quiet? ---- */
@@ -298,6 +364,8 @@ static void segment_adopt(struct segment_file *f, struct segment *old)
 			continue;
 		f->chunked = o->chunked;
 		f->staged = o->staged;
+		f->settled = o->settled;
+		f->identity = o->identity;
 		f->chunks = o->chunks;
 		o->chunks = NULL;
 	}
@@ -440,7 +508,7 @@ static int finish_file(struct taking *k, const struct segment *s, struct segment
 	if (!f->chunked) {
 		dirfd = file_open_directory_at(k->stagefd, s->id);
 		fd = dirfd < 0 ? dirfd : file_open_at(dirfd, f->name);
-		r = fd < 0 ? fd : taking_chunk(k, fd, (uint64_t)f->st.st_size, &f->chunks);
+		r = fd < 0 ? fd : taking_chunk(k, fd, (uint64_t)f->st.st_size, NULL, &f->chunks);
 		if (fd >= 0)
 			close(fd);
 		if (dirfd >= 0)
@@ -458,7 +526,7 @@ static int finish_file(struct taking *k, const struct segment *s, struct segment
 	m->size = (uint64_t)f->st.st_size;
 	m->chunks = f->chunks;
 	f->chunks = NULL;
-	return 0;
+	return f->settled && f->chunked ? known_note(&k->notes, path, &f->identity) : 0;
 }
 
 int segments_finish(struct taking *k)

@@ -294,7 +294,7 @@ static int add_database_file(struct taking *k, const char *name)
 		f->mode = (uint32_t)st.st_mode & 07777;
 		f->mtime = st.st_mtim.tv_sec;
 		f->mtime_ns = (uint32_t)st.st_mtim.tv_nsec;
-		r = taking_chunk(k, fd, (uint64_t)st.st_size, &chunks);
+		r = taking_chunk(k, fd, (uint64_t)st.st_size, NULL, &chunks);
 		if (r == 0) {
 			f->size = (uint64_t)st.st_size;
 			f->chunks = chunks;
@@ -389,6 +389,7 @@ static int take(struct taking *k)
 	int r;
 
 	k->total = database_size(k);
+	known_open(&k->known, k->store);
 	r = run_quietly(segments_read_ahead, k);
 	if (r == 0)
 		r = copy_all(k, &how);
@@ -403,7 +404,11 @@ static int take(struct taking *k)
 		r = run_quietly(chunk_all, k);
 	if (r == 0)
 		r = snapshot_judge(k, &how, missing);
-	return r == 0 ? snapshot_add(k->store, k->out) : r;
+	if (r == 0)
+		r = snapshot_add(k->store, k->out);
+	if (r == 0 && k->out->header.state == SNAPSHOT_COMPLETE)
+		known_write(k->store, k->out->header.id, &k->notes);
+	return r;
 }
 
 int snapshot_take(struct snapshot_store *s, const struct snapshot_options *options,
@@ -424,6 +429,8 @@ int snapshot_take(struct snapshot_store *s, const struct snapshot_options *optio
 		return taking_fail(&k, k.stagefd, SCRATCH_DIR, "");
 	r = take(&k);
 	segments_free(&k);
+	known_close(&k.known);
+	known_notes_free(&k.notes);
 	close(k.stagefd);
 	snapshot_scratch_remove(s, STAGE);
 	/* What was put for nothing. While others read, it is left to the next prune. */

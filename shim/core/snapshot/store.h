@@ -24,6 +24,7 @@ struct snapshot_store {
 	int dirfd;   /* snapshots/ */
 	int lockfd;  /* -1: none */
 	enum snapshot_access access;
+	bool contradicted; /* a file was not what its times said, see known.h: to be told */
 	struct chunks chunks;
 };
 

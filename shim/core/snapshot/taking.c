@@ -17,7 +17,8 @@ int taking_fail(struct taking *k, int r, const char *file, const char *detail)
 	return r;
 }
 
-int taking_chunk(struct taking *k, int fd, uint64_t size, struct chunk_name **chunks_out)
+int taking_chunk(struct taking *k, int fd, uint64_t size, const struct content_known *known,
+		 struct chunk_name **chunks_out)
 {
 	struct file_source source;
 	struct content_meter meter = {.done = k->done,
@@ -30,7 +31,7 @@ int taking_chunk(struct taking *k, int fd, uint64_t size, struct chunk_name **ch
 	if (r < 0)
 		return r;
 	source.size = size;
-	r = content_chunk(&k->store->chunks, &source, 0, &chunks, &meter);
+	r = content_chunk(&k->store->chunks, &source, 0, known, &chunks, &meter);
 	k->done = meter.done;
 	if (r < 0) {
 		free(chunks);
