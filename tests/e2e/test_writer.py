@@ -4,6 +4,8 @@
 import os
 import re
 import signal
+import sqlite3
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -452,6 +454,25 @@ if not os.fork():
         assert "readonly" in actors().sqlite(data).fails("db.execute('INSERT INTO t VALUES(2)')")
     finally:
         os.kill(daemon, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+@pytest.mark.parametrize("line", ["cat '{0}' >'{1}'; true", "exec 5>'{1}'; cat '{0}' >&5; true"])
+def test_put_back_by_a_shell(data, shim, tmp_path, shell, line):
+    """It opens the file itself, and what it starts writes: that is no second writer."""
+    database = data / "chroma.sqlite3"
+    data.mkdir(parents=True, exist_ok=True)
+    db = sqlite3.connect(database)
+    db.execute("CREATE TABLE t(a)")
+    db.commit()
+    db.close()
+    backup = tmp_path / "backup"
+    backup.write_bytes(database.read_bytes())
+    done = subprocess.run([shell, "-c", line.format(backup, database)], check=False,
+                          capture_output=True, text=True, timeout=60,
+                          env=hosts.environment({"LD_PRELOAD": shim}))
+    assert "refused" not in done.stderr
+    assert database.read_bytes() == backup.read_bytes()
 
 
 def test_workers(data, actors):

@@ -112,6 +112,38 @@ static void make(struct inside *f)
 	put_generation(f, 1);
 }
 
+static int copied_first; /* of the five files */
+static int copied_flags;
+static bool copied_by_rename;
+
+/* As tar, dd, copytree and rsync bring a directory: one file after the other, the pickle where it
+ * comes. */
+static int copy(struct inside *f)
+{
+	unsigned char bytes[ELEMENTS * STRIDE];
+	char name[96], to[96];
+	int n, fd = inside_open_database(f);
+
+	if (fd < 0 || do_pwrite(fd, "x", 1, 0) != 1 || do_close(fd) < 0)
+		return 10;
+	for (n = 0; n < FILES; n++) {
+		int file = (copied_first + n) % FILES;
+
+		fill(bytes, file, 2);
+		snprintf(name, sizeof(name), SEGMENT "/%s%s", copied_by_rename ? "new-" : "",
+			 names[file]);
+		fd = do_open(CALLER, inside_path(f, name), copied_flags | O_WRONLY | O_CREAT, 0600);
+		if (fd < 0 || do_write(fd, bytes, sizes[file]) != (ssize_t)sizes[file] ||
+		    do_close(fd) < 0)
+			return 11;
+		snprintf(to, sizeof(to), SEGMENT "/%s", names[file]);
+		if (copied_by_rename &&
+		    do_rename(CALLER, inside_path(f, name), inside_path(f, to)) < 0)
+			return 12;
+	}
+	return 0;
+}
+
 static void test_whole(void **state)
 {
 	struct inside f;
@@ -155,6 +187,41 @@ static void test_killed_at_every_point(void **state)
 	}
 	assert_in_range(at, 20, 400);
 	assert_true(undone > 5);
+}
+
+static void copy_is_whole(bool over_another)
+{
+	for (copied_first = 0; copied_first < FILES; copied_first++) {
+		struct inside f;
+
+		inside_make(&f);
+		if (over_another)
+			put_generation(&f, 1);
+		else
+			close(tree_make_directory(f.root.fd, SEGMENT));
+		assert_int_equal(inside_run(&f, NULL, copy), 0);
+		assert_int_equal(generation_of(&f), 2);
+		assert_int_equal(inside_run(&f, NULL, start), 0);
+		assert_int_equal(generation_of(&f), 2);
+		assert_false(inside_said(&f, "undone"));
+		inside_remove(&f);
+	}
+}
+
+/* What copies has no pickle that comes last, and yet it has done all that it wanted. */
+static void test_copied(void **state)
+{
+	(void)state;
+	copied_flags = O_EXCL;
+	copy_is_whole(false);
+	copied_flags = O_TRUNC;
+	copy_is_whole(false);
+	copy_is_whole(true);
+	copied_flags = 0; /* rsync --inplace */
+	copy_is_whole(true);
+	copied_by_rename = true;
+	copy_is_whole(false);
+	copy_is_whole(true);
 }
 
 static void fail_each(const char *format, unsigned least)
@@ -202,6 +269,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_whole),
 	    cmocka_unit_test(test_killed_at_every_point),
+	    cmocka_unit_test(test_copied),
 	    cmocka_unit_test(test_the_hosts_calls_fail),
 	    cmocka_unit_test(test_the_shims_calls_fail),
 	};

@@ -63,6 +63,7 @@ union slot {
 
 #define SLOT_WRITABLE 1u
 #define SLOT_APPEND 2u
+#define SLOT_INHERITED 64u /* by exec(): of a shell's redirection, and no SQLite's or Chroma's */
 /* Of a database: */
 #define SLOT_VOID 4u	 /* of a client whose graph is old, refuse/destroyers.c */
 #define SLOT_NOWHERE 8u	 /* in a transaction that goes nowhere, refuse/readers.c */

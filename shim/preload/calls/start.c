@@ -33,6 +33,7 @@ static void adopt_inherited(int fd)
 		place.slot.writable |= SLOT_WRITABLE;
 	if (flags & O_APPEND)
 		place.slot.writable |= SLOT_APPEND;
+	place.slot.writable |= SLOT_INHERITED;
 	slot_set(fd, place.slot);
 	record_end(record_begin(place.slot, OP_INHERIT, -1, 0, (unsigned)flags), fd);
 	if (place.slot.writable & SLOT_WRITABLE)

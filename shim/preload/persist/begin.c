@@ -159,6 +159,24 @@ static bool look_at_files(struct group *g)
 	return true;
 }
 
+static bool are_open_together(const struct group *g)
+{
+	int fd, top = atomic_load(&slots_top);
+	uint32_t first = 0;
+
+	for (fd = 0; fd < top; fd++) {
+		union slot s = slot_of(fd);
+
+		if (s.role < ROLE_HEADER || s.role > ROLE_LINKS || s.area != g->area ||
+		    !(s.writable & SLOT_WRITABLE) || name_get(s.name)->directory != g->directory)
+			continue;
+		if (first && first != s.name)
+			return true;
+		first = s.name;
+	}
+	return false;
+}
+
 static int map_page(struct group *g, int fd)
 {
 	g->page = shared_map(UNDO_HEADER_SIZE, PROT_READ | PROT_WRITE, fd);
@@ -306,6 +324,7 @@ struct group *group_begin(unsigned area, uint32_t directory)
 	if (!g->creation) {
 		loads_keep_out(&g->loads_kept_out, area, directory);
 		group_elements(g, &g->elements);
+		g->together = are_open_together(g);
 	}
 	group_record(g, OP_PERSIST_BEGIN, 0, r);
 	if (r < 0)

@@ -283,6 +283,13 @@ void persists_transaction_ended(unsigned area, bool committed)
 
 /* ---- letting go ---- */
 
+void group_let_go(struct group *g)
+{
+	if (!g->creation)
+		group_record_commit(g);
+	group_abandon(g);
+}
+
 bool persists_none(unsigned area)
 {
 	_Atomic unsigned *count = &persist_stores[area].groups;
@@ -293,8 +300,8 @@ bool persists_none(unsigned area)
 
 		if (g->state != GROUP_OPEN || g->area != area || group_lock(g->directory) != g)
 			continue;
-		if (g->state == GROUP_OPEN && g->creation && !g->pickle_opened)
-			group_abandon(g);
+		if (g->state == GROUP_OPEN && !g->pickle_opened && (g->creation || !g->together))
+			group_let_go(g);
 		group_unlock(g);
 	}
 	return atomic_load(count) == 0;

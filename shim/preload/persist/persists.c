@@ -289,7 +289,7 @@ enum change_verdict persist_change_begin(struct change *c)
 	enum meaning meaning;
 	struct group *g;
 
-	if (!areas[c->slot.area].undo_usable)
+	if (!areas[c->slot.area].undo_usable || (c->slot.writable & SLOT_INHERITED))
 		return CHANGE_GO;
 	meaning = meaning_of(c);
 	if (meaning == NOTHING)
@@ -437,6 +437,8 @@ void persist_rename_end(struct change *c, int64_t ret)
 		preimage_aside_undo(g, file_index(c->target->slot));
 	else if (ret >= 0 && c->target->slot.role == ROLE_PICKLE)
 		group_complete(g);
+	else if (ret >= 0 && g->state == GROUP_OPEN && !g->together)
+		group_let_go(g); /* it has no descriptor that could be the last to be closed */
 	group_unlock(g);
 	errno = saved;
 }

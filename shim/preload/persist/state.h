@@ -63,6 +63,7 @@ struct group {
 	bool undo_synced;	 /* all that was put into the undo file is on the disk */
 	bool undo_known;	 /* its directory entry, too */
 	bool pickle_opened;	 /* for writing */
+	bool together;		 /* when it began several files of its index were open */
 	bool heard;		 /* by Chroma: the error of the pickle that is about to fail it */
 	bool changed;		 /* some call of the host has gone through */
 	bool expected;		 /* its undo file knows the transaction it is part of; before 1.0 */
@@ -173,6 +174,9 @@ bool persists_tentative(void);	      /* some group waits for its transaction */
 void persists_forget_tentative(void); /* in a forked child */
 /* Its files are going away by the host's will: there is nothing to put back. */
 void group_abandon(struct group *g);
+/* Who has written it is done: he copies an index file by file (tar, rsync, copytree), and no pickle
+ * need come last. Chroma has the files of an index open together. */
+void group_let_go(struct group *g);
 /* Its undo file goes; of a persist that is complete it is kept as the last one's. */
 void group_remove_undo(const struct group *g, bool persisted);
 /* The undo file cannot be written: goes on without, and says so. */

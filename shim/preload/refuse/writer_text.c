@@ -161,6 +161,13 @@ bool writer_text_parent(const struct writer_text *h, char out[24])
 	return true;
 }
 
+bool writer_text_is_parent(const struct writer_text *h)
+{
+	uint64_t parent = (uint64_t)SYS0(SYS_getppid);
+
+	return parent != 0 && digits_read(h->pid) == parent;
+}
+
 uint64_t writer_text_generation(const struct area *a)
 {
 	SCRATCH(text);
