@@ -47,6 +47,42 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: -weights[item.path])
 
 
+# Where the directories of tests are that are marked `memory`: what they try has nothing to do with
+# the disk, and waiting for its syncs is half of their time.
+MEMORY = Path("/dev/shm")
+MEMORY_ROOM = 1 << 30
+
+
+class TwoPlaces:
+    """In the place of a TempPathFactory's mktemp(): on the disk or in memory, as the test is marked."""
+
+    in_memory = False
+
+    def __init__(self, factory, memory):
+        self.on_disk = factory.mktemp
+        self.memory = memory
+
+    def __call__(self, basename, numbered=True):
+        if not TwoPlaces.in_memory:
+            return self.on_disk(basename, numbered)
+        return Path(tempfile.mkdtemp(prefix=f"{basename}-", dir=self.memory))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    TwoPlaces.in_memory = item.get_closest_marker("memory") is not None
+
+
+@pytest.fixture(scope="session")
+def tmp_path_factory(tmp_path_factory):
+    if not os.access(MEMORY, os.W_OK) or shutil.disk_usage(MEMORY).free < MEMORY_ROOM:
+        yield tmp_path_factory
+        return
+    with tempfile.TemporaryDirectory(prefix="chromashim-tests-", dir=MEMORY) as memory:
+        tmp_path_factory.mktemp = TwoPlaces(tmp_path_factory, Path(memory))
+        yield tmp_path_factory
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config):
     if not hasattr(config, "workerinput"):

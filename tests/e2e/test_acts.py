@@ -16,6 +16,8 @@ import hosts
 import oplog_reader
 import tracer
 
+pytestmark = pytest.mark.memory
+
 LOAD = Path(__file__).with_name("acts_load.py")
 VERBS = ("added", "updated", "upserted", "deleted")
 OPERATIONS = {"added": 0, "updated": 1, "upserted": 2, "deleted": 3}

@@ -16,6 +16,8 @@ import tracer
 from test_acts import acts, of
 from test_acts_log import PUT, counts, folder, queue  # noqa: F401  pylint: disable=unused-import
 
+pytestmark = pytest.mark.memory
+
 
 NO_DESCRIPTOR = """
     import errno, resource

@@ -15,6 +15,8 @@ import oplog_reader
 import tracer
 from test_acts import LOAD, acts, hashed, of, store_seed
 
+pytestmark = pytest.mark.memory
+
 TOPIC = "persistent://default/default/aaaaaaaa-0000-0000-0000-00000000000a"
 SCHEMA = """
     CREATE TABLE embeddings_queue (seq_id INTEGER PRIMARY KEY, created_at TIMESTAMP NOT NULL DEFAULT

@@ -15,6 +15,8 @@ from made_acts import told
 from test_acts import VERBS, acts, hashed, of, store_seed
 from test_report import report
 
+pytestmark = pytest.mark.memory
+
 LOAD = Path(__file__).with_name("acts_random.py")
 CALLS, NEVER, OFTEN = 150, 100_000, 60
 

@@ -18,6 +18,8 @@ import hosts
 import oplog_reader
 import tracer
 
+pytestmark = pytest.mark.memory
+
 OK, FAILED, USAGE, WARNINGS, NO_STORE, NO_TARGET, NO_SPACE = 0, 1, 2, 3, 10, 12, 13
 
 WRITER = """

@@ -10,6 +10,8 @@ import pytest
 import hosts
 from test_report import SYNCS, WRITES, live, names_of, records_of
 
+pytestmark = pytest.mark.memory
+
 
 @pytest.fixture(scope="module")
 def lived(tmp_path_factory, shim):

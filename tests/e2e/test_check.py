@@ -18,6 +18,8 @@ import hosts
 from gallery import segment, sql
 from test_formats import DAMAGE, check, codes, copy, made, tree  # noqa: F401
 
+pytestmark = pytest.mark.memory
+
 STORE = ".chromashim"
 
 
@@ -214,10 +216,9 @@ HEALED = [name for name in DAMAGE if name not in (
     "migration cut")]
 
 
+@pytest.mark.parametrize("made", [hosts.BY_NAME["python"]], indirect=True, ids=["python"])
 @pytest.mark.parametrize("name", HEALED)
 def test_the_command_named_helps(made, copy, chromashim, name):
-    if made[0].name != "python":
-        pytest.skip("one line is enough")
     DAMAGE[name][0](copy)
     before = check(chromashim, copy)
     found = next(f for f in before["findings"] if f["severity"] == "damage" or

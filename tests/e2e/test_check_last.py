@@ -13,6 +13,8 @@ import hosts
 from actor import Actor
 from test_formats import check
 
+pytestmark = pytest.mark.memory
+
 FOUND = {"index-mixed", "index-before-persist", "index-changed-without-pickle"}
 FILES = ["header.bin", "data_level0.bin", "length.bin", "link_lists.bin", "index_metadata.pickle"]
 BINS, PICKLE = FILES[:4], FILES[4]

@@ -10,6 +10,8 @@ import pytest
 import hosts
 from test_formats import check, codes
 
+pytestmark = pytest.mark.memory
+
 LOAD = Path(__file__).with_name("older_load.py")
 FOUND = "index-older-than-queue"
 

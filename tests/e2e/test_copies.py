@@ -19,6 +19,8 @@ import hosts
 from gallery import check, segment, sql
 from test_recover_gallery import compare, lines, recover  # noqa: F401
 
+pytestmark = pytest.mark.memory
+
 NAME = "space-l2"
 
 

@@ -14,7 +14,9 @@ import pytest
 
 import hosts
 from gallery import same_vector, segment
-from test_formats import check, copy, exported, made  # noqa: F401
+from test_formats import NO_SERVERS, check, copy, exported, made  # noqa: F401
+
+pytestmark = pytest.mark.memory
 
 BIG = Path(hosts.ROOT) / "tests/bench/big_directory.py"
 
@@ -219,13 +221,12 @@ os._exit(0)
 """
 
 
+@pytest.mark.parametrize("made", NO_SERVERS, indirect=True, ids=lambda host: host.name)
 @pytest.mark.parametrize("lost", ["index_metadata.pickle", ""], ids=["pickle", "segment"])
 def test_whose_add_was_ignored(made, copy, chromashim, lost):
     """An update gives a record another number: whether an `add` made it is told all the same, and
     no record gets the vector of an `add` that Chroma ignored."""
     host = made[0]
-    if host.server:
-        pytest.skip("one kind of each line is enough")
     where = segment(copy, "space-l2")
     older = "space-l2-100"  # in the index alone
     subprocess.run([hosts.python(host.driver), "-c", CHANGED, copy, "space-l2", older],

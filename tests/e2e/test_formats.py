@@ -18,7 +18,10 @@ import pytest
 import hosts
 from gallery import cut, overwrite, segment, sql, work
 
+pytestmark = pytest.mark.memory
+
 MADE_BY = [host for host in hosts.HOSTS if host.name != "server"]
+NO_SERVERS = [host for host in MADE_BY if not host.server]
 
 
 @pytest.fixture(scope="module", params=MADE_BY, ids=lambda host: host.name)
@@ -138,11 +141,10 @@ def test_export_options(made, copy, chromashim, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("made", NO_SERVERS, indirect=True, ids=lambda host: host.name)
 def test_check_while_it_is_written(made, chromashim, tmp_path):
     """A backend that persists all the time is never called damaged."""
     host, _ = made
-    if host.server:
-        pytest.skip("one kind of writer per line is enough")
     data = tmp_path / "busy"
     data.mkdir()
     script = tmp_path / "writer.py"

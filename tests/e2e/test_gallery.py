@@ -40,6 +40,8 @@ import power
 from gallery import Fault, check, same_vector
 from test_recover_gallery import lines  # noqa: F401
 
+pytestmark = pytest.mark.memory
+
 PICKLE = "index_metadata.pickle"
 # Row g: its newer vector was thrown away, and the index has an older one. Nothing tells.
 STALE: set[tuple[str, str]] = set()

@@ -14,6 +14,8 @@ import hosts
 import oplog_reader
 from test_persist_cases import A, B, FILES, PICKLE, Directory
 
+pytestmark = pytest.mark.memory
+
 PERSISTS = int(os.environ.get("BOUNDS_PERSISTS", "1500"))
 CHROMAS = ["venv", "venv-0.6"]
 

@@ -19,6 +19,8 @@ import hosts
 from gallery import cut, overwrite, segment, sql, work
 from test_formats import copy  # noqa: F401
 
+pytestmark = pytest.mark.memory
+
 TERA = 17 * 10**12
 MEMORY = 256 << 20
 SECONDS = 30

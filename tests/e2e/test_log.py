@@ -17,6 +17,8 @@ import pytest
 
 import hosts
 
+pytestmark = pytest.mark.memory
+
 SCRIPT = textwrap.dedent("""
     import os, sqlite3, sys
     root = sys.argv[1]

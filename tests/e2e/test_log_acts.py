@@ -17,6 +17,8 @@ import made_acts as made
 from made_acts import told
 from test_log import start, stop
 
+pytestmark = pytest.mark.memory
+
 LOAD = [
     made.start("/usr/bin/python3 -u /srv/ingest.py --all"),
     made.thread(7, "tokio-worker-3"),

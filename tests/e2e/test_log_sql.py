@@ -17,6 +17,8 @@ import made_acts as made
 from test_log import start, stop
 from test_log_acts import LOAD
 
+pytestmark = pytest.mark.memory
+
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory, shim):

@@ -13,6 +13,8 @@ import pytest
 
 import hosts
 
+pytestmark = pytest.mark.memory
+
 A, B = "0a1b2c3d-0000-4000-8000-00000000000a", "0a1b2c3d-0000-4000-8000-00000000000b"
 FILES = {"header.bin": 100, "data_level0.bin": 50000, "length.bin": 400, "link_lists.bin": 3000}
 PICKLE = "index_metadata.pickle"

@@ -17,6 +17,8 @@ import pytest
 import hosts
 import kills
 
+pytestmark = pytest.mark.memory
+
 FAULTS = hosts.BUILD / "libchromashim-faults.so"
 ENOUGH = 25  # batches: the disk has failed by then
 LAST = 4  # generations; the first of them creates the segment

@@ -17,6 +17,8 @@ import hosts
 import oplog_reader
 import pin_reader
 
+pytestmark = pytest.mark.memory
+
 PRELUDE = """
     import ctypes, os, resource, shutil, signal, sqlite3, subprocess, sys, uuid
     from pathlib import Path

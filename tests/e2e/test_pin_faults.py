@@ -25,6 +25,8 @@ import hosts
 from loads import nanoseconds
 from test_pin_engine import FAULTS, MAKE, differing_pages
 
+pytestmark = pytest.mark.memory
+
 ALL = os.environ.get("CHROMASHIM_PIN_FAULTS") == "all"
 DEATHS, ERRORS = 6, 2  # of each kind, else
 STEPS = 13

@@ -11,6 +11,8 @@ import pytest
 
 import hosts
 
+pytestmark = pytest.mark.memory
+
 SOURCE = hosts.ROOT / "wrappers" / "python" / "src"
 LOAD = """
 import chromadb, numpy as np, sys

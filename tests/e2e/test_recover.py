@@ -17,6 +17,8 @@ import hosts
 from gallery import cut, overwrite, segment, sql, work
 from test_formats import as_float32, check, close, codes, exported
 
+pytestmark = pytest.mark.memory
+
 LINES = [host for host in hosts.HOSTS if host.name in ("python", "python-0.6")]
 
 USE = """

@@ -15,6 +15,8 @@ import gallery
 import hosts
 from gallery import check, cut, same_vector, sql
 
+pytestmark = pytest.mark.memory
+
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory):

@@ -14,6 +14,8 @@ import gallery
 import hosts
 from gallery import Fault, segment
 
+pytestmark = pytest.mark.memory
+
 PICKLE = "index_metadata.pickle"
 HOST = hosts.BY_NAME["python"]
 CASES = {  # what is killed, how much of the pickle is there then, and what happens afterwards

@@ -16,6 +16,8 @@ import deeds_load
 import gallery
 import hosts
 
+pytestmark = pytest.mark.memory
+
 LOAD = Path(deeds_load.__file__)
 LINES = ["python", "python-0.6"]
 FILLED = 40  # deeds: some persists, and something in the queue

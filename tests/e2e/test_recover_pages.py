@@ -20,6 +20,8 @@ import hosts
 from test_export import pages_of
 from test_formats import check, codes, exported, work
 
+pytestmark = pytest.mark.memory
+
 LINES = [host for host in hosts.HOSTS if host.name in ("python", "python-0.6")]
 LOAD = Path(__file__).with_name("pages_load.py")
 PAGE = 4096

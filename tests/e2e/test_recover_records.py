@@ -17,6 +17,8 @@ import hosts
 from gallery import same_vector
 from test_recover_gallery import recover
 
+pytestmark = pytest.mark.memory
+
 HOST = hosts.BY_NAME["python"]
 DELETED, CHANGED, NEW = range(0, 50), range(100, 300), range(1600, 1800)
 

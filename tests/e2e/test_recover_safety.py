@@ -22,6 +22,8 @@ from gallery import check
 from loads import listed
 from test_formats import exported
 
+pytestmark = pytest.mark.memory
+
 BIG = Path(__file__).parents[1] / "bench" / "big_directory.py"
 
 

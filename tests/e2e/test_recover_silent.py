@@ -18,6 +18,8 @@ import hosts
 from gallery import check, overwrite, remove, segment, sql
 from test_recover_gallery import compare, lines, recover  # noqa: F401
 
+pytestmark = pytest.mark.memory
+
 FIRST = "(SELECT min(id) + 3 FROM embeddings)"
 BAD = "CAST(x'73ff61' AS TEXT)"
 LENGTH = 12 * 4  # entries of length.bin, from 30 on: those before are of deleted records

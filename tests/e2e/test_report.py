@@ -20,6 +20,8 @@ from loads import Load
 sys.path.insert(0, str(hosts.ROOT / "tests"))
 import oplog_reader  # noqa: E402
 
+pytestmark = pytest.mark.memory
+
 WRITES = {"write", "pwrite", "writev", "pwritev", "sendfile", "copy_file_range", "splice"}
 ACTS_ONLY = {"log.thread", "records", "records.purge", "collection", "segment", "migration", "vacuum", "disk"}
 SYNCS = {"fsync", "fdatasync", "sync_file_range", "syncfs", "msync"}

@@ -14,6 +14,8 @@ import pytest
 import gallery
 import hosts
 
+pytestmark = pytest.mark.memory
+
 LINES = ["python", "python-0.6"]
 COLLECTIONS = {"in-l2": "l2", "in-cosine": "cosine", "in-ip": "ip", "made-anew": "l2",
                "deleted": "cosine"}

@@ -22,6 +22,8 @@ from test_copies import as_text, compressed, files_in_capitals, flat, in_capital
 from test_recover_gallery import lines  # noqa: F401
 from test_recover_records import cut as cut_to_a_quarter
 
+pytestmark = pytest.mark.memory
+
 TABLE = hosts.ROOT / "shim" / "doc" / "recover.md"
 PICKLE = "index_metadata.pickle"
 LINES = ("python", "python-0.6")

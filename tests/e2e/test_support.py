@@ -11,6 +11,8 @@ import pytest
 import hosts
 from test_report import records_of
 
+pytestmark = pytest.mark.memory
+
 WORD = "gooseberry"
 LOAD = textwrap.dedent("""
     import sqlite3, sys, chromadb

@@ -20,6 +20,8 @@ import hosts
 from loads import Load
 from test_report import WRITES, records_of
 
+pytestmark = pytest.mark.memory
+
 ENTER, LEAVE = b"\x1b[?1049h", b"\x1b[?1049l"
 
 

@@ -16,6 +16,8 @@ import pytest
 import gallery
 import hosts
 
+pytestmark = pytest.mark.memory
+
 LINES = ["python", "python-0.6"]
 GONE = {"cosine": "gone-cosine", "ip": "gone-ip", "l2": "gone-l2"}
 
