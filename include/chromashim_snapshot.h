@@ -39,8 +39,10 @@
  *	file       := text path, u32 mode, u32 mtime nanoseconds, i64 mtime seconds, u64 size,
  *		      u8[32] chunk name *		one for each SNAPSHOT_CHUNK_SIZE bytes of size
  *
- *	known      := struct snapshot_known_header, struct snapshot_known *,
+ *	known      := struct snapshot_known_header, known-file *,
  *		      u64 check				XXH3-64, seed = id, of all bytes before it
+ *	known-file := struct snapshot_known,
+ *		      u64[2] sum			one for each SNAPSHOT_CHUNK_SIZE bytes of size
  *
  * A chunk name of 32 zero bytes stands for zeros and has no file. A path is a name, or a segment's
  * directory, a slash, and a name. The database is a single file: what its journal or WAL held has
@@ -62,7 +64,7 @@
 #define SNAPSHOT_CHUNK_MAGIC UINT64_C(0x4b4e484353534843) /* "CHSSCHNK" in memory */
 #define SNAPSHOT_KNOWN_MAGIC UINT64_C(0x4e574e4b53534843) /* "CHSSKNWN" in memory */
 #define SNAPSHOT_VERSION 1u
-#define SNAPSHOT_KNOWN_VERSION 1u
+#define SNAPSHOT_KNOWN_VERSION 2u /* 1: no sums */
 #define SNAPSHOT_KNOWN_PATH 64u
 #define SNAPSHOT_CHUNK_SIZE (UINT32_C(128) << 10) /* of plain content; a file's last one is shorter */
 #define SNAPSHOT_NAME_SIZE 32u
@@ -97,15 +99,17 @@ struct snapshot_header {
 };
 
 /*
- * What is said of a file holds for the boot in which it was written, and while nothing of it is
- * another: then its content is what the manifest of snapshot `id` lists under that path. Only files
- * are here of which any later change shows in the change time.
+ * What the manifest of snapshot `id` lists under that path is the content of a file in which nothing
+ * of what is said here is another, in the boot in which it was written; of a file of which a later
+ * change might not show in the change time, that is 0. And a chunk of it is what has its sum:
+ * XXH3-128 with the seed (low, high; 0: not known).
  */
 struct snapshot_known_header {
 	uint64_t magic;
 	uint32_t version; /* a reader knows its own alone */
-	uint32_t count;
+	uint32_t count; /* of files */
 	uint64_t id; /* of the snapshot */
+	uint64_t seed; /* at random */
 	uint8_t boot_id[16];
 };
 
@@ -126,7 +130,7 @@ struct snapshot_chunk {
 _Static_assert(sizeof(struct snapshot_header) == 96, "layout is fixed");
 _Static_assert(offsetof(struct snapshot_header, page_size) == 64, "layout is fixed");
 _Static_assert(sizeof(struct snapshot_chunk) == 24, "layout is fixed");
-_Static_assert(sizeof(struct snapshot_known_header) == 40, "layout is fixed");
+_Static_assert(sizeof(struct snapshot_known_header) == 48, "layout is fixed");
 _Static_assert(sizeof(struct snapshot_known) == 104, "layout is fixed");
 
 #endif

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "chromashim_snapshot.h"
+#include "core/base/checksum.h"
 
 #define CHUNKS_DIR "chunks" /* below snapshots/ */
 
@@ -27,6 +28,8 @@ struct chunks {
 	int dirfd;
 	uint64_t added_bytes; /* what new files take */
 	uint64_t reused;      /* chunks that were there already */
+	uint64_t compared;    /* of those, the ones that a sum was enough to tell of */
+	uint64_t sum_seed;    /* see known.h */
 	/* private */
 	void *compressor, *decompressor;
 	unsigned char *packed; /* header and frame */

@@ -38,36 +38,72 @@ static void keep_rate(const struct content_meter *m, uint64_t began, uint64_t by
 	}
 }
 
+static bool has_sum(const struct content_known *known, uint64_t i, struct checksum128 sum)
+{
+	return known && known->sums && i < known->count && (sum.low || sum.high) &&
+	       known->sums[i].low == sum.low && known->sums[i].high == sum.high;
+}
+
+/* What was read: a sum costs a tenth of its name. */
+static int put_one(struct chunks *c, uint64_t i, const struct content_known *known,
+		   const void *data, uint32_t size, struct chunk_name *out, struct checksum128 *sum)
+{
+	*sum = checksum128(data, size, c->sum_seed);
+	if (!has_sum(known, i, *sum) || !chunks_has(c, &known->chunks[i]))
+		return chunks_put(c, data, size, out);
+	*out = known->chunks[i];
+	c->reused++;
+	c->compared++;
+	return 0;
+}
+
 static int chunk_one(struct chunks *c, const struct file_source *source, uint64_t i,
-		     const struct content_known *known, void *data, struct chunk_name *out)
+		     const struct content_known *known, void *data, struct chunk_name *out,
+		     struct checksum128 *sum)
 {
 	struct manifest_file shape = {.size = source->size};
 	uint32_t want = manifest_chunk_size(&shape, i);
 	int r;
 
 	/* One that was found damaged has been set aside, and is to be written again. */
-	if (known && known->is_same(known->context, i) && chunks_has(c, &known->chunks[i])) {
+	if (known && known->is_same && known->is_same(known->context, i) &&
+	    chunks_has(c, &known->chunks[i])) {
 		*out = known->chunks[i];
+		if (known->sums && i < known->count)
+			*sum = known->sums[i];
 		return 0;
 	}
 	r = file_source_read(source, data, want, i * SNAPSHOT_CHUNK_SIZE);
+	return r == 0 ? put_one(c, i, known, data, want, out, sum) : r;
+}
 
-	return r == 0 ? chunks_put(c, data, want, out) : r;
+/* Room for the sums of all chunks; those before `first` are known or not. */
+static int make_sums(struct checksum128 **sums, uint64_t first, uint64_t count)
+{
+	bool fresh = !*sums;
+	struct checksum128 *more = reallocarray(*sums, (size_t)count + 1, sizeof(*more));
+
+	if (!more)
+		return -ENOMEM;
+	*sums = more;
+	first = fresh || first > count ? 0 : first;
+	memset(more + first, 0, (size_t)(count + 1 - first) * sizeof(*more));
+	return 0;
 }
 
 int content_chunk_some(struct chunks *c, const struct file_source *source, uint64_t first,
 		       const struct content_known *known, struct chunk_name **chunks,
-		       struct content_meter *meter, uint64_t *next_out)
+		       struct checksum128 **sums, struct content_meter *meter, uint64_t *next_out)
 {
 	uint64_t count = manifest_chunk_count(source->size), i = first, began = oplog_now();
 	struct manifest_file shape = {.size = source->size};
 	struct chunk_name *more = reallocarray(*chunks, (size_t)count + 1, sizeof(*more));
 	unsigned char *data = malloc(SNAPSHOT_CHUNK_SIZE);
-	int r = more && data ? 0 : -ENOMEM;
+	int r = more && data ? make_sums(sums, first, count) : -ENOMEM;
 
 	*chunks = more ? more : *chunks;
 	while (i < count && r == 0) {
-		r = chunk_one(c, source, i, known, data, &more[i]);
+		r = chunk_one(c, source, i, known, data, &more[i], &(*sums)[i]);
 		if (r < 0)
 			break;
 		meter->done += manifest_chunk_size(&shape, i++);
@@ -91,10 +127,10 @@ bool content_is_as_known(const struct content_known *known, const struct chunk_n
 
 int content_chunk(struct chunks *c, const struct file_source *source, uint64_t first,
 		  const struct content_known *known, struct chunk_name **chunks,
-		  struct content_meter *meter)
+		  struct checksum128 **sums, struct content_meter *meter)
 {
 	meter->deadline = 0;
-	return content_chunk_some(c, source, first, known, chunks, meter, NULL);
+	return content_chunk_some(c, source, first, known, chunks, sums, meter, NULL);
 }
 
 /* ---- what the database says ---- */

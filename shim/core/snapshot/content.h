@@ -25,23 +25,27 @@ struct content_meter {
 /* What is known of a file without reading it, from an earlier snapshot. */
 struct content_known {
 	const struct chunk_name *chunks;
-	/* Whether chunk number i is one of them. */
+	/* Whether chunk number i is one of them. NULL: of none. */
 	bool (*is_same)(void *context, uint64_t i);
 	void *context;
+	/* Their sums, of the first `count`: what has the same need not be hashed. NULL: none. */
+	const struct checksum128 *sums;
+	uint64_t count;
 };
 
 /*
  * Stores the chunks of a file, from number `first` on, in *chunks (manifest_chunk_count() of them,
- * grown if need be). 0; 1 if the deadline came before the end; -ENODATA: the file is shorter than
- * it said. *next_out (may be NULL): how many chunks there are now. known: NULL, nothing.
+ * grown if need be), and their sums in *sums. 0; 1 if the deadline came before the end; -ENODATA:
+ * the file is shorter than it said. *next_out (may be NULL): how many chunks there are now. known:
+ * NULL, nothing.
  */
 int content_chunk_some(struct chunks *c, const struct file_source *source, uint64_t first,
 		       const struct content_known *known, struct chunk_name **chunks,
-		       struct content_meter *meter, uint64_t *next_out);
+		       struct checksum128 **sums, struct content_meter *meter, uint64_t *next_out);
 /* All of it. */
 int content_chunk(struct chunks *c, const struct file_source *source, uint64_t first,
 		  const struct content_known *known, struct chunk_name **chunks,
-		  struct content_meter *meter);
+		  struct checksum128 **sums, struct content_meter *meter);
 /* Of a file that was to be the same as before, and of which some was read all the same. */
 bool content_is_as_known(const struct content_known *known, const struct chunk_name *chunks,
 			 uint64_t size);

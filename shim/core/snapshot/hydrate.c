@@ -243,13 +243,39 @@ static void settle(const struct hydration *h, const char *path)
 		known_settle(h->options->dirfd, path, &was, h->view.time);
 }
 
-/* Whatever tells it; NULL: all of it has to be read. */
+/* By its sums: all of it has to be read. */
+static const struct content_known *know_by_sums(struct hydration *h, const char *path,
+						struct content_known *out)
+{
+	const struct checksum128 *sums;
+	const struct manifest_file *f = known_sums(&h->known, path, &sums);
+
+	if (!f)
+		return NULL;
+	*out = (struct content_known){
+	    .chunks = f->chunks, .sums = sums, .count = manifest_chunk_count(f->size)};
+	return out;
+}
+
+/* Whatever tells it; NULL: nothing. */
 static const struct content_known *know(struct hydration *h, const char *path,
 					struct content_known *out)
 {
+	struct content_known room;
+	const struct content_known *sums = know_by_sums(h, path, &room);
 	const struct content_known *known = know_by_base(h, path, out);
+	/* The base may be another snapshot. */
+	bool fits = !known || h->known.manifest.header.id == h->earlier.manifest.header.id;
 
-	return known ? known : know_by_identity(h, path, out);
+	if (!known)
+		known = know_by_identity(h, path, out);
+	if (!known)
+		*out = room;
+	if (known && sums && fits) {
+		out->sums = sums->sums;
+		out->count = sums->count;
+	}
+	return known ? known : sums;
 }
 
 /* When all is read: what is still as it was at the pin need not be read for the next one. */
@@ -282,8 +308,8 @@ static int chunk_piece(struct hydration *h, struct manifest_file *f,
 	h->meter.deadline = now + SAVE_EVERY;
 	if (h->deadline && h->deadline < h->meter.deadline)
 		h->meter.deadline = h->deadline;
-	r = content_chunk_some(&h->store->chunks, source, next, known, &f->chunks, &h->meter,
-			       &next);
+	r = content_chunk_some(&h->store->chunks, source, next, known, &f->chunks, &f->sums,
+			       &h->meter, &next);
 	if (r >= 0)
 		f->size = r == 0 ? source->size : next * SNAPSHOT_CHUNK_SIZE;
 	return r;
@@ -323,7 +349,7 @@ static int hydrate_source(struct hydration *h, const struct pin_view_file *file,
 	fill_entry(f, file);
 	h->source_size = source->size;
 	h->same = NULL;
-	known = log ? NULL : know(h, file->path, &room);
+	known = log ? know_by_sums(h, file->path, &room) : know(h, file->path, &room);
 	settle(h, file->path);
 	do {
 		int judged;
@@ -565,7 +591,7 @@ static int finish(struct hydration *h, struct pins *pins, struct pin_slot *slot)
 	if (r < 0)
 		return r;
 	if (!broken)
-		known_write(h->store, id, &h->notes);
+		known_write(h->store, h->out, &h->notes);
 	/* A backend with many may have given it up meanwhile, and its slot be another's. */
 	if (!broken && h->options->hold_on)
 		pin_become_base(pins, slot, id);

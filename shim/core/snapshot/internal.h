@@ -19,6 +19,7 @@ struct segment_file {
 	bool chunked; /* `chunks` is its content as of st; else it is staged, or neither */
 	bool staged;
 	struct chunk_name *chunks;
+	struct checksum128 *sums;     /* of those */
 	struct pin_identity identity; /* when it was read ahead, */
 	bool settled;		      /* to be noted as that */
 	bool believed;		      /* it was known, and has not been read */
@@ -51,9 +52,14 @@ struct taking {
 
 int taking_fail(struct taking *k, int r, const char *file, const char *detail);
 
-/* Chunks of the file that fd is open on; *chunks_out is the caller's. known: NULL, nothing. */
+/* Chunks of the file that fd is open on, and their sums; both are the caller's. known: NULL,
+ * nothing.
+ */
 int taking_chunk(struct taking *k, int fd, uint64_t size, const struct content_known *known,
-		 struct chunk_name **chunks_out);
+		 struct chunk_name **chunks_out, struct checksum128 **sums_out);
+/* What is known of a file of that name by its sums; NULL: nothing. */
+const struct content_known *taking_know(struct taking *k, const char *path,
+					struct content_known *out);
 
 /* segments.c */
 int segments_find(struct taking *k);

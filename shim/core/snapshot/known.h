@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Which files the last snapshot was made of: one that is still the very same need not be read for
- * the next. The format is specified in chromashim_snapshot.h.
+ * What the last snapshot was made of: a file that is still the very same need not be read for the
+ * next, and of one that is another a chunk with the same sum need not be hashed. The format is
+ * specified in chromashim_snapshot.h.
  *
  * Why it can be trusted. A file is noted only if a later change of it cannot have the change time
  * that it has: on a file system that is known to put one down with each change, of this boot (after
@@ -21,16 +22,24 @@
 
 /* ---- using it ---- */
 
+struct known_file {
+	struct snapshot_known is;
+	const struct checksum128 *sums;
+};
+
 struct known {
 	struct manifest manifest; /* of the snapshot that it is about */
-	struct snapshot_known *files;
+	char *data;
+	struct known_file *files;
 	size_t count, last; /* the one found last: they are asked for in order */
 	uint64_t every;	    /* of so many chunks one is read all the same */
 	bool is_open;
+	bool is_of_this_boot;
 };
 
-/* Where there is none that fits, it knows nothing. To be closed in any case. */
-void known_open(struct known *k, const struct snapshot_store *s);
+/* Where there is none that fits, it knows nothing. To be closed in any case. Sums that are made in
+ * the store from now on have its seed, or a new one. */
+void known_open(struct known *k, struct snapshot_store *s);
 void known_close(struct known *k);
 /* It was wrong once: nothing of it is trusted any more, in this snapshot or the next; and that is
  * to be told, in these words. */
@@ -42,6 +51,10 @@ void known_forget(struct known *k, struct snapshot_store *s);
 /* The list of chunks of a file, lent; NULL: it has to be read. */
 const struct manifest_file *known_find(struct known *k, const char *path,
 				       const struct pin_identity *is);
+/* The list of what was a file of that name, with its sums, and how many they are; all are lent.
+ * NULL: nothing is known. */
+const struct manifest_file *known_sums(struct known *k, const char *path,
+				       const struct checksum128 **sums_out);
 /* Whether chunk i of that file is read all the same. */
 bool known_is_tried(const struct known *k, const struct manifest_file *f, uint64_t i);
 
@@ -60,7 +73,8 @@ bool known_settle(int dirfd, const char *path, const struct pin_identity *was, u
 /* -ENOMEM. A path that is too long is left out. */
 int known_note(struct known_notes *n, const char *path, const struct pin_identity *is);
 /* The snapshot is there. What cannot be written is not known. */
-void known_write(const struct snapshot_store *s, uint64_t id, const struct known_notes *n);
+void known_write(const struct snapshot_store *s, const struct manifest *m,
+		 const struct known_notes *n);
 void known_notes_free(struct known_notes *n);
 
 #endif

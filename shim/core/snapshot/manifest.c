@@ -44,6 +44,7 @@ void manifest_free(struct manifest *m)
 	for (i = 0; i < m->file_count; i++) {
 		free(m->files[i].path);
 		free(m->files[i].chunks);
+		free(m->files[i].sums);
 	}
 	free(m->tags);
 	free(m->files);
@@ -175,6 +176,7 @@ void manifest_remove_last_file(struct manifest *m)
 
 	free(f->path);
 	free(f->chunks);
+	free(f->sums);
 }
 
 int manifest_add_collection(struct manifest *m, const char *id, const char *name, uint64_t records)

@@ -30,6 +30,8 @@ struct manifest_file {
 	int64_t mtime;
 	uint64_t size;
 	struct chunk_name *chunks; /* manifest_chunk_count(size) */
+	struct checksum128 *sums;  /* likewise, of what was read (known.h); NULL: not known. Not
+				      in the manifest's file */
 };
 
 /* Zero-initialised memory is an empty one. It owns all it points to. */

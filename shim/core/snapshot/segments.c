@@ -51,8 +51,10 @@ static void free_files(struct segment *s)
 {
 	size_t i;
 
-	for (i = 0; i < s->count; i++)
+	for (i = 0; i < s->count; i++) {
 		free(s->files[i].chunks);
+		free(s->files[i].sums);
+	}
 	free(s->files);
 	s->files = NULL;
 	s->count = 0;
@@ -189,9 +191,11 @@ static const struct content_known *look_up(struct taking *k, const char *path,
 	if (f->settled)
 		k->same = known_find(&k->known, path, &f->identity);
 	f->believed = k->same;
-	*out = (struct content_known){
-	    .chunks = k->same ? k->same->chunks : NULL, .is_same = is_not_tried, .context = k};
-	return k->same ? out : NULL;
+	if (!taking_know(k, path, out))
+		return NULL;
+	out->is_same = k->same ? is_not_tried : NULL;
+	out->context = k;
+	return out;
 }
 
 /* What was looked up is what is open. */
@@ -212,12 +216,12 @@ static int read_file(struct taking *k, int fd, const char *path, struct segment_
 		return 0;
 	known = look_up(k, path, f, &room);
 	f->st = before;
-	r = taking_chunk(k, fd, (uint64_t)before.st_size, known, &f->chunks);
+	r = taking_chunk(k, fd, (uint64_t)before.st_size, known, &f->chunks, &f->sums);
 	f->chunked = r == 0 && fstat(fd, &after) == 0 && same_state(&before, &after);
 	f->settled = f->settled && is_identified(f);
 	if (!f->settled)
-		f->chunked = f->chunked && !known;
-	else if (f->chunked && known &&
+		f->chunked = f->chunked && !f->believed;
+	else if (f->chunked && f->believed &&
 		 !content_is_as_known(known, f->chunks, (uint64_t)before.st_size))
 		k->is_doubtful = true;
 	return r == -ENODATA ? 0 : r; /* cut meanwhile */
@@ -367,7 +371,9 @@ static void segment_adopt(struct segment_file *f, struct segment *old)
 		f->settled = o->settled;
 		f->identity = o->identity;
 		f->chunks = o->chunks;
+		f->sums = o->sums;
 		o->chunks = NULL;
+		o->sums = NULL;
 	}
 }
 
@@ -503,18 +509,21 @@ static int finish_file(struct taking *k, const struct segment *s, struct segment
 {
 	char path[CHROMA_ID_SIZE + 256];
 	struct manifest_file *m;
+	struct content_known room;
 	int dirfd, fd, r = 0;
 
+	snprintf(path, sizeof(path), "%s/%s", s->id, f->name);
 	if (!f->chunked) {
 		dirfd = file_open_directory_at(k->stagefd, s->id);
 		fd = dirfd < 0 ? dirfd : file_open_at(dirfd, f->name);
-		r = fd < 0 ? fd : taking_chunk(k, fd, (uint64_t)f->st.st_size, NULL, &f->chunks);
+		r = fd < 0 ? fd
+			   : taking_chunk(k, fd, (uint64_t)f->st.st_size,
+					  taking_know(k, path, &room), &f->chunks, &f->sums);
 		if (fd >= 0)
 			close(fd);
 		if (dirfd >= 0)
 			close(dirfd);
 	}
-	snprintf(path, sizeof(path), "%s/%s", s->id, f->name);
 	if (r < 0)
 		return taking_fail(k, r, path, "");
 	m = manifest_add_file(k->out, path);
@@ -525,7 +534,9 @@ static int finish_file(struct taking *k, const struct segment *s, struct segment
 	m->mtime_ns = (uint32_t)f->st.st_mtim.tv_nsec;
 	m->size = (uint64_t)f->st.st_size;
 	m->chunks = f->chunks;
+	m->sums = f->sums;
 	f->chunks = NULL;
+	f->sums = NULL;
 	return f->settled && f->chunked ? known_note(&k->notes, path, &f->identity) : 0;
 }
 

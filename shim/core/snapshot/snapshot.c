@@ -288,13 +288,15 @@ static int add_database_file(struct taking *k, const char *name)
 		r = -ENOMEM;
 	if (r == 0) {
 		struct chunk_name *chunks = NULL;
+		struct content_known room;
 
 		if (fstatat(k->options->dirfd, name, &live, AT_SYMLINK_NOFOLLOW) == 0)
 			st.st_mode = live.st_mode;
 		f->mode = (uint32_t)st.st_mode & 07777;
 		f->mtime = st.st_mtim.tv_sec;
 		f->mtime_ns = (uint32_t)st.st_mtim.tv_nsec;
-		r = taking_chunk(k, fd, (uint64_t)st.st_size, NULL, &chunks);
+		r = taking_chunk(k, fd, (uint64_t)st.st_size, taking_know(k, name, &room), &chunks,
+				 &f->sums);
 		if (r == 0) {
 			f->size = (uint64_t)st.st_size;
 			f->chunks = chunks;
@@ -407,7 +409,7 @@ static int take(struct taking *k)
 	if (r == 0)
 		r = snapshot_add(k->store, k->out);
 	if (r == 0 && k->out->header.state == SNAPSHOT_COMPLETE)
-		known_write(k->store, k->out->header.id, &k->notes);
+		known_write(k->store, k->out, &k->notes);
 	return r;
 }
 
