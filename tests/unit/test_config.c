@@ -158,7 +158,7 @@ static void test_file(void **state)
 
 	(void)state;
 	assert_int_equal(parse(&c,
-			       "# first\n\n  CHROMASHIM_LOG_SIZE = 512M  # more\r\n"
+			       "\xef\xbb\xbf# first\n\n  CHROMASHIM_LOG_SIZE = 512M  # more\r\n"
 			       "CHROMASHIM_HOOK=\"/opt/my # hooks/tell\" # why\n"
 			       "CHROMASHIM_WAIT\t=\t5s",
 			       &trouble),

@@ -38,6 +38,20 @@ struct plain {
 	size_t size;
 };
 
+/* "Nov 30 10:11:12 host chroma[1234]: " of journald and syslog, or with a date in digits. */
+static const char *skip_journal(const char *line, const char *end)
+{
+	const char *p = memmem(line, (size_t)(end - line < 120 ? end - line : 120), "]: ", 3), *pid;
+
+	for (pid = p; pid && pid > line && isdigit((unsigned char)pid[-1]);)
+		pid--;
+	if (!p || pid == p || pid == line || pid[-1] != '[')
+		return line;
+	return isdigit((unsigned char)*line) || (isupper((unsigned char)*line) && line[3] == ' ')
+		   ? p + 2
+		   : line;
+}
+
 /* "chroma-1  | " of Docker Compose, "0|chroma  | " of pm2, and the bars of a box. */
 static const char *skip_prefix(const char *line, const char *end)
 {
@@ -121,6 +135,9 @@ static void make_plain(const char *text, struct plain *out)
 
 	while (*text) {
 		const char *end = text + strcspn(text, "\n"), *line = skip_prefix(text, end);
+
+		if (line == text)
+			line = skip_journal(text, end);
 
 		if (line > text && line < end && *line == ' ')
 			line++;

@@ -189,6 +189,11 @@ int config_parse(struct config *c, const char *data, size_t size, struct config_
 	int r = 0;
 
 	*trouble = (struct config_trouble){0};
+	/* Editors of Windows put it there. */
+	if (size >= 3 && memcmp(data, "\xef\xbb\xbf", 3) == 0) {
+		data += 3;
+		size -= 3;
+	}
 	while (r == 0 && size) {
 		const char *end = memchr(data, '\n', size);
 		size_t n = end ? (size_t)(end - data) : size;
