@@ -187,6 +187,7 @@ static int remove_what_is_open(struct inside *f)
 static void test_removals(void **state)
 {
 	struct inside f;
+	char advice[PATH_MAX + 64];
 
 	(void)state;
 	make(&f);
@@ -195,6 +196,9 @@ static void test_removals(void **state)
 	assert_true(is_there(&f, CHROMA_DATABASE));
 	assert_false(is_there(&f, "elsewhere"));
 	assert_true(inside_said(&f, "refused"));
+	assert_true(inside_said(&f, "keep no collection of it"));
+	snprintf(advice, sizeof(advice), "chromashim restore --to latest %s\n", f.root.path);
+	assert_true(inside_said(&f, advice));
 	inside_remove(&f);
 }
 

@@ -398,8 +398,7 @@ static int status_show(struct status *s, const struct status_options *o)
 	if (o->check)
 		return (int)s->verdict;
 	if (t->storefd < 0)
-		return fail(EXIT_NO_STORE, 0,
-			    "Start Chroma with LD_PRELOAD=/path/to/libchromashim.so.",
+		return fail(EXIT_NO_STORE, 0, "Start Chroma by `chromashim run -- COMMAND` first.",
 			    "there is no store '%s'", t->store);
 	return s->verdict == CHECK_DAMAGE || s->lost ? EXIT_WARNINGS : EXIT_DONE;
 }

@@ -70,9 +70,11 @@ static int removal_refuse(const struct change *c, union slot s, bool here)
 		       ": removing, replacing or emptying it is refused while SQLite has ",
 		       s.role == ROLE_DATABASE ? "it" : "the database", " open in ",
 		       here ? "this" : "another",
-		       " process: what is written afterwards would be lost. Close the client "
-		       "first; nothing was removed. To go back to an earlier state: chromashim "
-		       "restore ",
+		       " process: what is written afterwards would be lost. ",
+		       here ? "Close the client first, and keep no collection of it"
+			    : "End that one first",
+		       "; nothing was removed. To go back to an earlier state, when nothing has "
+		       "it open any more: chromashim restore --to latest ",
 		       a->spelling[0], NULL});
 	return -EBUSY;
 }
