@@ -261,21 +261,21 @@ static const struct content_known *know_by_sums(struct hydration *h, const char 
 static const struct content_known *know(struct hydration *h, const char *path,
 					struct content_known *out)
 {
-	struct content_known room;
-	const struct content_known *sums = know_by_sums(h, path, &room);
-	const struct content_known *known = know_by_base(h, path, out);
-	/* The base may be another snapshot. */
-	bool fits = !known || h->known.manifest.header.id == h->earlier.manifest.header.id;
+	struct content_known sums = {.chunks = NULL};
+	bool has_sums = know_by_sums(h, path, &sums) != NULL;
+	bool by_base = know_by_base(h, path, out) != NULL;
 
-	if (!known)
-		known = know_by_identity(h, path, out);
-	if (!known)
-		*out = room;
-	if (known && sums && fits) {
-		out->sums = sums->sums;
-		out->count = sums->count;
+	if (!by_base && !know_by_identity(h, path, out)) {
+		*out = sums;
+		return has_sums ? out : NULL;
 	}
-	return known ? known : sums;
+	/* The base may be another snapshot. */
+	if (has_sums &&
+	    (!by_base || h->known.manifest.header.id == h->earlier.manifest.header.id)) {
+		out->sums = sums.sums;
+		out->count = sums.count;
+	}
+	return out;
 }
 
 /* When all is read: what is still as it was at the pin need not be read for the next one. */
