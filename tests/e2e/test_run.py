@@ -249,6 +249,12 @@ def test_a_settings_file_that_others_could_have_written(run, data):
     (["true"], {"CHROMA_PERSIST_PATH": "q", "PERSIST_DIRECTORY": "p"}, "q"),
     (["true", "--path", "x"], {"CHROMASHIM_DIR": "y:z"}, "y"),
     (["true"], {}, "./chroma_data"),
+    (["env", "-C", "there", "true", "--path", "x"], {}, "there/x"),
+    (["env", "A=b", "--chdir=there", "chroma", "run"], {}, "there/./chroma"),
+    (["env", "-C", "there", "true", "--path", "/x"], {}, "/x"),
+    (["env", "true", "-C", "there", "--path", "x"], {}, "x"),
+    (["uv", "run", "--directory", "there", "true", "--path", "x"], {}, "there/x"),
+    (["env", "-C", "there", "true"], {"CHROMASHIM_DIR": "y"}, "y"),
 ])
 def test_directory(run, tmp_path, command, env, directory):
     (tmp_path / "chroma.yaml").write_text('port: 8000\npersist_path: "/srv/da ta"  # here\n')

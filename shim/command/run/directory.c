@@ -148,6 +148,41 @@ static bool in_environment(const struct named *n)
 	return false;
 }
 
+/* Where the command goes before it starts what it is for: `env -C DIR`, `uv run --directory DIR`.
+ * NULL: it stays here. */
+static const char *changes_to(char *const *command)
+{
+	static const char *const programs[][3] = {{"env", "-C", "--chdir"},
+						  {"uv", "--directory", "--directory"},
+						  {"poetry", "-C", "--directory"}};
+	char *const *word;
+	unsigned k;
+
+	for (k = 0; k < sizeof(programs) / sizeof(programs[0]); k++) {
+		if (strcmp(basename(command[0]), programs[k][0]) != 0)
+			continue;
+		for (word = command + 1; *word; word++) {
+			const char *to = value_of(word, programs[k][1]);
+
+			if (to || (to = value_of(word, programs[k][2])))
+				return to;
+			if (**word != '-' && !strchr(*word, '=') && strcmp(*word, "run") != 0)
+				break;
+		}
+	}
+	return NULL;
+}
+
+static void follow(struct run *r)
+{
+	const char *to = changes_to(r->command);
+	char path[PATH_MAX];
+
+	if (to && r->dir[0] != '/' &&
+	    (size_t)snprintf(path, sizeof(path), "%s/%s", to, r->dir) < sizeof(path))
+		strlcpy(r->dir, path, PATH_MAX);
+}
+
 /* ---- the whole ---- */
 
 /* The first of several. */
@@ -173,8 +208,10 @@ int run_choose_directory(struct run *r)
 	const struct named named = {r->dir, &r->dir_from};
 	size_t n;
 
-	if (!in_settings(r, &named) && !in_arguments(r, &named) && !in_environment(&named)) {
-		if (memory_recall(r->command, r->dir))
+	if (!in_settings(r, &named)) {
+		if (in_arguments(r, &named) || in_environment(&named))
+			follow(r);
+		else if (memory_recall(r->command, r->dir))
 			r->dir_from = "what this command has used before";
 		else
 			directory_take(&named, GUESS, NULL);
