@@ -196,6 +196,30 @@ def test_eight_at_once_without(data, tmp_path):
     pytest.skip(f"no damage this time: {damaged}")
 
 
+def test_who_comes_while_the_tables_are_made(data, actors):
+    """Chroma looks which are missing before it has SQLite's lock: the others look when all are there."""
+    maker = actors().sqlite(data)
+    maker.do("db.execute('CREATE TABLE migrations (dir TEXT, version INTEGER, PRIMARY KEY (dir, version))')")
+    maker.do("db.execute(\"INSERT INTO migrations VALUES ('embeddings_queue', 2), ('sysdb', 9)\")")
+    other = actors()
+    other.start(f"import sqlite3\ndb = sqlite3.connect({str(data / 'chroma.sqlite3')!r})\n"
+                "result = db.execute('SELECT max(version) FROM migrations WHERE dir = \"metadb\"').fetchone()")
+    with pytest.raises(Hangs):
+        other.finish(0.7)
+    maker.do("db.execute(\"INSERT INTO migrations VALUES ('metadb', 4)\")")
+    assert other.finish() == [4]
+    late = actors().sqlite(data)  # nobody waits where all is there
+    assert late.ask("len(db.execute('SELECT * FROM migrations').fetchall())", timeout=3) == 3
+
+
+def test_nobody_waits_for_a_maker_that_has_died(data, actors):
+    maker = actors().sqlite(data)
+    maker.do("db.execute('CREATE TABLE migrations (dir TEXT, version INTEGER, PRIMARY KEY (dir, version))')")
+    maker.stop()
+    assert actors().sqlite(data).ask("db.execute('SELECT count(*) FROM migrations').fetchone()",
+                                     timeout=3) == [0]
+
+
 # ---- who is the writer ----
 
 

@@ -78,6 +78,8 @@ static enum table_kind expected(const char *table)
 		return strcmp(table, "embeddings_queue") == 0 ? TABLE_QUEUE : TABLE_RECORDS;
 	if (strcmp(table, "max_seq_id") == 0)
 		return TABLE_MARKS;
+	if (strcmp(table, "migrations") == 0)
+		return TABLE_MIGRATIONS;
 	return strcmp(table, "acquire_write") == 0 ? TABLE_ACQUIRE : TABLE_ANY_OTHER;
 }
 

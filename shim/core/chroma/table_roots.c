@@ -44,6 +44,8 @@ static enum table_kind kind_of(const struct sqlite_value *table)
 		return TABLE_MARKS;
 	if (is_named(table, "embeddings_queue"))
 		return TABLE_QUEUE;
+	if (is_named(table, "migrations"))
+		return TABLE_MIGRATIONS;
 	return is_named(table, "acquire_write") ? TABLE_ACQUIRE : TABLE_ANY_OTHER;
 }
 

@@ -25,7 +25,8 @@ enum table_kind {
 	TABLE_RECORDS = 2, /* what the queue is applied to: embeddings and what hangs on them */
 	TABLE_MARKS = 4,   /* max_seq_id: how far it has been */
 	TABLE_QUEUE = 8,   /* embeddings_queue */
-	TABLE_ANY_OTHER = 16
+	TABLE_ANY_OTHER = 16,
+	TABLE_MIGRATIONS = 32 /* migrations: which parts of the schema there are */
 };
 
 struct table_roots {

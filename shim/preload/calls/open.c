@@ -8,6 +8,7 @@
 #include "preload/calls/call.h"
 #include "preload/place/named.h"
 #include "preload/refuse/graphs.h"
+#include "preload/refuse/makers.h"
 #include "preload/refuse/readers.h"
 #include "preload/refuse/refuse.h"
 #include "preload/sqlite/carriers.h"
@@ -56,6 +57,26 @@ static int real_open(enum oplog_op op, int dirfd, const char *path, int flags, m
 	return fd < 0 && descriptors_are_back() ? open_once(op, dirfd, path, flags, mode) : fd;
 }
 
+/* Of several processes that open a new directory at once, one makes the database. */
+static int open_database(const struct place *place, enum oplog_op op, int dirfd, const char *path,
+			 int flags, mode_t mode)
+{
+	int fd;
+
+	if (place->slot.role != ROLE_DATABASE || op == OP_CREAT ||
+	    (flags & (O_CREAT | O_EXCL)) != O_CREAT || !maker_is_wanted(place->slot.area))
+		return real_open(op, dirfd, path, flags, mode);
+	fd = real_open(op, dirfd, path, flags | O_EXCL, mode);
+	if (fd >= 0) {
+		maker_made(place->slot.area);
+		return fd;
+	}
+	if (errno != EEXIST)
+		return fd;
+	maker_wait(place->slot.area);
+	return real_open(op, dirfd, path, flags, mode);
+}
+
 static bool only_reads(int flags)
 {
 	return (flags & O_ACCMODE) == O_RDONLY && !(flags & (O_CREAT | O_TRUNC)) &&
@@ -82,7 +103,7 @@ static int open_entered(const struct place *place, void *caller, enum oplog_op o
 	int fd =
 	    CHANGED(CHANGE_PATH(op, place, .caller = caller, .flags = flags,
 				.length = takes_mode(flags) ? mode : 0, .arg = (unsigned)flags),
-		    real_open(op, dirfd, path, flags, mode));
+		    open_database(place, op, dirfd, path, flags, mode));
 	int saved = errno;
 
 	if (fd >= 0) {
@@ -112,6 +133,8 @@ int open_place(const struct place *place, void *caller, enum oplog_op op, int di
 
 	if (place->slot.role == ROLE_STORE)
 		return open_in_store(place, op, dirfd, path, flags, mode);
+	if (place->slot.role == ROLE_DATABASE && !shim_borrowed())
+		maker_wait(place->slot.area);
 	fd = reader_opens(place, caller, flags);
 	if (fd >= 0)
 		return fd;

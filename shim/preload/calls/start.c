@@ -13,6 +13,7 @@
 #include "preload/place/named.h"
 #include "preload/refuse/helper.h"
 #include "preload/refuse/look.h"
+#include "preload/refuse/makers.h"
 #include "preload/refuse/refuse.h"
 #include "preload/refuse/touched.h"
 #include "preload/sqlite/calls.h"
@@ -76,6 +77,7 @@ static const struct area_room rooms[] = {
     {.stop = space_stop},
     {.stop = transactions_stop},
     {.stop = touched_stop},
+    {.stop = maker_stop},
     {.start = persists_start,
      .started = persists_started,
      .is_idle = persists_none,

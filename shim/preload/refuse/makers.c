@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT */
+#include "preload/refuse/makers.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "core/base/names.h"
+#include "core/chroma/new_tables.h"
+#include "preload/base/shim.h"
+#include "preload/base/slots.h"
+#include "preload/place/lives.h"
+
+#define WAITS UINT64_C(5000000000)	     /* ns; all tables of a new database, on a slow disk */
+#define WAITS_FOR_FIRST UINT64_C(1000000000) /* the same, while there is none */
+#define NEW_SIZE_MAX (1 << 20)		     /* Chroma's empty tables take 200 KB */
+
+static _Atomic bool was_asked[AREAS];
+
+static ssize_t read_database(const struct file_source *source, void *buf, size_t n, uint64_t at)
+{
+	return sys_pread_all(source->fd, buf, n, at);
+}
+
+/* How long they may still take: ns. 0: they are there. */
+static uint64_t patience(int fd, uint64_t size, struct new_tables_room *room)
+{
+	struct file_source database = {.read = read_database, .size = size, .fd = fd};
+
+	switch (new_tables_read(&database, room)) {
+	case NEW_TABLES_NONE:
+		return WAITS_FOR_FIRST;
+	case NEW_TABLES_SOME:
+		return WAITS;
+	default:
+		return 0;
+	}
+}
+
+static bool is_new(int fd, uint64_t *size)
+{
+	struct stat st;
+
+	*size = sys_fstat(fd, &st) == 0 ? (uint64_t)st.st_size : NEW_SIZE_MAX;
+	return *size < NEW_SIZE_MAX;
+}
+
+static void wait_for_tables(struct area *a, int fd, struct new_tables_room *room)
+{
+	static const struct timespec a_little = {0, 10000000};
+	uint64_t since = oplog_now(), size;
+
+	while (is_new(fd, &size) && oplog_now() - since < patience(fd, size, room) &&
+	       life_used_elsewhere(a))
+		SYS2(SYS_nanosleep, &a_little, NULL);
+}
+
+static void maker_look(unsigned area, int fd)
+{
+	struct new_tables_room *room;
+	uint64_t size;
+
+	if (atomic_exchange(&was_asked[area], true) || !is_new(fd, &size))
+		return;
+	room = memory_make(sizeof(*room));
+	if (!room)
+		return;
+	wait_for_tables(&areas[area], fd, room);
+	sys_munmap(room, sizeof(*room));
+}
+
+/* SQLite has no lock yet that the close could cost it. */
+void maker_wait(unsigned area)
+{
+	int fd;
+
+	if (atomic_load(&was_asked[area]) || !area_enter(area))
+		return;
+	fd = spare_open(areas[area].root_fd, CHROMA_DATABASE, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+	if (fd >= 0) {
+		maker_look(area, fd);
+		sys_close(fd);
+	}
+	area_leave(area);
+}
+
+bool maker_is_wanted(unsigned area)
+{
+	return !atomic_load(&was_asked[area]);
+}
+
+void maker_made(unsigned area)
+{
+	atomic_store(&was_asked[area], true);
+}
+
+void maker_stop(unsigned area)
+{
+	atomic_store(&was_asked[area], false);
+}
