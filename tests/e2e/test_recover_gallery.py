@@ -81,6 +81,12 @@ GALLERY = {
                         "segment-row-missing", "segments", 0),
     "no rows of segments": ("python", sql("DELETE FROM segments"), "segment-row-missing",
                             "segments", 0),
+    "another METADATA row": ("python", sql(
+        "INSERT INTO segments SELECT '00000000-0000-0000-0000-00000000000' || rowid, type, scope, "
+        "collection FROM segments WHERE scope = 'METADATA'"), "segment-row-twice", "segments", 0),
+    "a scope that there is not, 0.6": ("python-0.6", sql(
+        "UPDATE segments SET scope = 'VEKTOR' WHERE scope = 'VECTOR'"), "segment-scope-unknown",
+        "segments", 0),
     "no VECTOR row, 0.6": ("python-0.6", sql("DELETE FROM segments WHERE scope = 'VECTOR'"),
                            "segment-row-missing", "segments", 0),
     "no METADATA row, 0.6": ("python-0.6", sql("DELETE FROM segments WHERE scope = 'METADATA'"),

@@ -217,6 +217,42 @@ static void segment_rows(struct chroma_fixture *f)
 	chroma_run_sql(f, "DELETE FROM segments");
 }
 
+/* Which of the two comes first, by number or by name, tells nothing. */
+static void segment_rows_twice(struct chroma_fixture *f)
+{
+	chroma_run_sql(
+	    f, "INSERT INTO segments SELECT 'ffffffff-0000-4000-8000-000000000001', type, scope, "
+	       "collection "
+	       "FROM segments WHERE scope = 'METADATA'; INSERT INTO segments SELECT "
+	       "'ffffffff-0000-4000-8000-000000000002', type, scope, collection FROM segments "
+	       "WHERE scope = "
+	       "'VECTOR'; INSERT INTO segments(rowid, id, type, scope, collection) SELECT -1, "
+	       "'00000000-0000-4000-8000-000000000003', type, scope, collection FROM segments "
+	       "WHERE id = "
+	       "'" CHROMA_VECTOR "'");
+}
+
+/* Both of them have something. */
+static void segment_rows_written(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "INSERT INTO segments SELECT '00000000-0000-4000-8000-000000000001', "
+			  "type, scope, collection "
+			  "FROM segments WHERE scope = 'METADATA'; INSERT INTO "
+			  "embeddings(segment_id, embedding_id, "
+			  "seq_id) VALUES('00000000-0000-4000-8000-000000000001', 'other', 1)");
+}
+
+static void scope_unknown(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "UPDATE segments SET scope = 'VEKTOR' WHERE scope = 'VECTOR'");
+}
+
+static void scope_and_type_unknown(struct chroma_fixture *f)
+{
+	chroma_run_sql(
+	    f, "UPDATE segments SET scope = lower(scope), type = 'x' WHERE scope = 'METADATA'");
+}
+
 static void owners_gone(struct chroma_fixture *f)
 {
 	chroma_run_sql(f, "DELETE FROM tenants; DELETE FROM databases");
@@ -595,6 +631,10 @@ const struct damage damages[] = {
     {files_renamed, "segment-file-renamed", 60, 0, 0, 60, 60},
     {segment_row, "segment-row-missing", 60, 50, 0, 60, 60},
     {segment_rows, "segment-row-missing", 10, 0, 0, 60, 60},
+    {segment_rows_twice, "segment-row-twice", 60, 0, 0, 60, 60},
+    {segment_rows_written, "segment-row-twice", 60, 0, 1, 60, 60},
+    {scope_unknown, "segment-scope-unknown segment-row-missing", 60, 50, 0, 60, 60},
+    {scope_and_type_unknown, "segment-scope-unknown segment-row-missing", 60, 0, 0, 60, 60},
     {owners_gone, "owner-row-missing", 60, 0, 0, 60, 60},
     {settings_unreadable, "settings-unreadable", 60, 0, 0, 60, 60},
     {dimension_lost, "dimension-lost", 60, 0, 0, 60, 60},

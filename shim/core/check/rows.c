@@ -49,6 +49,13 @@ static const struct {
      "SELECT c.name, 'type of its ' || scope || ' segment' FROM segments s JOIN "
      "collections c ON c.id = s.collection WHERE scope IN ('VECTOR', 'METADATA') "
      "AND NOT s." CHROMA_SEGMENT_TYPE_FITS},
+    {DIAGNOSE_SEGMENT_TWICE,
+     "SELECT c.name, count(*) || ' of scope ' || s.scope FROM segments s JOIN "
+     "collections c ON c.id = s.collection WHERE s.scope IN ('VECTOR', "
+     "'METADATA') GROUP BY c.id, s.scope HAVING count(*) > 1"},
+    {DIAGNOSE_SEGMENT_SCOPE, "SELECT c.name, 'segment ' || s.id || ', scope ' || s.scope FROM "
+			     "segments s JOIN collections c ON "
+			     "c.id = s.collection WHERE NOT s." CHROMA_SEGMENT_SCOPE_FITS},
     {DIAGNOSE_RECORD_ID,
      "SELECT c.name, count(*) || ' records' FROM embeddings e JOIN segments s "
      "ON s.id = e.segment_id JOIN collections c ON c.id = s.collection WHERE " CHROMA_ID_UNFIT(

@@ -259,9 +259,12 @@ static int chroma_visit(sqlite3 *db, sqlite3_stmt *query, const struct listed *l
 	return r;
 }
 
+#define HAS_MARK "(s.id IN (SELECT segment_id FROM max_seq_id))"
+
 /*
  * All of them first, so that no lock is held from one collection to the next; and in one join,
- * since table segments has no index by collection.
+ * since table segments has no index by collection. Where there are several rows for one thing, one
+ * that was written counts.
  */
 static int list_collections(sqlite3 *db, struct listed **list_out, size_t *count_out)
 {
@@ -270,8 +273,10 @@ static int list_collections(sqlite3 *db, struct listed **list_out, size_t *count
 	sqlite3_stmt *rows = NULL;
 	int r = database_prepare(
 	    db, &rows,
-	    "SELECT c.id, max(CASE s.scope WHEN 'VECTOR' THEN s.id END), "
-	    "max(CASE s.scope WHEN 'METADATA' THEN s.id END) FROM collections c "
+	    "SELECT c.id, substr(max(CASE s.scope WHEN 'VECTOR' THEN " HAS_MARK
+	    " || s.id END), 2), "
+	    "substr(max(CASE s.scope WHEN 'METADATA' THEN " HAS_MARK
+	    " || s.id END), 2) FROM collections c "
 	    "LEFT JOIN segments s ON s.collection = c.id GROUP BY c.rowid ORDER BY c.rowid");
 
 	while (r == 0 && (r = database_step(rows)) == 1) {

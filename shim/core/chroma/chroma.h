@@ -109,6 +109,7 @@ int chroma_index_settings(sqlite3 *db, const struct chroma_collection *c, sqlite
 	"CASE WHEN json_valid(schema_str) THEN json_type(schema_str, '$.keys') = 'object' AND " \
 	"json_type(schema_str, '$.defaults') = 'object' ELSE 0 END IS 1"
 #define CHROMA_SEGMENT_TYPE_FITS "type GLOB 'urn:chroma:segment/*'"
+#define CHROMA_SEGMENT_SCOPE_FITS "scope IN ('VECTOR', 'METADATA', 'RECORD', 'SQLITE')"
 /* Of a row of embeddings_queue_config: Chroma >= 1.0 reads it. */
 #define CHROMA_QUEUE_CONFIG_FITS                                                 \
 	"CASE WHEN json_valid(config_json_str) THEN json_type(config_json_str, " \

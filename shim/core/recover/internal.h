@@ -145,6 +145,7 @@ int recover_ids(struct recovery *r);		  /* ids.c, a part of queue */
 int recover_parameters(struct recovery *r);	  /* settings.c */
 int recover_migration(struct recovery *r);	  /* migration.c */
 int recover_segments(struct recovery *r);	  /* segments.c */
+int recover_twice(struct recovery *r);		  /* twice.c, a part of segments */
 int recover_rows(struct recovery *r);		  /* rows.c, a part of segments */
 int recover_segment_settings(struct recovery *r); /* rows.c: also of those that are new */
 int recover_dimensions(struct recovery *r);	  /* rows.c */

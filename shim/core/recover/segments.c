@@ -381,7 +381,9 @@ int recover_segments(struct recovery *r)
 	int error;
 
 	tell_renamed(r);
-	error = recover_rows(r);
+	error = recover_twice(r);
+	if (error == 0)
+		error = recover_rows(r);
 	if (error == 0)
 		error = heal_lacking(&l);
 	if (error == 0 && l.is_new)
