@@ -562,6 +562,28 @@ static void lfs_pointer(struct chroma_fixture *f)
 	chroma_write(f, CHROMA_DATABASE, 0, text, sizeof(text) - 1);
 }
 
+/* `dvc add` of a file leaves one beside it, which is all that a clone has. */
+static void dvc_pointer(struct chroma_fixture *f)
+{
+	static const char text[] = "outs:\n- md5: 1f0a9a12345678901234567890abcdef\n  size: 100\n";
+	int fd = file_open_directory_at(f->datafd, CHROMA_VECTOR);
+
+	assert_int_equal(renameat(fd, "header.bin", fd, "header.bin.dvc"), 0);
+	close(fd);
+	chroma_cut(f, CHROMA_VECTOR "/header.bin.dvc", 0);
+	chroma_write(f, CHROMA_VECTOR "/header.bin.dvc", 0, text, sizeof(text) - 1);
+}
+
+static void file_packed(struct chroma_fixture *f)
+{
+	static const char head[] = "\x1f\x8b\x08\0\0\0\0\0\0\x03 and so on";
+	int fd = file_open_directory_at(f->datafd, CHROMA_VECTOR);
+
+	assert_int_equal(renameat(fd, "data_level0.bin", fd, "data_level0.bin.gz"), 0);
+	close(fd);
+	chroma_write(f, CHROMA_VECTOR "/data_level0.bin.gz", 0, head, sizeof(head) - 1);
+}
+
 static void database_packed(struct chroma_fixture *f)
 {
 	static const char head[] = "\x1f\x8b\x08\0\0\0\0\0\0\x03 and so on";
@@ -684,6 +706,8 @@ const struct damage damages[] = {
     {fulltext_page, "database-malformed fts-malformed", 60, 0, 0, 60, 60},
     {database_cut, "database-short database-malformed", 60, 0, 0, 60, 60},
     {lfs_pointer, "not-downloaded", 50, 0, 1, 50, 50},
+    {dvc_pointer, "not-downloaded", 60, 0, 1, 60, 60},
+    {file_packed, "packed", 60, 0, 1, 60, 60},
     {database_packed, "packed", 50, 0, 1, 50, 50},
     {database_set_aside, "database-renamed", 50, 0, 1, 50, 50},
     {archive_beside, "archive-here database-missing", 50, 0, 1, 50, 50},

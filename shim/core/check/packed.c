@@ -31,6 +31,8 @@ static const struct sign pointers[] = {
     {0, 40, "version https://git-lfs.github.com/spec/", "a pointer of Git LFS: git lfs pull"},
     {0, 39, "version https://hawser.github.com/spec/", "a pointer of Git LFS: git lfs pull"},
     {0, 15, "/annex/objects/", "a pointer of git-annex: git annex get"},
+    {0, 12, "outs:\n- md5:", "a pointer of DVC: dvc pull"},
+    {0, 13, "outs:\n- hash:", "a pointer of DVC: dvc pull"},
     {0, 8, "bplist00", "a placeholder of iCloud: brctl download, or open it in Finder"},
 };
 

@@ -249,6 +249,25 @@ static bool have_links(struct diagnosis *d, const struct segment *s)
 	return have;
 }
 
+/* Under a name that is like the file's: a file, or what an archiver or a pointer has left for it.
+ */
+static void judge_other_name(struct diagnosis *d, const struct segment *s, enum file file,
+			     const char *alias)
+{
+	struct diagnose_place place = place_of(s, file);
+	struct file_source source;
+	bool is_other = false;
+	int fd = file_open_at(s->dirfd, alias);
+
+	place.file = alias;
+	if (fd >= 0 && file_source_open(&source, fd) == 0)
+		is_other = diagnose_is_copied_wrong(d, place, &source, false, false);
+	if (fd >= 0)
+		close(fd);
+	if (!is_other)
+		diagnose_report(d, DIAGNOSE_FILE_RENAMED, place_of(s, file), "%s", alias);
+}
+
 /* What else there is to be said waits until they have their names again. */
 static bool have_other_names(struct diagnosis *d, const struct segment *s)
 {
@@ -261,7 +280,7 @@ static bool have_other_names(struct diagnosis *d, const struct segment *s)
 		    !chroma_find_file_alias(s->dirfd, file_names[i], alias, sizeof(alias)))
 			continue;
 		have = true;
-		diagnose_report(d, DIAGNOSE_FILE_RENAMED, place_of(s, (enum file)i), "%s", alias);
+		judge_other_name(d, s, (enum file)i, alias);
 	}
 	return have;
 }
