@@ -225,6 +225,18 @@ static void test_with_a_snapshot(void **state)
 		play(*state, &damages[i], true);
 }
 
+/* Its files are taken as check sees them. */
+static void test_linked_segment_in_a_snapshot(void **state)
+{
+	struct chroma_fixture *f = *state;
+
+	chroma_make_again(f);
+	assert_int_equal(renameat(f->datafd, CHROMA_VECTOR, f->datafd, "elsewhere"), 0);
+	assert_int_equal(symlinkat("elsewhere", f->datafd, CHROMA_VECTOR), 0);
+	assert_found(f, "");
+	take_snapshot(f);
+}
+
 static void test_nothing_left(void **state)
 {
 	struct chroma_fixture *f = *state;
@@ -244,6 +256,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    CHROMA_TEST(without_snapshots),
 	    CHROMA_TEST(with_a_snapshot),
+	    CHROMA_TEST(linked_segment_in_a_snapshot),
 	    CHROMA_TEST(nothing_left),
 	};
 

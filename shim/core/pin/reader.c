@@ -449,7 +449,7 @@ static int open_live(const struct pin_reader *r)
 
 	if (!r->id[0])
 		return file_open_at(r->view->rootfd, r->file.path);
-	dirfd = file_open_directory_at(r->view->rootfd, r->id);
+	dirfd = file_follow_directory_at(r->view->rootfd, r->id);
 	if (dirfd < 0)
 		return dirfd;
 	fd = file_open_at(dirfd, strchr(r->file.path, '/') + 1);

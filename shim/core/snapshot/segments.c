@@ -81,13 +81,14 @@ static int add_entry(struct segment *s, int fd, const char *name)
 /* The files as they are now, by name. */
 static int list_files(const struct taking *k, struct segment *s)
 {
-	DIR *dir;
-	int r = file_names_at(k->options->dirfd, s->id, &dir);
+	DIR *dir = NULL;
+	int fd = file_follow_directory_at(k->options->dirfd, s->id);
+	int r = fd < 0 ? fd : file_names_of(fd, &dir);
 	const struct dirent *entry;
 
 	s->files = NULL;
 	s->count = 0;
-	s->gone = r == -ENOENT || r == -ENOTDIR;
+	s->gone = r == -ENOENT || r == -ENOTDIR || r == -ELOOP; /* a link to nothing */
 	if (s->gone)
 		return 0;
 	if (r < 0)
@@ -163,7 +164,7 @@ static bool same_state(const struct stat *a, const struct stat *b)
 
 static int open_file(const struct taking *k, const struct segment *s, const char *name)
 {
-	int dirfd = file_open_directory_at(k->options->dirfd, s->id), fd;
+	int dirfd = file_follow_directory_at(k->options->dirfd, s->id), fd;
 
 	if (dirfd < 0)
 		return dirfd;
