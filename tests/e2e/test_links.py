@@ -73,6 +73,29 @@ def test_linked_while_it_runs(data, actors, tmp_path, data_in_memory, by, disk):
     assert undone(actors, data) == "OOOO"
 
 
+PERSIST = """
+database = os.open({data!r} + "/chroma.sqlite3", os.O_RDWR)
+level0 = os.open({segment!r} + "/data_level0.bin", os.O_RDWR)
+os.pwrite(level0, b"N" * 8192, 0)
+os.close(level0)
+pickle = os.open({segment!r} + "/index_metadata.pickle", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+os.write(pickle, b"x.")
+os.close(pickle)
+"""
+
+
+@pytest.mark.fast
+def test_linked_segment_is_synced(data, actors, tmp_path):
+    """Also the names in it, wherever a link leads to: nothing is said of a disk that fails."""
+    torn.make(data)
+    linked(data, tmp_path / "elsewhere", "absolute")
+    owner = actors(env={"CHROMASHIM_DURABILITY": "power"})
+    owner.do(PERSIST.format(data=str(data), segment=str(data / SEGMENT)))
+    owner.stop()
+    assert "on syncing" not in owner.errors()
+    assert undone(actors, data) == "NNNN"
+
+
 def test_linked_directory(data, actors, tmp_path):
     torn.make(data)
     link = tmp_path / "link"

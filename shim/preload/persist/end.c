@@ -98,12 +98,15 @@ static int start_writing(int fd)
  */
 static int sync_segment(struct group *g)
 {
+	char itself[sizeof(g->header.segment) + 2];
 	uint64_t since = oplog_now();
 	int r, error;
 
 	sync_files(g, start_writing);
 	r = sync_files(g, sys_fdatasync);
-	error = sync_path(g, g->header.segment, sys_fsync);
+	strcpy(itself, g->header.segment);
+	strcat(itself, "/."); /* also where a link leads to it */
+	error = sync_path(g, itself, sys_fsync);
 	if (r == 0 && error == 0 && g->creation) /* and the name of the directory itself */
 		error = sync_path(g, ".", sys_fsync);
 	group_synced(g, since);
