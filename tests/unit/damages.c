@@ -253,6 +253,21 @@ static void scope_and_type_unknown(struct chroma_fixture *f)
 	    f, "UPDATE segments SET scope = lower(scope), type = 'x' WHERE scope = 'METADATA'");
 }
 
+/* One of them for each reason, and one that does no harm. */
+static void triggers(struct chroma_fixture *f)
+{
+	chroma_run_sql(
+	    f, "CREATE TABLE audit(id); CREATE TRIGGER kept AFTER INSERT ON embeddings BEGIN "
+	       "INSERT INTO audit "
+	       "VALUES(new.embedding_id); END;"
+	       "CREATE TRIGGER raises BEFORE INSERT ON embeddings_queue BEGIN SELECT RAISE(ABORT, "
+	       "'no'); END;"
+	       "CREATE TRIGGER \"it's \"\"lost\"\"\" AFTER UPDATE OF dimension ON collections "
+	       "BEGIN INSERT "
+	       "INTO nowhere VALUES(1); END;"
+	       "CREATE TRIGGER deletes AFTER INSERT ON segments BEGIN DELETE FROM max_seq_id; END");
+}
+
 static void owners_gone(struct chroma_fixture *f)
 {
 	chroma_run_sql(f, "DELETE FROM tenants; DELETE FROM databases");
@@ -657,6 +672,7 @@ const struct damage damages[] = {
     {segment_rows_written, "segment-row-twice", 60, 0, 1, 60, 60},
     {scope_unknown, "segment-scope-unknown segment-row-missing", 60, 50, 0, 60, 60},
     {scope_and_type_unknown, "segment-scope-unknown segment-row-missing", 60, 0, 0, 60, 60},
+    {triggers, "table-foreign trigger-foreign", 60, 0, 0, 60, 60},
     {owners_gone, "owner-row-missing", 60, 0, 0, 60, 60},
     {settings_unreadable, "settings-unreadable", 60, 0, 0, 60, 60},
     {dimension_lost, "dimension-lost", 60, 0, 0, 60, 60},

@@ -117,6 +117,41 @@ static void test_one_step_alone(void **state)
 	assert_int_equal(recover(f, &options, -1), 0);
 }
 
+static void keep_sentence(void *context, enum recover_step step, const char *collection,
+			  const char *sentence)
+{
+	(void)step;
+	(void)collection;
+	snprintf(context, 512, "%s", sentence);
+}
+
+static void test_triggers(void **state)
+{
+	char said[512] = "";
+	struct recover_options options = {
+	    .steps = 1u << RECOVER_INDEXES, .said = keep_sentence, .context = said};
+	struct chroma_fixture *f = *state;
+
+	chroma_run_sql(f,
+		       "CREATE TABLE audit(id); CREATE TRIGGER audits AFTER INSERT ON embeddings "
+		       "BEGIN INSERT INTO audit VALUES(new.embedding_id); END");
+	assert_int_equal(recover(f, &options, -1), 0);
+	chroma_run_sql(f, "CREATE TRIGGER stops BEFORE INSERT ON embeddings_queue BEGIN SELECT "
+			  "RAISE(ABORT, 'not now'); END");
+	assert_int_equal(recover(f, &options, -1), 1);
+	assert_non_null(strstr(said, "the trigger stops stood on Chroma's table embeddings_queue"));
+	assert_non_null(strstr(said, "SELECT RAISE(ABORT, 'not now'); END"));
+	assert_int_equal(chroma_ask(f, "SELECT count(*) FROM sqlite_master WHERE type = 'trigger'"),
+			 1);
+	chroma_run_sql(f, "CREATE TRIGGER deletes AFTER INSERT ON segments BEGIN DELETE FROM "
+			  "max_seq_id; END; CREATE TRIGGER fails AFTER UPDATE OF dimension ON "
+			  "collections BEGIN INSERT INTO nowhere VALUES(1); END");
+	assert_int_equal(recover(f, &options, -1), 2);
+	assert_int_equal(chroma_ask(f, "SELECT name = 'audits' FROM sqlite_master WHERE type = "
+				       "'trigger'"),
+			 1);
+}
+
 static void test_a_copy_elsewhere(void **state)
 {
 	struct recover_options options = {.steps = RECOVER_ALL};
@@ -269,7 +304,7 @@ int main(void)
 	    CHROMA_TEST(one_step_alone),       CHROMA_TEST(a_copy_elsewhere),
 	    CHROMA_TEST(an_index_made_again),  CHROMA_TEST(undelete_from_the_files),
 	    CHROMA_TEST(undelete_with_a_name), CHROMA_TEST(undelete_from_a_snapshot),
-	    CHROMA_TEST(half_a_migration),
+	    CHROMA_TEST(half_a_migration),     CHROMA_TEST(triggers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

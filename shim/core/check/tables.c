@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/check/internal.h"
+#include "core/check/triggers.h"
 #include "core/chroma/installation.h"
 #include "core/snapshot/store.h"
 #include "core/sqlite/database.h"
@@ -188,7 +189,7 @@ static const struct {
     {"embeddings_queue_config", MIGRATION_QUEUE, 2, true},
 };
 
-static bool is_known(const char *name)
+bool diagnose_is_chromas(const char *name)
 {
 	unsigned i;
 
@@ -199,6 +200,13 @@ static bool is_known(const char *name)
 		if (strcmp(name, tables[i].name) == 0)
 			return true;
 	return false;
+}
+
+static int report_trigger(void *context, const struct trigger *t)
+{
+	diagnose_report(context, DIAGNOSE_TRIGGER, database_place, "%s on table %s", t->name,
+			t->table);
+	return 0;
 }
 
 static void check_foreign(struct diagnosis *d)
@@ -215,7 +223,7 @@ static void check_foreign(struct diagnosis *d)
 		const char *name = (const char *)sqlite3_column_text(rows, 1);
 
 		r = 0;
-		if (!type || !name || (strcmp(type, "table") == 0 && is_known(name)))
+		if (!type || !name || (strcmp(type, "table") == 0 && diagnose_is_chromas(name)))
 			continue;
 		if (!count++)
 			snprintf(example, sizeof(example), "%s %.100s", type, name);
@@ -285,6 +293,7 @@ static void check_tables(struct diagnosis *d)
 	if (counts[MIGRATION_METADB] >= 3)
 		check_fulltext(d);
 	check_foreign(d);
+	triggers_each_harmful(d->db, report_trigger, d);
 }
 
 /* A snapshot that these migrations cover, the newest; "": there is none. */

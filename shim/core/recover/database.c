@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/check/triggers.h"
 #include "core/chroma/migrations.h"
 #include "core/recover/internal.h"
 #include "core/sqlite/fulltext.h"
@@ -189,11 +190,45 @@ static int take_out_nameless(struct recovery *r)
 	return 0;
 }
 
+/* ---- triggers ---- */
+
+struct drops {
+	struct recovery *r;
+	char *sql;
+};
+
+static int note_drop(void *context, const struct trigger *t)
+{
+	struct drops *d = context;
+	char *more = sqlite3_mprintf("%z DROP TRIGGER \"%w\";", d->sql, t->name);
+
+	d->sql = more;
+	recover_say(d->r, RECOVER_INDEXES, NULL,
+		    "the trigger %s stood on Chroma's table %s, and is dropped. It was: %.1500s",
+		    t->name, t->table, t->sql);
+	d->r->healed++;
+	return more ? 0 : -ENOMEM;
+}
+
+static int drop_triggers(struct recovery *r)
+{
+	struct drops d = {.r = r, .sql = sqlite3_mprintf("")};
+	int error = d.sql ? triggers_each_harmful(r->db, note_drop, &d) : -ENOMEM;
+
+	if (error == 0)
+		error = recover_sql(r, d.sql);
+	sqlite3_free(d.sql);
+	return error;
+}
+
 int recover_indexes(struct recovery *r)
 {
-	uint64_t before = r->healed;
-	int error = rebuild_indexes(r);
+	uint64_t before;
+	int error = recover_was_found(r->judgement, DIAGNOSE_TRIGGER) ? drop_triggers(r) : 0;
 
+	before = r->healed;
+	if (error == 0)
+		error = rebuild_indexes(r);
 	/* What an index still had seemed to be there. */
 	if (error == 0 && r->healed > before)
 		error = recover_judge(r->dirfd, r->judgement);

@@ -19,7 +19,7 @@
 void recover_say(struct recovery *r, enum recover_step step, const char *collection,
 		 const char *format, ...)
 {
-	char sentence[512];
+	char sentence[2048]; /* of a trigger, with its SQL */
 	va_list ap;
 
 	assert(step < RECOVER_STEPS);
