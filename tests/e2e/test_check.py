@@ -189,6 +189,9 @@ def test_snapshots(copy, chromashim):
     (copy / STORE).mkdir(mode=0o700)
     assert severities(check(chromashim, copy))["snapshot-none"] == "note"
     assert chromashim("snapshot", "create", copy).returncode == 0
+    (copy / "below").mkdir()
+    done = chromashim("snapshot", "verify", "below", cwd=copy)  # an ID is meant
+    assert done.returncode == 12 and "with a slash: ./below" in done.stderr
     result = check(chromashim, copy)
     assert result["verdict"] == "fine" and result["snapshots"] == 1 and result["newest_snapshot"]
     later = time.time() + 8 * 86400

@@ -379,7 +379,9 @@ static long find_newest(const struct snapshots *s, uint64_t time, const char *re
 
 long snapshots_find(const struct snapshots *s, const char *spec)
 {
+	struct stat st;
 	uint64_t time;
+	char hint[512];
 	long found;
 
 	if (*spec && spec[strspn(spec, "0123456789")] == '\0') {
@@ -390,6 +392,11 @@ long snapshots_find(const struct snapshots *s, const char *spec)
 		found = find_newest(s, UINT64_MAX, "schema");
 	} else if (parse_time(spec, &time)) {
 		found = find_newest(s, time, NULL);
+	} else if (stat(spec, &st) == 0 && S_ISDIR(st.st_mode)) {
+		snprintf(hint, sizeof(hint),
+			 "It is a directory, and one is given with a slash: ./%.400s", spec);
+		fail(EXIT_USAGE, 0, hint, "'%s' names no snapshot", spec);
+		return -1;
 	} else {
 		fail(EXIT_USAGE, 0,
 		     "Give a number, latest, before-schema, an age as @10m, or a time as "
