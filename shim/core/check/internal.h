@@ -74,8 +74,6 @@ bool diagnose_database_file(struct diagnosis *d, const struct stat *st);
 /* tables.c: what the database says; d->db is open. False: no sense in looking further. */
 bool diagnose_structure(struct diagnosis *d);
 bool diagnose_tables(struct diagnosis *d);
-/* Whether a table is one that Chroma makes. */
-bool diagnose_is_chromas(const char *name);
 /* directory.c: what the database says of all else; d->db is open, r is what was said then. */
 void diagnose_contents(struct diagnosis *d, int r);
 /* rows.c: tenants, databases, and settings. */

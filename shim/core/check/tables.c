@@ -9,6 +9,7 @@
 #include "core/check/internal.h"
 #include "core/check/triggers.h"
 #include "core/chroma/installation.h"
+#include "core/chroma/own_tables.h"
 #include "core/snapshot/store.h"
 #include "core/sqlite/database.h"
 #include "core/sqlite/fulltext.h"
@@ -164,44 +165,6 @@ bool diagnose_structure(struct diagnosis *d)
 
 /* ---- tables and migrations ---- */
 
-/* Tables of Chroma's, and from which migration on they are there; 0: made before all of them. */
-static const struct {
-	const char *name;
-	enum migration_dir dir;
-	unsigned since;
-	bool needed;
-} tables[] = {
-    {"migrations", MIGRATION_SYSDB, 0, false},
-    {"acquire_write", MIGRATION_SYSDB, 0, false},
-    {"collections", MIGRATION_SYSDB, 1, true},
-    {"collection_metadata", MIGRATION_SYSDB, 1, true},
-    {"segments", MIGRATION_SYSDB, 2, true},
-    {"segment_metadata", MIGRATION_SYSDB, 2, true},
-    {"tenants", MIGRATION_SYSDB, 4, true},
-    {"databases", MIGRATION_SYSDB, 4, true},
-    {"maintenance_log", MIGRATION_SYSDB, 8, true},
-    {"embeddings", MIGRATION_METADB, 1, true},
-    {"embedding_metadata", MIGRATION_METADB, 1, true},
-    {"embedding_metadata_array", MIGRATION_METADB, 6, true},
-    {"max_seq_id", MIGRATION_METADB, 1, true},
-    {FTS, MIGRATION_METADB, 3, true},
-    {"embeddings_queue", MIGRATION_QUEUE, 1, true},
-    {"embeddings_queue_config", MIGRATION_QUEUE, 2, true},
-};
-
-bool diagnose_is_chromas(const char *name)
-{
-	unsigned i;
-
-	/* FTS5 keeps its own tables under its name; so did the index of 0.4.0 to 0.4.5. */
-	if (strncmp(name, "sqlite_", 7) == 0 || strncmp(name, "embedding_fulltext", 18) == 0)
-		return true;
-	for (i = 0; i < sizeof(tables) / sizeof(tables[0]); i++)
-		if (strcmp(name, tables[i].name) == 0)
-			return true;
-	return false;
-}
-
 static int report_trigger(void *context, const struct trigger *t)
 {
 	diagnose_report(context, DIAGNOSE_TRIGGER, database_place, "%s on table %s", t->name,
@@ -223,7 +186,7 @@ static void check_foreign(struct diagnosis *d)
 		const char *name = (const char *)sqlite3_column_text(rows, 1);
 
 		r = 0;
-		if (!type || !name || (strcmp(type, "table") == 0 && diagnose_is_chromas(name)))
+		if (!type || !name || (strcmp(type, "table") == 0 && chroma_is_own_table(name)))
 			continue;
 		if (!count++)
 			snprintf(example, sizeof(example), "%s %.100s", type, name);
@@ -285,11 +248,12 @@ static void check_tables(struct diagnosis *d)
 	}
 	if (is_cut)
 		return;
-	for (i = 0; i < sizeof(tables) / sizeof(tables[0]); i++)
-		if (tables[i].needed && counts[tables[i].dir] >= tables[i].since &&
-		    database_has_table(d->db, tables[i].name) == 0)
+	for (i = 0; i < chroma_tables_count; i++)
+		if (chroma_tables[i].needed &&
+		    counts[chroma_tables[i].dir] >= chroma_tables[i].since &&
+		    database_has_table(d->db, chroma_tables[i].name) == 0)
 			diagnose_report(d, DIAGNOSE_TABLE_MISSING, database_place, "%s",
-					tables[i].name);
+					chroma_tables[i].name);
 	if (counts[MIGRATION_METADB] >= 3)
 		check_fulltext(d);
 	check_foreign(d);

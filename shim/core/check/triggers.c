@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "core/check/internal.h"
+#include "core/chroma/own_tables.h"
 #include "core/sqlite/database.h"
 
 struct looking {
@@ -26,7 +26,7 @@ static int look(void *context, int action, const char *first, const char *second
 	(void)database;
 	if (trigger && first && sqlite3_stricmp(trigger, l->trigger) == 0 &&
 	    (action == SQLITE_INSERT || action == SQLITE_UPDATE || action == SQLITE_DELETE))
-		l->writes |= diagnose_is_chromas(first);
+		l->writes |= chroma_is_own_table(first);
 	return SQLITE_OK;
 }
 
@@ -92,7 +92,7 @@ int triggers_each_harmful(sqlite3 *db, trigger_fn *each, void *context)
 		if (!t.name || !t.table || !t.sql)
 			r = -ENOMEM;
 		else
-			r = diagnose_is_chromas(t.table) && does_harm(db, &t) ? each(context, &t)
+			r = chroma_is_own_table(t.table) && does_harm(db, &t) ? each(context, &t)
 									      : 0;
 	}
 	sqlite3_finalize(rows);

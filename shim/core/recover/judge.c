@@ -22,7 +22,7 @@ int recover_step_of(enum diagnose_code code)
 	case DIAGNOSE_DATABASE_FOREIGN:
 		return RECOVER_PAGES;
 	case DIAGNOSE_TABLE_MISSING: /* if it is the full-text index */
-	case DIAGNOSE_TRIGGER: /* before anything is written */
+	case DIAGNOSE_TRIGGER:	     /* before anything is written */
 	case DIAGNOSE_INDEX_MALFORMED:
 	case DIAGNOSE_FTS_MALFORMED:
 	case DIAGNOSE_FTS_INCOMPLETE:
