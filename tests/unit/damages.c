@@ -336,6 +336,16 @@ static void name_not_text(struct chroma_fixture *f)
 	chroma_run_sql(f, "UPDATE collections SET name = CAST(x'646fff' AS TEXT)");
 }
 
+static void name_empty(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "UPDATE collections SET name = ''");
+}
+
+static void name_refused(struct chroma_fixture *f)
+{
+	chroma_run_sql(f, "UPDATE collections SET name = 'my docs'");
+}
+
 static void database_id(struct chroma_fixture *f)
 {
 	chroma_run_sql(f, "UPDATE databases SET id = 'first'; UPDATE collections SET database_id = "
@@ -684,6 +694,8 @@ const struct damage damages[] = {
     {queue_without_vector, "queue-damaged records-without-vector", 60, 1, 0, 59, 60},
     {queue_not_text, "queue-damaged", 60, 0, 0, 60, 60},
     {name_not_text, "name-unreadable", 60, 0, 0, 60, 60},
+    {name_empty, "name-unreadable", 60, 0, 0, 60, 60},
+    {name_refused, "name-refused", 60, 0, 0, 60, 60},
     {database_id, "id-unreadable", 60, 0, 0, 60, 60},
     {database_unknown, "owner-row-missing id-unreadable", 60, 0, 0, 60, 60},
     {segment_id, "id-unreadable", 60, 50, 0, 60, 60},

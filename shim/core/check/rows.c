@@ -32,6 +32,8 @@ static const struct {
      "FROM databases) AND NOT EXISTS (SELECT 1 FROM collections) AND " MIGRATED},
     {DIAGNOSE_NAME_UNREADABLE, "SELECT NULL, 'collection ' || id FROM collections WHERE NOT "
 			       "" CHROMA_NAME_FITS},
+    {DIAGNOSE_NAME_REFUSED,
+     "SELECT name, '' FROM collections WHERE " CHROMA_NAME_FITS " AND NOT " CHROMA_NAME_ALLOWED},
     {DIAGNOSE_ID_UNREADABLE,
      "SELECT name, 'database ' || database_id FROM collections WHERE NOT " CHROMA_IS_UUID(
 	 "database_id")},

@@ -102,7 +102,12 @@ int chroma_index_settings(sqlite3 *db, const struct chroma_collection *c, sqlite
 #define CHROMA_IS_UUID(column)                                                                 \
 	"coalesce(length(replace(" column ", '-', '')) = 32 AND replace(" column ", '-', '') " \
 	"NOT GLOB '*[^0-9a-fA-F]*', 0)"
-#define CHROMA_NAME_FITS "(typeof(name) = 'text' AND mended_text(name, '_') ISNULL)"
+/* Of a row of collections: a name by which Chroma finds it; and one that Chroma gives. */
+#define CHROMA_NAME_FITS "(typeof(name) = 'text' AND name <> '' AND mended_text(name, '_') ISNULL)"
+#define CHROMA_NAME_ALLOWED                                                                     \
+	"(length(name) BETWEEN 3 AND 512 AND name GLOB '[a-zA-Z0-9]*[a-zA-Z0-9]' AND name NOT " \
+	"GLOB "                                                                                 \
+	"'*[^a-zA-Z0-9._-]*')"
 
 /* Of a row of collections with a schema_str, and of segments. */
 #define CHROMA_SCHEMA_FITS                                                                      \

@@ -251,7 +251,8 @@ int recover_names(struct recovery *r)
 	if (error == 0 && after < before) {
 		r->healed++;
 		recover_say(r, RECOVER_SEGMENTS, NULL,
-			    "%" PRId64 " names of collections that were no text are those of a "
+			    "%" PRId64
+			    " names of collections that were empty or no text are those of a "
 			    "snapshot",
 			    before - after);
 	}

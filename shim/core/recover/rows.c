@@ -62,10 +62,10 @@ static const struct mended space = {
 
 static const struct mended names[] = {
     {"UPDATE OR IGNORE collections SET name = coalesce(mended_text(name, '_'), CAST(name AS TEXT)) "
-     "WHERE NOT " CHROMA_NAME_FITS,
+     "WHERE name <> '' AND NOT " CHROMA_NAME_FITS,
      "collections had names that are no text: they have \"_\" for what was none"},
     {"UPDATE collections SET name = 'lost-' || id WHERE NOT " CHROMA_NAME_FITS,
-     "collections had names that are no text, and are called lost-ID"},
+     "collections had names that are empty or no text, and are called lost-ID"},
 };
 
 /* Of a collection that is made up, and whose vectors have been found after that. */
