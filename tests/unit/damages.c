@@ -617,6 +617,23 @@ static void database_packed(struct chroma_fixture *f)
 	chroma_write(f, CHROMA_DATABASE, 0, head, sizeof(head));
 }
 
+/* Chroma 0.6 has the last of its tables in the 24th page. */
+static void database_of_old(struct chroma_fixture *f)
+{
+	char sql[1200];
+	int i;
+
+	chroma_run_sql(f, "CREATE TABLE filler(x); INSERT INTO filler VALUES(zeroblob(80000));"
+			  "CREATE TABLE marks AS SELECT * FROM max_seq_id; DROP TABLE max_seq_id");
+	for (i = 0; i < 8; i++) {
+		snprintf(sql, sizeof(sql), "CREATE TABLE filler_%d(x DEFAULT '%01000d')", i, 0);
+		chroma_run_sql(f, sql);
+	}
+	chroma_run_sql(f, "CREATE TABLE max_seq_id AS SELECT * FROM marks; VACUUM");
+	assert_int_equal(renameat(f->datafd, CHROMA_DATABASE, f->datafd, CHROMA_DATABASE ".bak"),
+			 0);
+}
+
 static void database_set_aside(struct chroma_fixture *f)
 {
 	assert_int_equal(renameat(f->datafd, CHROMA_DATABASE, f->datafd, "old.db"), 0);
@@ -738,6 +755,7 @@ const struct damage damages[] = {
     {file_packed, "packed", 60, 0, 1, 60, 60},
     {database_packed, "packed", 50, 0, 1, 50, 50},
     {database_set_aside, "database-renamed", 50, 0, 1, 50, 50},
+    {database_of_old, "database-renamed", 50, 0, 1, 50, 50},
     {archive_beside, "archive-here database-missing", 50, 0, 1, 50, 50},
     {database_renamed, "database-renamed", 50, 0, 1, 50, 50},
     {damage_folder_too_deep, "directory-below", 0, 0, 0, 0, 0},

@@ -14,8 +14,8 @@
 #include "core/check/packed.h"
 #include "core/sqlite/database.h"
 
-#define HEAD (64u << 10) /* of a database: the texts of its tables are in it */
-#define FILES_READ 256	 /* of one directory */
+#define HEAD (256u << 10) /* of a database: the texts of its tables are in it */
+#define FILES_READ 256	  /* of one directory */
 #define DEPTH 2
 
 /* "chroma.sqlite3" as a file system, a browser or a synchroniser has made it. */
