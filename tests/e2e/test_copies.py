@@ -331,6 +331,10 @@ def test_not_writable_for_who_asks(lines, tmp_path):  # noqa: F811
     for path in [data, *data.rglob("*")]:
         os.chown(path, 65534, 65534)
     assert ask().returncode == 0
+    (data / "chroma.sqlite3-journal").write_bytes(bytes(600))  # of root's `PRAGMA journal_mode = persist`
+    done = ask()
+    assert done.returncode == 1 and "chroma.sqlite3-journal: it belongs to root" in done.stdout, done.stdout
+    (data / "chroma.sqlite3-journal").unlink()
     os.chown(data / "chroma.sqlite3", 0, 0)
     done = ask()
     assert done.returncode == 1 and "chroma.sqlite3: it belongs to root" in done.stdout, done.stdout

@@ -126,8 +126,11 @@ static void check_asker(struct diagnosis *d)
 
 	if (geteuid() == 0)
 		return;
-	if (!check_access(d, d->dirfd, ".", none))
-		check_access(d, d->dirfd, CHROMA_DATABASE, database_place);
+	/* SQLite opens a journal that is there, whatever is in it, before it writes. */
+	if (!check_access(d, d->dirfd, ".", none) &&
+	    !check_access(d, d->dirfd, CHROMA_DATABASE, database_place))
+		check_access(d, d->dirfd, CHROMA_DATABASE "-journal",
+			     (struct diagnose_place){.file = CHROMA_DATABASE "-journal"});
 	if (d->options->storefd > 0)
 		check_access(d, d->options->storefd, ".",
 			     (struct diagnose_place){.file = "the store"});
