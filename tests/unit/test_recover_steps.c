@@ -152,6 +152,49 @@ static void test_triggers(void **state)
 			 1);
 }
 
+static void note_older(void *context, enum recover_step step, const char *collection,
+		       const char *sentence)
+{
+	(void)step;
+	(void)collection;
+	*(bool *)context |= strstr(sentence, "written after it") != NULL;
+}
+
+/* Whether it is said that vectors of a snapshot may be older ones. */
+static bool says_older(struct chroma_fixture *f, const char *damage)
+{
+	struct recover_job job = {.datafd = f->datafd,
+				  .storefd = f->storefd,
+				  .outfd = tree_make_directory(f->dir.fd, "out"),
+				  .options = {.steps = RECOVER_ALL, .said = note_older}};
+	struct recover_result result;
+	struct snapshot_store store;
+	bool found = false;
+
+	chroma_run_sql(f, damage);
+	assert_int_equal(snapshot_store_open(&store, f->storefd, SNAPSHOT_KEEP, 0), 0);
+	job.options.snapshots = &store;
+	job.options.context = &found;
+	assert_int_equal(recover_directory(&job, &result), 0);
+	assert_true(result.healed > 0);
+	assert_true(result.account.may_differ || !found);
+	recover_result_free(&result);
+	snapshot_store_close(&store);
+	close(job.outfd);
+	tree_remove(f->dir.fd, "out");
+	return found;
+}
+
+/* A record that was written after the snapshot has the vector of before it. */
+static void test_vectors_of_an_older_snapshot(void **state)
+{
+	struct chroma_fixture *f = *state;
+
+	take_snapshot(f);
+	assert_false(says_older(f, "DELETE FROM embeddings_queue WHERE id IN ('r55', 'r56')"));
+	assert_true(says_older(f, "UPDATE embeddings SET seq_id = 62 WHERE embedding_id = 'r55'"));
+}
+
 static void test_a_copy_elsewhere(void **state)
 {
 	struct recover_options options = {.steps = RECOVER_ALL};
@@ -301,10 +344,15 @@ static void test_half_a_migration(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    CHROMA_TEST(one_step_alone),       CHROMA_TEST(a_copy_elsewhere),
-	    CHROMA_TEST(an_index_made_again),  CHROMA_TEST(undelete_from_the_files),
-	    CHROMA_TEST(undelete_with_a_name), CHROMA_TEST(undelete_from_a_snapshot),
-	    CHROMA_TEST(half_a_migration),     CHROMA_TEST(triggers),
+	    CHROMA_TEST(one_step_alone),
+	    CHROMA_TEST(a_copy_elsewhere),
+	    CHROMA_TEST(an_index_made_again),
+	    CHROMA_TEST(undelete_from_the_files),
+	    CHROMA_TEST(undelete_with_a_name),
+	    CHROMA_TEST(undelete_from_a_snapshot),
+	    CHROMA_TEST(half_a_migration),
+	    CHROMA_TEST(triggers),
+	    CHROMA_TEST(vectors_of_an_older_snapshot),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

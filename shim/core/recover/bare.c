@@ -15,8 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/chroma/texts.h"
 #include "core/export/export.h"
 #include "core/recover/internal.h"
+#include "core/snapshot/read.h"
 
 struct bare {
 	struct recovery *r;
@@ -66,13 +68,15 @@ static int find_records(struct bare *b)
 					 .trouble = recover_ignore_trouble,
 					 .context = b};
 	struct export_summary summary;
-	int error = recover_sql(b->r, "DROP TABLE IF EXISTS temp.bare; CREATE TEMP TABLE "
-				      "bare(id TEXT PRIMARY KEY, document TEXT, vector BLOB)");
+	int error =
+	    recover_sql(b->r, "DROP TABLE IF EXISTS temp.bare; CREATE TEMP TABLE "
+			      "bare(id TEXT PRIMARY KEY, document TEXT, vector BLOB, until TEXT)");
 
 	b->found = b->queued = b->given = 0;
 	if (error == 0)
 		error = database_prepare(b->r->db, &b->put,
-					 "INSERT OR REPLACE INTO temp.bare VALUES (?, ?, ?)");
+					 "INSERT OR REPLACE INTO temp.bare VALUES (?1, ?2, ?3, "
+					 "CASE WHEN ?3 NOTNULL THEN 'G' END)");
 	if (error == 0)
 		error = export_directory(b->r->path, b->r->dirfd, &options, &summary);
 	sqlite3_finalize(b->put);
@@ -100,6 +104,50 @@ static int take_vector(void *context, const struct export_record *record)
 	return error;
 }
 
+/* Up to which number of the queue the snapshot has records: what it gave is of before that. */
+static int bare_note_end(struct bare *b, const struct manifest *m)
+{
+	struct snapshot_database from = {.db = NULL};
+	sqlite3_stmt *row = NULL;
+	int error = snapshot_database_open(&from, b->r->options->snapshots, m);
+
+	if (error == 0)
+		error = database_prepare(from.db, &row,
+					 "SELECT max(" CHROMA_NUMBER_OF("e") ") FROM embeddings e");
+	if (error == 0)
+		error = database_step(row);
+	if (error == 1)
+		error = RECOVER_CHANGE(b->r,
+				       "UPDATE temp.bare SET until = coalesce(?1, '') WHERE vector "
+				       "NOTNULL AND until IS NULL",
+				       (const char *)sqlite3_column_text(row, 0));
+	sqlite3_finalize(row);
+	snapshot_database_close(&from);
+	return error;
+}
+
+/* A record that was written since may have got another vector then. */
+static int bare_tell_older(struct bare *b)
+{
+	int64_t older = 0;
+	int error = database_number(b->r->db,
+				    "SELECT count(*) FROM temp.bare t JOIN embeddings e ON "
+				    "e.embedding_id = t.id AND "
+				    "e.segment_id = ? WHERE " CHROMA_NUMBER_OF("e") " > t.until",
+				    b->c->metadata_segment, &older);
+
+	if (error < 0 || !older)
+		return error;
+	if (b->r->options->account)
+		b->r->options->account->may_differ = true;
+	recover_say(b->r, RECOVER_BARE, b->c->name,
+		    "%" PRId64
+		    " of the records with a vector from a snapshot were written after it: "
+		    "the vector may be an older one",
+		    older);
+	return error;
+}
+
 static int ask_snapshot(void *context, const struct manifest *m)
 {
 	struct bare *b = context;
@@ -109,10 +157,13 @@ static int ask_snapshot(void *context, const struct manifest *m)
 					 .trouble = recover_ignore_trouble,
 					 .context = b};
 	struct export_summary summary;
+	uint64_t before = b->given;
 	int error = 0;
 
 	if (b->queued + b->given < b->found)
 		error = export_snapshot(b->r->options->snapshots, m, &options, &summary);
+	if (error == 0 && b->given > before)
+		error = bare_note_end(b, m);
 	return error;
 }
 
@@ -126,6 +177,8 @@ static int ask_snapshots(struct bare *b)
 		error = recover_each_snapshot(b->r, ask_snapshot, b);
 	sqlite3_finalize(b->put);
 	b->put = NULL;
+	if (error == 0)
+		error = bare_tell_older(b);
 	return error;
 }
 
