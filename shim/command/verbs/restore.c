@@ -31,6 +31,7 @@ const char restore_usage[] =
     "Brings a snapshot of DIR back (CHROMASHIM_DIR or ./chroma_data if not given). ID is a\n"
     "number, latest, before-schema (the newest one taken before a schema change), an age as @10m,\n"
     "or a time: then it is the newest not after it. What a restore kept goes by its number only.\n"
+    "For latest, the snapshot of a stop that is being taken is waited for.\n"
     "\n"
     "  -o, --output=OUT  into the directory OUT, which must not exist or be empty; DIR is left as\n"
     "                    it is, and a backend may go on using it\n"
