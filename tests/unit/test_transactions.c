@@ -11,9 +11,9 @@ static void test_commit(void **state)
 {
 	(void)state;
 	change_page_2(10);
-	assert_true(transaction_open(AREA));
-	assert_int_equal(transaction_thread(AREA), 1000);
-	assert_int_equal(transaction_journaled(AREA), 2);
+	assert_true(transaction_open(PROTECTION));
+	assert_int_equal(transaction_thread(PROTECTION), 1000);
+	assert_int_equal(transaction_journaled(PROTECTION), 2);
 	transaction_unlinked(journal);
 	assert_int_equal(records[1].length, 2 * PAGE);
 	expect_end(OP_TXN_COMMIT, 1, 2, 0);
@@ -98,7 +98,7 @@ static void test_rollback_after_spill(void **state)
 	database_page(1, image(1, 5, 6));
 	database_page(2, image(2, 1, 0));
 	journal_page(3, image(3, 0, 0));
-	assert_int_equal(transaction_journaled(AREA), 3);
+	assert_int_equal(transaction_journaled(PROTECTION), 3);
 	journal_sync(second);
 	database_page(3, image(3, 1, 0));
 	database_page(2, image(2, 2, 0));
@@ -149,9 +149,9 @@ static void test_journal_left(void **state)
 {
 	(void)state;
 	change_page_2(10);
-	assert_true(transaction_journal_left(AREA));
+	assert_true(transaction_journal_left(PROTECTION));
 	unlock();
-	assert_true(transaction_journal_left(AREA));
+	assert_true(transaction_journal_left(PROTECTION));
 	expect_end(OP_TXN_ROLLBACK, 1, 2, 0);
 }
 
@@ -180,7 +180,7 @@ static void test_super_journal(void **state)
 	transaction_written(journal, trailer, 4, (off_t)journal_at);
 	transaction_written(journal, "/tmp/x-mj01234567", 17, (off_t)journal_at + 4);
 	transaction_written(journal, "\0\0\0\21", 4, (off_t)journal_at + 21);
-	assert_int_equal(transaction_journaled(AREA), 2);
+	assert_int_equal(transaction_journaled(PROTECTION), 2);
 	transaction_truncated(journal, (off_t)journal_at + 29);
 	transaction_unlinked(journal);
 	expect_end(OP_TXN_COMMIT, 1, 2, 0);
@@ -209,7 +209,7 @@ static void test_coalesced(void **state)
 		if (cuts[i] < sizeof(all))
 			transaction_written(journal, all + cuts[i], sizeof(all) - cuts[i],
 					    (off_t)cuts[i]);
-		assert_int_equal(transaction_journaled(AREA), 2);
+		assert_int_equal(transaction_journaled(PROTECTION), 2);
 		database_page(1, image(1, 11, 4));
 		transaction_unlinked(journal);
 		expect_end(OP_TXN_COMMIT, i + 1, 1, 4);
@@ -247,13 +247,13 @@ static void test_questions(void **state)
 	assert_false(transaction_database_starts(journal, PAGE, 0));
 	database_page(1, image(1, 2, 1));
 	assert_false(transaction_database_starts(db, PAGE, PAGE));
-	assert_int_equal(transaction_number(AREA), 1);
+	assert_int_equal(transaction_number(PROTECTION), 1);
 	transaction_unlinked(journal);
 	assert_false(transaction_database_starts(db, PAGE, 0));
 	unlock();
 	reserve();
 	transactions_fork();
-	assert_false(transaction_open(AREA));
+	assert_false(transaction_open(PROTECTION));
 	unlock();
 	assert_int_equal(records_used, 3);
 	records_read = 3;

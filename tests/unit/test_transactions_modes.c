@@ -71,7 +71,7 @@ static void test_other_copy(void **state)
 	other.object = 6;
 	change_page_2(1);
 	transaction_locked(other, F_UNLCK, 0, 0);
-	assert_true(transaction_open(AREA));
+	assert_true(transaction_open(PROTECTION));
 	transaction_unlinked(journal);
 	expect_end(OP_TXN_COMMIT, 1, 2, 0);
 	unlock();
@@ -91,7 +91,7 @@ static void test_hot_journal(void **state)
 	transaction_opened(journal, O_RDONLY);
 	exclusive();
 	transaction_opened(journal, O_RDWR | O_NOFOLLOW);
-	assert_false(transaction_open(AREA));
+	assert_false(transaction_open(PROTECTION));
 	database_page(2, image(2, 0, 0));
 	database_page(1, image(1, 9, 9));
 	transaction_truncated(db, 2 * PAGE);
@@ -121,7 +121,7 @@ static void test_wal(void **state)
 	frame(1, 0, image(1, 4, 4));
 	assert_true(transaction_changes_schema(wal, image(1, 4, 4), PAGE, (off_t)wal_at));
 	frame(2, 2, image(2, 0, 0));
-	assert_true(transaction_open(AREA));
+	assert_true(transaction_open(PROTECTION));
 	wal_lock_type(F_UNLCK);
 	assert_int_equal(records[1].length, 2 * (24 + PAGE));
 	expect_end(OP_TXN_COMMIT, 1, 2, 4);

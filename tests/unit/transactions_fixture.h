@@ -18,95 +18,95 @@
 #include "preload/sqlite/transaction_state.c"
 
 #define PAGE 4096
-#define AREA 3
+#define PROTECTION 3
 
 /* ---- what the room calls ---- */
 
 static struct oplog_record records[64];
 static unsigned records_used, records_read;
 static uint32_t this_thread;
-_Atomic unsigned areas_used = AREA + 1;
+_Atomic unsigned protections_used = PROTECTION + 1;
 
 uint32_t thread_id(void)
 {
 	return this_thread;
 }
 
-void record_put(unsigned area, struct oplog_record *r, const char *text, size_t size)
+void record_put(unsigned protection, struct oplog_record *r, const char *text, size_t size)
 {
 	(void)text;
-	assert_int_equal(area, AREA);
+	assert_int_equal(protection, PROTECTION);
 	assert_int_equal(size, 0);
 	records[records_used++ % 64] = *r;
 }
 
-uint32_t name_intern(unsigned area, const char *text, size_t length)
+uint32_t name_intern(unsigned protection, const char *text, size_t length)
 {
-	(void)area;
+	(void)protection;
 	(void)text;
 	(void)length;
 	return 99;
 }
 
-void sqlite_copy_seen(unsigned area, uint8_t object)
+void sqlite_copy_seen(unsigned protection, uint8_t object)
 {
-	(void)area;
+	(void)protection;
 	(void)object;
 }
 
-void acts_begin(unsigned area, const struct transaction *t)
+void acts_begin(unsigned protection, const struct transaction *t)
 {
-	(void)area, (void)t;
+	(void)protection, (void)t;
 }
 
-void acts_page(unsigned area, uint32_t number, const unsigned char *page, uint32_t size,
+void acts_page(unsigned protection, uint32_t number, const unsigned char *page, uint32_t size,
 	       bool is_old)
 {
-	(void)area, (void)number, (void)page, (void)size, (void)is_old;
+	(void)protection, (void)number, (void)page, (void)size, (void)is_old;
 }
 
-void acts_before(unsigned area, uint8_t object, bool is_commit)
+void acts_before(unsigned protection, uint8_t object, bool is_commit)
 {
-	(void)area, (void)object, (void)is_commit;
+	(void)protection, (void)object, (void)is_commit;
 }
 
-void acts_frame(unsigned area, uint8_t object, uint32_t number, const unsigned char *page,
+void acts_frame(unsigned protection, uint8_t object, uint32_t number, const unsigned char *page,
 		uint32_t size)
 {
-	(void)area, (void)object, (void)number, (void)page, (void)size;
+	(void)protection, (void)object, (void)number, (void)page, (void)size;
 }
 
-void acts_log_commits(unsigned area, const struct transaction *t)
+void acts_log_commits(unsigned protection, const struct transaction *t)
 {
-	(void)area, (void)t;
+	(void)protection, (void)t;
 }
 
-void acts_end(unsigned area, const struct transaction *t, bool committed)
+void acts_end(unsigned protection, const struct transaction *t, bool committed)
 {
-	(void)area, (void)t, (void)committed;
+	(void)protection, (void)t, (void)committed;
 }
 
 void acts_fork(void)
 {
 }
 
-void acts_stop(unsigned area)
+void acts_stop(unsigned protection)
 {
-	(void)area;
+	(void)protection;
 }
 
 void sqlite_copies_fork(void)
 {
 }
 
-static inline void nobody_commits(unsigned area, uint64_t number)
+static inline void nobody_commits(unsigned protection, uint64_t number)
 {
-	(void)area, (void)number;
+	(void)protection, (void)number;
 }
 
-static inline void nobody_ends(unsigned area, bool committed)
+static inline void nobody_ends(unsigned protection, bool committed)
 {
-	(void)area;
+	(void)protection;
 	(void)committed;
 }
 
@@ -117,10 +117,12 @@ void sqlite_database_opened(union slot s)
 
 /* ---- what SQLite does ---- */
 
-static const union slot db = {.name = 1, .area = AREA, .role = ROLE_DATABASE, .object = 5};
-static const union slot journal = {.name = 2, .area = AREA, .role = ROLE_JOURNAL, .object = 5};
-static const union slot wal = {.name = 3, .area = AREA, .role = ROLE_WAL, .object = 5};
-static const union slot shm = {.name = 4, .area = AREA, .role = ROLE_SHM, .object = 5};
+static const union slot db = {
+    .name = 1, .protection = PROTECTION, .role = ROLE_DATABASE, .object = 5};
+static const union slot journal = {
+    .name = 2, .protection = PROTECTION, .role = ROLE_JOURNAL, .object = 5};
+static const union slot wal = {.name = 3, .protection = PROTECTION, .role = ROLE_WAL, .object = 5};
+static const union slot shm = {.name = 4, .protection = PROTECTION, .role = ROLE_SHM, .object = 5};
 
 static uint64_t journal_at;
 static uint64_t wal_at;
@@ -254,7 +256,7 @@ static inline void expect_open(uint64_t number)
 	struct oplog_record begin = next(OP_TXN_BEGIN);
 
 	assert_int_equal(begin.arg, number);
-	assert_true(transaction_open(AREA));
+	assert_true(transaction_open(PROTECTION));
 	began = begin.time;
 }
 
@@ -276,9 +278,9 @@ static inline void expect_end(enum oplog_op op, uint64_t number, int64_t pages, 
 	assert_int_equal(begin.arg, number);
 	began = begin.time;
 	expect_end_of(op, number, pages, cookie);
-	assert_false(transaction_open(AREA));
-	assert_int_equal(transaction_thread(AREA), 0);
-	assert_int_equal(transaction_journaled(AREA), 0);
+	assert_false(transaction_open(PROTECTION));
+	assert_int_equal(transaction_thread(PROTECTION), 0);
+	assert_int_equal(transaction_journaled(PROTECTION), 0);
 }
 
 static inline void expect_nothing(void)
@@ -291,7 +293,7 @@ static inline int fresh(void **state)
 	(void)state;
 	transactions_hand_in(
 	    (struct transaction_listener){.committed = nobody_commits, .ended = nobody_ends});
-	memset(&transactions[AREA], 0, sizeof(transactions[AREA]));
+	memset(&transactions[PROTECTION], 0, sizeof(transactions[PROTECTION]));
 	transaction_opened(db, O_RDWR | O_CREAT);
 	records_used = records_read = 0;
 	wal_at = 32;

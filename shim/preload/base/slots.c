@@ -8,7 +8,7 @@
 static _Atomic uint64_t first_slots[SLOT_PAGE];
 _Atomic uint64_t *_Atomic slot_pages[SLOTS / SLOT_PAGE] = {first_slots};
 _Atomic int slots_top;
-struct slots_use slots_use[AREAS];
+struct slots_use slots_use[PROTECTIONS];
 
 void *memory_make(size_t size)
 {
@@ -32,8 +32,8 @@ static _Atomic uint64_t *slot_at(int fd)
 /* A directory with descriptors of the host in it is in use. */
 static void count_open(union slot s, int n)
 {
-	if (slot_protected(s) && atomic_fetch_add(&slots_use[s.area].open, n) + n == 0)
-		atomic_store(&slots_use[s.area].idle_since, oplog_now());
+	if (slot_protected(s) && atomic_fetch_add(&slots_use[s.protection].open, n) + n == 0)
+		atomic_store(&slots_use[s.protection].idle_since, oplog_now());
 }
 
 void slot_set(int fd, union slot s)

@@ -15,7 +15,7 @@
 
 #include "core/base/sys.h"
 
-#define AREAS 255 /* directories that one process can have protected */
+#define PROTECTIONS 255 /* directories that one process can have protected */
 
 enum role {
 	ROLE_NONE,   /* not ours */
@@ -51,7 +51,7 @@ union slot {
 	struct {
 		uint32_t name : 24;   /* number of the name, see names below */
 		uint32_t touched : 8; /* of a database: which tables, refuse/touched.h */
-		uint8_t area;	      /* index of the protected directory */
+		uint8_t protection;   /* index of the protected directory */
 		uint8_t role;
 		uint8_t object;	  /* index of the library that opened it; of an index's file: its
 				     graph; 0 unknown */
@@ -122,6 +122,6 @@ struct slots_use {
 	_Atomic uint64_t idle_since;
 };
 
-extern struct slots_use slots_use[AREAS];
+extern struct slots_use slots_use[PROTECTIONS];
 
 #endif

@@ -11,7 +11,7 @@
 #include "preload/base/shim.h"
 #include "preload/calls/bodies.h"
 #include "preload/calls/pipeline.h"
-#include "preload/place/area.h"
+#include "preload/place/protection.h"
 #include "preload/place/files.h"
 #include "preload/place/record.h"
 
@@ -20,7 +20,7 @@
 /* After a call that got no descriptor: true, it is worth another try. */
 static inline bool descriptors_are_back(void)
 {
-	return (errno == EMFILE || errno == ENFILE) && area_descriptors_give_back();
+	return (errno == EMFILE || errno == ENFILE) && protection_descriptors_give_back();
 }
 
 /* A call that changes nothing, and its record; for calls that return -1 and errno. */

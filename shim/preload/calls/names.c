@@ -45,10 +45,10 @@ static int rename_any(void *caller, enum oplog_op op, int fromfd, const char *fr
 		from_ours = place_find(&source, fromfd, from, true);
 	if (LIKELY(!from_ours && !to_ours)) {
 		ret = real_rename(op, fromfd, from, tofd, to, flags);
-		if (ret == 0 && atomic_load(&areas_used)) {
+		if (ret == 0 && atomic_load(&protections_used)) {
 			int saved = errno;
 
-			areas_moved();
+			protections_moved();
 			errno = saved;
 		}
 		return ret;

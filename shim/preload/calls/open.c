@@ -64,16 +64,16 @@ static int open_database(const struct place *place, enum oplog_op op, int dirfd,
 	int fd;
 
 	if (place->slot.role != ROLE_DATABASE || op == OP_CREAT ||
-	    (flags & (O_CREAT | O_EXCL)) != O_CREAT || !maker_is_wanted(place->slot.area))
+	    (flags & (O_CREAT | O_EXCL)) != O_CREAT || !maker_is_wanted(place->slot.protection))
 		return real_open(op, dirfd, path, flags, mode);
 	fd = real_open(op, dirfd, path, flags | O_EXCL, mode);
 	if (fd >= 0) {
-		maker_made(place->slot.area);
+		maker_made(place->slot.protection);
 		return fd;
 	}
 	if (errno != EEXIST)
 		return fd;
-	maker_wait(place->slot.area);
+	maker_wait(place->slot.protection);
 	return real_open(op, dirfd, path, flags, mode);
 }
 
@@ -116,9 +116,9 @@ static int open_entered(const struct place *place, void *caller, enum oplog_op o
 		}
 		writer_opened(s, fd);
 		if (s.role == ROLE_WAL && (s.writable & SLOT_WRITABLE)) {
-			atomic_store(&areas[s.area].wal_mode, true);
-			record_feature(&areas[s.area], OPLOG_WAL_MODE, true);
-			fence_drop(s.area);
+			atomic_store(&protections[s.protection].wal_mode, true);
+			record_feature(&protections[s.protection], OPLOG_WAL_MODE, true);
+			fence_drop(s.protection);
 		}
 		transaction_opened(s, flags);
 	}
@@ -134,7 +134,7 @@ int open_place(const struct place *place, void *caller, enum oplog_op op, int di
 	if (place->slot.role == ROLE_STORE)
 		return open_in_store(place, op, dirfd, path, flags, mode);
 	if (place->slot.role == ROLE_DATABASE && !shim_borrowed())
-		maker_wait(place->slot.area);
+		maker_wait(place->slot.protection);
 	fd = reader_opens(place, caller, flags);
 	if (fd >= 0)
 		return fd;
@@ -142,10 +142,11 @@ int open_place(const struct place *place, void *caller, enum oplog_op op, int di
 		errno = EACCES;
 		return -1;
 	}
-	if (!area_enter(place->slot.area)) /* let go by another thread, in this moment */
+	if (!protection_enter(
+		place->slot.protection)) /* let go by another thread, in this moment */
 		return real_open(op, dirfd, path, flags, mode);
 	fd = open_entered(place, caller, op, dirfd, path, flags, mode);
-	area_leave(place->slot.area);
+	protection_leave(place->slot.protection);
 	return fd;
 }
 
@@ -201,7 +202,7 @@ static int known_by_descriptor(enum oplog_op op, int fd, int flags)
 	int saved = errno;
 	A_PLACE(place);
 
-	if (fd >= 0 && (atomic_load(&areas_used) || named_wait()) &&
+	if (fd >= 0 && (atomic_load(&protections_used) || named_wait()) &&
 	    place_of_descriptor(&place, fd, false)) {
 		union slot s;
 

@@ -19,7 +19,7 @@
 static void leave(struct change *c)
 {
 	if (c->entered)
-		area_leave(c->slot.area);
+		protection_leave(c->slot.protection);
 	c->entered = false;
 }
 
@@ -36,7 +36,7 @@ static int refusal_of(const struct change *c)
 	if (__builtin_expect(store_concerns(c), 0))
 		return store_refusal(c);
 	r = failure_check(c);
-	if (r == 0 && !writer_is_ours(area_of(c->slot)) && !reader_may_open(c))
+	if (r == 0 && !writer_is_ours(protection_of(c->slot)) && !reader_may_open(c))
 		r = writer_check(c);
 	if (c->iov && c->slot.role == ROLE_OTHER)
 		return r; /* bytes of a file that is none of Chroma's */
@@ -97,7 +97,7 @@ static enum change_verdict begin(struct change *c)
 				    c->length, c->arg);
 	errno = saved;
 	fault_point();
-	c->writer = pin_alters(c) ? pin_enter(c->slot.area) : NULL;
+	c->writer = pin_alters(c) ? pin_enter(c->slot.protection) : NULL;
 	pin_trigger(c);
 	if (c->slot.role == ROLE_DATABASE && c->iov)
 		transaction_writes(c->slot, c->length, c->offset);
@@ -119,7 +119,8 @@ enum change_verdict change_begin(struct change *c)
 		c->iov = NULL; /* as if the kernel brought the bytes: it says what is wrong */
 		c->iov_count = 0;
 	}
-	if (c->place && slot_protected(c->slot) && !(c->entered = area_enter(c->slot.area))) {
+	if (c->place && slot_protected(c->slot) &&
+	    !(c->entered = protection_enter(c->slot.protection))) {
 		c->slot.all = 0; /* another thread has let go of it: it is protected no more */
 		return CHANGE_GO;
 	}
@@ -134,8 +135,8 @@ bool change_retry(struct change *c)
 	if (!c->slot.all || (errno != ENOSPC && errno != EDQUOT))
 		return false;
 	if (errno == EDQUOT)
-		space_quota_hit(c->slot.area);
-	return c->tries++ < 3 && space_make(c->slot.area);
+		space_quota_hit(c->slot.protection);
+	return c->tries++ < 3 && space_make(c->slot.protection);
 }
 
 /* With O_APPEND the place of a write is known only afterwards. */
@@ -213,5 +214,5 @@ void change_end(struct change *c, int64_t ret)
 	leave(c);
 	/* What was done by name, with no file open: another may write from now on. */
 	if (c->place && (ret < 0 || !change_opens(c)))
-		writer_give_back(c->slot.area);
+		writer_give_back(c->slot.protection);
 }

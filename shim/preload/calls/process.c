@@ -165,7 +165,7 @@ static void complete(char **out, char *const envp[], char *joined)
 
 static void note_exec(const char *path)
 {
-	unsigned i, used = atomic_load(&areas_used);
+	unsigned i, used = atomic_load(&protections_used);
 
 	if (used && !text_is_readable(path))
 		path = NULL;
@@ -305,7 +305,7 @@ void process_forked(void)
 	pins_fork();
 	persists_fork();
 	look_fork();
-	areas_fork();
+	protections_fork();
 	transactions_fork();
 }
 
@@ -324,7 +324,7 @@ pid_t do_Fork(void)
 void do_exit(int status)
 {
 	if (shim_live && !shim_borrowed())
-		areas_finish(0);
+		protections_finish(0);
 	REAL_LATE(_exit)(status);
 	for (;;)
 		SYS1(SYS_exit_group, status);
@@ -351,13 +351,13 @@ static bool ends_by(int number)
 int do_raise(int number)
 {
 	if (shim_live && !shim_borrowed() && ends_by(number))
-		areas_finish(number);
+		protections_finish(number);
 	return real.raise(number);
 }
 
 int do_kill(pid_t pid, int number)
 {
 	if (shim_live && pid == shim_pid && !shim_borrowed() && ends_by(number))
-		areas_finish(number);
+		protections_finish(number);
 	return real.kill(pid, number);
 }

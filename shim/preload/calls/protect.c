@@ -37,11 +37,11 @@ EXPORT int chromashim_active(void)
 	if (!shim_live || settings.off)
 		return 0;
 	named_take();
-	used = atomic_load(&areas_used);
+	used = atomic_load(&protections_used);
 	for (i = 0; i < used; i++) {
-		if (areas[i].failed)
+		if (protections[i].failed)
 			return -EIO;
-		count += areas[i].store_fd >= 0;
+		count += protections[i].store_fd >= 0;
 	}
 	return count;
 }
@@ -57,13 +57,13 @@ static size_t text_length(const char *name)
 
 static void record(enum oplog_op op, uint64_t token, int64_t result, const char *name)
 {
-	unsigned i, used = atomic_load(&areas_used);
+	unsigned i, used = atomic_load(&protections_used);
 
 	for (i = 0; i < used; i++) {
 		struct oplog_record r = {.op = (uint16_t)op, .offset = -1, .result = result};
 
 		r.arg = token;
-		if (!areas[i].failed)
+		if (!protections[i].failed)
 			record_put(i, &r, name, text_length(name));
 	}
 }
@@ -71,7 +71,7 @@ static void record(enum oplog_op op, uint64_t token, int64_t result, const char 
 /* In every directory; the number is that of the first. */
 static int64_t pin_all(const char *name, bool fresh)
 {
-	unsigned i, used = atomic_load(&areas_used);
+	unsigned i, used = atomic_load(&protections_used);
 	int64_t first = -ENOENT, r;
 
 	for (i = 0; i < used; i++) {

@@ -8,7 +8,7 @@
 #include "preload/calls/call.h"
 #include "preload/persist/persists.h"
 #include "preload/pin/pins.h"
-#include "preload/place/area_rooms.h"
+#include "preload/place/protection_rooms.h"
 #include "preload/place/callers.h"
 #include "preload/place/named.h"
 #include "preload/refuse/helper.h"
@@ -73,7 +73,7 @@ static void read_inherited(void)
 extern int __register_atfork(void (*before)(void), void (*parent)(void), void (*child)(void),
 			     void *library) __attribute__((weak));
 
-static const struct area_room rooms[] = {
+static const struct protection_room rooms[] = {
     {.stop = space_stop},
     {.stop = transactions_stop},
     {.stop = touched_stop},
@@ -89,8 +89,8 @@ static const struct area_room rooms[] = {
 static void hand_in(void)
 {
 	limits_hand_in(record_limit);
-	places_hand_in(area_claim, look_before_open);
-	areas_hand_in(rooms, sizeof(rooms) / sizeof(*rooms));
+	places_hand_in(protection_claim, look_before_open);
+	protections_hand_in(rooms, sizeof(rooms) / sizeof(*rooms));
 	transactions_hand_in((struct transaction_listener){
 	    .committed = pins_transaction_committed,
 	    .ended = persists_transaction_ended,
@@ -119,7 +119,7 @@ __attribute__((constructor)) static void start(void)
 	__register_atfork(process_forks, NULL, process_forked, NULL);
 	hand_in();
 	shim_live = true;
-	named_read(settings.dir, !settings.backend, area_claim);
+	named_read(settings.dir, !settings.backend, protection_claim);
 	read_inherited();
 	errno = saved;
 }
@@ -127,5 +127,5 @@ __attribute__((constructor)) static void start(void)
 __attribute__((destructor)) static void end(void)
 {
 	if (shim_live && !shim_borrowed())
-		areas_finish(0);
+		protections_finish(0);
 }

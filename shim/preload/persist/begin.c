@@ -30,7 +30,7 @@ static void raise_top(unsigned to)
 }
 
 /* Locked, and known as the directory's. NULL: another thread was quicker, or the table is full. */
-static struct group *take_place(unsigned area, uint32_t directory)
+static struct group *take_place(unsigned protection, uint32_t directory)
 {
 	unsigned at, k;
 	uint32_t none = 0;
@@ -44,9 +44,9 @@ static struct group *take_place(unsigned area, uint32_t directory)
 			group_unlock(g);
 			continue;
 		}
-		memset((char *)g + offsetof(struct group, area), 0,
-		       sizeof(*g) - offsetof(struct group, area));
-		g->area = (uint8_t)area;
+		memset((char *)g + offsetof(struct group, protection), 0,
+		       sizeof(*g) - offsetof(struct group, protection));
+		g->protection = (uint8_t)protection;
 		g->directory = directory;
 		g->undo.fd = -1;
 		for (k = 0; k < UNDO_FILES; k++)
@@ -56,7 +56,7 @@ static struct group *take_place(unsigned area, uint32_t directory)
 			return NULL;
 		}
 		raise_top(at + 1);
-		atomic_fetch_add(&persist_stores[area].groups, 1);
+		atomic_fetch_add(&persist_stores[protection].groups, 1);
 		atomic_store(&g->state, GROUP_OPEN);
 		return g;
 	}
@@ -125,7 +125,7 @@ static bool holds_nothing(const struct group *g)
 static bool look_at_files(struct group *g)
 {
 	char path[sizeof(g->header.segment) + 32];
-	int root = areas[g->area].root_fd;
+	int root = protections[g->protection].root_fd;
 	struct stat st;
 	unsigned i;
 	size_t n;
@@ -167,7 +167,7 @@ static bool are_open_together(const struct group *g)
 	for (fd = 0; fd < top; fd++) {
 		union slot s = slot_of(fd);
 
-		if (s.role < ROLE_HEADER || s.role > ROLE_LINKS || s.area != g->area ||
+		if (s.role < ROLE_HEADER || s.role > ROLE_LINKS || s.protection != g->protection ||
 		    !(s.writable & SLOT_WRITABLE) || name_get(s.name)->directory != g->directory)
 			continue;
 		if (first && first != s.name)
@@ -195,7 +195,7 @@ static void supersede(struct group *g)
 
 static int begin_undo(struct group *g)
 {
-	struct persist_store *store = &persist_stores[g->area];
+	struct persist_store *store = &persist_stores[g->protection];
 	int fd, r, undofd = group_undo_folder(g);
 
 	if (undofd < 0)
@@ -203,7 +203,7 @@ static int begin_undo(struct group *g)
 	identify(&g->header);
 	g->header.number = ++store->number;
 	g->header.time = clock_read(CLOCK_REALTIME);
-	g->header.life = area_life(&areas[g->area]);
+	g->header.life = protection_life(&protections[g->protection]);
 	g->header.pickle_check = pickle_check(g);
 	r = undo_create(&g->undo, undofd, &g->header, g->power);
 	sys_close(undofd);
@@ -238,7 +238,7 @@ static int resume(struct group *g)
 	struct undo_reader reader;
 	int fd, r;
 
-	if (!ticket || ticket >> 32 != group_ticket(g->area, 0) >> 32 || !name_segment(g))
+	if (!ticket || ticket >> 32 != group_ticket(g->protection, 0) >> 32 || !name_segment(g))
 		return -ENOENT;
 	g->header.pid = (uint32_t)shim_pid;
 	g->header.number = (uint32_t)(ticket & ~PARKED_UNSYNCED);
@@ -272,9 +272,9 @@ static int sync_resumed(struct group *g)
 	return g->power && !(g->undo_synced && g->undo_known) ? withheld_sync_undo(g) : 0;
 }
 
-void group_sync_parked(unsigned area, uint32_t directory)
+void group_sync_parked(unsigned protection, uint32_t directory)
 {
-	struct group *g = take_place(area, directory);
+	struct group *g = take_place(protection, directory);
 	int r;
 
 	if (!g)
@@ -301,9 +301,9 @@ static struct group *no_place(uint32_t directory)
 	return NULL;
 }
 
-struct group *group_begin(unsigned area, uint32_t directory)
+struct group *group_begin(unsigned protection, uint32_t directory)
 {
-	struct group *g = take_place(area, directory);
+	struct group *g = take_place(protection, directory);
 	bool resumed;
 	int r;
 
@@ -322,7 +322,7 @@ struct group *group_begin(unsigned area, uint32_t directory)
 	if (!resumed && r == 0 && g->creation)
 		return g; /* it is no persist yet, and may never be one */
 	if (!g->creation) {
-		loads_keep_out(&g->loads_kept_out, area, directory);
+		loads_keep_out(&g->loads_kept_out, protection, directory);
 		group_elements(g, &g->elements);
 		g->together = are_open_together(g);
 	}

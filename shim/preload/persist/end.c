@@ -39,7 +39,8 @@ void group_abandon(struct group *g)
 
 static int sync_path(const struct group *g, const char *path, int (*sync)(int))
 {
-	int fd = sys_openat(areas[g->area].root_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+	int fd = sys_openat(protections[g->protection].root_fd, path,
+			    O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
 	int r;
 
 	if (fd < 0)
@@ -124,7 +125,8 @@ static bool pickle_is_whole(const struct group *g)
 	strcpy(path, g->header.segment);
 	strcat(path, "/");
 	strcat(path, undo_file_names[UNDO_PICKLE]);
-	fd = sys_openat(areas[g->area].root_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+	fd = sys_openat(protections[g->protection].root_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW,
+			0);
 	if (fd == -ENOENT)
 		return false;
 	if (fd < 0) /* cannot be read, for whatever reason: nothing speaks against it */
@@ -136,7 +138,7 @@ static bool pickle_is_whole(const struct group *g)
 }
 
 /* The change counter of the database as it is on the disk, through a descriptor of the host. */
-static bool change_counter(unsigned area, uint32_t *counter)
+static bool change_counter(unsigned protection, uint32_t *counter)
 {
 	unsigned char p[4];
 	int fd, top = atomic_load(&slots_top);
@@ -144,7 +146,7 @@ static bool change_counter(unsigned area, uint32_t *counter)
 	for (fd = 0; fd < top; fd++) {
 		union slot s = slot_of(fd);
 
-		if (s.role != ROLE_DATABASE || s.area != area ||
+		if (s.role != ROLE_DATABASE || s.protection != protection ||
 		    sys_pread(fd, p, sizeof(p), 24) != (ssize_t)sizeof(p))
 			continue;
 		*counter = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
@@ -156,7 +158,8 @@ static bool change_counter(unsigned area, uint32_t *counter)
 /* Within a transaction of this thread? In WAL mode nothing on the disk tells that it ended. */
 static bool in_transaction(const struct group *g)
 {
-	return !atomic_load(&areas[g->area].wal_mode) && transaction_thread(g->area) == thread_id();
+	return !atomic_load(&protections[g->protection].wal_mode) &&
+	       transaction_thread(g->protection) == thread_id();
 }
 
 int group_expect(struct group *g)
@@ -164,7 +167,7 @@ int group_expect(struct group *g)
 	uint32_t counter;
 	int r;
 
-	if (g->expected || !in_transaction(g) || !change_counter(g->area, &counter))
+	if (g->expected || !in_transaction(g) || !change_counter(g->protection, &counter))
 		return 0;
 	r = group_equip(g);
 	if (r == 0)
@@ -179,7 +182,8 @@ static void note_counter(const struct group *g)
 {
 	uint32_t counter;
 
-	if (g->page && !atomic_load(&areas[g->area].wal_mode) && change_counter(g->area, &counter))
+	if (g->page && !atomic_load(&protections[g->protection].wal_mode) &&
+	    change_counter(g->protection, &counter))
 		g->page->counter = (uint64_t)counter + 1;
 }
 
@@ -205,7 +209,7 @@ static bool waits(struct group *g, int *error)
 
 static void say_not_synced(const struct group *g, int error)
 {
-	shim_say(areas[g->area].spelling[0], "/", g->header.segment, ": ",
+	shim_say(protections[g->protection].spelling[0], "/", g->header.segment, ": ",
 		 persist_error_text(-error),
 		 " on syncing a persist; a power cut now may lose it. Look at the disk.", NULL);
 }
@@ -261,7 +265,7 @@ void group_complete(struct group *g)
 		say_not_synced(g, r);
 }
 
-void persists_transaction_ended(unsigned area, bool committed)
+void persists_transaction_ended(unsigned protection, bool committed)
 {
 	uint32_t me;
 	unsigned i;
@@ -273,7 +277,7 @@ void persists_transaction_ended(unsigned area, bool committed)
 	for (i = 0; i < atomic_load(&groups_top); i++) {
 		struct group *g = &groups[i];
 
-		if (g->state != GROUP_TENTATIVE || g->area != area || g->thread != me ||
+		if (g->state != GROUP_TENTATIVE || g->protection != protection || g->thread != me ||
 		    group_lock(g->directory) != g)
 			continue;
 		if (g->state == GROUP_TENTATIVE && committed)
@@ -293,15 +297,16 @@ void group_let_go(struct group *g)
 	group_abandon(g);
 }
 
-bool persists_none(unsigned area)
+bool persists_none(unsigned protection)
 {
-	_Atomic unsigned *count = &persist_stores[area].groups;
+	_Atomic unsigned *count = &persist_stores[protection].groups;
 	unsigned i;
 
 	for (i = 0; atomic_load(count) && i < atomic_load(&groups_top); i++) {
 		struct group *g = &groups[i];
 
-		if (g->state != GROUP_OPEN || g->area != area || group_lock(g->directory) != g)
+		if (g->state != GROUP_OPEN || g->protection != protection ||
+		    group_lock(g->directory) != g)
 			continue;
 		if (g->state == GROUP_OPEN && !g->pickle_opened && (g->creation || !g->together))
 			group_let_go(g);
@@ -310,29 +315,29 @@ bool persists_none(unsigned area)
 	return atomic_load(count) == 0;
 }
 
-bool persists_idle(unsigned area)
+bool persists_idle(unsigned protection)
 {
-	return atomic_load(&persist_stores[area].groups) == 0;
+	return atomic_load(&persist_stores[protection].groups) == 0;
 }
 
-void persists_stop(unsigned area)
+void persists_stop(unsigned protection)
 {
 	unsigned i;
 
 	for (i = 0; i < atomic_load(&groups_top); i++)
-		if (groups[i].state != GROUP_FREE && groups[i].area == area) {
+		if (groups[i].state != GROUP_FREE && groups[i].protection == protection) {
 			group_set_state(&groups[i], GROUP_OPEN);
 			group_release(&groups[i]);
 		}
-	areas[area].undo_usable = false;
-	persist_stores[area].known = false;
-	persist_stores[area].round++;
+	protections[protection].undo_usable = false;
+	persist_stores[protection].known = false;
+	persist_stores[protection].round++;
 }
 
 /* A child has none of its parent's groups: what it closes or writes is no end of theirs. */
 void persists_fork(void)
 {
-	unsigned i, used = atomic_load(&areas_used);
+	unsigned i, used = atomic_load(&protections_used);
 
 	for (i = 0; i < atomic_load(&groups_top); i++)
 		if (groups[i].state != GROUP_FREE) {

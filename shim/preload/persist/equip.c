@@ -57,7 +57,7 @@ int group_make_memory(struct group *g)
 
 int group_undo_folder(const struct group *g)
 {
-	return area_folder(&areas[g->area], UNDO_DIR);
+	return protection_folder(&protections[g->protection], UNDO_DIR);
 }
 
 int group_open_undo(const struct group *g)
@@ -100,7 +100,7 @@ bool group_elements(const struct group *g, uint64_t *elements)
 	struct segment_header h;
 
 	group_file_path(path, g, 0); /* header.bin */
-	if (!segment_header_read(areas[g->area].root_fd, path, &h))
+	if (!segment_header_read(protections[g->protection].root_fd, path, &h))
 		return false;
 	*elements = h.count;
 	return true;
@@ -111,7 +111,7 @@ uint32_t group_file_name(const struct group *g, unsigned file)
 	char path[sizeof(g->header.segment) + 32];
 
 	group_file_path(path, g, file);
-	return name_intern(g->area, path, strlen(path));
+	return name_intern(g->protection, path, strlen(path));
 }
 
 int group_open_in(const struct group *g, unsigned file, int flags)
@@ -119,7 +119,8 @@ int group_open_in(const struct group *g, unsigned file, int flags)
 	char path[sizeof(g->header.segment) + 32];
 
 	group_file_path(path, g, file);
-	return sys_openat(areas[g->area].root_fd, path, flags | O_CLOEXEC | O_NOFOLLOW, 0);
+	return sys_openat(protections[g->protection].root_fd, path, flags | O_CLOEXEC | O_NOFOLLOW,
+			  0);
 }
 
 int group_open_file(struct group *g, unsigned file, int hostfd)

@@ -26,7 +26,7 @@ void group_record(const struct group *g, enum oplog_op op, uint64_t length, int6
 	    .arg = g->header.number,
 	};
 
-	record_put(g->area, &r, NULL, 0);
+	record_put(g->protection, &r, NULL, 0);
 }
 
 void group_record_commit(const struct group *g)
@@ -44,7 +44,7 @@ void group_record_commit(const struct group *g)
 
 	if (group_elements(g, &elements) && elements > g->elements)
 		r.result = (int64_t)(elements - g->elements);
-	record_put(g->area, &r, NULL, 0);
+	record_put(g->protection, &r, NULL, 0);
 }
 
 const char *persist_error_text(int error)
@@ -66,7 +66,7 @@ void group_set_state(struct group *g, enum group_state state)
 	if (g->state != GROUP_TENTATIVE && state == GROUP_TENTATIVE)
 		atomic_fetch_add(&tentative, 1);
 	if ((g->state == GROUP_UNPROTECTED) != (state == GROUP_UNPROTECTED))
-		pin_unprotected(g->area, state == GROUP_UNPROTECTED ? 1 : -1);
+		pin_unprotected(g->protection, state == GROUP_UNPROTECTED ? 1 : -1);
 	atomic_store(&g->state, (uint8_t)state);
 }
 
@@ -85,8 +85,8 @@ bool persists_tentative(void)
 static void say_frozen(const struct group *g, const char *why, int rolled_back, bool unheard)
 {
 	shim_say(
-	    areas[g->area].spelling[0], "/", g->header.segment, ": a persist failed (", why,
-	    rolled_back < 0 ? "); it will be undone at the next start" : ") and was undone",
+	    protections[g->protection].spelling[0], "/", g->header.segment, ": a persist failed (",
+	    why, rolled_back < 0 ? "); it will be undone at the next start" : ") and was undone",
 	    ". Nothing is lost: the records stay in Chroma's queue. This segment is frozen until "
 	    "the backend is restarted; make room or look at the disk, then restart it.",
 	    unheard ? " Chroma may not notice, and would then remove the records: until the "
@@ -99,21 +99,21 @@ static void say_frozen(const struct group *g, const char *why, int rolled_back, 
 static int undo_own(struct group *g, struct rollback_outcome *outcome)
 {
 	struct rollback rb = {
-	    .rootfd = areas[g->area].root_fd,
+	    .rootfd = protections[g->protection].root_fd,
 	    .undofd = group_undo_folder(g),
 	};
-	struct pin_writer *writer = pin_enter(g->area);
+	struct pin_writer *writer = pin_enter(g->protection);
 	uint64_t pinned[UNDO_FILES];
 	unsigned i;
 	int r;
 
 	for (i = 0; i < UNDO_FILES; i++)
-		pinned[i] = pin_save(g->area, group_file_name(g, i), 0, 0);
+		pinned[i] = pin_save(g->protection, group_file_name(g, i), 0, 0);
 	r = rb.undofd < 0 ? rb.undofd : rollback_own(&rb, g->undo.fd, outcome);
 	if (rb.undofd >= 0)
 		sys_close(rb.undofd);
 	for (i = 0; i < UNDO_FILES; i++)
-		pin_saved(g->area, group_file_name(g, i), pinned[i]);
+		pin_saved(g->protection, group_file_name(g, i), pinned[i]);
 	pin_leave(writer);
 	return r;
 }
@@ -127,7 +127,7 @@ void group_fail_as(struct group *g, int error, const char *why)
 	/* Before the pickle's close: it is followed by the transaction that counts on the persist.
 	 */
 	if (unheard)
-		atomic_store(&areas[g->area].persist_lost, true);
+		atomic_store(&protections[g->protection].persist_lost, true);
 	withheld_drop(g);
 	r = group_equip(g);
 	if (r == 0 && !g->power)

@@ -13,7 +13,7 @@
 
 struct group groups[GROUPS];
 _Atomic unsigned groups_top;
-struct persist_store persist_stores[AREAS];
+struct persist_store persist_stores[PROTECTIONS];
 
 /* ---- the lock ---- */
 
@@ -63,19 +63,19 @@ void group_release(struct group *g)
 		return;
 	atomic_store(&name_get(g->directory)->group, 0);
 	atomic_store(&g->state, GROUP_FREE);
-	atomic_fetch_sub(&persist_stores[g->area].groups, 1);
+	atomic_fetch_sub(&persist_stores[g->protection].groups, 1);
 }
 
 /* Tells this undo file of this process from any other of that number. */
-uint64_t group_ticket(unsigned area, uint64_t number)
+uint64_t group_ticket(unsigned protection, uint64_t number)
 {
-	return (uint64_t)shim_pid << 42 | (uint64_t)(persist_stores[area].round & 1023) << 32 |
-	       (uint32_t)number;
+	return (uint64_t)shim_pid << 42 |
+	       (uint64_t)(persist_stores[protection].round & 1023) << 32 | (uint32_t)number;
 }
 
 void group_park(struct group *g)
 {
-	uint64_t ticket = group_ticket(g->area, g->header.number);
+	uint64_t ticket = group_ticket(g->protection, g->header.number);
 
 	if (g->power && !(g->undo_synced && g->undo_known))
 		ticket |= PARKED_UNSYNCED;
@@ -83,17 +83,17 @@ void group_park(struct group *g)
 	group_release(g);
 }
 
-bool group_is_parked(unsigned area, uint32_t directory)
+bool group_is_parked(unsigned protection, uint32_t directory)
 {
 	uint64_t ticket = atomic_load(&name_get(directory)->parked);
 
-	return ticket && ticket >> 32 == group_ticket(area, 0) >> 32;
+	return ticket && ticket >> 32 == group_ticket(protection, 0) >> 32;
 }
 
-bool group_is_parked_unsynced(unsigned area, uint32_t directory)
+bool group_is_parked_unsynced(unsigned protection, uint32_t directory)
 {
 	return (atomic_load(&name_get(directory)->parked) & PARKED_UNSYNCED) &&
-	       group_is_parked(area, directory);
+	       group_is_parked(protection, directory);
 }
 
 bool group_page_lost(const struct group *g)

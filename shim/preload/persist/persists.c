@@ -33,7 +33,8 @@ static bool opens(const struct change *c)
 	if (c->slot.role == ROLE_PICKLE && (c->flags & O_ACCMODE) != O_RDONLY)
 		return true;
 	return (c->flags & O_CREAT) && c->place &&
-	       sys_fstatat(areas[c->slot.area].root_fd, c->place->relative, &st, 0) == -ENOENT;
+	       sys_fstatat(protections[c->slot.protection].root_fd, c->place->relative, &st, 0) ==
+		   -ENOENT;
 }
 
 static enum meaning meaning_of(const struct change *c)
@@ -194,7 +195,7 @@ static enum change_verdict open_begin(struct group *g, struct change *c)
 		return CHANGE_GO;
 	if (opens_pickle(c)) {
 		if (!hold_is(&g->loads_kept_out))
-			loads_keep_out(&g->loads_kept_out, g->area, g->directory);
+			loads_keep_out(&g->loads_kept_out, g->protection, g->directory);
 		r = group_expect(g);
 	}
 	if (r == 0 && (exists ? c->flags & O_TRUNC : opens_pickle(c))) {
@@ -257,15 +258,15 @@ static enum change_verdict begin(struct group *g, struct change *c, enum meaning
 }
 
 /* Its group, locked. NULL: there is none; or there need be none, as its segment is parked. */
-static struct group *group_of(unsigned area, uint32_t directory, bool only_if_any,
+static struct group *group_of(unsigned protection, uint32_t directory, bool only_if_any,
 			      bool not_if_parked)
 {
 	struct group *g = group_lock(directory);
-	bool parked = !g && group_is_parked(area, directory);
+	bool parked = !g && group_is_parked(protection, directory);
 
 	if (g || (parked && not_if_parked) || (!parked && only_if_any))
 		return g;
-	return group_begin(area, directory);
+	return group_begin(protection, directory);
 }
 
 /* A segment that was only created gets elements: its undo file is on the disk before its header
@@ -275,11 +276,11 @@ static void elements_come(const struct change *c, uint32_t directory)
 	struct segment_header h;
 
 	if (c->slot.role != ROLE_HEADER || !change_writes(c) ||
-	    !group_is_parked_unsynced(c->slot.area, directory))
+	    !group_is_parked_unsynced(c->slot.protection, directory))
 		return;
 	if (!brings_bytes(c) || c->offset != 0 ||
 	    !segment_header_parse(c->iov[0].iov_base, c->iov[0].iov_len, &h) || h.count)
-		group_sync_parked(c->slot.area, directory);
+		group_sync_parked(c->slot.protection, directory);
 }
 
 enum change_verdict persist_change_begin(struct change *c)
@@ -289,13 +290,13 @@ enum change_verdict persist_change_begin(struct change *c)
 	enum meaning meaning;
 	struct group *g;
 
-	if (!areas[c->slot.area].undo_usable || (c->slot.writable & SLOT_INHERITED))
+	if (!protections[c->slot.protection].undo_usable || (c->slot.writable & SLOT_INHERITED))
 		return CHANGE_GO;
 	meaning = meaning_of(c);
 	if (meaning == NOTHING)
 		return CHANGE_GO;
 	elements_come(c, name_get(c->slot.name)->directory);
-	g = group_of(c->slot.area, name_get(c->slot.name)->directory, meaning == REMOVES,
+	g = group_of(c->slot.protection, name_get(c->slot.name)->directory, meaning == REMOVES,
 		     meaning != REMOVES && !(meaning == OPENS && opens_pickle(c)));
 	if (!g)
 		return CHANGE_GO;
@@ -357,7 +358,7 @@ void persist_change_end(struct change *c, int64_t ret)
 	if (meaning == NOTHING || meaning == REMOVES || (ret >= 0 && meaning != OPENS && !in_part))
 		return;
 	failed = ret < 0 && meaning != OPENS && is_failure(c, meaning, saved);
-	g = group_of(c->slot.area, name_get(c->slot.name)->directory, true, !failed);
+	g = group_of(c->slot.protection, name_get(c->slot.name)->directory, true, !failed);
 	if (!g)
 		return;
 	if (in_part)
@@ -384,9 +385,9 @@ void persist_fail(const struct change *c, int error)
 /* ---- renames ---- */
 
 /* Everything of a directory that changes its name: its groups know it by the old one. */
-static void abandon_below(unsigned area, uint32_t directory)
+static void abandon_below(unsigned protection, uint32_t directory)
 {
-	struct group *g = group_of(area, directory, true, false);
+	struct group *g = group_of(protection, directory, true, false);
 
 	if (!g)
 		return;
@@ -400,16 +401,16 @@ void persist_rename_begin(struct change *c)
 	int saved = errno, r;
 	struct group *g;
 
-	if (!areas[c->slot.area].undo_usable)
+	if (!protections[c->slot.protection].undo_usable)
 		return;
 	if (role_in_segment(c->slot.role) && (!c->target || c->target->slot.name != c->slot.name))
-		abandon_below(c->slot.area, name_get(c->slot.name)->directory);
+		abandon_below(c->slot.protection, name_get(c->slot.name)->directory);
 	else
-		abandon_below(c->slot.area, c->slot.name);
+		abandon_below(c->slot.protection, c->slot.name);
 	if (c->target && role_in_segment(c->target->slot.role)) {
 		union slot s = c->target->slot;
 
-		g = group_of(s.area, name_get(s.name)->directory, false, false);
+		g = group_of(s.protection, name_get(s.name)->directory, false, false);
 		if (g) {
 			r = g->state == GROUP_OPEN ? withheld_release(g) : 0;
 			if (r == 0 && g->state == GROUP_OPEN)
@@ -467,7 +468,8 @@ void persist_closing_slow(int fd, union slot s)
 	struct group *g;
 	MAPS_GUARDED;
 
-	if (!areas[s.area].undo_usable || !(s.writable & SLOT_WRITABLE) || !is_last(fd, s))
+	if (!protections[s.protection].undo_usable || !(s.writable & SLOT_WRITABLE) ||
+	    !is_last(fd, s))
 		return;
 	g = group_lock(name_get(s.name)->directory);
 	if (g) {

@@ -72,19 +72,19 @@ static inline void persist_reading(union slot s)
 }
 
 /* The transaction of this thread has ended: what waited for it is final, or void. */
-void persists_transaction_ended(unsigned area, bool committed);
+void persists_transaction_ended(unsigned protection, bool committed);
 
 /* A directory comes under protection: groups of dead processes are rolled back first. */
-void persists_start(unsigned area);
+void persists_start(unsigned protection);
 /* Its log is there: what was rolled back is recorded. */
-void persists_started(unsigned area);
+void persists_started(unsigned protection);
 void persists_fork(void);
 /* Nothing of the directory is in a persist, or frozen. What was only created, by a host that has no
  * descriptor there any more, stays as it is. */
-bool persists_none(unsigned area);
+bool persists_none(unsigned protection);
 /* The same, and nothing is done about what was only created. */
-bool persists_idle(unsigned area);
+bool persists_idle(unsigned protection);
 /* It is let go. */
-void persists_stop(unsigned area);
+void persists_stop(unsigned protection);
 
 #endif

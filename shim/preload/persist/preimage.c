@@ -187,8 +187,8 @@ static bool is_open_elsewhere(const struct group *g, unsigned file)
 	for (fd = 0; fd < top; fd++) {
 		union slot s = slot_of(fd);
 
-		if (s.area == g->area && role_in_segment(s.role) && file_index(s) == file &&
-		    name_get(s.name)->directory == g->directory)
+		if (s.protection == g->protection && role_in_segment(s.role) &&
+		    file_index(s) == file && name_get(s.name)->directory == g->directory)
 			return true;
 	}
 	return false;
@@ -220,10 +220,10 @@ static int make_fresh(int undofd, const char *fresh, const struct stat *old)
 /* The old inode gets a second name in undo/. */
 static int link_aside(const struct group *g, unsigned file, int undofd, const char *moved)
 {
-	int rootfd = areas[g->area].root_fd, r;
+	int rootfd = protections[g->protection].root_fd, r;
 	char path[sizeof(g->header.segment) + 32];
 	uint32_t name = group_file_name(g, file);
-	uint64_t pinned = pin_save(g->area, name, 0, 0); /* a link changes its change time */
+	uint64_t pinned = pin_save(g->protection, name, 0, 0); /* a link changes its change time */
 
 	group_file_path(path, g, file);
 	r = sys_linkat(rootfd, path, undofd, moved);
@@ -231,7 +231,7 @@ static int link_aside(const struct group *g, unsigned file, int undofd, const ch
 		sys_unlinkat(undofd, moved, 0);
 		r = sys_linkat(rootfd, path, undofd, moved);
 	}
-	pin_saved(g->area, name, pinned);
+	pin_saved(g->protection, name, pinned);
 	return r;
 }
 
@@ -263,12 +263,12 @@ static int exchange_in(struct group *g, unsigned file, int undofd, const struct 
 	if (r == 0 && replace && g->state == GROUP_OPEN) {
 		/* Once it is replaced, nobody finds it by its name. Whoever pins sees its second
 		 * one, or has set the epoch by now. */
-		uint64_t pinned = pin_save(g->area, name, 0, UINT64_MAX);
+		uint64_t pinned = pin_save(g->protection, name, 0, UINT64_MAX);
 
 		group_file_path(path, g, file);
 		fault_point();
-		r = sys_renameat(undofd, fresh, areas[g->area].root_fd, path);
-		pin_saved(g->area, name, pinned);
+		r = sys_renameat(undofd, fresh, protections[g->protection].root_fd, path);
+		pin_saved(g->protection, name, pinned);
 	}
 	if (r < 0 || g->state != GROUP_OPEN) {
 		sys_unlinkat(undofd, moved, 0);
@@ -293,7 +293,8 @@ static int exchange(struct group *g, unsigned file, const struct stat *old, bool
 static bool can_move(const struct group *g, unsigned file, const struct stat *st)
 {
 	/* A second name in pins/ is no name of the host's: that inode must not be emptied. */
-	bool alone = st->st_nlink == 1 || (st->st_nlink == 2 && pins_have(g->area, st->st_ino));
+	bool alone =
+	    st->st_nlink == 1 || (st->st_nlink == 2 && pins_have(g->protection, st->st_ino));
 
 	return alone && S_ISREG(st->st_mode) && !has_attributes(g->files[file].fd) &&
 	       !is_open_elsewhere(g, file);
@@ -337,7 +338,7 @@ void preimage_aside_undo(struct group *g, unsigned file)
 		return;
 	undo_moved_name(moved, &g->header, file);
 	group_file_path(path, g, file);
-	if (sys_renameat(undofd, moved, areas[g->area].root_fd, path) == 0) {
+	if (sys_renameat(undofd, moved, protections[g->protection].root_fd, path) == 0) {
 		sys_unlinkat(undofd, moved, 0); /* it had both names */
 		g->files[file].moved = false;
 	}

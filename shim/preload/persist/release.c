@@ -33,14 +33,14 @@ static int write_all(int fd, const unsigned char *p, size_t n, uint64_t offset)
 }
 
 /* undo/ and the store may have been made just now: their names have to reach the disk, too. */
-static int sync_names(unsigned area)
+static int sync_names(unsigned protection)
 {
 	static const char *const above[] = {".", ".."};
 	unsigned i;
 	int r = 0;
 
 	for (i = 0; i < 2 && r == 0; i++) {
-		int fd = sys_openat(areas[area].store_fd, above[i],
+		int fd = sys_openat(protections[protection].store_fd, above[i],
 				    O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
 
 		if (fd < 0)
@@ -76,10 +76,10 @@ int withheld_sync_undo(struct group *g)
 		r = sys_fdatasync(g->undo.fd);
 	if (r == 0 && !g->undo_known)
 		r = sync_folder(g);
-	if (r == 0 && !persist_stores[g->area].known)
-		r = sync_names(g->area);
+	if (r == 0 && !persist_stores[g->protection].known)
+		r = sync_names(g->protection);
 	if (r == 0)
-		persist_stores[g->area].known = true;
+		persist_stores[g->protection].known = true;
 	if (r == 0)
 		g->undo_synced = g->undo_known = true;
 	group_synced(g, since);
@@ -93,19 +93,19 @@ static int write_held(struct group *g)
 	uint32_t i, name;
 	int r = 0;
 
-	writer = pin_enter(g->area);
+	writer = pin_enter(g->protection);
 	for (i = 0; i < g->withheld_count && r == 0; i++) {
 		const struct held *h = &g->held[i];
 
 		name = group_file_name(g, h->file);
-		pinned = pin_save(g->area, name, h->offset, h->length);
+		pinned = pin_save(g->protection, name, h->offset, h->length);
 		fault_point();
 		r = fault_of_held(h->file);
 		window_drop(g, h->file);
 		if (r == 0)
 			r = write_all(g->files[h->file].fd, g->withheld_bytes + h->at, h->length,
 				      h->offset);
-		pin_saved(g->area, name, pinned);
+		pin_saved(g->protection, name, pinned);
 	}
 	pin_leave(writer);
 	for (i = 0; i < UNDO_FILES && r == 0 && g->power; i++)
@@ -181,7 +181,7 @@ void group_unprotect(struct group *g, int error)
 	}
 	if (error == -EUSERS)
 		limit_reached(LIMIT_DESCRIPTORS);
-	shim_say(areas[g->area].spelling[0], "/", g->header.segment,
+	shim_say(protections[g->protection].spelling[0], "/", g->header.segment,
 		 ": cannot save what a persist overwrites (", persist_error_text(-error),
 		 "); it goes on UNPROTECTED: a crash before its end may break this collection. "
 		 "Make the store writable, or make room.",

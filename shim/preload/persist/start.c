@@ -70,7 +70,7 @@ static void say_outcome(const char *root, const struct rollback_outcome *o)
 
 static void told_of(void *context, const struct rollback_outcome *o)
 {
-	const struct area *a = context;
+	const struct protection *a = context;
 	struct told *t = &rolled_back.told[rolled_back.count];
 
 	say_outcome(a->spelling[0], o);
@@ -88,7 +88,7 @@ static void told_of(void *context, const struct rollback_outcome *o)
 }
 
 /* What a version before this one has left where it was started. */
-static void undo_stray(struct area *a, struct store_identity *room)
+static void undo_stray(struct protection *a, struct store_identity *room)
 {
 	struct rollback rb = {
 	    .rootfd = a->root_fd, .report = told_of, .context = a, .shared = true};
@@ -100,26 +100,26 @@ static void undo_stray(struct area *a, struct store_identity *room)
 	sys_close(rb.undofd);
 }
 
-void persists_start(unsigned area)
+void persists_start(unsigned protection)
 {
 	static struct store_identity identity; /* one start at a time, on whatever stack */
-	struct area *a = &areas[area];
+	struct protection *a = &protections[protection];
 	struct rollback rb = {.rootfd = a->root_fd, .report = told_of, .context = a};
 	int r;
 
 	rolled_back.count = 0;
 	if (a->store_fd <= 0)
 		return;
-	areas[area].undo_usable = false;
+	protections[protection].undo_usable = false;
 	sys_mkdirat(a->store_fd, UNDO_DIR, 0700);
-	rb.undofd = r = area_folder(a, UNDO_DIR);
+	rb.undofd = r = protection_folder(a, UNDO_DIR);
 	if (r < 0) {
 		shim_say(a->spelling[0],
 			 ": cannot use undo/ in the store: ", persist_error_text(-r),
 			 "; persists are UNPROTECTED", NULL);
 		return;
 	}
-	areas[area].undo_usable = true;
+	protections[protection].undo_usable = true;
 	r = rollback_directory(&rb);
 	undo_stray(a, &identity);
 	rollback_forget_last(a->root_fd, rb.undofd);
@@ -130,24 +130,24 @@ void persists_start(unsigned area)
 			 NULL);
 }
 
-void persists_started(unsigned area)
+void persists_started(unsigned protection)
 {
 	unsigned i;
 
-	if (areas[area].undo_usable)
-		record_feature(&areas[area], OPLOG_HAS_GROUPS, true);
+	if (protections[protection].undo_usable)
+		record_feature(&protections[protection], OPLOG_HAS_GROUPS, true);
 	for (i = 0; i < rolled_back.count; i++) {
 		const struct told *t = &rolled_back.told[i];
 		struct oplog_record r = {
 		    .op = OP_PERSIST_ROLLBACK,
-		    .file = name_intern(area, t->segment, strlen(t->segment)),
+		    .file = name_intern(protection, t->segment, strlen(t->segment)),
 		    .offset = -1,
 		    .length = t->bytes,
 		    .result = t->result,
 		    .arg = t->number,
 		};
 
-		record_put(area, &r, NULL, 0);
+		record_put(protection, &r, NULL, 0);
 	}
 	rolled_back.count = 0;
 }

@@ -11,7 +11,7 @@
 
 #include "core/undo/undo.h"
 #include "preload/persist/persists.h"
-#include "preload/place/area.h"
+#include "preload/place/protection.h"
 
 #define GROUPS 4096
 #define HELD_BYTES ((size_t)4 << 20)
@@ -56,7 +56,7 @@ struct group_file {
 struct group {
 	_Atomic uint32_t owner; /* thread that has the lock, 0: none */
 	_Atomic uint8_t state;
-	uint8_t area;
+	uint8_t protection;
 	bool power;		 /* as the durability is */
 	bool creation;		 /* there was no file when it began, or nothing in them */
 	bool remade;		 /* there were some, of another process */
@@ -96,13 +96,13 @@ struct group {
 struct persist_store {
 	_Atomic unsigned groups; /* in use */
 	uint64_t number;
-	uint32_t round; /* the area's place was taken that many times */
+	uint32_t round; /* the protection's place was taken that many times */
 	bool known;	/* with power durability: the names that lead to undo/ are on the disk */
 };
 
 extern struct group groups[GROUPS];
 extern _Atomic unsigned groups_top; /* no group is at this place or behind it */
-extern struct persist_store persist_stores[AREAS];
+extern struct persist_store persist_stores[PROTECTIONS];
 
 static inline bool grain_is_saved(const struct group_file *f, uint64_t grain)
 {
@@ -127,7 +127,7 @@ static inline bool brings_bytes(const struct change *c)
 struct group *group_lock(uint32_t directory);
 void group_unlock(struct group *g);
 /* A new one for a segment's directory, locked. NULL: nothing to protect, or not possible. */
-struct group *group_begin(unsigned area, uint32_t directory);
+struct group *group_begin(unsigned protection, uint32_t directory);
 void group_release(struct group *g); /* gives up all it has; it is free then */
 /*
  * A segment that was made and never persisted: nothing of it has to be saved, and its undo file
@@ -137,13 +137,13 @@ void group_release(struct group *g); /* gives up all it has; it is free then */
 void group_park(struct group *g);
 /* It was cut, or SIGBUS has taken it: what is put there does not reach the undo file. */
 bool group_page_lost(const struct group *g);
-bool group_is_parked(unsigned area, uint32_t directory);
+bool group_is_parked(unsigned protection, uint32_t directory);
 /* Its undo file has still to reach the disk; and that it does. */
 #define PARKED_UNSYNCED (UINT64_C(1) << 31) /* in the ticket, above the number */
-bool group_is_parked_unsynced(unsigned area, uint32_t directory);
-void group_sync_parked(unsigned area, uint32_t directory);
+bool group_is_parked_unsynced(unsigned protection, uint32_t directory);
+void group_sync_parked(unsigned protection, uint32_t directory);
 /* Tells the undo file of that number, of this process, from any other one. */
-uint64_t group_ticket(unsigned area, uint64_t number);
+uint64_t group_ticket(unsigned protection, uint64_t number);
 
 /* ---- fail.c, end.c ---- */
 

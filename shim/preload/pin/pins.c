@@ -14,8 +14,8 @@
 #define ENTRIES 16 /* with up to two hidden descriptors each, which persists need as well */
 #define SPINS 1000
 
-struct pins area_pins[AREAS];
-static struct pin_writer *_Atomic writers[AREAS];
+struct pins protection_pins[PROTECTIONS];
+static struct pin_writer *_Atomic writers[PROTECTIONS];
 static struct pin_writer uncounted; /* where there is no place */
 THREAD_LOCAL unsigned entered;	    /* how often this thread is counted among the writes */
 
@@ -29,28 +29,28 @@ struct entry {
 
 static struct entry entries[ENTRIES];
 
-int pins_enter(unsigned area, struct pins *p)
+int pins_enter(unsigned protection, struct pins *p)
 {
-	*p = area_pins[area];
-	p->dirfd = area_folder(&areas[area], PINS_DIR);
+	*p = protection_pins[protection];
+	p->dirfd = protection_folder(&protections[protection], PINS_DIR);
 	return p->dirfd < 0 ? p->dirfd : 0;
 }
 
-void pins_leave(unsigned area, struct pins *p)
+void pins_leave(unsigned protection, struct pins *p)
 {
-	if (p->state && area_pins[area].generation < p->generation)
-		area_pins[area].generation = p->generation;
+	if (p->state && protection_pins[protection].generation < p->generation)
+		protection_pins[protection].generation = p->generation;
 	sys_close(p->dirfd);
 }
 
-bool pins_are_lost(unsigned area)
+bool pins_are_lost(unsigned protection)
 {
-	struct pins *whole = &area_pins[area], p;
+	struct pins *whole = &protection_pins[protection], p;
 	bool lost = whole->state && whole->state->magic != PIN_MAGIC;
 
-	if (lost && pins_enter(area, &p) == 0) {
+	if (lost && pins_enter(protection, &p) == 0) {
 		pins_state_lost(&p);
-		pins_leave(area, &p);
+		pins_leave(protection, &p);
 	}
 	return lost;
 }
@@ -82,9 +82,9 @@ static const char *reason_of(int error)
 }
 
 /* Each by its number. False: no snapshot is lost. */
-static bool record_broken(unsigned area, int error, const char *what)
+static bool record_broken(unsigned protection, int error, const char *what)
 {
-	const struct pins *p = &area_pins[area];
+	const struct pins *p = &protection_pins[protection];
 	bool any = false;
 	unsigned i;
 
@@ -94,27 +94,28 @@ static bool record_broken(unsigned area, int error, const char *what)
 		    .op = OP_SNAPSHOT_STATE, .offset = -1, .result = -error, .arg = p->slots[i].id};
 
 		if ((state == PIN_HELD && !pin_is_base(&p->slots[i])) || state == PIN_TAKING) {
-			record_put(area, &r, what, strlen(what));
+			record_put(protection, &r, what, strlen(what));
 			any = true;
 		}
 	}
 	return any;
 }
 
-void pins_fail(unsigned area, int error, const char *what)
+void pins_fail(unsigned protection, int error, const char *what)
 {
 	struct pins p;
 	bool lost;
 
-	lost = record_broken(area, error, what);
-	pin_break(&area_pins[area], NULL, error, what);
-	if (pins_enter(area, &p) == 0) {
+	lost = record_broken(protection, error, what);
+	pin_break(&protection_pins[protection], NULL, error, what);
+	if (pins_enter(protection, &p) == 0) {
 		pins_sweep(&p); /* its room is wanted, if that is what failed */
-		pins_leave(area, &p);
+		pins_leave(protection, &p);
 	}
 	if (!lost)
 		return;
-	shim_say(areas[area].spelling[0], ": the snapshot that was pinned is broken: ", what,
+	shim_say(protections[protection].spelling[0],
+		 ": the snapshot that was pinned is broken: ", what,
 		 "; the backend goes on. Take another one: chromashim snapshot create", NULL);
 }
 
@@ -184,15 +185,15 @@ static int find(uint32_t name, struct entry **out)
 }
 
 /* Whether others than this thread are in the midst of a write; or that cannot be told. */
-static bool others_write(unsigned area)
+static bool others_write(unsigned protection)
 {
 	struct pins p;
 	bool do_they;
 
-	if (pins_enter(area, &p) < 0)
+	if (pins_enter(protection, &p) < 0)
 		return true;
 	do_they = pins_count_writes(&p) > entered;
-	pins_leave(area, &p);
+	pins_leave(protection, &p);
 	return do_they;
 }
 
@@ -200,16 +201,16 @@ static bool others_write(unsigned area)
  * What a persist moves aside has its own name for a moment longer, and whoever pins links it then:
  * that changes its change time, and is told only afterwards.
  */
-static bool is_linked_aside(const struct pin_file *f, unsigned area)
+static bool is_linked_aside(const struct pin_file *f, unsigned protection)
 {
-	return strchr(f->header->path, '/') && pins_have(area, f->header->ino);
+	return strchr(f->header->path, '/') && pins_have(protection, f->header->ino);
 }
 
 /*
  * Nobody else may have changed the file since it was seen last; what this write is about to make of
  * it would hide that. Who is in the midst of a change now, or has seen one since, has yet to tell.
  */
-static int check_seen(const struct pin_file *f, unsigned area)
+static int check_seen(const struct pin_file *f, unsigned protection)
 {
 	struct pin_identity is, was = {
 				    .dev = f->header->dev,
@@ -219,28 +220,29 @@ static int check_seen(const struct pin_file *f, unsigned area)
 	int64_t seen = __atomic_load_n(&f->life->seen, __ATOMIC_SEQ_CST);
 
 	if (f->header->size < 0 || __atomic_load_n(&f->life->busy, __ATOMIC_SEQ_CST) ||
-	    pin_identify(areas[area].root_fd, f->header->path, &is) < 0 ||
+	    pin_identify(protections[protection].root_fd, f->header->path, &is) < 0 ||
 	    !pin_identity_same(&is, &was) || is.changed == seen)
 		return 0;
 	/* In this order: whoever ends a change tells what he saw, and counts himself out then. */
-	if (__atomic_load_n(&f->life->busy, __ATOMIC_SEQ_CST) || others_write(area) ||
+	if (__atomic_load_n(&f->life->busy, __ATOMIC_SEQ_CST) || others_write(protection) ||
 	    seen != __atomic_load_n(&f->life->seen, __ATOMIC_SEQ_CST))
 		return 0;
-	return pin_file_has_all(f) || is_linked_aside(f, area) ? 0 : -ESTALE;
+	return pin_file_has_all(f) || is_linked_aside(f, protection) ? 0 : -ESTALE;
 }
 
-static int open_file(struct pin_file *f, unsigned area, const char *path, uint64_t epoch)
+static int open_file(struct pin_file *f, unsigned protection, const char *path, uint64_t epoch)
 {
 	struct pins p;
-	int r = pins_enter(area, &p);
+	int r = pins_enter(protection, &p);
 
 	if (r < 0)
 		return r;
-	r = pins_are_current(&p) ? pin_file_open(f, &p, epoch, areas[area].root_fd, path)
-				 : -EOWNERDEAD;
+	r = pins_are_current(&p)
+		? pin_file_open(f, &p, epoch, protections[protection].root_fd, path)
+		: -EOWNERDEAD;
 	if (r >= 0)
 		r = hidden_adopt(f->fd, &f->fd);
-	pins_leave(area, &p);
+	pins_leave(protection, &p);
 	return r;
 }
 
@@ -259,16 +261,16 @@ bool pins_give_back(void)
 	return any;
 }
 
-static int try_entry(struct entry *e, unsigned area, uint32_t name, uint64_t epoch)
+static int try_entry(struct entry *e, unsigned protection, uint32_t name, uint64_t epoch)
 {
 	const struct name *n = name_get(name);
 	int r;
 
 	forget(e);
-	r = open_file(&e->file, area, name_text(n), epoch);
+	r = open_file(&e->file, protection, name_text(n), epoch);
 	/* SQLite's files have locks, which the closing of another descriptor may take away. */
 	if (r >= 0 && role_in_segment(n->role) && e->file.header->size > 0) {
-		r = sys_openat(areas[area].root_fd, name_text(n),
+		r = sys_openat(protections[protection].root_fd, name_text(n),
 			       O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
 		if (r >= 0)
 			r = hidden_adopt(r, &e->source);
@@ -284,20 +286,20 @@ static int try_entry(struct entry *e, unsigned area, uint32_t name, uint64_t epo
 }
 
 /* Where the host has taken all descriptors but ours, those of other files make room. */
-static int open_entry(struct entry *e, unsigned area, uint32_t name, uint64_t epoch)
+static int open_entry(struct entry *e, unsigned protection, uint32_t name, uint64_t epoch)
 {
-	int r = try_entry(e, area, name, epoch);
+	int r = try_entry(e, protection, name, epoch);
 	bool room;
 
 	if (!hidden_are_out(r))
 		return r;
 	room = pins_give_back();
 	room = spare_give() || room;
-	return room ? try_entry(e, area, name, epoch) : r;
+	return room ? try_entry(e, protection, name, epoch) : r;
 }
 
 /* The entry of a file in the epoch, locked; -errno. */
-static int entry_for(unsigned area, uint32_t name, uint64_t epoch, struct entry **out)
+static int entry_for(unsigned protection, uint32_t name, uint64_t epoch, struct entry **out)
 {
 	struct entry *e = NULL;
 	int r = find(name, &e);
@@ -312,7 +314,7 @@ static int entry_for(unsigned area, uint32_t name, uint64_t epoch, struct entry 
 		e->file.id = 0;
 		atomic_store(&name_get(name)->pin, (uint32_t)(e - entries) + 1);
 	}
-	r = e->file.id == epoch ? 0 : open_entry(e, area, name, epoch);
+	r = e->file.id == epoch ? 0 : open_entry(e, protection, name, epoch);
 	if (r < 0) {
 		unlock(e);
 		return r;
@@ -327,51 +329,52 @@ static int entry_for(unsigned area, uint32_t name, uint64_t epoch, struct entry 
  * A database that nobody has locked in this process, or whose locks last: it may be opened and
  * closed. -ENOENT: it has been removed, and is kept.
  */
-static int open_database(unsigned area, uint32_t name)
+static int open_database(unsigned protection, uint32_t name)
 {
 	const struct name *n = name_get(name);
 
-	if (role_in_segment(n->role) ||
-	    (atomic_load(&areas[area].ofd_locks) <= 0 && transactions_may_come(area)))
+	if (role_in_segment(n->role) || (atomic_load(&protections[protection].ofd_locks) <= 0 &&
+					 transactions_may_come(protection)))
 		return -EBADF;
-	return sys_openat(areas[area].root_fd, name_text(n),
+	return sys_openat(protections[protection].root_fd, name_text(n),
 			  O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
 }
 
 /* [offset, offset + length) of the entry's file, from what of it is open. */
-static int save_range(struct entry *e, unsigned area, int hostfd, uint64_t offset, uint64_t length)
+static int save_range(struct entry *e, unsigned protection, int hostfd, uint64_t offset,
+		      uint64_t length)
 {
 	int from = e->source >= 0 ? e->source : hostfd, own = -1, r;
 
 	if (!length || e->file.header->size <= (int64_t)offset)
 		return 0;
 	if (from < 0)
-		from = own = open_database(area, e->name);
+		from = own = open_database(protection, e->name);
 	if (from < 0)
 		return from == -ENOENT ? 0 : from;
-	r = pin_file_save(&e->file, &area_pins[area], from, offset, length);
+	r = pin_file_save(&e->file, &protection_pins[protection], from, offset, length);
 	if (own >= 0)
 		sys_close(own);
 	return r;
 }
 
 /* `after`: the change has been made already, and is what may be found. */
-static int save(unsigned area, uint32_t name, int hostfd, uint64_t offset, uint64_t length,
+static int save(unsigned protection, uint32_t name, int hostfd, uint64_t offset, uint64_t length,
 		bool after, uint64_t *pinned)
 {
-	uint64_t epoch = pins_epoch(&area_pins[area]);
+	uint64_t epoch = pins_epoch(&protection_pins[protection]);
 	struct entry *e;
 	int r;
 
 	if (!epoch)
 		return 0; /* let go of since the look at it */
-	r = entry_for(area, name, epoch, &e);
+	r = entry_for(protection, name, epoch, &e);
 	if (r < 0)
 		return r;
 	fault_point();
-	r = after ? 0 : check_seen(&e->file, area);
+	r = after ? 0 : check_seen(&e->file, protection);
 	if (r == 0)
-		r = save_range(e, area, hostfd, offset, length);
+		r = save_range(e, protection, hostfd, offset, length);
 	if (*pinned != epoch) {
 		pin_file_enter(&e->file);
 		*pinned = epoch;
@@ -383,14 +386,14 @@ static int save(unsigned area, uint32_t name, int hostfd, uint64_t offset, uint6
 	return r;
 }
 
-int pin_save_range(unsigned area, uint32_t name, int hostfd, uint64_t offset, uint64_t length,
+int pin_save_range(unsigned protection, uint32_t name, int hostfd, uint64_t offset, uint64_t length,
 		   uint64_t *pinned)
 {
-	return save(area, name, hostfd, offset, length, false, pinned);
+	return save(protection, name, hostfd, offset, length, false, pinned);
 }
 
 /* The pre-image file of an epoch that is there, for what is short. */
-static int borrow(unsigned area, uint32_t name, uint64_t epoch, struct pin_file *own,
+static int borrow(unsigned protection, uint32_t name, uint64_t epoch, struct pin_file *own,
 		  struct pin_file **out, struct entry **entry)
 {
 	int r = find(name, entry);
@@ -404,11 +407,11 @@ static int borrow(unsigned area, uint32_t name, uint64_t epoch, struct pin_file 
 		unlock(*entry);
 	*entry = NULL;
 	*out = own;
-	r = pins_enter(area, &p);
+	r = pins_enter(protection, &p);
 	if (r < 0)
 		return r;
 	r = pin_file_open_existing(own, &p, epoch, name_text(name_get(name)));
-	pins_leave(area, &p);
+	pins_leave(protection, &p);
 	return r;
 }
 
@@ -420,58 +423,59 @@ static void give_back(struct pin_file *file, struct entry *entry)
 		pin_file_close(file);
 }
 
-void pin_range_saved(unsigned area, uint32_t name, uint64_t pinned)
+void pin_range_saved(unsigned protection, uint32_t name, uint64_t pinned)
 {
 	struct pin_file own, *file;
 	struct entry *entry = NULL;
 
-	if (borrow(area, name, pinned, &own, &file, &entry) < 0)
+	if (borrow(protection, name, pinned, &own, &file, &entry) < 0)
 		return;
-	pin_file_leave(file, areas[area].root_fd);
+	pin_file_leave(file, protections[protection].root_fd);
 	give_back(file, entry);
 }
 
-void pin_note_late(unsigned area, uint32_t name, uint64_t epoch)
+void pin_note_late(unsigned protection, uint32_t name, uint64_t epoch)
 {
 	struct pin_file own, *file;
 	struct entry *entry = NULL;
 	uint64_t pinned = 0;
 
-	if (!role_in_segment(name_get(name)->role) && save(area, name, -1, 0, 0, true, &pinned) < 0)
+	if (!role_in_segment(name_get(name)->role) &&
+	    save(protection, name, -1, 0, 0, true, &pinned) < 0)
 		return;
-	if (borrow(area, name, epoch, &own, &file, &entry) < 0)
+	if (borrow(protection, name, epoch, &own, &file, &entry) < 0)
 		return;
 	pin_file_set_late(file);
 	if (!pinned)
 		pin_file_enter(file);
-	pin_file_leave(file, areas[area].root_fd);
+	pin_file_leave(file, protections[protection].root_fd);
 	give_back(file, entry);
 }
 
-static struct pin_writer *writer_of(unsigned area)
+static struct pin_writer *writer_of(unsigned protection)
 {
-	struct pin_writer *w = atomic_load(&writers[area]), *none = NULL;
-	uint64_t life = w ? 0 : area_life(&areas[area]);
+	struct pin_writer *w = atomic_load(&writers[protection]), *none = NULL;
+	uint64_t life = w ? 0 : protection_life(&protections[protection]);
 	struct pins p;
 
 	if (w)
 		return w;
-	if (pins_enter(area, &p) == 0) {
+	if (pins_enter(protection, &p) == 0) {
 		w = pins_be_writer(&p, life);
-		pins_leave(area, &p);
+		pins_leave(protection, &p);
 	}
-	if (w && !areas[area].undo_usable) /* none of its persists can be undone */
+	if (w && !protections[protection].undo_usable) /* none of its persists can be undone */
 		__atomic_fetch_add(&w->unprotected, 1, __ATOMIC_SEQ_CST);
-	if (atomic_compare_exchange_strong(&writers[area], &none, w ? w : &uncounted))
+	if (atomic_compare_exchange_strong(&writers[protection], &none, w ? w : &uncounted))
 		return w ? w : &uncounted;
 	if (w) /* another thread was quicker */
 		__atomic_store_n(&w->who, 0, __ATOMIC_SEQ_CST);
 	return none;
 }
 
-struct pin_writer *pin_enter(unsigned area)
+struct pin_writer *pin_enter(unsigned protection)
 {
-	struct pin_writer *w = area_pins[area].state ? writer_of(area) : NULL;
+	struct pin_writer *w = protection_pins[protection].state ? writer_of(protection) : NULL;
 
 	if (w)
 		__atomic_fetch_add(&w->writes, 1, __ATOMIC_SEQ_CST);
@@ -489,50 +493,52 @@ void pin_leave(struct pin_writer *writer)
 		entered--;
 }
 
-void pin_conclude(unsigned area, int r)
+void pin_conclude(unsigned protection, int r)
 {
-	struct pins *p = &area_pins[area];
+	struct pins *p = &protection_pins[protection];
 	uint64_t limit = __atomic_load_n(&p->state->limit, __ATOMIC_RELAXED);
 
 	if (r == 0 && limit && __atomic_load_n(&p->state->saved, __ATOMIC_RELAXED) > limit)
 		r = -EFBIG;
 	if (r < 0)
-		pins_fail(area, -r, reason_of(-r));
+		pins_fail(protection, -r, reason_of(-r));
 }
 
-uint64_t pin_save_slow(unsigned area, uint32_t name, uint64_t offset, uint64_t length)
+uint64_t pin_save_slow(unsigned protection, uint32_t name, uint64_t offset, uint64_t length)
 {
 	uint64_t pinned = 0;
 	int saved = errno;
 
-	pin_conclude(area, pin_save_range(area, name, -1, offset, length, &pinned));
+	pin_conclude(protection, pin_save_range(protection, name, -1, offset, length, &pinned));
 	errno = saved;
 	return pinned;
 }
 
-void pin_saved_slow(unsigned area, uint32_t name, uint64_t pinned)
+void pin_saved_slow(unsigned protection, uint32_t name, uint64_t pinned)
 {
 	int saved = errno;
 
-	pin_range_saved(area, name, pinned);
+	pin_range_saved(protection, name, pinned);
 	errno = saved;
 }
 
-void pin_unprotected(unsigned area, int change)
+void pin_unprotected(unsigned protection, int change)
 {
 	MAPS_GUARDED;
 
-	if (area_pins[area].state)
-		__atomic_fetch_add(&writer_of(area)->unprotected, (uint64_t)change,
+	if (protection_pins[protection].state)
+		__atomic_fetch_add(&writer_of(protection)->unprotected, (uint64_t)change,
 				   __ATOMIC_SEQ_CST);
 }
 
 /* ---- links ---- */
 
-bool pins_have(unsigned area, ino_t ino)
+bool pins_have(unsigned protection, ino_t ino)
 {
 	char buf[2048] __attribute__((aligned(8)));
-	int fd = area_pins[area].state ? area_folder(&areas[area], PINS_DIR) : -1;
+	int fd = protection_pins[protection].state
+		     ? protection_folder(&protections[protection], PINS_DIR)
+		     : -1;
 	const struct linux_dirent64 *d;
 	bool found = false;
 	ssize_t n, at;
@@ -549,10 +555,10 @@ bool pins_have(unsigned area, ino_t ino)
 
 /* ---- start and fork ---- */
 
-void pins_stop(unsigned area)
+void pins_stop(unsigned protection)
 {
-	struct pin_writer *w = atomic_exchange(&writers[area], NULL);
-	struct pins *p = &area_pins[area];
+	struct pin_writer *w = atomic_exchange(&writers[protection], NULL);
+	struct pins *p = &protection_pins[protection];
 	int i;
 
 	if (!p->state)
@@ -560,7 +566,7 @@ void pins_stop(unsigned area)
 
 	for (i = 0; i < ENTRIES; i++)
 		if (entries[i].name && try_lock(&entries[i])) {
-			if (entries[i].name && name_get(entries[i].name)->area == area)
+			if (entries[i].name && name_get(entries[i].name)->protection == protection)
 				forget(&entries[i]);
 			unlock(&entries[i]);
 		}
@@ -569,10 +575,10 @@ void pins_stop(unsigned area)
 	pins_close(p);
 }
 
-void pins_start(unsigned area)
+void pins_start(unsigned protection)
 {
-	struct pins *p = &area_pins[area];
-	struct area *a = &areas[area];
+	struct pins *p = &protection_pins[protection];
+	struct protection *a = &protections[protection];
 	int r;
 
 	*p = (struct pins){.dirfd = -1};
@@ -596,7 +602,7 @@ void pins_start(unsigned area)
 
 void pins_fork(void)
 {
-	unsigned i, used = atomic_load(&areas_used);
+	unsigned i, used = atomic_load(&protections_used);
 
 	for (i = 0; i < ENTRIES; i++)
 		atomic_store(&entries[i].owner, 0);

@@ -31,33 +31,33 @@
 
 /* ---- taking ---- */
 
-static uint64_t size_of(unsigned area, const char *name)
+static uint64_t size_of(unsigned protection, const char *name)
 {
 	struct stat st;
 
-	return sys_fstatat(areas[area].root_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0
+	return sys_fstatat(protections[protection].root_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0
 		   ? (uint64_t)st.st_size
 		   : 0;
 }
 
 /* In the midst of a transaction its frames are not part of it: of the last one, which commits it,
  * only the header may be there. */
-static uint64_t log_size(unsigned area)
+static uint64_t log_size(unsigned protection)
 {
-	const struct transaction *t = &transactions[area];
+	const struct transaction *t = &transactions[protection];
 
 	if (t->kind == TRANSACTION_WAL && t->thread == thread_id() && t->first_at != NOWHERE)
 		return t->first_at;
-	return size_of(area, CHROMA_DATABASE "-wal");
+	return size_of(protection, CHROMA_DATABASE "-wal");
 }
 
 /* What pre-images may take: as it is set, and never more than half of what is free. */
-static uint64_t limit_of(unsigned area)
+static uint64_t limit_of(unsigned protection)
 {
 	uint64_t limit = settings.undo_size;
 	struct statfs fs;
 
-	if (SYS2(SYS_fstatfs, areas[area].store_fd, &fs) == 0) {
+	if (SYS2(SYS_fstatfs, protections[protection].store_fd, &fs) == 0) {
 		uint64_t half = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize / 2;
 
 		if (!limit || half < limit)
@@ -66,11 +66,11 @@ static uint64_t limit_of(unsigned area)
 	return limit;
 }
 
-static void record_pin(unsigned area, uint64_t id, const char *reason, uint64_t ns)
+static void record_pin(unsigned protection, uint64_t id, const char *reason, uint64_t ns)
 {
 	struct oplog_record r = {.op = OP_SNAPSHOT_PIN, .offset = -1, .arg = id, .length = ns};
 
-	record_put(area, &r, reason, strlen(reason));
+	record_put(protection, &r, reason, strlen(reason));
 }
 
 /* With all slots in use, an automatic pin makes room. */
@@ -85,57 +85,61 @@ static int take_place(struct pins *p, const struct pin_request *q, struct pin_sl
 	return r;
 }
 
-static int add_groups(unsigned area, struct pins *p, const struct pin_slot *s)
+static int add_groups(unsigned protection, struct pins *p, const struct pin_slot *s)
 {
-	int r, undofd = areas[area].undo_usable ? area_folder(&areas[area], UNDO_DIR) : -1;
+	int r, undofd = protections[protection].undo_usable
+			    ? protection_folder(&protections[protection], UNDO_DIR)
+			    : -1;
 
-	if (areas[area].undo_usable && undofd < 0)
+	if (protections[protection].undo_usable && undofd < 0)
 		return undofd;
-	r = pin_add_groups(p, s, undofd, areas[area].root_fd);
+	r = pin_add_groups(p, s, undofd, protections[protection].root_fd);
 	if (undofd >= 0)
 		sys_close(undofd);
 	return r;
 }
 
-static int pin_once(unsigned area, struct pins *p, const struct pin_request *q,
+static int pin_once(unsigned protection, struct pins *p, const struct pin_request *q,
 		    struct pin_slot **out)
 {
 	int r = take_place(p, q, out);
 
 	if (r == 0)
-		r = add_groups(area, p, *out);
+		r = add_groups(protection, p, *out);
 	if (r == 0)
-		r = pin_list_make(p, (*out)->id, areas[area].root_fd);
+		r = pin_list_make(p, (*out)->id, protections[protection].root_fd);
 	if (r < 0 && *out)
 		pin_drop(p, *out);
 	return r;
 }
 
 /* 0, the slot is out then, or -errno. */
-static int take(unsigned area, struct pins *p, struct pin_request *q, struct pin_slot **out)
+static int take(unsigned protection, struct pins *p, struct pin_request *q, struct pin_slot **out)
 {
 	int tries, r = -EAGAIN;
 
 	if (!pins_are_current(p)) {
-		pins_fail(area, EOWNERDEAD, "pins/ in the store was replaced; restart the backend");
+		pins_fail(protection, EOWNERDEAD,
+			  "pins/ in the store was replaced; restart the backend");
 		return -EOWNERDEAD;
 	}
-	q->wal = atomic_load(&areas[area].wal_mode);
-	q->database_size = size_of(area, CHROMA_DATABASE);
-	q->wal_size = q->wal ? log_size(area) : 0;
-	STORE(p->state->limit, limit_of(area));
+	q->wal = atomic_load(&protections[protection].wal_mode);
+	q->database_size = size_of(protection, CHROMA_DATABASE);
+	q->wal_size = q->wal ? log_size(protection) : 0;
+	STORE(p->state->limit, limit_of(protection));
 	for (tries = 0; tries < TRIES && r == -EAGAIN; tries++) {
 		*out = NULL;
-		r = pin_once(area, p, q, out);
+		r = pin_once(protection, p, q, out);
 	}
 	return r;
 }
 
-int64_t pin_take(unsigned area, const char *reason, const char *description)
+int64_t pin_take(unsigned protection, const char *reason, const char *description)
 {
-	struct pin_request q = {
-	    .reason = reason, .description = description, .life = area_life(&areas[area])};
-	struct pins *whole = &area_pins[area], p;
+	struct pin_request q = {.reason = reason,
+				.description = description,
+				.life = protection_life(&protections[protection])};
+	struct pins *whole = &protection_pins[protection], p;
 	uint64_t begin = clock_read(CLOCK_MONOTONIC);
 	struct pin_slot *s = NULL;
 	uint64_t id, held;
@@ -143,11 +147,11 @@ int64_t pin_take(unsigned area, const char *reason, const char *description)
 
 	if (!whole->state)
 		return -ENOENT;
-	r = pins_enter(area, &p);
+	r = pins_enter(protection, &p);
 	if (r < 0)
 		return r;
-	r = take(area, &p, &q, &s);
-	pins_leave(area, &p);
+	r = take(protection, &p, &q, &s);
+	pins_leave(protection, &p);
 	if (r < 0)
 		return r;
 	id = s->id;
@@ -155,7 +159,7 @@ int64_t pin_take(unsigned area, const char *reason, const char *description)
 	STORE(whole->state->sharers, 0);
 	STORE(whole->state->shared, id);
 	pin_hold(s); /* from now on it may be copied, and its slot be another's */
-	record_pin(area, id, reason, held);
+	record_pin(protection, id, reason, held);
 	pins_thin(whole, HELD_MOST + 1);
 	return (int64_t)id;
 }
@@ -166,39 +170,41 @@ int64_t pin_take(unsigned area, const char *reason, const char *description)
  * Is there one that holds the moment before this, but for what else was risky? It is over with the
  * first transaction that is no part of it, and does not go on for ever.
  */
-static bool is_shared(unsigned area)
+static bool is_shared(unsigned protection)
 {
-	struct pin_header *h = area_pins[area].state;
+	struct pin_header *h = protection_pins[protection].state;
 
 	return settings.burst && LOAD(h->shared) &&
 	       __atomic_fetch_add(&h->sharers, 1, __ATOMIC_SEQ_CST) < SHARERS;
 }
 
-static bool removing[AREAS];  /* pinned for what is removed, and nothing was written since */
-static uint64_t risky[AREAS]; /* the transaction under way, or the last one: one writer at a time */
+static bool removing[PROTECTIONS]; /* pinned for what is removed, and nothing was written since */
+static uint64_t
+    risky[PROTECTIONS]; /* the transaction under way, or the last one: one writer at a time */
 
-void pins_transaction_committed(unsigned area, uint64_t number)
+void pins_transaction_committed(unsigned protection, uint64_t number)
 {
 	MAPS_GUARDED;
 
-	removing[area] = false;
-	if (area_pins[area].state && risky[area] != number && LOAD(area_pins[area].state->shared))
-		STORE(area_pins[area].state->shared, 0);
+	removing[protection] = false;
+	if (protection_pins[protection].state && risky[protection] != number &&
+	    LOAD(protection_pins[protection].state->shared))
+		STORE(protection_pins[protection].state->shared, 0);
 }
 
-static void pin_for(unsigned area, const char *reason, const char *description)
+static void pin_for(unsigned protection, const char *reason, const char *description)
 {
 	int64_t r;
 
-	risky[area] = transactions[area].number;
-	if (is_shared(area))
+	risky[protection] = transactions[protection].number;
+	if (is_shared(protection))
 		return;
-	r = pin_take(area, reason, description);
+	r = pin_take(protection, reason, description);
 	if (r < 0 && r != -ENOENT) {
 		struct oplog_record record = {
 		    .op = OP_SNAPSHOT_PIN, .offset = -1, .result = (int32_t)r};
 
-		record_put(area, &record, reason, strlen(reason));
+		record_put(protection, &record, reason, strlen(reason));
 	}
 }
 
@@ -206,39 +212,40 @@ static void pin_for(unsigned area, const char *reason, const char *description)
 
 static void database_trigger(const struct change *c)
 {
-	unsigned area = c->slot.area;
-	const struct transaction *t = &transactions[area];
+	unsigned protection = c->slot.protection;
+	const struct transaction *t = &transactions[protection];
 
 	if (!c->iov || !transaction_database_starts(c->slot, c->length, c->offset) ||
 	    !t->initial_pages)
 		return;
 	if (c->offset == 0 &&
 	    transaction_changes_schema(c->slot, c->iov->iov_base, c->iov->iov_len, 0))
-		pin_for(area, "schema", "before the tables change");
-	else if ((uint64_t)transaction_journaled(area) +
+		pin_for(protection, "schema", "before the tables change");
+	else if ((uint64_t)transaction_journaled(protection) +
 		     transaction_frees(c->slot, c->iov->iov_base, c->iov->iov_len, c->offset) >=
 		 settings.bulk_pages)
-		pin_for(area, "bulk", "before many pages change");
+		pin_for(protection, "bulk", "before many pages change");
 	else if (c->offset > 0)
-		pin_for(area, "bulk", "before a transaction larger than the page cache");
+		pin_for(protection, "bulk", "before a transaction larger than the page cache");
 }
 
 static void wal_trigger(const struct change *c)
 {
-	static uint64_t done[AREAS]; /* the transaction that was pinned for: one writer at a time */
-	unsigned area = c->slot.area;
-	const struct transaction *t = &transactions[area];
+	static uint64_t
+	    done[PROTECTIONS]; /* the transaction that was pinned for: one writer at a time */
+	unsigned protection = c->slot.protection;
+	const struct transaction *t = &transactions[protection];
 
-	if (!c->iov || t->kind != TRANSACTION_WAL || done[area] == t->number)
+	if (!c->iov || t->kind != TRANSACTION_WAL || done[protection] == t->number)
 		return;
 	if (c->offset > 0 &&
 	    transaction_changes_schema(c->slot, c->iov->iov_base, c->iov->iov_len, c->offset))
-		pin_for(area, "schema", "before the tables change");
+		pin_for(protection, "schema", "before the tables change");
 	else if (t->pages >= settings.bulk_pages)
-		pin_for(area, "bulk", "before many pages change");
+		pin_for(protection, "bulk", "before many pages change");
 	else
 		return;
-	done[area] = t->number;
+	done[protection] = t->number;
 }
 
 /* Elements, or the database, are about to go, with their file or without. */
@@ -252,20 +259,20 @@ static bool destroys(const struct change *c)
 	if (c->op != OP_UNLINK && c->op != OP_UNLINKAT && !cuts &&
 	    !(change_renames(c) && c->slot.role == ROLE_DATABASE))
 		return false;
-	return sys_fstatat(areas[c->slot.area].root_fd, name_text(name_get(c->slot.name)), &st,
-			   AT_SYMLINK_NOFOLLOW) == 0 &&
+	return sys_fstatat(protections[c->slot.protection].root_fd,
+			   name_text(name_get(c->slot.name)), &st, AT_SYMLINK_NOFOLLOW) == 0 &&
 	       st.st_size > 0;
 }
 
 /* A directory that is removed file by file is pinned before the first one. */
 static void removal_trigger(const struct change *c)
 {
-	unsigned area = c->slot.area;
+	unsigned protection = c->slot.protection;
 
-	if (removing[area] || !destroys(c) || is_shared(area))
+	if (removing[protection] || !destroys(c) || is_shared(protection))
 		return;
-	removing[area] =
-	    pin_take_waiting(area, "bulk",
+	removing[protection] =
+	    pin_take_waiting(protection, "bulk",
 			     c->slot.role == ROLE_DATABASE ? "before the database is removed"
 							   : "before a segment is removed",
 			     0, true) > 0;
@@ -275,7 +282,7 @@ void pin_trigger(const struct change *c)
 {
 	int saved = errno;
 
-	if (!settings.snapshots || !area_pins[c->slot.area].state)
+	if (!settings.snapshots || !protection_pins[c->slot.protection].state)
 		return;
 	if (c->slot.role == ROLE_DATABASE && c->iov)
 		database_trigger(c);
@@ -291,17 +298,18 @@ void pin_trigger(const struct change *c)
 /* ---- at any moment ---- */
 
 /* SQLite's SHARED, on a descriptor of our own: with locks that last, closing it hurts nobody. */
-static int lock_database(unsigned area, int *fd_out)
+static int lock_database(unsigned protection, int *fd_out)
 {
 	struct flock lock = {.l_whence = SEEK_SET};
 	int fd, r;
 
-	if (atomic_load(&areas[area].ofd_locks) < 0)
+	if (atomic_load(&protections[protection].ofd_locks) < 0)
 		return -ENOTSUP;
-	fd = sys_openat(areas[area].root_fd, CHROMA_DATABASE, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+	fd = sys_openat(protections[protection].root_fd, CHROMA_DATABASE,
+			O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
 	if (fd < 0)
 		return fd;
-	if (!carriers_usable(area, fd)) {
+	if (!carriers_usable(protection, fd)) {
 		sys_close(fd);
 		return -ENOTSUP;
 	}
@@ -326,33 +334,34 @@ static int lock_database(unsigned area, int *fd_out)
  * What a failed transaction, or a process that died in one, has left stands for pages that are not
  * in the database. Nobody holds RESERVED over such a journal.
  */
-static bool journal_is_left(unsigned area, int fd)
+static bool journal_is_left(unsigned protection, int fd)
 {
 	struct flock reserved = {
 	    .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = SQLITE_RESERVED_BYTE, .l_len = 1};
 
-	return size_of(area, CHROMA_DATABASE "-journal") > 0 &&
+	return size_of(protection, CHROMA_DATABASE "-journal") > 0 &&
 	       sys_fcntl(fd, F_OFD_GETLK, (unsigned long)&reserved) == 0 &&
 	       reserved.l_type == F_UNLCK;
 }
 
-static int64_t take_at_rest(unsigned area, const char *reason, const char *description)
+static int64_t take_at_rest(unsigned protection, const char *reason, const char *description)
 {
 	int64_t r;
 	int fd = -1;
 
-	if (!atomic_load(&areas[area].wal_mode)) {
-		r = lock_database(area, &fd);
+	if (!atomic_load(&protections[protection].wal_mode)) {
+		r = lock_database(protection, &fd);
 		if (r < 0)
 			return r;
 	}
-	r = fd >= 0 && journal_is_left(area, fd) ? -EAGAIN : pin_take(area, reason, description);
+	r = fd >= 0 && journal_is_left(protection, fd) ? -EAGAIN
+						       : pin_take(protection, reason, description);
 	if (fd >= 0)
 		sys_close(fd);
 	return r;
 }
 
-int64_t pin_take_waiting(unsigned area, const char *reason, const char *description,
+int64_t pin_take_waiting(unsigned protection, const char *reason, const char *description,
 			 uint64_t patience, bool fresh)
 {
 	static const struct timespec step = {0, STEP};
@@ -360,13 +369,13 @@ int64_t pin_take_waiting(unsigned area, const char *reason, const char *descript
 	int64_t r;
 	MAPS_GUARDED;
 
-	if (!area_pins[area].state)
+	if (!protection_pins[protection].state)
 		return -ENOENT;
-	r = (int64_t)LOAD(area_pins[area].state->shared);
-	if (!fresh && is_shared(area) && r > 0)
+	r = (int64_t)LOAD(protection_pins[protection].state->shared);
+	if (!fresh && is_shared(protection) && r > 0)
 		return r;
 	for (;;) {
-		r = take_at_rest(area, reason, description);
+		r = take_at_rest(protection, reason, description);
 		if ((r != -EAGAIN && r != -EACCES) || clock_read(CLOCK_MONOTONIC) >= end)
 			return r == -EAGAIN || r == -EACCES ? -ETIMEDOUT : r;
 		SYS2(SYS_nanosleep, &step, NULL);

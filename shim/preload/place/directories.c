@@ -10,7 +10,7 @@
 
 #include "core/base/checksum.h"
 #include "preload/base/shim.h"
-#include "preload/place/area.h"
+#include "preload/place/protection.h"
 #include "preload/place/files.h"
 
 #define DIRECTORIES (1u << 17)
@@ -72,10 +72,10 @@ static void put(uint64_t key, uint32_t name)
 
 bool directory_device(dev_t dev)
 {
-	unsigned i, used = atomic_load(&areas_used);
+	unsigned i, used = atomic_load(&protections_used);
 
 	for (i = 0; i < used; i++)
-		if (areas[i].ready && areas[i].dev == dev)
+		if (protections[i].ready && protections[i].dev == dev)
 			return true;
 	for (i = 0; i < DEVICES && atomic_load(&devices[i]); i++)
 		if (atomic_load(&devices[i]) == (uint64_t)dev + 1)
@@ -101,10 +101,11 @@ static void learn_device(dev_t dev)
 
 bool directory_is_root(const struct stat *st)
 {
-	unsigned i, used = atomic_load(&areas_used);
+	unsigned i, used = atomic_load(&protections_used);
 
 	for (i = 0; i < used; i++)
-		if (areas[i].ready && areas[i].ino == st->st_ino && areas[i].dev == st->st_dev)
+		if (protections[i].ready && protections[i].ino == st->st_ino &&
+		    protections[i].dev == st->st_dev)
 			return true;
 	return false;
 }
@@ -155,7 +156,7 @@ void directory_made(const struct place *place, int dirfd, const char *path)
 		directory_learn(place, &st);
 }
 
-void directories_read(unsigned area, int dirfd)
+void directories_read(unsigned protection, int dirfd)
 {
 	char buf[2048] __attribute__((aligned(8)));
 	ssize_t n, at;
@@ -175,7 +176,7 @@ void directories_read(unsigned area, int dirfd)
 			    !may_be_ours(fd, d->name, &st) ||
 			    !place_join(place_room(&place), ".", d->name))
 				continue;
-			place_settle(&place, area);
+			place_settle(&place, protection);
 			directory_learn(&place, &st);
 		}
 	}
@@ -217,7 +218,7 @@ void files_renamed(const struct place *from, const struct place *to, bool exchan
 		if (!name)
 			continue;
 		s.name = SLOT_NAME(name);
-		s.area = name_get(name)->area;
+		s.protection = name_get(name)->protection;
 		if (s.role != ROLE_DIRECTORY)
 			s.role = name_get(name)->role;
 		slot_set(fd, s);
@@ -231,7 +232,7 @@ void files_renamed(const struct place *from, const struct place *to, bool exchan
 static bool is_still(uint32_t name, const struct stat *st)
 {
 	const struct name *n = name_get(name);
-	const struct area *a = &areas[n->area];
+	const struct protection *a = &protections[n->protection];
 	struct stat now;
 
 	if (!atomic_load(&a->ready))
@@ -271,7 +272,7 @@ static uint32_t find_below(int dirfd, const char *path, const struct stat *st)
 	name = known(&above);
 	if (!name || !place_join(place_room(&place), name_text(name_get(name)), base))
 		return 0;
-	place_settle(&place, name_get(name)->area);
+	place_settle(&place, name_get(name)->protection);
 	if (!place.slot.name || !is_still(place.slot.name, st))
 		return 0;
 	directory_learn(&place, st);

@@ -11,7 +11,7 @@
 #include "core/oplog/oplog.h"
 #include "preload/base/bounds.h"
 #include "preload/base/shim.h"
-#include "preload/place/area.h"
+#include "preload/place/protection.h"
 #include "preload/base/limits.h"
 
 #define NAMES (1u << 20)
@@ -111,13 +111,13 @@ static uint8_t role_of(const char *text, size_t length)
 	return ROLE_OTHER;
 }
 
-static bool same_name(uint32_t number, unsigned area, unsigned kind, uint32_t hash,
+static bool same_name(uint32_t number, unsigned protection, unsigned kind, uint32_t hash,
 		      const char *text, size_t length)
 {
 	const struct name *n = name_get(number);
 
-	return n->hash == hash && n->length == length && n->area == area && n->kind == kind &&
-	       memcmp(name_text(n), text, length) == 0;
+	return n->hash == hash && n->length == length && n->protection == protection &&
+	       n->kind == kind && memcmp(name_text(n), text, length) == 0;
 }
 
 /* Chroma's own files and segments have names of their own, however many others there are. */
@@ -148,7 +148,7 @@ static char *text_room(size_t n)
 	return chunk ? chunk + from % TEXT_CHUNK : NULL;
 }
 
-static uint32_t name_add(unsigned area, unsigned kind, uint32_t hash, const char *text,
+static uint32_t name_add(unsigned protection, unsigned kind, uint32_t hash, const char *text,
 			 size_t length)
 {
 	uint32_t number;
@@ -173,24 +173,24 @@ static uint32_t name_add(unsigned area, unsigned kind, uint32_t hash, const char
 	n->hash = hash;
 	n->length = (uint32_t)length;
 	n->text = copy;
-	n->area = (uint8_t)area;
+	n->protection = (uint8_t)protection;
 	n->kind = (uint8_t)kind;
 	return number;
 }
 
-uint32_t name_intern_kind(unsigned area, const char *text, size_t length, unsigned kind)
+uint32_t name_intern_kind(unsigned protection, const char *text, size_t length, unsigned kind)
 {
-	uint32_t hash = (uint32_t)checksum64(text, length, area * 8 + kind);
+	uint32_t hash = (uint32_t)checksum64(text, length, protection * 8 + kind);
 	_Atomic uint32_t *bucket = &buckets[hash % BUCKETS];
 	uint32_t number = 0, first, at;
 
 	for (;;) {
 		first = atomic_load_explicit(bucket, memory_order_acquire);
 		for (at = first; at; at = name_get(at)->next)
-			if (same_name(at, area, kind, hash, text, length))
+			if (same_name(at, protection, kind, hash, text, length))
 				return at;
 		if (!number)
-			number = name_add(area, kind, hash, text, length);
+			number = name_add(protection, kind, hash, text, length);
 		if (!number)
 			return 0;
 		name_get(number)->next = first;
@@ -199,16 +199,16 @@ uint32_t name_intern_kind(unsigned area, const char *text, size_t length, unsign
 	}
 }
 
-uint32_t name_intern(unsigned area, const char *text, size_t length)
+uint32_t name_intern(unsigned protection, const char *text, size_t length)
 {
-	uint32_t number = name_intern_kind(area, text, length, OPLOG_NAME_FILE);
+	uint32_t number = name_intern_kind(protection, text, length, OPLOG_NAME_FILE);
 	struct name *n = name_get(number);
 
 	if (number && n->role == ROLE_NONE) {
 		const char *slash = memrchr(text, '/', length);
 
 		if (slash)
-			n->directory = name_intern(area, text, (size_t)(slash - text));
+			n->directory = name_intern(protection, text, (size_t)(slash - text));
 		n->role = role_of(text, length);
 	}
 	return number;
@@ -222,11 +222,11 @@ uint32_t name_renamed(const struct name *n, const struct place *from, const stru
 	size_t old = strlen(from->relative), new = strlen(to->relative);
 	const char *rest = name_text(n) + old;
 
-	if (!text || n->area != from->slot.area || n->kind != OPLOG_NAME_FILE || n->length < old ||
-	    memcmp(name_text(n), from->relative, old) != 0 || (*rest && *rest != '/') ||
-	    n->length - old + new >= SCRATCH_SIZE)
+	if (!text || n->protection != from->slot.protection || n->kind != OPLOG_NAME_FILE ||
+	    n->length < old || memcmp(name_text(n), from->relative, old) != 0 ||
+	    (*rest && *rest != '/') || n->length - old + new >= SCRATCH_SIZE)
 		return 0;
 	memcpy(text, to->relative, new);
 	memcpy(text + new, rest, n->length - old);
-	return name_intern(to->slot.area, text, new + n->length - old);
+	return name_intern(to->slot.protection, text, new + n->length - old);
 }

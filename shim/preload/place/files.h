@@ -26,7 +26,7 @@ struct name {
 	_Atomic uint32_t told, told_act;
 	uint32_t next;	    /* of those with the same bucket, 0: none */
 	uint32_t directory; /* name of the directory it is in, 0 for the root's own files */
-	uint8_t area;
+	uint8_t protection;
 	uint8_t role;
 	uint8_t kind;		 /* enum oplog_name_kind */
 	_Atomic uint32_t group;	 /* of a segment's directory: its persist group + 1 (persists.c) */
@@ -37,14 +37,14 @@ struct name {
 };
 
 /* 0: no room any more (counted, and said once). */
-uint32_t name_intern(unsigned area, const char *text, size_t length);
+uint32_t name_intern(unsigned protection, const char *text, size_t length);
 /* For texts that are no file: statement texts, libraries. */
-uint32_t name_intern_kind(unsigned area, const char *text, size_t length, unsigned kind);
+uint32_t name_intern_kind(unsigned protection, const char *text, size_t length, unsigned kind);
 struct name *name_get(uint32_t number);
 uint32_t names_count(void); /* numbers are below it */
 const char *name_text(const struct name *n);
 
-/* Makes the first of their room; false: no memory. Called under the lock of area_claim(). */
+/* Makes the first of their room; false: no memory. Called under the lock of protection_claim(). */
 bool names_setup(void);
 
 /* The directory of a segment, by its name. */
@@ -79,10 +79,10 @@ static inline char *place_room(struct place *place)
 	return place->relative;
 }
 
-/* What takes a directory under protection (area_claim()), and what looks at one before its database
- * is opened for writing: once, before the first path. */
-struct area;
-void places_hand_in(struct area *(*claim)(int dirfd), void (*look)(int dirfd));
+/* What takes a directory under protection (protection_claim()), and what looks at one before its
+ * database is opened for writing: once, before the first path. */
+struct protection;
+void places_hand_in(struct protection *(*claim)(int dirfd), void (*look)(int dirfd));
 
 /*
  * Whether `path`, taken relative to dirfd as openat() does, lies in a protected directory. The last
@@ -116,7 +116,7 @@ bool place_of_descriptor(struct place *place, int fd, bool discover);
 bool descriptor_path(int fd, char *out, size_t size);
 
 /* The role and number for place->relative. */
-void place_settle(struct place *place, unsigned area);
+void place_settle(struct place *place, unsigned protection);
 
 bool path_has_dotdot(const char *path); /* as a component */
 
@@ -132,7 +132,7 @@ uint64_t strangers_moment(void);
  * again. */
 void directory_learn(const struct place *place, const struct stat *st);
 void directory_made(const struct place *place, int dirfd, const char *path);
-void directories_read(unsigned area, int dirfd); /* learns the directories in the root */
+void directories_read(unsigned protection, int dirfd); /* learns the directories in the root */
 /* The name of the directory that `path` leads to, whose stat() is st; 0: not ours, or not known. */
 uint32_t directory_find(int dirfd, const char *path, const struct stat *st);
 /* What was found not to be ours is believed for a second, or each open beside us would look. */

@@ -12,8 +12,8 @@
 #include "core/base/shared_map.h"
 #include "preload/base/real.h"
 #include "preload/base/shim.h"
-#include "preload/place/area.h"
-#include "preload/place/area_rooms.h"
+#include "preload/place/protection.h"
+#include "preload/place/protection_rooms.h"
 
 #define BUS (UINT64_C(1) << (SIGBUS - 1))
 
@@ -88,12 +88,13 @@ static void say_lost(const char *file)
 static bool patch_log(const siginfo_t *info)
 {
 	static atomic_flag said = ATOMIC_FLAG_INIT;
-	unsigned i, used = atomic_load(&areas_used);
+	unsigned i, used = atomic_load(&protections_used);
 
-	for (i = 0; i <= used && i < AREAS; i++) {
-		bool act = areas[i].acts && oplog_writer_patch(&areas[i].acts->log, info->si_addr);
+	for (i = 0; i <= used && i < PROTECTIONS; i++) {
+		bool act = protections[i].acts &&
+			   oplog_writer_patch(&protections[i].acts->log, info->si_addr);
 
-		if (act || oplog_writer_patch(&areas[i].log, info->si_addr)) {
+		if (act || oplog_writer_patch(&protections[i].log, info->si_addr)) {
 			if (!atomic_flag_test_and_set(&said))
 				say_lost(act ? "a file of acts/" : "a file of oplog/");
 			return true;
@@ -105,12 +106,12 @@ static bool patch_log(const siginfo_t *info)
 static bool patch_map(const siginfo_t *info)
 {
 	static atomic_flag said = ATOMIC_FLAG_INIT;
-	unsigned i, used = atomic_load(&areas_used);
+	unsigned i, used = atomic_load(&protections_used);
 	bool pins = false;
 
 	if (!shared_map_patch(info->si_addr))
 		return false;
-	for (i = 0; i <= used && i < AREAS; i++)
+	for (i = 0; i <= used && i < PROTECTIONS; i++)
 		pins = rooms_have_lost(i) || pins;
 	if (pins)
 		say_lost("pins/state (no snapshot can be pinned until the backend is restarted)");

@@ -21,7 +21,7 @@ static ino_t inode_of(int fd)
  * The lock of a life is drawn, and then kept by a map, if that keeps it. Nobody knows of the life
  * yet: where it does not, the same one is locked once more.
  */
-static int live_begin(struct area *a, uint64_t *life)
+static int live_begin(struct protection *a, uint64_t *life)
 {
 	int fd = alive_open(a->store_fd), r = fd < 0 ? fd : alive_begin(fd, life);
 
@@ -43,7 +43,7 @@ static int live_begin(struct area *a, uint64_t *life)
 }
 
 /* Once: where there are no such locks, none is tried for again. */
-static void begin_life(struct area *a)
+static void begin_life(struct protection *a)
 {
 	uint64_t life = 0;
 
@@ -55,7 +55,7 @@ static void begin_life(struct area *a)
 	atomic_store(&a->life, life);
 }
 
-uint64_t area_life(struct area *a)
+uint64_t protection_life(struct protection *a)
 {
 	static const struct timespec a_little = {0, 1000000};
 	uint64_t life = atomic_load(&a->life);
@@ -76,7 +76,7 @@ uint64_t area_life(struct area *a)
 	return life;
 }
 
-void area_life_look(struct area *a)
+void protection_life_look(struct protection *a)
 {
 	uint64_t life = atomic_load(&a->life);
 	int fd;
@@ -100,7 +100,7 @@ void area_life_look(struct area *a)
 	atomic_flag_clear(&a->beginning);
 }
 
-void life_stop(struct area *a)
+void life_stop(struct protection *a)
 {
 	hold_let_go(&a->use);
 	hold_let_go(&a->alive);
@@ -108,7 +108,7 @@ void life_stop(struct area *a)
 	atomic_store(&a->life, 0);
 }
 
-void life_fork(struct area *a)
+void life_fork(struct protection *a)
 {
 	hold_fork(&a->alive);
 	hold_fork(&a->use);
@@ -120,7 +120,7 @@ void life_fork(struct area *a)
 /* ---- the database is open ---- */
 
 /* Under the turn. The descriptor that says so, kept by nobody yet; -errno. */
-static int say_use(const struct area *a)
+static int say_use(const struct protection *a)
 {
 	int fd = alive_open(a->store_fd), r = fd < 0 ? fd : alive_use(fd, 1);
 
@@ -129,11 +129,11 @@ static int say_use(const struct area *a)
 	return r < 0 ? r : fd;
 }
 
-bool life_use(struct area *a, bool on)
+bool life_use(struct protection *a, bool on)
 {
 	int fd = 0;
 
-	if (!area_life(a) || !turn_take(&a->using))
+	if (!protection_life(a) || !turn_take(&a->using))
 		return false;
 	if (on)
 		fd = say_use(a);
@@ -146,7 +146,7 @@ bool life_use(struct area *a, bool on)
 }
 
 /* One's own lock is told from others' by its descriptor: for the moment there is one. */
-bool life_used_elsewhere(struct area *a)
+bool life_used_elsewhere(struct protection *a)
 {
 	bool own = hold_is(&a->use), used;
 	int fd;

@@ -24,10 +24,10 @@ static struct load {
 	_Atomic unsigned questions;
 	_Atomic uint32_t owner;
 	struct hold lock;
-} loads[AREAS];
+} loads[PROTECTIONS];
 
 /* A persist has waited in vain: whoever loads does not end, so the next ones do not wait. */
-static _Atomic bool impatient[AREAS];
+static _Atomic bool impatient[PROTECTIONS];
 
 static off_t byte_of(uint32_t directory)
 {
@@ -66,8 +66,8 @@ static void let_go(struct load *l)
 
 void load_begins(union slot s)
 {
-	struct load *l = &loads[s.area];
-	struct area *a = area_of(s);
+	struct load *l = &loads[s.protection];
+	struct protection *a = protection_of(s);
 	int fd = spare_open(a->store_fd, LOADS_LOCK, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
 
 	if (fd < 0)
@@ -84,14 +84,14 @@ void load_begins(union slot s)
 	turn_give(&l->owner);
 }
 
-void load_has_read(unsigned area)
+void load_has_read(unsigned protection)
 {
-	atomic_store(&loads[area].has_read, true);
+	atomic_store(&loads[protection].has_read, true);
 }
 
-void load_has_asked(unsigned area)
+void load_has_asked(unsigned protection)
 {
-	struct load *l = &loads[area];
+	struct load *l = &loads[protection];
 
 	if (__builtin_expect(atomic_load(&l->is_on), 0) &&
 	    (atomic_load(&l->has_read) || atomic_fetch_add(&l->questions, 1) >= QUESTIONS_MOST))
@@ -102,36 +102,36 @@ void loads_fork(void)
 {
 	unsigned i;
 
-	for (i = 0; i < AREAS; i++) {
+	for (i = 0; i < PROTECTIONS; i++) {
 		hold_fork(&loads[i].lock);
 		atomic_store(&loads[i].is_on, false);
 		atomic_store(&loads[i].owner, 0);
 	}
 }
 
-void loads_stop(unsigned area)
+void loads_stop(unsigned protection)
 {
-	if (atomic_load(&loads[area].is_on))
-		let_go(&loads[area]);
-	atomic_store(&impatient[area], false);
+	if (atomic_load(&loads[protection].is_on))
+		let_go(&loads[protection]);
+	atomic_store(&impatient[protection], false);
 }
 
 /* ---- who persists ---- */
 
-void loads_keep_out(struct hold *h, unsigned area, uint32_t directory)
+void loads_keep_out(struct hold *h, unsigned protection, uint32_t directory)
 {
-	struct area *a = &areas[area];
+	struct protection *a = &protections[protection];
 	bool is_patient;
 	int r, fd;
 
-	if (atomic_load(&loads[area].is_on))
-		let_go(&loads[area]); /* this process has become the writer since */
-	is_patient = !atomic_load(&impatient[area]);
+	if (atomic_load(&loads[protection].is_on))
+		let_go(&loads[protection]); /* this process has become the writer since */
+	is_patient = !atomic_load(&impatient[protection]);
 	fd = spare_open(a->store_fd, LOADS_LOCK, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return;
 	r = lock_within(fd, F_WRLCK, directory, is_patient ? PERSIST_WAITS : 0);
-	atomic_store(&impatient[area], r == -EAGAIN);
+	atomic_store(&impatient[protection], r == -EAGAIN);
 	if (r < 0)
 		sys_close(fd);
 	else

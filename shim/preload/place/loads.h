@@ -8,19 +8,19 @@
 #ifndef PRELOAD_LOADS_H
 #define PRELOAD_LOADS_H
 
-#include "preload/place/area.h"
+#include "preload/place/protection.h"
 
 /* The pickle is about to be opened for reading, not by the writer: waits for its persist. */
 void load_begins(union slot s);
 /* All files have been read: they are opened once more, for writing. */
-void load_has_read(unsigned area);
+void load_has_read(unsigned protection);
 /* The database was read, which is the end of a load: the mark that belongs to the index. */
-void load_has_asked(unsigned area);
+void load_has_asked(unsigned protection);
 void loads_fork(void);
 /* The directory is let go. */
-void loads_stop(unsigned area);
+void loads_stop(unsigned protection);
 
 /* The index of that directory is about to be persisted: h is its lock, or is nothing. */
-void loads_keep_out(struct hold *h, unsigned area, uint32_t directory);
+void loads_keep_out(struct hold *h, unsigned protection, uint32_t directory);
 
 #endif

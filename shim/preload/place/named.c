@@ -9,14 +9,14 @@
 #include "core/base/text.h"
 #include "core/undo/undo.h"
 #include "preload/base/shim.h"
-#include "preload/place/area.h"
+#include "preload/place/protection.h"
 #include "preload/place/files.h"
 
 #define NAMED 32
 
 _Atomic unsigned named_waiting;
 
-static struct area *(*claim)(int dirfd);
+static struct protection *(*claim)(int dirfd);
 static char text[PLACE_MAX]; /* the environment is the host's to change */
 static size_t text_used;
 static unsigned named_used;
@@ -29,7 +29,7 @@ static struct {
  */
 static bool take(const char *path)
 {
-	struct area *a;
+	struct protection *a;
 	int fd = sys_openat(AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
 
 	if (fd < 0)
@@ -40,7 +40,7 @@ static bool take(const char *path)
 		return false;
 	a->named = true;
 	if (path[0] == '/')
-		area_add_spelling(a, path);
+		protection_add_spelling(a, path);
 	return true;
 }
 
@@ -103,7 +103,7 @@ static bool wait_for(const char *path, size_t n)
 	return true;
 }
 
-void named_read(const char *dirs, bool wait, struct area *(*handed)(int dirfd))
+void named_read(const char *dirs, bool wait, struct protection *(*handed)(int dirfd))
 {
 	const char *p = dirs;
 

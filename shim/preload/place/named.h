@@ -11,7 +11,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-struct area;
+struct protection;
 
 extern _Atomic unsigned named_waiting; /* directories that have not been met yet */
 
@@ -22,7 +22,7 @@ static inline bool named_wait(void)
 
 /* In the constructor. One that is relative to the working directory is taken at once; if not to
  * wait, all are. */
-void named_read(const char *dirs, bool wait, struct area *(*claim)(int dirfd));
+void named_read(const char *dirs, bool wait, struct protection *(*claim)(int dirfd));
 
 /*
  * Whether an absolute path is one of those that wait, or in one, which is then taken under

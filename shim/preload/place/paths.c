@@ -6,7 +6,7 @@
 #include <time.h>
 
 #include "preload/base/shim.h"
-#include "preload/place/area.h"
+#include "preload/place/protection.h"
 #include "preload/place/files.h"
 
 bool path_has_dotdot(const char *path)
@@ -61,20 +61,21 @@ static bool is_below(const char *relative, const char *directory)
 	       (relative[n] == '/' || relative[n] == '\0');
 }
 
-static bool in_store(const struct area *a, const char *relative)
+static bool in_store(const struct protection *a, const char *relative)
 {
 	return is_below(relative, STORE_NAME) || is_below(relative, a->store_below);
 }
 
-void place_settle(struct place *place, unsigned area)
+void place_settle(struct place *place, unsigned protection)
 {
 	place->slot.all = 0;
-	if (in_store(&areas[area], place->relative)) {
+	if (in_store(&protections[protection], place->relative)) {
 		place->slot.role = ROLE_STORE;
 		return;
 	}
-	place->slot.name = SLOT_NAME(name_intern(area, place->relative, strlen(place->relative)));
-	place->slot.area = (uint8_t)area;
+	place->slot.name =
+	    SLOT_NAME(name_intern(protection, place->relative, strlen(place->relative)));
+	place->slot.protection = (uint8_t)protection;
 	place->slot.role = place->slot.name ? name_get(place->slot.name)->role : ROLE_OTHER;
 }
 

@@ -14,23 +14,23 @@
 #include "core/base/names.h"
 #include "preload/base/readable.h"
 #include "preload/base/shim.h"
-#include "preload/place/area.h"
+#include "preload/place/protection.h"
 #include "preload/place/files.h"
 #include "preload/place/named.h"
 #include "preload/place/stores.h"
 
-static struct area *(*claim)(int dirfd);
+static struct protection *(*claim)(int dirfd);
 static void (*look)(int dirfd);
 
-void places_hand_in(struct area *(*claims)(int dirfd), void (*looks)(int dirfd))
+void places_hand_in(struct protection *(*claims)(int dirfd), void (*looks)(int dirfd))
 {
 	claim = claims;
 	look = looks;
 }
 
-static bool settled(struct place *place, unsigned area)
+static bool settled(struct place *place, unsigned protection)
 {
-	place_settle(place, area);
+	place_settle(place, protection);
 	return place->slot.all != 0;
 }
 
@@ -38,10 +38,10 @@ static bool settled(struct place *place, unsigned area)
 
 static bool find_by_root(struct place *place, const char *path)
 {
-	unsigned i, used = atomic_load_explicit(&areas_used, memory_order_acquire);
+	unsigned i, used = atomic_load_explicit(&protections_used, memory_order_acquire);
 
 	for (i = 0; i < used; i++) {
-		struct area *a = &areas[i];
+		struct protection *a = &protections[i];
 		size_t k;
 
 		if (!atomic_load_explicit(&a->ready, memory_order_acquire))
@@ -119,7 +119,7 @@ static bool find_by_parent(struct place *place, int dirfd, const char *path)
 		       S_ISDIR(st.st_mode) && directory_is_root(&st) &&
 		       learn_directory(dirfd, path, place);
 	return place_join(place_room(place), name_text(name_get(name)), path + cut) &&
-	       settled(place, name_get(name)->area);
+	       settled(place, name_get(name)->protection);
 }
 
 /*
@@ -146,7 +146,7 @@ static unsigned levels_above(const char *name, size_t n)
 /* The directory that has a store is taken under protection. */
 static bool claim_with_store(int dirfd, const char *directory)
 {
-	struct area *a = NULL;
+	struct protection *a = NULL;
 	struct stat st;
 	int fd;
 
@@ -219,7 +219,8 @@ static bool find_strange(struct place *place, int dirfd, const char *path, bool 
 	bool waits = named_wait() && meet_named(path, thorough);
 
 	return store_find(place, dirfd, path,
-			  waits || (thorough && (!atomic_load(&areas_used) || settings.store)));
+			  waits ||
+			      (thorough && (!atomic_load(&protections_used) || settings.store)));
 }
 
 bool place_find(struct place *place, int dirfd, const char *path, bool thorough)
@@ -231,7 +232,7 @@ bool place_find(struct place *place, int dirfd, const char *path, bool thorough)
 		return false;
 	if (find_strange(place, dirfd, path, thorough))
 		return true;
-	known = atomic_load_explicit(&areas_used, memory_order_acquire);
+	known = atomic_load_explicit(&protections_used, memory_order_acquire);
 	if (!known && !(thorough && discover_by_name(dirfd, path)))
 		return false;
 	if (path[0] == '/' && !thorough && !path_has_dotdot(path) && !find_by_root(place, path))
@@ -253,7 +254,7 @@ bool place_find_target(struct place *place, int dirfd, const char *path, bool th
 
 	if ((!found && !thorough) || !shim_live || !text_is_readable(path))
 		return found;
-	alone = !found && !atomic_load(&areas_used);
+	alone = !found && !atomic_load(&protections_used);
 	if (alone && store_is_strange(dirfd, path))
 		return false;
 	if (sys_fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISLNK(st.st_mode)) {
@@ -312,14 +313,14 @@ static void discover(int dirfd, const char *path, int flags)
 	if (fd < 0)
 		return;
 	if ((flags & O_CREAT) || sys_fstatat(fd, CHROMA_DATABASE, &st, 0) == 0) {
-		struct area *a;
+		struct protection *a;
 
 		if ((flags & (O_ACCMODE | O_TRUNC)) == O_RDWR && !shim_borrowed())
 			look(fd);
 		a = claim(fd);
 
 		if (a && directory[0] == '/' && !path_has_dotdot(directory))
-			area_add_spelling(a, directory);
+			protection_add_spelling(a, directory);
 	}
 	sys_close(fd);
 }
@@ -347,7 +348,7 @@ bool place_find_for_open(struct place *place, int dirfd, const char *path, int f
 		return false;
 	if (is_database(path))
 		discover(dirfd, path, flags);
-	if ((flags & O_ACCMODE) == O_RDONLY || path[0] != '/' || !atomic_load(&areas_used))
+	if ((flags & O_ACCMODE) == O_RDONLY || path[0] != '/' || !atomic_load(&protections_used))
 		return find_for_open(place, dirfd, path, flags);
 	key = stranger_key(path);
 	if (atomic_load_explicit(&strangers[key % STRANGERS], memory_order_relaxed) == key)

@@ -19,7 +19,7 @@ THREAD_LOCAL uint32_t own_thread_id;
 /* What acts say of this thread, and which segment of which directory knows it. */
 THREAD_LOCAL struct {
 	_Atomic uint32_t told;
-	unsigned area;
+	unsigned protection;
 	char name[16];
 } own_thread;
 
@@ -36,7 +36,7 @@ void thread_id_forget(void)
 }
 
 /* A name of another directory is not known to be told in this one's log. */
-static struct oplog_name name_for(unsigned area, uint32_t number, bool act)
+static struct oplog_name name_for(unsigned protection, uint32_t number, bool act)
 {
 	struct name *n = name_get(number);
 
@@ -44,19 +44,19 @@ static struct oplog_name name_for(unsigned area, uint32_t number, bool act)
 				   .length = n->length,
 				   .kind = n->kind,
 				   .text = name_text(n),
-				   .told = n->area != area ? NULL
-					   : act	   ? &n->told_act
-							   : &n->told};
+				   .told = n->protection != protection ? NULL
+					   : act		       ? &n->told_act
+								       : &n->told};
 }
 
 /* ---- acts ---- */
 
 /* Its name may change meanwhile: it is asked for when a segment has to be told. */
-static struct oplog_name name_thread(unsigned area, const struct oplog_segment *segment)
+static struct oplog_name name_thread(unsigned protection, const struct oplog_segment *segment)
 {
-	if (own_thread.area != area)
+	if (own_thread.protection != protection)
 		atomic_store(&own_thread.told, 0);
-	own_thread.area = area;
+	own_thread.protection = protection;
 	if (!segment || atomic_load(&own_thread.told) != segment->sequence + 1)
 		SYS2(SYS_prctl, PR_GET_NAME, own_thread.name);
 	return (struct oplog_name){.op = OP_THREAD,
@@ -84,15 +84,15 @@ static __attribute__((noinline)) void find_caller(const struct oplog_record *r, 
 		     out);
 }
 
-static void act_put(unsigned area, const struct oplog_record *r, const char *text, size_t size,
-		    const struct caller *caller)
+static void act_put(unsigned protection, const struct oplog_record *r, const char *text,
+		    size_t size, const struct caller *caller)
 {
-	struct acts *acts = areas[area].acts;
+	struct acts *acts = protections[protection].acts;
 	struct oplog_segment *segment = atomic_load(&acts->log.current);
 	const struct oplog_name names[] = {
 	    name_process(acts),
-	    name_thread(area, segment),
-	    name_for(area, r->file, true),
+	    name_thread(protection, segment),
+	    name_for(protection, r->file, true),
 	};
 
 	/* That it has begun stands at the head of each segment; of one that did nothing, nowhere.
@@ -104,26 +104,27 @@ static void act_put(unsigned area, const struct oplog_record *r, const char *tex
 }
 
 /* Apart: whoever tells no line does without the stack for one. */
-static __attribute__((noinline)) void act_put_caller(unsigned area, const struct oplog_record *r,
-						     const char *text, size_t size)
+static __attribute__((noinline)) void
+act_put_caller(unsigned protection, const struct oplog_record *r, const char *text, size_t size)
 {
 	struct caller caller;
 
 	find_caller(r, text, size, &caller);
-	act_put(area, r, text, size, &caller);
+	act_put(protection, r, text, size, &caller);
 }
 
-static void act_tell(unsigned area, const struct oplog_record *r, const char *text, size_t size)
+static void act_tell(unsigned protection, const struct oplog_record *r, const char *text,
+		     size_t size)
 {
 	static const struct caller nobody;
 
 	if (settings.log_caller)
-		act_put_caller(area, r, text, size);
+		act_put_caller(protection, r, text, size);
 	else
-		act_put(area, r, text, size, &nobody);
+		act_put(protection, r, text, size, &nobody);
 }
 
-void record_act(unsigned area, struct oplog_record *r, const char *text, size_t size)
+void record_act(unsigned protection, struct oplog_record *r, const char *text, size_t size)
 {
 	int saved = errno;
 	MAPS_GUARDED;
@@ -131,7 +132,7 @@ void record_act(unsigned area, struct oplog_record *r, const char *text, size_t 
 	r->tid = thread_id();
 	if (!r->time)
 		r->time = oplog_now();
-	act_tell(area, r, text, size);
+	act_tell(protection, r, text, size);
 	errno = saved;
 }
 
@@ -181,58 +182,59 @@ struct oplog_claim record_begin_two(union slot s, uint32_t other, enum oplog_op 
 	    .length = length,
 	    .arg = arg,
 	};
-	struct oplog_writer *log = &areas[s.area].log;
-	struct oplog_name names[2] = {name_for(s.area, s.name, false)};
+	struct oplog_writer *log = &protections[s.protection].log;
+	struct oplog_name names[2] = {name_for(s.protection, s.name, false)};
 
 	MAPS_GUARDED;
 	if (!is_wanted(log, op, s.role, arg))
 		return (struct oplog_claim){.record = NULL};
 	if (other)
-		names[1] = name_for(s.area, other, false);
+		names[1] = name_for(s.protection, other, false);
 	return oplog_begin(log, &known, names, other ? 2 : 1);
 }
 
-static __attribute__((noinline)) void put_caller(unsigned area, const struct oplog_record *r,
+static __attribute__((noinline)) void put_caller(unsigned protection, const struct oplog_record *r,
 						 const char *text, size_t size,
 						 const struct oplog_name *name)
 {
 	struct caller caller;
 
 	find_caller(r, text, size, &caller);
-	oplog_put_caller(&areas[area].log, r, text, size, caller.line, caller.size, name, 1);
+	oplog_put_caller(&protections[protection].log, r, text, size, caller.line, caller.size,
+			 name, 1);
 }
 
-void record_put(unsigned area, struct oplog_record *r, const char *text, size_t size)
+void record_put(unsigned protection, struct oplog_record *r, const char *text, size_t size)
 {
 	int saved = errno;
 	struct oplog_name name;
 
 	MAPS_GUARDED;
-	if (!is_wanted(&areas[area].log, r->op, ROLE_OTHER, r->arg))
+	if (!is_wanted(&protections[protection].log, r->op, ROLE_OTHER, r->arg))
 		return;
 	r->tid = thread_id();
 	if (!r->time)
 		r->time = oplog_now();
-	name = name_for(area, r->file, false);
+	name = name_for(protection, r->file, false);
 	if (settings.log_caller)
-		put_caller(area, r, text, size, &name);
+		put_caller(protection, r, text, size, &name);
 	else
-		oplog_put(&areas[area].log, r, text, size, &name, 1);
-	if (oplog_is_act(r->op) && areas[area].acts)
-		act_tell(area, r, text, size);
+		oplog_put(&protections[protection].log, r, text, size, &name, 1);
+	if (oplog_is_act(r->op) && protections[protection].acts)
+		act_tell(protection, r, text, size);
 	errno = saved;
 }
 
 void record_limit(const char *text)
 {
-	unsigned i, used = atomic_load(&areas_used);
+	unsigned i, used = atomic_load(&protections_used);
 
 	for (i = 0; i < used; i++) {
 		struct oplog_record r = {.op = OP_NOTE, .offset = -1};
 
-		if (!atomic_load(&areas[i].ready) || areas[i].failed)
+		if (!atomic_load(&protections[i].ready) || protections[i].failed)
 			continue;
-		record_feature(&areas[i], OPLOG_LIMIT, true);
+		record_feature(&protections[i], OPLOG_LIMIT, true);
 		record_put(i, &r, text, strlen(text));
 	}
 }

@@ -9,7 +9,7 @@
 #include <stddef.h>
 
 #include "core/oplog/oplog.h"
-#include "preload/place/area.h"
+#include "preload/place/protection.h"
 #include "preload/place/files.h"
 #include "preload/place/guard_maps.h"
 
@@ -41,13 +41,13 @@ static inline void record_end(struct oplog_claim claim, int64_t ret)
 }
 
 /* A record of its own, with an optional text; r->tid, time and name are seen to. Keeps errno. */
-void record_put(unsigned area, struct oplog_record *r, const char *text, size_t size);
+void record_put(unsigned protection, struct oplog_record *r, const char *text, size_t size);
 
 /* The same, into the log of acts alone, which there has to be. */
-void record_act(unsigned area, struct oplog_record *r, const char *text, size_t size);
+void record_act(unsigned protection, struct oplog_record *r, const char *text, size_t size);
 
 /* What a reader of the log should know of the process; also that it refuses writes. */
-static inline void record_feature(struct area *a, uint64_t bits, bool on)
+static inline void record_feature(struct protection *a, uint64_t bits, bool on)
 {
 	MAPS_GUARDED;
 	oplog_feature(&a->log, bits, on);
@@ -55,7 +55,7 @@ static inline void record_feature(struct area *a, uint64_t bits, bool on)
 		oplog_feature(&a->acts->log, bits, on);
 }
 
-static inline void record_refused(struct area *a)
+static inline void record_refused(struct protection *a)
 {
 	MAPS_GUARDED;
 	oplog_refused(&a->log);

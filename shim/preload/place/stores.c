@@ -62,12 +62,12 @@ static bool is_in(const char *path, int storefd)
 /* CHROMASHIM_STORE; elsewhere, and of any name. */
 static __attribute__((noinline)) bool is_in_named_store(const char *path)
 {
-	unsigned i, used = atomic_load(&areas_used);
+	unsigned i, used = atomic_load(&protections_used);
 	bool found = false;
 	int fd;
 
 	for (i = 0; i < used && !found; i++)
-		found = areas[i].store_fd > 0 && is_in(path, areas[i].store_fd);
+		found = protections[i].store_fd > 0 && is_in(path, protections[i].store_fd);
 	if (found || settings.store[0] != '/')
 		return found;
 	fd = sys_openat(AT_FDCWD, settings.store, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);

@@ -68,7 +68,7 @@ static bool read_header(const struct change *c, struct segment_header *h)
 	SCRATCH(path);
 
 	return segment_path(c, "header.bin", path) &&
-	       segment_header_read(areas[c->slot.area].root_fd, path, h);
+	       segment_header_read(protections[c->slot.protection].root_fd, path, h);
 }
 
 bool segment_pickle_is_missing(const struct change *c)
@@ -77,7 +77,8 @@ bool segment_pickle_is_missing(const struct change *c)
 	struct stat st;
 
 	return segment_path(c, "index_metadata.pickle", path) &&
-	       sys_fstatat(areas[c->slot.area].root_fd, path, &st, AT_SYMLINK_NOFOLLOW) == -ENOENT;
+	       sys_fstatat(protections[c->slot.protection].root_fd, path, &st,
+			   AT_SYMLINK_NOFOLLOW) == -ENOENT;
 }
 
 /* ---- truncation of an index whose pickle is lost ---- */
@@ -150,18 +151,18 @@ static bool changes_bytes(const struct change *c)
  * while that is clean: at its first page, in the thread that it belongs to. Nor are later ones of
  * that connection, since its client has lost its way and persists no more.
  */
-static _Atomic uint64_t void_transactions[AREAS];
+static _Atomic uint64_t void_transactions[PROTECTIONS];
 
 static bool is_void(const struct change *c)
 {
 	uint64_t number =
-	    atomic_load_explicit(&void_transactions[c->slot.area], memory_order_relaxed);
+	    atomic_load_explicit(&void_transactions[c->slot.protection], memory_order_relaxed);
 	bool known = c->slot.writable & SLOT_VOID;
 	union slot s = c->slot;
 
 	if (__builtin_expect(number == 0, 1) || !c->iov || s.role != ROLE_DATABASE ||
-	    (!known && transaction_number(s.area) != number) ||
-	    transaction_thread(s.area) != thread_id() ||
+	    (!known && transaction_number(s.protection) != number) ||
+	    transaction_thread(s.protection) != thread_id() ||
 	    !transaction_database_starts(s, c->length, c->offset))
 		return false;
 	s.writable |= SLOT_VOID;
@@ -184,10 +185,11 @@ static int refuse_old(const struct change *c)
 	    "was writing it, and would overwrite what that one has written since. Nothing is lost: "
 	    "what is added here waits in the queue, although the call that added it may fail. "
 	    "Restart this process, which is the writer then and loads all of it.";
-	const struct area *a = area_of(c->slot);
+	const struct protection *a = protection_of(c->slot);
 
-	if (transaction_thread(c->slot.area) == thread_id())
-		atomic_store(&void_transactions[c->slot.area], transaction_number(c->slot.area));
+	if (transaction_thread(c->slot.protection) == thread_id())
+		atomic_store(&void_transactions[c->slot.protection],
+			     transaction_number(c->slot.protection));
 	refuse_say(c, OP_REFUSE_WRITER, -EBUSY,
 		   (const char *const[]){a->spelling[0], "/", name_text(name_get(c->slot.name)),
 					 a->read_beside ? reader : second, NULL});
@@ -197,11 +199,12 @@ static int refuse_old(const struct change *c)
 /* The index in memory is damaged. What is on the disk, queue and all, is kept as it is now. */
 static int refuse_runaway(const struct change *c)
 {
-	const struct area *a = area_of(c->slot);
+	const struct protection *a = protection_of(c->slot);
 
 	freeze(name_get(c->slot.name)->directory);
 	persist_fail(c, EFBIG);
-	pin_take_waiting(c->slot.area, "damage", "before a damaged index was written", 0, false);
+	pin_take_waiting(c->slot.protection, "damage", "before a damaged index was written", 0,
+			 false);
 	refuse_say(c, OP_REFUSE_DESTROYER, -EFBIG,
 		   (const char *const[]){
 		       a->spelling[0], "/", name_text(name_get(c->slot.name)),
@@ -215,7 +218,7 @@ static int refuse_runaway(const struct change *c)
 
 static int check_segment(const struct change *c)
 {
-	const struct area *a = area_of(c->slot);
+	const struct protection *a = protection_of(c->slot);
 	const char *name = name_text(name_get(c->slot.name));
 	uint32_t directory = name_get(c->slot.name)->directory;
 

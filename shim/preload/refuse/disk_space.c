@@ -43,7 +43,7 @@ static struct room {
 	_Atomic uint64_t free, total;
 	uint64_t tell_at; /* when the log is told of it next; 0: not yet known */
 	atomic_flag at_it;
-} rooms[AREAS];
+} rooms[PROTECTIONS];
 
 static bool ask(const char *path, struct statfs *fs)
 {
@@ -61,7 +61,7 @@ static uint64_t floor_of(uint64_t total)
 /* ---- the ballast ---- */
 
 /* One that an earlier process has left; and that it is there still. */
-static void ballast_find(const struct area *a, struct room *r)
+static void ballast_find(const struct protection *a, struct room *r)
 {
 	struct stat st;
 
@@ -72,34 +72,35 @@ static void ballast_find(const struct area *a, struct room *r)
 	atomic_store(&r->ballast, (uint64_t)st.st_blocks * 512);
 }
 
-/* The next directory on the same disk that has one, from `i` on; areas_used: there is none. */
-static unsigned ballast_on_disk(const struct area *a, unsigned i)
+/* The next directory on the same disk that has one, from `i` on; protections_used: there is none.
+ */
+static unsigned ballast_on_disk(const struct protection *a, unsigned i)
 {
-	unsigned used = atomic_load(&areas_used);
+	unsigned used = atomic_load(&protections_used);
 
-	while (i < used && !(atomic_load(&areas[i].ready) && areas[i].dev == a->dev &&
+	while (i < used && !(atomic_load(&protections[i].ready) && protections[i].dev == a->dev &&
 			     atomic_load(&rooms[i].ballast)))
 		i++;
 	return i;
 }
 
 /* Others have enough of them: a program with a directory for each tenant would fill the disk. */
-static bool ballasts_are_enough(const struct area *a)
+static bool ballasts_are_enough(const struct protection *a)
 {
-	unsigned i, n = 0, used = atomic_load(&areas_used);
+	unsigned i, n = 0, used = atomic_load(&protections_used);
 
 	for (i = ballast_on_disk(a, 0); i < used; i = ballast_on_disk(a, i + 1))
-		n += &areas[i] != a;
+		n += &protections[i] != a;
 	return n >= bound_of("ballasts", BALLASTS);
 }
 
 /* Its own, or another's on its disk. */
-static uint64_t ballast_at_hand(unsigned area)
+static uint64_t ballast_at_hand(unsigned protection)
 {
-	uint64_t own = atomic_load(&rooms[area].ballast);
-	unsigned i = own ? area : ballast_on_disk(&areas[area], 0);
+	uint64_t own = atomic_load(&rooms[protection].ballast);
+	unsigned i = own ? protection : ballast_on_disk(&protections[protection], 0);
 
-	return i < atomic_load(&areas_used) ? atomic_load(&rooms[i].ballast) : own;
+	return i < atomic_load(&protections_used) ? atomic_load(&rooms[i].ballast) : own;
 }
 
 /* What it should have: a twentieth of a small disk. */
@@ -108,7 +109,7 @@ static uint64_t ballast_size(const struct room *r)
 	return settings.ballast < r->total / 20 ? settings.ballast : r->total / 20;
 }
 
-static void ballast_make(const struct area *a, struct room *r)
+static void ballast_make(const struct protection *a, struct room *r)
 {
 	uint64_t size = ballast_size(r);
 	struct stat st;
@@ -125,36 +126,38 @@ static void ballast_make(const struct area *a, struct room *r)
 	else
 		sys_ftruncate(fd, 0);
 	sys_close(fd);
-	record_feature(&areas[area_number(a)], OPLOG_HAS_BALLAST, atomic_load(&r->ballast) > 0);
+	record_feature(&protections[protection_number(a)], OPLOG_HAS_BALLAST,
+		       atomic_load(&r->ballast) > 0);
 }
 
-static bool ballast_remove(struct area *a)
+static bool ballast_remove(struct protection *a)
 {
 	struct stat st;
 
 	if (a->store_fd < 0 || sys_fstatat(a->store_fd, BALLAST, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
 	    sys_unlinkat(a->store_fd, BALLAST, 0) < 0)
 		return false;
-	atomic_store(&rooms[area_number(a)].ballast, 0);
+	atomic_store(&rooms[protection_number(a)].ballast, 0);
 	record_feature(a, OPLOG_HAS_BALLAST, false);
 	return true;
 }
 
-bool space_make(unsigned area)
+bool space_make(unsigned protection)
 {
-	struct area *a = &areas[area];
+	struct protection *a = &protections[protection];
 	struct oplog_record record = {.op = OP_NOTE, .offset = -1};
 	static const char text[] = "the ballast is given up: the disk is full";
 	unsigned i = ballast_on_disk(a, 0);
 
-	if (!ballast_remove(a) && (i >= atomic_load(&areas_used) || !ballast_remove(&areas[i])))
+	if (!ballast_remove(a) &&
+	    (i >= atomic_load(&protections_used) || !ballast_remove(&protections[i])))
 		return false;
 	shim_say(a->spelling[0],
 		 ": the disk is full; the ballast is given up so that what has begun can end. "
 		 "Make room now: new writes are refused until there is.",
 		 NULL);
-	record_put(area, &record, text, sizeof(text) - 1);
-	atomic_store(&rooms[area].next_look, 0);
+	record_put(protection, &record, text, sizeof(text) - 1);
+	atomic_store(&rooms[protection].next_look, 0);
 	return true;
 }
 
@@ -235,7 +238,7 @@ static bool was_full(dev_t dev, bool full)
 	return true;
 }
 
-static void warn_full(const struct area *a, struct room *r, unsigned area)
+static void warn_full(const struct protection *a, struct room *r, unsigned protection)
 {
 	uint64_t used = r->total ? 100 - r->free * 100 / r->total : 0;
 	bool full = settings.warn_full && used >= settings.warn_full;
@@ -259,11 +262,11 @@ static void warn_full(const struct area *a, struct room *r, unsigned area)
 	shim_say(a->spelling[0], ": the disk is ", percent,
 		 " % full; writes will be refused when too little is left (CHROMASHIM_MIN_FREE)",
 		 NULL);
-	record_put(area, &record, percent, n);
+	record_put(protection, &record, percent, n);
 }
 
 /* For those who ask later when the disk got full. Short processes need not tell. */
-static void tell_room(const struct area *a, struct room *r, unsigned area, uint64_t now)
+static void tell_room(const struct protection *a, struct room *r, unsigned protection, uint64_t now)
 {
 	uint64_t interval = bound_of("disk", MINUTE_MS) * (SECOND / 1000);
 	struct oplog_record record = {
@@ -273,7 +276,7 @@ static void tell_room(const struct area *a, struct room *r, unsigned area, uint6
 	if (!r->tell_at || is_due)
 		r->tell_at = now + interval;
 	if (is_due && a->acts)
-		record_act(area, &record, NULL, 0);
+		record_act(protection, &record, NULL, 0);
 }
 
 /* Asked seldom while there is plenty, often when it gets tight or there is no ballast. */
@@ -288,7 +291,7 @@ static uint64_t next_interval(const struct room *r)
 	return r->free > 2 * wanted ? SECOND / 10 : SECOND / 100;
 }
 
-static void say_unknown(const struct area *a)
+static void say_unknown(const struct protection *a)
 {
 	static atomic_flag said = ATOMIC_FLAG_INIT;
 
@@ -299,7 +302,7 @@ static void say_unknown(const struct area *a)
 			 NULL);
 }
 
-static void measure(struct area *a, struct room *r, unsigned area, uint64_t now)
+static void measure(struct protection *a, struct room *r, unsigned protection, uint64_t now)
 {
 	struct statfs fs;
 	int shortage = ENOUGH;
@@ -312,8 +315,8 @@ static void measure(struct area *a, struct room *r, unsigned area, uint64_t now)
 		r->total =
 		    ((uint64_t)fs.f_blocks - (uint64_t)fs.f_bfree) * (uint64_t)fs.f_bsize + r->free;
 		shortage = shortage_of(r, &fs, now);
-		warn_full(a, r, area);
-		tell_room(a, r, area, now);
+		warn_full(a, r, protection);
+		tell_room(a, r, protection, now);
 	} else {
 		say_unknown(a);
 	}
@@ -325,50 +328,50 @@ static void measure(struct area *a, struct room *r, unsigned area, uint64_t now)
 	}
 }
 
-static void look(unsigned area)
+static void look(unsigned protection)
 {
-	struct area *a = &areas[area];
-	struct room *r = &rooms[area];
+	struct protection *a = &protections[protection];
+	struct room *r = &rooms[protection];
 	uint64_t now = oplog_now();
 
 	if (now < atomic_load(&r->next_look) || atomic_flag_test_and_set(&r->at_it))
 		return;
-	measure(a, r, area, now);
+	measure(a, r, protection, now);
 	writer_look(a);
-	area_life_look(a);
+	protection_life_look(a);
 	atomic_store(&r->next_look, now + next_interval(r));
 	atomic_flag_clear(&r->at_it);
 }
 
 void rooms_fork(void)
 {
-	unsigned i, used = atomic_load(&areas_used);
+	unsigned i, used = atomic_load(&protections_used);
 
 	for (i = 0; i < used; i++)
 		atomic_flag_clear(&rooms[i].at_it);
 }
 
 /* What was set aside for its writes is of no use to anybody now. */
-void space_stop(unsigned area)
+void space_stop(unsigned protection)
 {
-	if (rooms[area].sets_aside && !writer_is_foreign(&areas[area]))
-		ballast_remove(&areas[area]);
-	memset(&rooms[area], 0, sizeof(rooms[area]));
+	if (rooms[protection].sets_aside && !writer_is_foreign(&protections[protection]))
+		ballast_remove(&protections[protection]);
+	memset(&rooms[protection], 0, sizeof(rooms[protection]));
 }
 
-void space_quota_hit(unsigned area)
+void space_quota_hit(unsigned protection)
 {
-	atomic_store(&rooms[area].quota_until, oplog_now() + 10 * SECOND);
-	atomic_store(&rooms[area].next_look, 0);
+	atomic_store(&rooms[protection].quota_until, oplog_now() + 10 * SECOND);
+	atomic_store(&rooms[protection].next_look, 0);
 }
 
-bool space_for(unsigned area, uint64_t bytes)
+bool space_for(unsigned protection, uint64_t bytes)
 {
 	struct statfs fs;
 
-	if (!ask(areas[area].spelling[0], &fs) || !fs.f_blocks)
+	if (!ask(protections[protection].spelling[0], &fs) || !fs.f_blocks)
 		return true;
-	return (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize + ballast_at_hand(area) >= bytes;
+	return (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize + ballast_at_hand(protection) >= bytes;
 }
 
 /* ---- refusing ---- */
@@ -383,8 +386,9 @@ static void refuse(const struct change *c, int shortage)
 	};
 
 	refuse_say(c, OP_REFUSE_SPACE, -ENOSPC,
-		   (const char *const[]){areas[c->slot.area].spelling[0], ": writing is refused: ",
-					 why[shortage], shortage == TEMPORARY ? ": " : "",
+		   (const char *const[]){protections[c->slot.protection].spelling[0],
+					 ": writing is refused: ", why[shortage],
+					 shortage == TEMPORARY ? ": " : "",
 					 shortage == TEMPORARY ? temporary_directory() : "",
 					 ". Reads go on; writes will by themselves once there is "
 					 "room. Remove something else, or enlarge the disk.",
@@ -396,7 +400,7 @@ static void refuse(const struct change *c, int shortage)
 static void refuse_after_lost_persist(const struct change *c)
 {
 	refuse_say(c, OP_NOTE, -EIO,
-		   (const char *const[]){areas[c->slot.area].spelling[0],
+		   (const char *const[]){protections[c->slot.protection].spelling[0],
 					 ": writing is refused: the end of a persist could not be "
 					 "written, and what it was to save is only in Chroma's "
 					 "queue. Look at the disk, and restart the backend.",
@@ -421,7 +425,7 @@ static enum beginning beginning_of_write(const struct change *c)
 		if (c->iov_count > 0 &&
 		    transaction_journal_starts(c->slot, first->iov_base, first->iov_len, c->offset))
 			return TRANSACTION;
-		return page && transaction_journaled(c->slot.area) == 0 ? PAGE : NOTHING;
+		return page && transaction_journaled(c->slot.protection) == 0 ? PAGE : NOTHING;
 	}
 	if (c->slot.role != ROLE_WAL)
 		return NOTHING;
@@ -436,7 +440,7 @@ static enum beginning beginning_of_open(const struct change *c)
 	struct stat st;
 
 	return c->slot.role == ROLE_OTHER && (c->flags & O_CREAT) &&
-		       sys_fstatat(areas[c->slot.area].root_fd, c->place->relative, &st,
+		       sys_fstatat(protections[c->slot.protection].root_fd, c->place->relative, &st,
 				   AT_SYMLINK_NOFOLLOW) == -ENOENT
 		   ? FILE_MADE
 		   : NOTHING;
@@ -520,8 +524,8 @@ static uint64_t enough_for_one(const struct room *r)
 
 static bool may_pass(struct room *r, const struct change *c, enum beginning what)
 {
-	uint64_t left = r->free + ballast_at_hand(c->slot.area);
-	uint64_t number = transaction_number(c->slot.area);
+	uint64_t left = r->free + ballast_at_hand(c->slot.protection);
+	uint64_t number = transaction_number(c->slot.protection);
 	bool passes = false;
 
 	if (what == TRANSACTION)
@@ -535,7 +539,7 @@ static bool may_pass(struct room *r, const struct change *c, enum beginning what
 
 int space_check(const struct change *c)
 {
-	struct room *r = &rooms[c->slot.area];
+	struct room *r = &rooms[c->slot.protection];
 	enum beginning what;
 	int shortage;
 
@@ -549,15 +553,15 @@ int space_check(const struct change *c)
 	what = beginning_of(c);
 	if (what == NOTHING)
 		return 0;
-	if (atomic_load(&areas[c->slot.area].persist_lost) && what != FILE_MADE) {
+	if (atomic_load(&protections[c->slot.protection].persist_lost) && what != FILE_MADE) {
 		refuse_after_lost_persist(c);
 		return -EIO;
 	}
-	look(c->slot.area);
+	look(c->slot.protection);
 	shortage = atomic_load(&r->shortage);
 	if (shortage == ENOUGH) {
 		atomic_store(&r->passed, START_TRANSACTIONS);
-		atomic_store(&r->passing, transaction_number(c->slot.area));
+		atomic_store(&r->passing, transaction_number(c->slot.protection));
 		return 0;
 	}
 	if (may_pass(r, c, what))

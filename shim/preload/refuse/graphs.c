@@ -85,7 +85,7 @@ static bool write_by(_Atomic uint32_t *at, uint8_t id)
 	return true;
 }
 
-void graphs_forget(unsigned area)
+void graphs_forget(unsigned protection)
 {
 	uint32_t i, used = names_count();
 
@@ -93,7 +93,7 @@ void graphs_forget(unsigned area)
 		struct name *n = name_get(i);
 		union graphs old, new;
 
-		old.all = n->area == area ? atomic_load(&n->graphs) : 0;
+		old.all = n->protection == protection ? atomic_load(&n->graphs) : 0;
 		do {
 			new = old;
 			new.fresh = old.latest;
@@ -233,11 +233,13 @@ static void announce(const struct change *c)
 #define PICKLE_UNIT (64u << 10) /* of struct name's `pickle` */
 #define LAST_PIECE (64u << 10)	/* more, for one whose refusal Chroma may not hear */
 
-static uint64_t size_of(unsigned area, const char *name)
+static uint64_t size_of(unsigned protection, const char *name)
 {
 	struct stat st;
 
-	return sys_fstatat(areas[area].root_fd, name, &st, 0) == 0 ? (uint64_t)st.st_size : 0;
+	return sys_fstatat(protections[protection].root_fd, name, &st, 0) == 0
+		   ? (uint64_t)st.st_size
+		   : 0;
 }
 
 static void announce_pickle(const struct change *c)
@@ -245,9 +247,9 @@ static void announce_pickle(const struct change *c)
 	struct name *directory = name_get(name_get(c->slot.name)->directory);
 	uint64_t elements = atomic_load(&directory->elements), ids, most;
 
-	ids = size_of(c->slot.area, "chroma.sqlite3") +
-	      size_of(c->slot.area, "chroma.sqlite3-wal") +
-	      size_of(c->slot.area, name_text(name_get(c->slot.name)));
+	ids = size_of(c->slot.protection, "chroma.sqlite3") +
+	      size_of(c->slot.protection, "chroma.sqlite3-wal") +
+	      size_of(c->slot.protection, name_text(name_get(c->slot.name)));
 	most = (2 * ids + elements * PER_ELEMENT + SLACK) / PICKLE_UNIT;
 	atomic_store(&directory->pickle, elements && most < UINT32_MAX ? (uint32_t)most : 0);
 }

@@ -22,7 +22,7 @@ uint8_t graph_opened(union slot s, int flags);
  * with streams that write nothing, as long as that graph is in memory. */
 void graph_refused(union slot s);
 /* Another process may have written since: none that is loaded may be written any more. */
-void graphs_forget(unsigned area);
+void graphs_forget(unsigned protection);
 /* Whether a write is that of a graph that is no longer up to date; or the pickle is about to be
  * written for one. */
 bool graph_is_old(const struct change *c);

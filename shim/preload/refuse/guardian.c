@@ -15,7 +15,7 @@
 #define GUARD_LOCK "guard.lock" /* its first byte is locked by the guardian */
 
 /* Whether there is one already; it stays until the last process has let go of the directory. */
-static bool has_guardian(const struct area *a)
+static bool has_guardian(const struct protection *a)
 {
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1};
 	int r, fd = sys_openat(a->store_fd, GUARD_LOCK,
@@ -28,7 +28,7 @@ static bool has_guardian(const struct area *a)
 	return r == 0 && lock.l_type != F_UNLCK;
 }
 
-static void say_none(const struct area *a, const char *why)
+static void say_none(const struct protection *a, const char *why)
 {
 	static atomic_flag said = ATOMIC_FLAG_INIT;
 
@@ -40,7 +40,7 @@ static void say_none(const struct area *a, const char *why)
 			 NULL);
 }
 
-static void fill_in(struct helper *h, const struct area *a)
+static void fill_in(struct helper *h, const struct protection *a)
 {
 	static char name[] = "chromashim", verb[] = "guard", while_open[] = "--while-open",
 		    background[] = "--background";
@@ -55,12 +55,12 @@ static void fill_in(struct helper *h, const struct area *a)
 }
 
 /* `run` has started one for this very process, which may not be at work yet on a busy machine. */
-static bool comes_from_run(const struct area *a)
+static bool comes_from_run(const struct protection *a)
 {
 	return settings.backend && a->named;
 }
 
-void guardian_start(struct area *a)
+void guardian_start(struct protection *a)
 {
 	const char *why = NULL;
 	struct helper *h;
@@ -68,7 +68,7 @@ void guardian_start(struct area *a)
 
 	if (!settings.guard || a->store_fd < 0 || a->failed || shim_borrowed() || comes_from_run(a))
 		return;
-	area_life(a); /* so that a guardian which is about to end sees this process */
+	protection_life(a); /* so that a guardian which is about to end sees this process */
 	if (has_guardian(a))
 		return;
 	h = helper_new(&why);

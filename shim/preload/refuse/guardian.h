@@ -5,9 +5,9 @@
 #ifndef PRELOAD_GUARDIAN_H
 #define PRELOAD_GUARDIAN_H
 
-#include "preload/place/area.h"
+#include "preload/place/protection.h"
 
 /* Once this process writes the directory: starts one unless there is one, or none is wanted. */
-void guardian_start(struct area *a);
+void guardian_start(struct protection *a);
 
 #endif

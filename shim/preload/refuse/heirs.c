@@ -32,23 +32,23 @@ struct right *right_new(void)
 	return r;
 }
 
-bool heirs_is_first(const struct area *a)
+bool heirs_is_first(const struct protection *a)
 {
 	return a->right && a->right->first == shim_pid;
 }
 
 /* As long as it has passed nothing on, the first is like any other writer. */
-int heirs_from(const struct area *a)
+int heirs_from(const struct protection *a)
 {
 	return a->right && heirs_holder(a) != a->right->first ? HEIRS_BYTE : 0;
 }
 
-int heirs_holder(const struct area *a)
+int heirs_holder(const struct protection *a)
 {
 	return atomic_load(&a->right->holder);
 }
 
-bool heirs_take(struct area *a, int from)
+bool heirs_take(struct protection *a, int from)
 {
 	return atomic_compare_exchange_strong(&a->right->holder, &from, shim_pid);
 }

@@ -8,7 +8,7 @@
 #ifndef PRELOAD_HEIRS_H
 #define PRELOAD_HEIRS_H
 
-#include "preload/place/area.h"
+#include "preload/place/protection.h"
 
 #define HEIRS_BYTE 1 /* of writer.lock: it and all behind it */
 
@@ -21,11 +21,11 @@ struct right {
 /* 0: memory for another one cannot be had. */
 struct right *right_new(void);
 /* The byte of the lock file from which on this process has to lock. */
-int heirs_from(const struct area *a);
+int heirs_from(const struct protection *a);
 /* Whether this process is the one that has the first byte. */
-bool heirs_is_first(const struct area *a);
+bool heirs_is_first(const struct protection *a);
 /* What the right is taken from, before and after the lock is had. False: another was faster. */
-int heirs_holder(const struct area *a);
-bool heirs_take(struct area *a, int from);
+int heirs_holder(const struct protection *a);
+bool heirs_take(struct protection *a, int from);
 
 #endif

@@ -22,7 +22,7 @@
 #include "core/store/look.h"
 #include "preload/base/shim.h"
 #include "preload/base/slots.h"
-#include "preload/place/area.h"
+#include "preload/place/protection.h"
 #include "preload/place/files.h"
 #include "preload/place/turn.h"
 #include "preload/refuse/helper.h"
@@ -257,22 +257,22 @@ static void look(int dirfd)
  */
 static bool is_due(const struct stat *st, bool *named)
 {
-	struct area *a = area_find(st);
+	struct protection *a = protection_find(st);
 
 	*named = a && a->named;
-	return !a || (!(*named && settings.backend) && area_let_go(a));
+	return !a || (!(*named && settings.backend) && protection_let_go(a));
 }
 
 static void look_once(int dirfd, const struct stat *st)
 {
 	bool named, due = !was_looked_at(st) && is_due(st, &named);
-	struct area *a;
+	struct protection *a;
 
 	note(st);
 	if (!due)
 		return;
 	look(dirfd);
-	a = named ? area_claim(dirfd) : NULL;
+	a = named ? protection_claim(dirfd) : NULL;
 	if (a)
 		a->named = true;
 }

@@ -16,7 +16,7 @@
 #define WAITS_FOR_FIRST UINT64_C(1000000000) /* the same, while there is none */
 #define NEW_SIZE_MAX (1 << 20)		     /* Chroma's empty tables take 200 KB */
 
-static _Atomic bool was_asked[AREAS];
+static _Atomic bool was_asked[PROTECTIONS];
 
 static ssize_t read_database(const struct file_source *source, void *buf, size_t n, uint64_t at)
 {
@@ -46,7 +46,7 @@ static bool is_new(int fd, uint64_t *size)
 	return *size < NEW_SIZE_MAX;
 }
 
-static void wait_for_tables(struct area *a, int fd, struct new_tables_room *room)
+static void wait_for_tables(struct protection *a, int fd, struct new_tables_room *room)
 {
 	static const struct timespec a_little = {0, 10000000};
 	uint64_t since = oplog_now(), size;
@@ -56,46 +56,47 @@ static void wait_for_tables(struct area *a, int fd, struct new_tables_room *room
 		SYS2(SYS_nanosleep, &a_little, NULL);
 }
 
-static void maker_look(unsigned area, int fd)
+static void maker_look(unsigned protection, int fd)
 {
 	struct new_tables_room *room;
 	uint64_t size;
 
-	if (atomic_exchange(&was_asked[area], true) || !is_new(fd, &size))
+	if (atomic_exchange(&was_asked[protection], true) || !is_new(fd, &size))
 		return;
 	room = memory_make(sizeof(*room));
 	if (!room)
 		return;
-	wait_for_tables(&areas[area], fd, room);
+	wait_for_tables(&protections[protection], fd, room);
 	sys_munmap(room, sizeof(*room));
 }
 
 /* SQLite has no lock yet that the close could cost it. */
-void maker_wait(unsigned area)
+void maker_wait(unsigned protection)
 {
 	int fd;
 
-	if (atomic_load(&was_asked[area]) || !area_enter(area))
+	if (atomic_load(&was_asked[protection]) || !protection_enter(protection))
 		return;
-	fd = spare_open(areas[area].root_fd, CHROMA_DATABASE, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+	fd = spare_open(protections[protection].root_fd, CHROMA_DATABASE,
+			O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
 	if (fd >= 0) {
-		maker_look(area, fd);
+		maker_look(protection, fd);
 		sys_close(fd);
 	}
-	area_leave(area);
+	protection_leave(protection);
 }
 
-bool maker_is_wanted(unsigned area)
+bool maker_is_wanted(unsigned protection)
 {
-	return !atomic_load(&was_asked[area]);
+	return !atomic_load(&was_asked[protection]);
 }
 
-void maker_made(unsigned area)
+void maker_made(unsigned protection)
 {
-	atomic_store(&was_asked[area], true);
+	atomic_store(&was_asked[protection], true);
 }
 
-void maker_stop(unsigned area)
+void maker_stop(unsigned protection)
 {
-	atomic_store(&was_asked[area], false);
+	atomic_store(&was_asked[protection], false);
 }

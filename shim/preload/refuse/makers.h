@@ -8,14 +8,14 @@
 #ifndef PRELOAD_MAKERS_H
 #define PRELOAD_MAKERS_H
 
-#include "preload/place/area.h"
+#include "preload/place/protection.h"
 
 /* The database is about to be opened: once for each directory that has one. */
-void maker_wait(unsigned area);
+void maker_wait(unsigned protection);
 /* There was none yet. */
-bool maker_is_wanted(unsigned area);
+bool maker_is_wanted(unsigned protection);
 /* It was made by an open of this process. */
-void maker_made(unsigned area);
-void maker_stop(unsigned area);
+void maker_made(unsigned protection);
+void maker_stop(unsigned protection);
 
 #endif

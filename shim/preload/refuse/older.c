@@ -119,7 +119,8 @@ static uint64_t find_release(const char *packages, char out[WRITTEN_BY_RELEASE])
 }
 
 /* The same in the log, where others look for it. */
-static void note(unsigned area, const struct written_by *by, const char *release, bool will_panic)
+static void note(unsigned protection, const struct written_by *by, const char *release,
+		 bool will_panic)
 {
 	const char *parts[] = {"the database " OLDER_CHROMA " (",
 			       by->first,
@@ -139,10 +140,10 @@ static void note(unsigned area, const struct written_by *by, const char *release
 		memcpy(text + n, parts[i], size);
 		n += size;
 	}
-	record_put(area, &r, text, n);
+	record_put(protection, &r, text, n);
 }
 
-void older_report(const struct area *a, int database)
+void older_report(const struct protection *a, int database)
 {
 	char path[PLACE], release[WRITTEN_BY_RELEASE];
 	struct written_by by;
@@ -154,7 +155,7 @@ void older_report(const struct area *a, int database)
 	own = find_release(path, release);
 	if (!own || own >= PANIC_ENDS || own >= written_by_release(by.first))
 		return;
-	note((unsigned)(a - areas), &by, release, own >= RUST);
+	note((unsigned)(a - protections), &by, release, own >= RUST);
 	shim_say(a->spelling[0], " " OLDER_CHROMA " (", by.first, " to ", by.last,
 		 "); this one is ", release,
 		 own >= RUST ? " and will panic (\"range start index ... out of range\")"

@@ -5,9 +5,9 @@
 #ifndef PRELOAD_OLDER_H
 #define PRELOAD_OLDER_H
 
-#include "preload/place/area.h"
+#include "preload/place/protection.h"
 
 /* The host has just opened the database at this descriptor, for the first time. */
-void older_report(const struct area *a, int database);
+void older_report(const struct protection *a, int database);
 
 #endif

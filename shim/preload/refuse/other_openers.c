@@ -12,7 +12,7 @@
 
 #include "core/base/names.h"
 #include "preload/base/shim.h"
-#include "preload/place/area.h"
+#include "preload/place/protection.h"
 #include "preload/place/record.h"
 
 #define PROCESSES 5000
@@ -20,7 +20,7 @@
 #define MAPS_MAX (8 << 20)
 
 struct search {
-	unsigned area;
+	unsigned protection;
 	struct stat database;
 	int fdinfo; /* of the process that is looked at */
 	uint64_t until;
@@ -166,11 +166,11 @@ static void other_report(const struct search *s, int process, const char *pid)
 		n--;
 	text[n++] = ')';
 	text[n] = '\0';
-	shim_say(areas[s->area].spelling[0], "/" CHROMA_DATABASE, " is ", text,
+	shim_say(protections[s->protection].spelling[0], "/" CHROMA_DATABASE, " is ", text,
 		 ". It may read; what it writes is neither recorded nor kept apart from this "
 		 "process. Stop it, or start it under the shim as well.",
 		 NULL);
-	record_put(s->area, &r, text, n);
+	record_put(s->protection, &r, text, n);
 }
 
 static bool visit_process(void *with, int proc, const char *pid)
@@ -198,12 +198,13 @@ static bool visit_process(void *with, int proc, const char *pid)
 	return true;
 }
 
-void other_openers_report(unsigned area)
+void other_openers_report(unsigned protection)
 {
-	struct search s = {.area = area, .until = oplog_now() + LONGEST};
+	struct search s = {.protection = protection, .until = oplog_now() + LONGEST};
 	int proc;
 
-	if (sys_fstatat(areas[area].root_fd, CHROMA_DATABASE, &s.database, AT_SYMLINK_NOFOLLOW) < 0)
+	if (sys_fstatat(protections[protection].root_fd, CHROMA_DATABASE, &s.database,
+			AT_SYMLINK_NOFOLLOW) < 0)
 		return;
 	proc = open_at(AT_FDCWD, "/proc", O_DIRECTORY);
 	if (proc < 0)

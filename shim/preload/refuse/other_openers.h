@@ -7,6 +7,6 @@
 #define PRELOAD_OTHERS_H
 
 /* One line and one record for each. Looks through /proc; costs milliseconds, and has an end. */
-void other_openers_report(unsigned area);
+void other_openers_report(unsigned protection);
 
 #endif

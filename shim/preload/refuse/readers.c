@@ -38,18 +38,18 @@ static struct reader {
 	uint32_t first_leaf; /* of the queue; 0: not told from the last */
 	bool is_purging;     /* that has been read */
 	_Atomic uint32_t thread;
-} readers[AREAS];
+} readers[PROTECTIONS];
 static _Atomic bool begun; /* one, ever, in this process */
 
 static bool is_beside_the_writer(union slot s)
 {
-	struct area *a = area_of(s);
+	struct protection *a = protection_of(s);
 
 	return settings.single_writer == SINGLE_WRITER_DENY && !writer_is_ours(a) &&
 	       writer_is_foreign(a);
 }
 
-static bool is_there(const struct area *a, const char *name)
+static bool is_there(const struct protection *a, const char *name)
 {
 	struct stat st;
 
@@ -58,7 +58,7 @@ static bool is_there(const struct area *a, const char *name)
 
 bool reader_may_open(const struct change *c)
 {
-	const struct area *a = area_of(c->slot);
+	const struct protection *a = protection_of(c->slot);
 
 	return c->slot.role == ROLE_DATABASE && change_opens(c) &&
 	       (c->flags & (O_ACCMODE | O_NOFOLLOW | O_TRUNC)) == (O_RDWR | O_NOFOLLOW) &&
@@ -74,12 +74,13 @@ static void mark(int fd, union slot s, unsigned set, unsigned clear)
 }
 
 /* Of the directory, if one is under way. */
-static struct reader *current(unsigned area, int *fd)
+static struct reader *current(unsigned protection, int *fd)
 {
-	struct reader *r = &readers[area];
+	struct reader *r = &readers[protection];
 
 	*fd = atomic_load(&r->database) - 1;
-	return *fd >= 0 && slot_of(*fd).area == area && (slot_of(*fd).writable & SLOT_NOWHERE)
+	return *fd >= 0 && slot_of(*fd).protection == protection &&
+		       (slot_of(*fd).writable & SLOT_NOWHERE)
 		   ? r
 		   : NULL;
 }
@@ -142,7 +143,7 @@ static enum goal goal_of(union slot s)
 		return ELSEWHERE;
 	if (!(tables & ~(unsigned)(TABLE_RECORDS | TABLE_MARKS)))
 		return CATCH_UP;
-	return tables == TABLE_QUEUE && readers[s.area].is_purging ? PURGE : ELSEWHERE;
+	return tables == TABLE_QUEUE && readers[s.protection].is_purging ? PURGE : ELSEWHERE;
 }
 
 static ssize_t read_source(const struct file_source *source, void *buf, size_t n, uint64_t at)
@@ -202,7 +203,7 @@ static bool has_page(const struct reader *r, off_t at)
 /* It does still what it began with. */
 static bool stays(union slot s)
 {
-	return goal_of(s) == readers[s.area].goal;
+	return goal_of(s) == readers[s.protection].goal;
 }
 
 /*
@@ -230,7 +231,7 @@ static bool may_end(const struct change *c)
 
 /* Of the writer: it is in a transaction. One that journal_mode keeps is empty, or begins with
  * zeros. */
-static bool journal_is_in_use(const struct area *a)
+static bool journal_is_in_use(const struct protection *a)
 {
 	unsigned char header[SQLITE_JOURNAL_HEADER_SIZE];
 	int fd = spare_open(a->root_fd, CHROMA_DATABASE "-journal",
@@ -246,7 +247,7 @@ static bool journal_is_in_use(const struct area *a)
 
 static bool reader_begin(int fd, union slot s, int *error)
 {
-	struct reader *r = &readers[s.area];
+	struct reader *r = &readers[s.protection];
 	int other;
 
 	if (!(s.writable & SLOT_WRITABLE) || sqlite_is_above(s.object) || shim_borrowed() ||
@@ -255,7 +256,7 @@ static bool reader_begin(int fd, union slot s, int *error)
 	/* As for any SQLite: RESERVED is taken, and SQLite lets go of its read lock and comes back.
 	 */
 	*error = -EAGAIN;
-	if ((current(s.area, &other) && other != fd) || journal_is_in_use(area_of(s)))
+	if ((current(s.protection, &other) && other != fd) || journal_is_in_use(protection_of(s)))
 		return true;
 	r->journal = -1;
 	drop_pages(r); /* of one that was ended by closing the file */
@@ -272,7 +273,7 @@ static bool reader_begin(int fd, union slot s, int *error)
 /* PENDING and EXCLUSIVE: it is about to write its pages, or there is no more room for them. */
 static bool may_write(int fd, union slot s)
 {
-	const struct reader *r = &readers[s.area];
+	const struct reader *r = &readers[s.protection];
 	struct acquire_row t;
 
 	if (r->journal < 0)
@@ -296,7 +297,7 @@ bool reader_lock(int fd, union slot s, const struct flock *lock, off_t start, in
 	if (s.role != ROLE_DATABASE)
 		return false;
 	if (lock->l_type == F_UNLCK && covers_reserved(lock, start))
-		load_has_asked(s.area);
+		load_has_asked(s.protection);
 	if (lock->l_type == F_WRLCK && start == SQLITE_RESERVED_BYTE)
 		return reader_begin(fd, s, error);
 	if (!(s.writable & SLOT_NOWHERE))
@@ -306,10 +307,10 @@ bool reader_lock(int fd, union slot s, const struct flock *lock, off_t start, in
 		return may_write(fd, s);
 	}
 	if (covers_reserved(lock, start)) {
-		drop_pages(&readers[s.area]);
+		drop_pages(&readers[s.protection]);
 		s.touched = 0;
 		mark(fd, s, 0, SLOT_NOWHERE);
-		atomic_store(&readers[s.area].database, 0);
+		atomic_store(&readers[s.protection].database, 0);
 	}
 	return false;
 }
@@ -336,10 +337,10 @@ static int memory_file(const char *name, union slot s)
  */
 static int open_journal(union slot s, int flags)
 {
-	struct reader *r = &readers[s.area];
+	struct reader *r = &readers[s.protection];
 	int fd, journal;
 
-	if (!atomic_load(&r->database) || shim_borrowed() || !current(s.area, &fd) ||
+	if (!atomic_load(&r->database) || shim_borrowed() || !current(s.protection, &fd) ||
 	    atomic_load(&r->thread) != thread_id())
 		return -ENOENT;
 	if ((flags & O_ACCMODE) != O_RDWR)
@@ -361,19 +362,19 @@ bool reader_hides(const char *path)
 
 	return __builtin_expect(atomic_load(&begun), 0) && !shim_borrowed() &&
 	       place_find(&place, AT_FDCWD, path, false) && place.slot.role == ROLE_JOURNAL &&
-	       current(place.slot.area, &fd) &&
-	       atomic_load(&readers[place.slot.area].thread) == thread_id();
+	       current(place.slot.protection, &fd) &&
+	       atomic_load(&readers[place.slot.protection].thread) == thread_id();
 }
 
 /* For writing, by that library; or at all. */
-static bool has_database_open(unsigned area, uint8_t library)
+static bool has_database_open(unsigned protection, uint8_t library)
 {
 	int fd, top = atomic_load(&slots_top);
 
 	for (fd = 0; fd < top; fd++) {
 		union slot s = slot_of(fd);
 
-		if (s.area == area && s.role == ROLE_DATABASE &&
+		if (s.protection == protection && s.role == ROLE_DATABASE &&
 		    (!library || (s.writable & SLOT_WRITABLE && s.object == library)))
 			return true;
 	}
@@ -389,7 +390,8 @@ static int open_pickle(union slot s, void *caller, int flags)
 	uint8_t library = caller ? object_of(caller) : 0;
 
 	if ((flags & O_ACCMODE) == O_RDONLY || !library || sqlite_is_above(library) ||
-	    shim_borrowed() || !has_database_open(s.area, library) || !is_beside_the_writer(s))
+	    shim_borrowed() || !has_database_open(s.protection, library) ||
+	    !is_beside_the_writer(s))
 		return -ENOENT;
 	return memory_file("index_metadata.pickle", s);
 }
@@ -397,15 +399,15 @@ static int open_pickle(union slot s, void *caller, int flags)
 /* An index is loaded by a process that is not, or not yet, the writer. */
 static void look_at_load(union slot s, int flags)
 {
-	struct area *a = area_of(s);
+	struct protection *a = protection_of(s);
 
 	if (writer_is_ours(a) || a->store_fd <= 0 || shim_borrowed() ||
 	    settings.single_writer != SINGLE_WRITER_DENY)
 		return;
 	if (s.role != ROLE_PICKLE && (flags & O_ACCMODE) == O_RDWR)
-		load_has_read(s.area);
+		load_has_read(s.protection);
 	else if (s.role == ROLE_PICKLE && (flags & O_ACCMODE) == O_RDONLY &&
-		 has_database_open(s.area, 0))
+		 has_database_open(s.protection, 0))
 		load_begins(s);
 }
 
@@ -417,8 +419,9 @@ int reader_opens(const struct place *place, void *caller, int flags)
 		look_at_load(s, flags);
 	if (s.role == ROLE_JOURNAL)
 		return open_journal(s, flags);
-	return s.role == ROLE_PICKLE && !writer_is_ours(area_of(s)) ? open_pickle(s, caller, flags)
-								    : -ENOENT;
+	return s.role == ROLE_PICKLE && !writer_is_ours(protection_of(s))
+		   ? open_pickle(s, caller, flags)
+		   : -ENOENT;
 }
 
 /* A page on its way into the journal: its number is there already. */
@@ -478,7 +481,8 @@ static bool refuses_page(struct change *c)
 	struct change said = *c;
 	int fd;
 
-	if (!current(c->slot.area, &fd) || readers[c->slot.area].goal != ONE_ROW || may_save(c, fd))
+	if (!current(c->slot.protection, &fd) || readers[c->slot.protection].goal != ONE_ROW ||
+	    may_save(c, fd))
 		return false;
 	said.slot.role = ROLE_JOURNAL;
 	errno = -writer_refuse(&said);
@@ -488,7 +492,7 @@ static bool refuses_page(struct change *c)
 
 static bool drops_page(struct change *c)
 {
-	if (!drops(&readers[c->slot.area], c))
+	if (!drops(&readers[c->slot.protection], c))
 		return false;
 	if (c->offset == 0)
 		mark(c->fd, c->slot, SLOT_STALE, 0);
@@ -499,7 +503,7 @@ static bool drops_page(struct change *c)
 static bool drops_journal(struct change *c)
 {
 	int fd;
-	struct reader *r = current(c->slot.area, &fd);
+	struct reader *r = current(c->slot.protection, &fd);
 
 	if (!r || r->journal < 0)
 		return false;
@@ -522,7 +526,7 @@ bool reader_answers(struct change *c)
  */
 ssize_t reader_reads(int fd, union slot s, void *buf, size_t n, off_t at, ssize_t ret)
 {
-	struct reader *r = &readers[s.area];
+	struct reader *r = &readers[s.protection];
 
 	if (s.writable & SLOT_NOWHERE) {
 		if (has_page(r, at))
@@ -539,7 +543,7 @@ void readers_fork(void)
 {
 	unsigned i;
 
-	for (i = 0; i < AREAS; i++)
+	for (i = 0; i < PROTECTIONS; i++)
 		drop_pages(&readers[i]);
 	memset(readers, 0, sizeof(readers));
 }

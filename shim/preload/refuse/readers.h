@@ -20,7 +20,7 @@
 static inline bool reader_concerns(union slot s)
 {
 	return s.role == ROLE_DATABASE && s.writable & SLOT_WRITABLE &&
-	       (!writer_is_ours(area_of(s)) || s.writable & (SLOT_STALE | SLOT_NOWHERE));
+	       (!writer_is_ours(protection_of(s)) || s.writable & (SLOT_STALE | SLOT_NOWHERE));
 }
 
 /* Whether a database may be opened for writing although another process is the writer. */

@@ -12,12 +12,12 @@
 #define QUIET UINT64_C(10000000000) /* ns between two lines of a kind */
 #define KINDS 4
 
-static _Atomic uint64_t last_said[AREAS][KINDS];
+static _Atomic uint64_t last_said[PROTECTIONS][KINDS];
 
 /* Hosts try again and again; once in a while is enough for a reader. */
-static bool is_due(unsigned area, enum oplog_op op)
+static bool is_due(unsigned protection, enum oplog_op op)
 {
-	_Atomic uint64_t *last = &last_said[area][op % KINDS];
+	_Atomic uint64_t *last = &last_said[protection][op % KINDS];
 	uint64_t before = atomic_load(last), now = oplog_now();
 
 	return (!before || now - before > QUIET) &&
@@ -44,14 +44,14 @@ void refuse_say(const struct change *c, enum oplog_op op, int error, const char 
 		n += length;
 	}
 	line[n] = '\0';
-	if (is_due(c->slot.area, op))
+	if (is_due(c->slot.protection, op))
 		shim_say(line, NULL);
-	record_put(c->slot.area, &r, line, n);
+	record_put(c->slot.protection, &r, line, n);
 }
 
 int failure_check(const struct change *c)
 {
-	const struct area *a = area_of(c->slot);
+	const struct protection *a = protection_of(c->slot);
 
 	if (!a->failed || !settings.closed || c->slot.role != ROLE_DATABASE)
 		return 0;

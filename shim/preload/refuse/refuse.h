@@ -17,11 +17,11 @@
  */
 int writer_check(const struct change *c);
 /* Whether another process is. Asks the kernel. */
-bool writer_is_foreign(struct area *a);
+bool writer_is_foreign(struct protection *a);
 /* Says that the change is refused because another process is the writer. -errno. */
 int writer_refuse(const struct change *c);
 /* From time to time: the lock file may have been taken away under us. */
-void writer_look(struct area *a);
+void writer_look(struct protection *a);
 /* Around fork(): a writer that is in the midst of nothing passes its right to whoever of it and its
  * children writes first (heirs.h). */
 void writers_before_fork(void);
@@ -32,7 +32,7 @@ void writer_loads(union slot s);
 /* A file was opened: others are told that the database is in use here. */
 void writer_opened(union slot s, int fd);
 /* Where none of Chroma's files is open for writing any more, another process may write. */
-void writer_give_back(unsigned area);
+void writer_give_back(unsigned protection);
 void writers_closed_slow(void);
 
 /* A descriptor was closed, or replaced by another file. Keeps errno. */
@@ -47,12 +47,12 @@ static inline void writers_closed(union slot s)
 /* Refuses only where SQLite and Chroma take it well: before a transaction has changed anything. */
 int space_check(const struct change *c);
 /* After ENOSPC or EDQUOT in the midst of something: gives up the ballast. True: try again. */
-bool space_make(unsigned area);
+bool space_make(unsigned protection);
 /* Whether `bytes` more fit, the ballast counted in. Asks the kernel. */
-bool space_for(unsigned area, uint64_t bytes);
-void space_quota_hit(unsigned area);
+bool space_for(unsigned protection, uint64_t bytes);
+void space_quota_hit(unsigned protection);
 void rooms_fork(void);
-void space_stop(unsigned area); /* the directory is let go */
+void space_stop(unsigned protection); /* the directory is let go */
 
 /* ---- the shim's own failure (refuse.c) ---- */
 

@@ -21,7 +21,7 @@ struct users {
 	bool chroma; /* one that is part of Chroma, and no SQLite of the host's language */
 };
 
-static struct users users_of(unsigned area, uint8_t by)
+static struct users users_of(unsigned protection, uint8_t by)
 {
 	int fd, top = atomic_load(&slots_top);
 	struct users u = {false, false, false};
@@ -30,7 +30,8 @@ static struct users users_of(unsigned area, uint8_t by)
 		union slot s = slot_of(fd);
 		const char *path;
 
-		if (s.role != ROLE_DATABASE || s.area != area || !transaction_library(s.object))
+		if (s.role != ROLE_DATABASE || s.protection != protection ||
+		    !transaction_library(s.object))
 			continue;
 		path = object_path(s.object);
 		u.any = true;
@@ -60,7 +61,7 @@ static bool is_database_file(unsigned role)
 
 static int removal_refuse(const struct change *c, union slot s, bool here)
 {
-	const struct area *a = area_of(s);
+	const struct protection *a = protection_of(s);
 	const char *name = name_text(name_get(s.name));
 	bool root = strcmp(name, ".") == 0;
 
@@ -87,12 +88,12 @@ static int check_database(const struct change *c, union slot s)
 
 	if (!removes(c) && !empties(c) && !ends)
 		return 0;
-	u = users_of(s.area, by);
+	u = users_of(s.protection, by);
 	if (s.role != ROLE_DATABASE && u.caller)
 		return 0;
 	if (u.any)
 		return removal_refuse(c, s, true);
-	return !transaction_library(by) && life_used_elsewhere(area_of(s))
+	return !transaction_library(by) && life_used_elsewhere(protection_of(s))
 		   ? removal_refuse(c, s, false)
 		   : 0;
 }
@@ -107,7 +108,7 @@ static bool is_open(union slot s, bool root)
 	for (fd = 0; fd < top; fd++) {
 		union slot o = slot_of(fd);
 
-		if (o.area != s.area || !slot_protected(o))
+		if (o.protection != s.protection || !slot_protected(o))
 			continue;
 		if (root ? o.role == ROLE_DIRECTORY && strcmp(name_text(name_get(o.name)), ".") == 0
 			 : role_in_segment(o.role) && o.role != ROLE_PICKLE &&
@@ -130,7 +131,7 @@ static bool replaces(const struct change *c)
 		return false;
 	if (c->slot.role == ROLE_PICKLE)
 		return opens && (c->flags & O_ACCMODE) != O_RDONLY && !graph_is_persisted(c) &&
-		       transaction_thread(c->slot.area) != thread_id();
+		       transaction_thread(c->slot.protection) != thread_id();
 	return empties(c) || (opens && (c->flags & O_ACCMODE) == O_WRONLY);
 }
 
@@ -141,11 +142,11 @@ static int check_index(const struct change *c, union slot s)
 
 	if (!gone && !(s.all == c->slot.all && replaces(c)))
 		return 0;
-	u = users_of(s.area, c->caller ? object_of(c->caller) : 0);
+	u = users_of(s.protection, c->caller ? object_of(c->caller) : 0);
 	if (u.caller)
 		return 0;
 	if (!u.any)
-		return life_used_elsewhere(area_of(s)) ? removal_refuse(c, s, false) : 0;
+		return life_used_elsewhere(protection_of(s)) ? removal_refuse(c, s, false) : 0;
 	if (gone && !u.chroma && !is_open(s, true) && !is_open(s, false))
 		return 0; /* before 1.0 Python removes the directory of a deleted collection */
 	return removal_refuse(c, s, true);
@@ -158,8 +159,8 @@ static int check_root(const struct change *c, union slot s)
 
 	if (!change_renames(c) || strcmp(name_text(name_get(s.name)), ".") != 0)
 		return 0;
-	here = users_of(s.area, 0).any;
-	return here || life_used_elsewhere(area_of(s)) ? removal_refuse(c, s, here) : 0;
+	here = users_of(s.protection, 0).any;
+	return here || life_used_elsewhere(protection_of(s)) ? removal_refuse(c, s, here) : 0;
 }
 
 static int check(const struct change *c, union slot s)

@@ -21,7 +21,7 @@ struct known {
 static struct {
 	struct known *_Atomic known;
 	_Atomic unsigned made;
-} databases[AREAS];
+} databases[PROTECTIONS];
 
 static void set(int fd, union slot s, unsigned touched)
 {
@@ -61,7 +61,7 @@ static struct known *learn(int fd, const struct stat *st)
 /* With the connection's lock for reading: nobody changes the schema meanwhile. */
 static bool know(int fd, union slot s, const unsigned char *page1)
 {
-	struct known *k = atomic_load(&databases[s.area].known);
+	struct known *k = atomic_load(&databases[s.protection].known);
 	struct stat st;
 
 	if (sys_fstat(fd, &st) < 0)
@@ -69,16 +69,16 @@ static bool know(int fd, union slot s, const unsigned char *page1)
 	if (k && k->device == st.st_dev && k->inode == st.st_ino &&
 	    k->roots.cookie == get_be32(page1 + COOKIE_AT))
 		return true;
-	if (atomic_fetch_add(&databases[s.area].made, 1) >= MADE_MOST)
+	if (atomic_fetch_add(&databases[s.protection].made, 1) >= MADE_MOST)
 		return false;
 	k = learn(fd, &st);
-	atomic_store(&databases[s.area].known, k);
+	atomic_store(&databases[s.protection].known, k);
 	return k && k->roots.cookie == get_be32(page1 + COOKIE_AT);
 }
 
 const struct table_roots *touched_roots(union slot s)
 {
-	const struct known *k = atomic_load(&databases[s.area].known);
+	const struct known *k = atomic_load(&databases[s.protection].known);
 
 	return k ? &k->roots : NULL;
 }
@@ -130,11 +130,11 @@ void touched_forget(int fd)
 }
 
 /* Nothing in the directory is open any more. */
-void touched_stop(unsigned area)
+void touched_stop(unsigned protection)
 {
-	struct known *k = atomic_exchange(&databases[area].known, NULL);
+	struct known *k = atomic_exchange(&databases[protection].known, NULL);
 
 	if (k)
 		sys_munmap(k, sizeof(*k));
-	atomic_store(&databases[area].made, 0);
+	atomic_store(&databases[protection].made, 0);
 }

@@ -20,6 +20,6 @@ void touched_read(int fd, union slot s, void *buf, size_t n, off_t at);
 /* Of its database as it is now; NULL: not known. */
 const struct table_roots *touched_roots(union slot s);
 void touched_forget(int fd);
-void touched_stop(unsigned area);
+void touched_stop(unsigned protection);
 
 #endif

@@ -38,7 +38,7 @@ static int lock_file(int fd, int cmd, off_t from, off_t length)
 }
 
 /* Opens and locks. 0, -EAGAIN: another has it, or why there can be no lock at all. */
-static int lock_part(struct area *a, struct hold *h, off_t from, off_t length)
+static int lock_part(struct protection *a, struct hold *h, off_t from, off_t length)
 {
 	struct stat st, named;
 	int r, fd = spare_open(a->store_fd, WRITER_LOCK, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
@@ -63,11 +63,11 @@ static int lock_part(struct area *a, struct hold *h, off_t from, off_t length)
 
 /* In two parts, since the family keeps the first when it passes on the rest. Others lock them in
  * this order, or the whole file. */
-static int try_lock(struct area *a, off_t from)
+static int try_lock(struct protection *a, off_t from)
 {
 	int r;
 
-	area_life(a); /* tells whether maps hold files open */
+	protection_life(a); /* tells whether maps hold files open */
 	r = from ? 0 : lock_part(a, &a->first, 0, HEIRS_BYTE);
 	if (r == 0)
 		r = lock_part(a, &a->rest, HEIRS_BYTE, 0);
@@ -78,7 +78,7 @@ static int try_lock(struct area *a, off_t from)
 
 /* ---- becoming the writer ---- */
 
-static void say_unlocked(const struct area *a)
+static void say_unlocked(const struct protection *a)
 {
 	static atomic_flag said = ATOMIC_FLAG_INIT;
 
@@ -89,19 +89,19 @@ static void say_unlocked(const struct area *a)
 			 NULL);
 }
 
-static bool has_lock(const struct area *a)
+static bool has_lock(const struct protection *a)
 {
 	return hold_is(&a->first) || hold_is(&a->rest);
 }
 
-static void unlock(struct area *a)
+static void unlock(struct protection *a)
 {
 	hold_let_go(&a->rest);
 	hold_let_go(&a->first);
 }
 
 /* The first of a family has written nothing since it forked; has one of its children? */
-static int take_back(struct area *a)
+static int take_back(struct protection *a)
 {
 	if (heirs_take(a, 0))
 		return 0;
@@ -111,7 +111,7 @@ static int take_back(struct area *a)
 	return -EAGAIN;
 }
 
-static int take(struct area *a)
+static int take(struct protection *a)
 {
 	int r, from, holder;
 
@@ -129,17 +129,17 @@ static int take(struct area *a)
 }
 
 /* What was loaded before may be older than what another process has written. */
-static void begin_generation(struct area *a)
+static void begin_generation(struct protection *a)
 {
 	uint64_t last = writer_text_generation(a);
 
 	if (a->generation != last)
-		graphs_forget(area_number(a));
+		graphs_forget(protection_number(a));
 	a->generation = last + 1;
 	writer_text_sign(a);
 }
 
-static int claim(struct area *a)
+static int claim(struct protection *a)
 {
 	bool is_new = false;
 	int tries = 0, r = 0;
@@ -164,7 +164,7 @@ static int claim(struct area *a)
 }
 
 /* 0: this process is the writer (or there can be no lock, which is said); -EBUSY: another is. */
-static int become(struct area *a)
+static int become(struct protection *a)
 {
 	int r = writer_is_ours(a) || a->store_fd < 0 ? 0 : claim(a);
 
@@ -176,7 +176,7 @@ static int become(struct area *a)
 }
 
 /* Does someone else hold it? Without becoming the writer. */
-bool writer_is_foreign(struct area *a)
+bool writer_is_foreign(struct protection *a)
 {
 	int fd, r;
 
@@ -194,18 +194,18 @@ bool writer_is_foreign(struct area *a)
 
 void writer_loads(union slot s)
 {
-	struct area *a = area_of(s);
+	struct protection *a = protection_of(s);
 	uint64_t last;
 
 	if (writer_is_ours(a) || a->store_fd <= 0 || settings.single_writer == SINGLE_WRITER_OFF)
 		return;
 	last = writer_is_foreign(a) ? 0 : writer_text_generation(a);
 	if (a->generation != last)
-		graphs_forget(s.area);
+		graphs_forget(s.protection);
 	a->generation = last;
 }
 
-void writer_look(struct area *a)
+void writer_look(struct protection *a)
 {
 	struct stat st;
 	int r;
@@ -236,14 +236,14 @@ static bool is_of_chroma(union slot s)
 }
 
 /* Whether a descriptor could write any of them; or only the database. */
-static bool is_open(unsigned area, bool database_only)
+static bool is_open(unsigned protection, bool database_only)
 {
 	int fd, top = atomic_load(&slots_top);
 
 	for (fd = 0; fd < top; fd++) {
 		union slot s = slot_of(fd);
 
-		if (s.area == area && (s.writable & SLOT_WRITABLE) &&
+		if (s.protection == protection && (s.writable & SLOT_WRITABLE) &&
 		    (database_only ? s.role == ROLE_DATABASE : is_of_chroma(s)))
 			return true;
 	}
@@ -252,37 +252,37 @@ static bool is_open(unsigned area, bool database_only)
 
 void writer_opened(union slot s, int fd)
 {
-	struct area *a = area_of(s);
+	struct protection *a = protection_of(s);
 
 	if (s.role != ROLE_DATABASE || !(s.writable & SLOT_WRITABLE) || a->store_fd <= 0 ||
 	    atomic_exchange(&a->in_use, true))
 		return;
 	if (!atomic_exchange(&a->other_openers_looked_for, true))
-		other_openers_report(s.area);
+		other_openers_report(s.protection);
 	older_report(a, fd);
 	if (!life_use(a, true))
 		atomic_store(&a->in_use, false);
 }
 
-void writer_give_back(unsigned area)
+void writer_give_back(unsigned protection)
 {
-	struct area *a = &areas[area];
+	struct protection *a = &protections[protection];
 	int before;
 	MAPS_GUARDED;
 
-	if (atomic_load(&a->in_use) && !is_open(area, true)) {
+	if (atomic_load(&a->in_use) && !is_open(protection, true)) {
 		atomic_store(&a->in_use, false);
 		life_use(a, false);
 	}
-	if (!(writer_is_ours(a) || heirs_is_first(a)) || is_open(area, false) ||
-	    !persists_none(area) || turn_take_within(&a->writer_claim, 0) <= 0)
+	if (!(writer_is_ours(a) || heirs_is_first(a)) || is_open(protection, false) ||
+	    !persists_none(protection) || turn_take_within(&a->writer_claim, 0) <= 0)
 		return;
 	/* Who comes back meanwhile either is seen here, or waits and then claims it anew. */
 	before = atomic_exchange(&a->writer, 0);
-	if (is_open(area, false) || atomic_load(&a->users) > 0) {
+	if (is_open(protection, false) || atomic_load(&a->users) > 0) {
 		atomic_store(&a->writer, before);
 	} else {
-		fence_drop(area);
+		fence_drop(protection);
 		unlock(a);
 		if (heirs_is_first(a))
 			a->right = NULL;
@@ -294,7 +294,7 @@ void writer_give_back(unsigned area)
 
 void writers_closed_slow(void)
 {
-	unsigned i, used = atomic_load(&areas_used);
+	unsigned i, used = atomic_load(&protections_used);
 	int saved = errno;
 
 	for (i = 0; i < used; i++)
@@ -304,24 +304,24 @@ void writers_closed_slow(void)
 
 /* ---- passing it on ---- */
 
-static bool is_idle(unsigned area)
+static bool is_idle(unsigned protection)
 {
-	return !transaction_open(area) && persists_idle(area);
+	return !transaction_open(protection) && persists_idle(protection);
 }
 
-static void pass_on(unsigned area)
+static void pass_on(unsigned protection)
 {
-	struct area *a = &areas[area];
+	struct protection *a = &protections[protection];
 
-	if (!writer_is_ours(a) || !has_lock(a) || !is_idle(area) ||
+	if (!writer_is_ours(a) || !has_lock(a) || !is_idle(protection) ||
 	    (a->right && !heirs_is_first(a)) || turn_take_within(&a->writer_claim, 0) <= 0)
 		return;
 	if (!a->right)
 		a->right = right_new();
 	if (a->right) {
 		atomic_store(&a->writer, 0);
-		fence_rest(area);
-		if (is_idle(area)) {
+		fence_rest(protection);
+		if (is_idle(protection)) {
 			hold_let_go(&a->rest);
 			atomic_store(&a->right->holder, 0);
 		} else {
@@ -333,7 +333,7 @@ static void pass_on(unsigned area)
 
 void writers_before_fork(void)
 {
-	unsigned i, used = atomic_load(&areas_used);
+	unsigned i, used = atomic_load(&protections_used);
 	int saved = errno;
 
 	if (shim_live && !shim_borrowed())
@@ -344,18 +344,18 @@ void writers_before_fork(void)
 
 void writers_fork(void)
 {
-	unsigned i, used = atomic_load(&areas_used);
+	unsigned i, used = atomic_load(&protections_used);
 
 	for (i = 0; i < used; i++) {
-		atomic_store(&areas[i].writer, 0);
-		atomic_store(&areas[i].writer_claim, 0);
-		atomic_store(&areas[i].in_use, false);
-		areas[i].forked |= has_lock(&areas[i]);
-		areas[i].left = false;
-		if (!areas[i].right || heirs_holder(&areas[i]) != 0)
-			areas[i].generation = 0; /* its parent goes on writing */
-		hold_fork(&areas[i].first);
-		hold_fork(&areas[i].rest);
+		atomic_store(&protections[i].writer, 0);
+		atomic_store(&protections[i].writer_claim, 0);
+		atomic_store(&protections[i].in_use, false);
+		protections[i].forked |= has_lock(&protections[i]);
+		protections[i].left = false;
+		if (!protections[i].right || heirs_holder(&protections[i]) != 0)
+			protections[i].generation = 0; /* its parent goes on writing */
+		hold_fork(&protections[i].first);
+		hold_fork(&protections[i].rest);
 	}
 }
 
@@ -371,8 +371,9 @@ static enum intent intent_of_open(const struct change *c)
 		return READS; /* readers in WAL mode share their index through -shm */
 	if (c->flags & O_TRUNC)
 		return WRITES;
-	if ((c->flags & O_CREAT) && sys_fstatat(areas[c->slot.area].root_fd, c->place->relative,
-						&st, AT_SYMLINK_NOFOLLOW) == -ENOENT)
+	if ((c->flags & O_CREAT) &&
+	    sys_fstatat(protections[c->slot.protection].root_fd, c->place->relative, &st,
+			AT_SYMLINK_NOFOLLOW) == -ENOENT)
 		return WRITES;
 	return (c->flags & O_ACCMODE) == O_RDONLY ? READS : MAY_WRITE;
 }
@@ -405,8 +406,9 @@ static bool concerns_chroma(const struct change *c, union slot s)
  * files of an empty one, which are refused to a reader, and goes on without. */
 static bool makes_index_for_reading(const struct change *c)
 {
-	return name_is_segment(name_get(c->slot.name)) && transactions_may_come(c->slot.area) &&
-	       writer_is_foreign(area_of(c->slot));
+	return name_is_segment(name_get(c->slot.name)) &&
+	       transactions_may_come(c->slot.protection) &&
+	       writer_is_foreign(protection_of(c->slot));
 }
 
 static enum intent intent_of(const struct change *c)
@@ -441,7 +443,7 @@ struct advice {
 	char parent[24];
 };
 
-static void advise(struct advice *o, const struct area *a, const struct writer_text *h)
+static void advise(struct advice *o, const struct protection *a, const struct writer_text *h)
 {
 	o->parent[0] = '\0';
 	o->after = "";
@@ -465,7 +467,7 @@ static void advise(struct advice *o, const struct area *a, const struct writer_t
 
 static int refuse(const struct change *c, enum intent intent)
 {
-	struct area *a = area_of(c->slot);
+	struct protection *a = protection_of(c->slot);
 	struct advice advice;
 	/* SQLite reports EPERM at once; for EAGAIN it would wait as long as its busy timeout. Of a
 	 * journal that it may not make it says that the database is read-only. */
@@ -498,7 +500,7 @@ static int refuse(const struct change *c, enum intent intent)
 static int refuse_index(const struct change *c)
 {
 	graph_refused(c->slot);
-	area_of(c->slot)->read_beside = true;
+	protection_of(c->slot)->read_beside = true;
 	errno = EBUSY; /* what the record has */
 	record_end(record_begin(c->slot, c->op, -1, 0, c->arg), -1);
 	return -EBUSY;
@@ -507,7 +509,7 @@ static int refuse_index(const struct change *c)
 static bool is_index_for_reading(const struct change *c)
 {
 	return is_opening(c->op) && c->slot.role >= ROLE_HEADER && c->slot.role <= ROLE_LINKS &&
-	       transactions_may_come(c->slot.area); /* a shell has no database open */
+	       transactions_may_come(c->slot.protection); /* a shell has no database open */
 }
 
 int writer_refuse(const struct change *c)
@@ -519,7 +521,7 @@ int writer_refuse(const struct change *c)
  * Only while opening the database: later this process may have a lock that
  * the writer itself waits for. True: the other has ended.
  */
-static bool wait_for_end(struct area *a, const struct change *c)
+static bool wait_for_end(struct protection *a, const struct change *c)
 {
 	const struct timespec pause = {0, 50000000};
 	uint64_t until = oplog_now() + settings.wait;
@@ -543,7 +545,7 @@ static bool wait_for_end(struct area *a, const struct change *c)
  * Who has the right to write makes the database next. One that opens it meanwhile could not even
  * read, and would be told that it cannot be opened: it waits for the file, but not for long.
  */
-static bool wait_for_database(const struct area *a, const struct change *c)
+static bool wait_for_database(const struct protection *a, const struct change *c)
 {
 	const struct timespec pause = {0, 5000000};
 	uint64_t until = oplog_now() + MAKING_WAIT;
@@ -561,7 +563,7 @@ static bool wait_for_database(const struct area *a, const struct change *c)
 }
 
 /* `cat backup >chroma.sqlite3`: some shells open it themselves, and have cat write. */
-static bool writes_for_parent(const struct area *a, const struct change *c)
+static bool writes_for_parent(const struct protection *a, const struct change *c)
 {
 	struct writer_text h;
 
@@ -571,7 +573,7 @@ static bool writes_for_parent(const struct area *a, const struct change *c)
 	return writer_text_is_parent(&h);
 }
 
-static bool is_allowed(struct area *a, const struct change *c, enum intent intent)
+static bool is_allowed(struct protection *a, const struct change *c, enum intent intent)
 {
 	if (intent == READS || (intent == WRITES && writes_for_parent(a, c)))
 		return true;
@@ -580,7 +582,7 @@ static bool is_allowed(struct area *a, const struct change *c, enum intent inten
 
 int writer_check(const struct change *c)
 {
-	struct area *a = area_of(c->slot);
+	struct protection *a = protection_of(c->slot);
 	enum intent intent;
 
 	if (writer_is_ours(a) || settings.single_writer == SINGLE_WRITER_OFF)

@@ -47,7 +47,7 @@ static size_t line_time(char *out, size_t at, size_t size, time_t now)
 	return line_put(out, at, size, "Z", 1);
 }
 
-void writer_text_sign(const struct area *a)
+void writer_text_sign(const struct protection *a)
 {
 	char text[512];
 	size_t n = 0;
@@ -97,7 +97,7 @@ static void read_line(const char *text, const char *key, char *out, size_t size)
 }
 
 /* The lock file's text; "" if it cannot be read. */
-static void read_text(const struct area *a, char *text, size_t size)
+static void read_text(const struct protection *a, char *text, size_t size)
 {
 	int fd = sys_openat(a->store_fd, WRITER_LOCK, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
 	ssize_t n = fd < 0 ? 0 : sys_pread(fd, text, size - 1, 0);
@@ -107,7 +107,7 @@ static void read_text(const struct area *a, char *text, size_t size)
 	text[n > 0 ? n : 0] = '\0';
 }
 
-void writer_text_read(const struct area *a, struct writer_text *h)
+void writer_text_read(const struct protection *a, struct writer_text *h)
 {
 	SCRATCH(scratch);
 	char none[1], *text = scratch ? scratch : none;
@@ -168,7 +168,7 @@ bool writer_text_is_parent(const struct writer_text *h)
 	return parent != 0 && digits_read(h->pid) == parent;
 }
 
-uint64_t writer_text_generation(const struct area *a)
+uint64_t writer_text_generation(const struct protection *a)
 {
 	SCRATCH(text);
 	char generation[24];

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #include "core/base/names.h"
-#include "preload/place/area.h"
+#include "preload/place/protection.h"
 
 /* Its lines; "?" where there is none. */
 struct writer_text {
@@ -20,13 +20,13 @@ struct writer_text {
 };
 
 /* Writes what is true of this process, if the file can be opened. */
-void writer_text_sign(const struct area *a);
-void writer_text_read(const struct area *a, struct writer_text *h);
+void writer_text_sign(const struct protection *a);
+void writer_text_read(const struct protection *a, struct writer_text *h);
 /* Of it and this process, if one has started both, as a server does its workers; else false. */
 bool writer_text_parent(const struct writer_text *h, char out[24]);
 /* It is the one that has started this one. */
 bool writer_text_is_parent(const struct writer_text *h);
 /* Of the last process that had the right to write; 0: there was none. */
-uint64_t writer_text_generation(const struct area *a);
+uint64_t writer_text_generation(const struct protection *a);
 
 #endif

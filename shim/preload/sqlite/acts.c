@@ -26,7 +26,7 @@ static struct database {
 	bool wal;    /* or in WAL mode, the one of its index */
 	struct rows_roots roots;
 	struct rows_highest highest;
-} databases[AREAS];
+} databases[PROTECTIONS];
 
 /* ---- rooms ---- */
 
@@ -70,14 +70,14 @@ static ssize_t read_at(const struct file_source *source, void *buf, size_t n, ui
 }
 
 /* By a descriptor of the host's: one of ours that was closed would take SQLite's locks with it. */
-static bool open_database(unsigned area, uint8_t object, struct file_source *out)
+static bool open_database(unsigned protection, uint8_t object, struct file_source *out)
 {
 	int fd, top = atomic_load(&slots_top);
 
 	for (fd = 0; fd < top; fd++) {
 		union slot s = slot_of(fd);
 
-		if (s.role != ROLE_DATABASE || s.area != area || s.object != object ||
+		if (s.role != ROLE_DATABASE || s.protection != protection || s.object != object ||
 		    !(s.writable & SLOT_WRITABLE))
 			continue;
 		*out = (struct file_source){.read = read_at, .size = INT64_MAX, .fd = fd};
@@ -98,19 +98,21 @@ static void learn(struct database *d, const struct file_source *database)
 _Static_assert(VIEW_AT_ONCE * 4 <= sizeof(((struct rows_seen *)0)->text), "there is room");
 _Static_assert(offsetof(struct rows_seen, text) % 4 == 0, "and it is aligned");
 
-static bool open_log(unsigned area, uint8_t object, struct wal_view *v, struct file_source *out)
+static bool open_log(unsigned protection, uint8_t object, struct wal_view *v,
+		     struct file_source *out)
 {
-	v->pages = (uint32_t *)(void *)databases[area].seen->text; /* no text is there meanwhile */
+	v->pages =
+	    (uint32_t *)(void *)databases[protection].seen->text; /* no text is there meanwhile */
 	*out = (struct file_source){.read = wal_view_read, .size = INT64_MAX, .data = v};
-	return wal_view_open(area, object, v);
+	return wal_view_open(protection, object, v);
 }
 
-static void begin_in_log(struct database *d, unsigned area, uint8_t object)
+static void begin_in_log(struct database *d, unsigned protection, uint8_t object)
 {
 	struct file_source source;
 	struct wal_view view;
 
-	if (!open_log(area, object, &view, &source)) {
+	if (!open_log(protection, object, &view, &source)) {
 		drop(d);
 		return;
 	}
@@ -125,13 +127,13 @@ static void begin_in_log(struct database *d, unsigned area, uint8_t object)
 }
 
 /* No journal has the page as it was: it is read, as the log still has it. NULL: it cannot be. */
-static const unsigned char *old_in_log(struct database *d, unsigned area, uint8_t object,
+static const unsigned char *old_in_log(struct database *d, unsigned protection, uint8_t object,
 				       uint32_t number, uint32_t size)
 {
 	struct file_source source;
 	struct wal_view view;
 
-	if (size > ROWS_PAGE_MAX || !open_log(area, object, &view, &source) ||
+	if (size > ROWS_PAGE_MAX || !open_log(protection, object, &view, &source) ||
 	    (view.page_size != size && view.frames) ||
 	    file_source_read(&source, d->seen->room, size, (uint64_t)(number - 1) * size) < 0)
 		return NULL;
@@ -150,23 +152,23 @@ static void before_in_log(struct database *d, const struct wal_view *now)
 
 /* ---- pages that pass by ---- */
 
-void acts_begin(unsigned area, const struct transaction *t)
+void acts_begin(unsigned protection, const struct transaction *t)
 {
-	struct database *d = &databases[area];
+	struct database *d = &databases[protection];
 	struct file_source source;
 	int saved = errno;
 
-	if (!areas[area].acts)
+	if (!protections[protection].acts)
 		return;
 	callers_ask();
 	if (!d->seen)
 		d->seen = room_take();
 	if (d->seen && GET(t->kind) == TRANSACTION_WAL) {
-		begin_in_log(d, area, t->object);
+		begin_in_log(d, protection, t->object);
 	} else if (d->seen) {
 		if (!d->known || d->wal || !t->before.known ||
 		    d->roots.counter != t->before.counter)
-			learn(d, open_database(area, t->object, &source) ? &source : NULL);
+			learn(d, open_database(protection, t->object, &source) ? &source : NULL);
 		rows_begin(d->seen, &d->highest);
 	}
 	errno = saved;
@@ -179,10 +181,10 @@ static bool is_empty_leaf(const unsigned char *page)
 
 /* A leaf of collections, or of nothing: the last of them may have been deleted. One of the queue,
  * or a page above leaves: it tells whether any are gone. */
-void acts_frame(unsigned area, uint8_t object, uint32_t number, const unsigned char *page,
+void acts_frame(unsigned protection, uint8_t object, uint32_t number, const unsigned char *page,
 		uint32_t size)
 {
-	struct database *d = &databases[area];
+	struct database *d = &databases[protection];
 	bool *touched, collections, queue, above = page[0] == SQLITE_TABLE_INTERIOR;
 	const unsigned char *old = NULL;
 	int saved = errno;
@@ -193,9 +195,9 @@ void acts_frame(unsigned area, uint8_t object, uint32_t number, const unsigned c
 	collections = touched[ROWS_COLLECTIONS];
 	queue = touched[ROWS_QUEUE];
 	touched[ROWS_COLLECTIONS] = touched[ROWS_QUEUE] = false;
-	acts_page(area, number, page, size, false);
+	acts_page(protection, number, page, size, false);
 	if (touched[ROWS_COLLECTIONS] || touched[ROWS_QUEUE] || above || is_empty_leaf(page))
-		old = old_in_log(d, area, object, number, size);
+		old = old_in_log(d, protection, object, number, size);
 	if (old && (touched[ROWS_QUEUE] || above))
 		d->shrunk |= sqlite_tree_has_lost(old, page, size);
 	if (old && !touched[ROWS_QUEUE] && !above)
@@ -205,10 +207,10 @@ void acts_frame(unsigned area, uint8_t object, uint32_t number, const unsigned c
 	errno = saved;
 }
 
-void acts_page(unsigned area, uint32_t number, const unsigned char *page, uint32_t size,
+void acts_page(unsigned protection, uint32_t number, const unsigned char *page, uint32_t size,
 	       bool is_old)
 {
-	struct database *d = &databases[area];
+	struct database *d = &databases[protection];
 
 	if (!d->seen)
 		return;
@@ -219,15 +221,15 @@ void acts_page(unsigned area, uint32_t number, const unsigned char *page, uint32
 }
 
 /* A commit begins with page 1; with any other, its memory is full, and more is to come. */
-void acts_before(unsigned area, uint8_t object, bool is_commit)
+void acts_before(unsigned protection, uint8_t object, bool is_commit)
 {
-	struct database *d = &databases[area];
+	struct database *d = &databases[protection];
 	struct file_source database;
 	int saved = errno;
 
 	if (!d->seen || d->wal || !d->known || (is_commit && !d->seen->is_touched[ROWS_QUEUE]))
 		return;
-	if (open_database(area, object, &database))
+	if (open_database(protection, object, &database))
 		rows_before(d->seen, &database, &d->roots, !is_commit);
 	errno = saved;
 }
@@ -235,7 +237,7 @@ void acts_before(unsigned area, uint8_t object, bool is_commit)
 /* ---- what is told ---- */
 
 struct telling {
-	unsigned area;
+	unsigned protection;
 	uint64_t number, time, duration; /* of the transaction */
 	struct rows_seen *seen;
 };
@@ -243,11 +245,11 @@ struct telling {
 static void put(const struct telling *t, struct oplog_record r, const char *id, size_t id_size,
 		const void *text, size_t size)
 {
-	r.file = name_intern_kind(t->area, id, id_size, OPLOG_NAME_COLLECTION);
+	r.file = name_intern_kind(t->protection, id, id_size, OPLOG_NAME_COLLECTION);
 	r.time = t->time;
 	r.duration = t->duration;
 	r.arg = t->number;
-	record_act(t->area, &r, text, size);
+	record_act(t->protection, &r, text, size);
 }
 
 /* One text, and behind a NUL another one. */
@@ -278,7 +280,7 @@ static void tell_migration(const struct telling *t, const struct rows_event *e)
 
 	if (e->name.size < n)
 		text[e->name.size] = ' ';
-	record_act(t->area, &r, text, n);
+	record_act(t->protection, &r, text, n);
 }
 
 static void on_event(void *context, const struct rows_event *e)
@@ -317,7 +319,7 @@ static uint8_t put_id(void *context, const void *id, size_t size, unsigned char 
 		memcpy(out, id, n);
 		return (uint8_t)n;
 	}
-	memcpy(&seed, areas[t->area].store_id, sizeof(seed));
+	memcpy(&seed, protections[t->protection].store_id, sizeof(seed));
 	sum = checksum64(id, size, seed);
 	memcpy(out, &sum, sizeof(sum));
 	return sizeof(sum);
@@ -409,7 +411,7 @@ static void tell_vacuum(const struct telling *t, const struct rows_roots *roots,
 				 .duration = t->duration,
 				 .arg = t->number};
 
-	record_act(t->area, &r, NULL, 0);
+	record_act(t->protection, &r, NULL, 0);
 }
 
 /* ---- the end ---- */
@@ -430,7 +432,7 @@ static void look(struct database *d, const struct transaction *t, struct telling
 	bool new_schema = !t->before.known || t->before.cookie != t->after.cookie;
 	struct file_source database;
 
-	if (!open_database(telling->area, t->object, &database)) {
+	if (!open_database(telling->protection, t->object, &database)) {
 		d->known = false;
 		return;
 	}
@@ -458,11 +460,11 @@ static bool is_touched(const struct rows_seen *seen)
 	return false;
 }
 
-void acts_end(unsigned area, const struct transaction *t, bool committed)
+void acts_end(unsigned protection, const struct transaction *t, bool committed)
 {
-	struct database *d = &databases[area];
+	struct database *d = &databases[protection];
 	uint64_t now = oplog_now();
-	struct telling telling = {.area = area,
+	struct telling telling = {.protection = protection,
 				  .number = t->number,
 				  .time = now,
 				  .duration = now - t->since,
@@ -492,11 +494,11 @@ static void tell_log(struct database *d, struct telling *telling, const struct f
 	tell_rows(d, telling, source, new_schema);
 }
 
-void acts_log_commits(unsigned area, const struct transaction *t)
+void acts_log_commits(unsigned protection, const struct transaction *t)
 {
-	struct database *d = &databases[area];
+	struct database *d = &databases[protection];
 	uint64_t now = oplog_now();
-	struct telling telling = {.area = area,
+	struct telling telling = {.protection = protection,
 				  .number = t->number,
 				  .time = now,
 				  .duration = now - t->since,
@@ -509,7 +511,7 @@ void acts_log_commits(unsigned area, const struct transaction *t)
 	if (!d->seen || !d->wal)
 		return;
 	new_schema = t->after.known && t->after.cookie != d->roots.cookie;
-	if (!open_log(area, t->object, &view, &source) || !d->known ||
+	if (!open_log(protection, t->object, &view, &source) || !d->known ||
 	    (new_schema && !rows_read(d->seen, &source, &d->roots, &d->highest)))
 		d->known = false;
 	else if (new_schema && is_vacuum(t, &d->roots, d->pages))
@@ -523,7 +525,7 @@ void acts_log_commits(unsigned area, const struct transaction *t)
 
 void acts_fork(void)
 {
-	unsigned i, used = atomic_load(&areas_used);
+	unsigned i, used = atomic_load(&protections_used);
 
 	for (i = 0; i < used; i++) {
 		drop(&databases[i]);
@@ -531,8 +533,8 @@ void acts_fork(void)
 	}
 }
 
-void acts_stop(unsigned area)
+void acts_stop(unsigned protection)
 {
-	drop(&databases[area]);
-	databases[area].known = false;
+	drop(&databases[protection]);
+	databases[protection].known = false;
 }

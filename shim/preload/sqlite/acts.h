@@ -14,20 +14,20 @@
 struct transaction;
 
 /* It has the lock, and the database is as it was. */
-void acts_begin(unsigned area, const struct transaction *t);
+void acts_begin(unsigned protection, const struct transaction *t);
 /* A page passes by: as it was, into the journal, or as it is to be, into the database. */
-void acts_page(unsigned area, uint32_t number, const unsigned char *page, uint32_t size,
+void acts_page(unsigned protection, uint32_t number, const unsigned char *page, uint32_t size,
 	       bool is_old);
 /* The first page is about to be written to the database. */
-void acts_before(unsigned area, uint8_t object, bool is_commit);
+void acts_before(unsigned protection, uint8_t object, bool is_commit);
 /* The same in WAL mode, into the log; number: of the page. */
-void acts_frame(unsigned area, uint8_t object, uint32_t number, const unsigned char *page,
+void acts_frame(unsigned protection, uint8_t object, uint32_t number, const unsigned char *page,
 		uint32_t size);
 /* In WAL mode: all is in the log and its index, and the lock is about to be released. */
-void acts_log_commits(unsigned area, const struct transaction *t);
+void acts_log_commits(unsigned protection, const struct transaction *t);
 /* Its end; the lock is still there. */
-void acts_end(unsigned area, const struct transaction *t, bool committed);
+void acts_end(unsigned protection, const struct transaction *t, bool committed);
 void acts_fork(void);
-void acts_stop(unsigned area);
+void acts_stop(unsigned protection);
 
 #endif

@@ -18,7 +18,7 @@ static bool is_protected(const struct sqlite_calls *calls, sqlite3 *db, const ch
 	const char *file = db ? calls->sqlite3_db_filename(db, "main") : NULL;
 	A_PLACE(place);
 
-	if (!atomic_load(&areas_used))
+	if (!atomic_load(&protections_used))
 		return false;
 	if (!file || !*file)
 		file = path;
@@ -26,7 +26,7 @@ static bool is_protected(const struct sqlite_calls *calls, sqlite3 *db, const ch
 	    place.slot.role == ROLE_STORE)
 		return false;
 	h->protected = true;
-	h->area = place.slot.area;
+	h->protection = place.slot.protection;
 	h->database = place.slot.name;
 	return true;
 }
@@ -276,7 +276,7 @@ int do_sqlite3_load_extension(void *caller, sqlite3 *db, const char *file, const
 	r.duration = oplog_now() - r.time;
 	r.file = h->database;
 	r.result = sqlite_result(ret);
-	record_put(h->area, &r, file, file ? strlen(file) : 0);
+	record_put(h->protection, &r, file, file ? strlen(file) : 0);
 	errno = saved;
 	return ret;
 }

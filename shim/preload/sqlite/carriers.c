@@ -17,7 +17,7 @@
 #include "core/sqlite/page.h"
 #include "preload/base/bounds.h"
 #include "preload/base/shim.h"
-#include "preload/place/area.h"
+#include "preload/place/protection.h"
 #include "preload/base/limits.h"
 #include "preload/place/record.h"
 #include "preload/place/turn.h"
@@ -31,7 +31,7 @@ struct carrier {
 	dev_t dev;
 	ino_t ino;
 	uint8_t object;
-	uint8_t area;
+	uint8_t protection;
 	uint8_t role;
 	bool in_transaction;	/* RESERVED is held for SQLite, not only as a fence */
 	_Atomic bool reads;	/* holds SQLite's SHARED */
@@ -43,7 +43,7 @@ static struct carrier carriers[CARRIERS];
 static _Atomic int carriers_top; /* none at or above it has ever been in use */
 static _Atomic uint32_t making;	 /* the thread that makes one, or lets go of one */
 /* Which carrier holds RESERVED as a fence, number + 1. */
-static _Atomic int fences[AREAS];
+static _Atomic int fences[PROTECTIONS];
 static bool inherited; /* by a fork: descriptors that have no carrier here */
 
 /* ---- where OFD locks can be trusted ---- */
@@ -72,7 +72,7 @@ static int set_lock(int fd, int cmd, short type, off_t start, off_t length)
  * A lock through one description must be seen through another, and outlive a third's closing. On a
  * file that is nobody else's: others may be at the same in this moment.
  */
-static bool passes_probe(const struct area *a, int *error)
+static bool passes_probe(const struct protection *a, int *error)
 {
 	char name[48] = "lock.probe-", *end = name + sizeof(name) - 1;
 	char *at = number_put(name + strlen(name), end, (uint64_t)thread_id(), 10, 1);
@@ -101,7 +101,7 @@ static bool passes_probe(const struct area *a, int *error)
 }
 
 /* From now on, for the whole directory: who closes a file of SQLite's has to know. */
-static void leave_locks(struct area *a, int error)
+static void leave_locks(struct protection *a, int error)
 {
 	atomic_store(&a->ofd_locks, -1);
 	record_feature(a, OPLOG_HAS_OFD_LOCKS, false);
@@ -122,7 +122,7 @@ static void leave_locks(struct area *a, int error)
 		 NULL);
 }
 
-static bool is_usable(struct area *a, int fd)
+static bool is_usable(struct protection *a, int fd)
 {
 	int known = atomic_load(&a->ofd_locks), error = 0;
 	bool good;
@@ -130,7 +130,7 @@ static bool is_usable(struct area *a, int fd)
 	if (known)
 		return known > 0;
 	good = a->store_fd >= 0 && is_known_good(fd) && passes_probe(a, &error);
-	if (!good && hidden_are_out(error) && area_descriptors_give_back())
+	if (!good && hidden_are_out(error) && protection_descriptors_give_back())
 		good = passes_probe(a, &error);
 	if (!good) {
 		leave_locks(a, error);
@@ -141,9 +141,9 @@ static bool is_usable(struct area *a, int fd)
 	return true;
 }
 
-bool carriers_usable(unsigned area, int fd)
+bool carriers_usable(unsigned protection, int fd)
 {
-	return is_usable(&areas[area], fd);
+	return is_usable(&protections[protection], fd);
 }
 
 /* ---- carriers ---- */
@@ -173,7 +173,7 @@ static struct carrier *find_only(union slot s)
 		struct carrier *c = &carriers[i];
 
 		if (atomic_load_explicit(&c->state, memory_order_acquire) != 2 ||
-		    c->area != s.area || c->role != s.role || c->object != s.object)
+		    c->protection != s.protection || c->role != s.role || c->object != s.object)
 			continue;
 		if (only)
 			return NULL;
@@ -224,11 +224,11 @@ static int make(union slot s, int fd, const struct stat *st)
 		c->dev = st->st_dev;
 		c->ino = st->st_ino;
 		c->object = s.object;
-		c->area = s.area;
+		c->protection = s.protection;
 		c->role = s.role;
 		r = open_again(fd);
 		if (hidden_are_out(r)) {
-			area_descriptors_give_back();
+			protection_descriptors_give_back();
 			spare_give();
 			r = open_again(fd);
 		}
@@ -240,10 +240,10 @@ static int make(union slot s, int fd, const struct stat *st)
 	return -ENOSPC;
 }
 
-static void fence_set(unsigned area, int number)
+static void fence_set(unsigned protection, int number)
 {
-	if (atomic_exchange(&fences[area], number) != number)
-		record_feature(&areas[area], OPLOG_HAS_FENCE, number != 0);
+	if (atomic_exchange(&fences[protection], number) != number)
+		record_feature(&protections[protection], OPLOG_HAS_FENCE, number != 0);
 }
 
 static bool is_carried(union slot s)
@@ -259,17 +259,17 @@ bool carrier_make(union slot s, int fd)
 	struct stat st;
 	int r = 0;
 
-	if (!is_carried(s) || !is_usable(area_of(s), fd) || sys_fstat(fd, &st) < 0 ||
+	if (!is_carried(s) || !is_usable(protection_of(s), fd) || sys_fstat(fd, &st) < 0 ||
 	    !turn_take(&making))
 		return false;
 	if (!find(&st, s.object))
 		r = make(s, fd, &st);
 	c = find(&st, s.object);
 	if (c)
-		is_its = c->area == s.area && c->role == s.role;
+		is_its = c->protection == s.protection && c->role == s.role;
 	turn_give(&making);
 	if (r < 0)
-		leave_locks(area_of(s), r);
+		leave_locks(protection_of(s), r);
 	return is_its;
 }
 
@@ -293,8 +293,8 @@ static void let_go(struct carrier *c)
 {
 	int number = (int)(c - carriers) + 1;
 
-	if (atomic_load(&fences[c->area]) == number)
-		fence_set(c->area, 0);
+	if (atomic_load(&fences[c->protection]) == number)
+		fence_set(c->protection, 0);
 	atomic_store(&c->state, 1);
 	hidden_release(&c->fd);
 	c->in_transaction = false;
@@ -332,20 +332,20 @@ static bool covers_shared(const struct flock *lock)
 		lock->l_start + lock->l_len >= SQLITE_SHARED_FIRST + SQLITE_SHARED_SIZE);
 }
 
-static bool fence_wanted(const struct area *a, unsigned area)
+static bool fence_wanted(const struct protection *a, unsigned protection)
 {
 	return settings.fence && settings.single_writer != SINGLE_WRITER_OFF && writer_is_ours(a) &&
-	       !atomic_load(&a->wal_mode) && !transaction_journal_left(area);
+	       !atomic_load(&a->wal_mode) && !transaction_journal_left(protection);
 }
 
-void fence_drop(unsigned area)
+void fence_drop(unsigned protection)
 {
-	int number = atomic_load(&fences[area]);
+	int number = atomic_load(&fences[protection]);
 
 	if (!number)
 		return;
 	set_lock(carriers[number - 1].fd, F_OFD_SETLK, F_UNLCK, SQLITE_RESERVED_BYTE, 1);
-	fence_set(area, 0);
+	fence_set(protection, 0);
 }
 
 /* Unlocks what was asked, all but RESERVED. */
@@ -365,43 +365,43 @@ static int unlock_around_reserved(const struct carrier *c, const struct flock *l
 
 static int unlock(struct carrier *c, const struct flock *lock)
 {
-	struct area *a = &areas[c->area];
+	struct protection *a = &protections[c->protection];
 	int number = (int)(c - carriers) + 1;
 	bool reserved = c->role == ROLE_DATABASE && covers_reserved(lock);
 	int r;
 
 	if (c->role == ROLE_DATABASE && covers_shared(lock))
 		atomic_store(&c->reads, false);
-	if (reserved && (atomic_load(&fences[c->area]) == number || c->in_transaction) &&
-	    fence_wanted(a, c->area)) {
+	if (reserved && (atomic_load(&fences[c->protection]) == number || c->in_transaction) &&
+	    fence_wanted(a, c->protection)) {
 		r = unlock_around_reserved(c, lock);
 		if (r == 0) {
 			c->in_transaction = false;
-			fence_set(c->area, number);
+			fence_set(c->protection, number);
 		}
 		return r;
 	}
 	r = set_lock(c->fd, F_OFD_SETLK, F_UNLCK, lock->l_start, lock->l_len);
 	if (r == 0 && reserved) {
 		c->in_transaction = false;
-		if (atomic_load(&fences[c->area]) == number)
-			fence_set(c->area, 0);
+		if (atomic_load(&fences[c->protection]) == number)
+			fence_set(c->protection, 0);
 	}
 	return r;
 }
 
 /* Our own fence must not stop another SQLite of this process: it steps aside while it is idle. */
-static void fence_pass(const struct carrier *c, unsigned area)
+static void fence_pass(const struct carrier *c, unsigned protection)
 {
-	int number = atomic_load(&fences[area]);
+	int number = atomic_load(&fences[protection]);
 
 	if (number && &carriers[number - 1] != c && !carriers[number - 1].in_transaction)
-		fence_drop(area);
+		fence_drop(protection);
 }
 
-void fence_rest(unsigned area)
+void fence_rest(unsigned protection)
 {
-	fence_pass(NULL, area);
+	fence_pass(NULL, protection);
 }
 
 /* Takes SHARED from the other libraries of this process (or gives it back); whether there are any.
@@ -451,7 +451,7 @@ static int pass_own_readers(struct carrier *c, const struct flock *lock)
 		own_readers(c, F_RDLCK);
 		return -EAGAIN;
 	}
-	record_put(c->area, &note, text, sizeof(text) - 1);
+	record_put(c->protection, &note, text, sizeof(text) - 1);
 	return 0;
 }
 
@@ -462,7 +462,7 @@ static int take(struct carrier *c, int cmd, const struct flock *lock)
 	int r;
 
 	if (reserved)
-		fence_pass(c, c->area);
+		fence_pass(c, c->protection);
 	r = set_lock(c->fd, cmd == F_SETLKW || cmd == F_OFD_SETLKW ? F_OFD_SETLKW : F_OFD_SETLK,
 		     lock->l_type, lock->l_start, lock->l_len);
 	if (c->role == ROLE_DATABASE && covers_shared(lock)) {
@@ -481,7 +481,7 @@ static int take(struct carrier *c, int cmd, const struct flock *lock)
 /* Who would be in the way? Not our fence. */
 static int ask(struct carrier *c, struct flock *lock)
 {
-	int number = atomic_load(&fences[c->area]);
+	int number = atomic_load(&fences[c->protection]);
 	const struct carrier *fence = number ? &carriers[number - 1] : NULL;
 	bool idle = fence && fence != c && !fence->in_transaction;
 	struct flock asked = *lock;
@@ -500,7 +500,7 @@ bool carrier_lock(union slot s, int fd, int cmd, struct flock *lock, int *ret)
 	struct carrier *c;
 
 	if (!is_carried(s) || lock->l_whence != SEEK_SET ||
-	    atomic_load(&areas[s.area].ofd_locks) <= 0)
+	    atomic_load(&protections[s.protection].ofd_locks) <= 0)
 		return false;
 	c = find_or_make(s, fd);
 	if (!c)
@@ -518,7 +518,7 @@ bool carrier_lock(union slot s, int fd, int cmd, struct flock *lock, int *ret)
 
 void carriers_fork(void)
 {
-	unsigned area, used = atomic_load(&areas_used);
+	unsigned protection, used = atomic_load(&protections_used);
 	int i;
 
 	atomic_store(&making, 0);
@@ -531,6 +531,6 @@ void carriers_fork(void)
 		atomic_store(&carriers[i].waits, 0);
 		atomic_store(&carriers[i].state, 0);
 	}
-	for (area = 0; area < used; area++)
-		atomic_store(&fences[area], 0);
+	for (protection = 0; protection < used; protection++)
+		atomic_store(&fences[protection], 0);
 }

@@ -13,8 +13,9 @@
 
 #include "preload/place/files.h"
 
-/* Whether locks that last can be had for a file of the area that fd is open on; found out once. */
-bool carriers_usable(unsigned area, int fd);
+/* Whether locks that last can be had for a file of the protection that fd is open on; found out
+ * once. */
+bool carriers_usable(unsigned protection, int fd);
 
 /* A database or its -shm was opened: makes its carrier. Whether it has one by this name. */
 bool carrier_make(union slot s, int fd);
@@ -35,9 +36,9 @@ static inline void carriers_closed(union slot s)
 bool carrier_lock(union slot s, int fd, int cmd, struct flock *lock, int *ret);
 
 /* The same, unless a transaction goes on with it. */
-void fence_rest(unsigned area);
+void fence_rest(unsigned protection);
 /* The database is in WAL mode now, or the process no longer the writer: no fence. */
-void fence_drop(unsigned area);
+void fence_drop(unsigned protection);
 
 /* In a forked child, first of all: a descriptor kept here would keep the parent's locks alive. */
 void carriers_fork(void);

@@ -329,7 +329,7 @@ unsigned sqlite_copy_for_open(void *caller)
 
 static _Atomic uint8_t seen_place[256]; /* of an object: place in `told` + 1 */
 static _Atomic unsigned seen_used;
-static _Atomic uint32_t told[SEEN][AREAS]; /* segment (sequence + 1) * 2 + enum oplog_copy */
+static _Atomic uint32_t told[SEEN][PROTECTIONS]; /* segment (sequence + 1) * 2 + enum oplog_copy */
 
 bool sqlite_is_above(uint8_t object)
 {
@@ -357,19 +357,19 @@ static unsigned place_in_told(uint8_t object)
 	return place;
 }
 
-static void tell_copy(unsigned area, uint8_t object, unsigned how)
+static void tell_copy(unsigned protection, uint8_t object, unsigned how)
 {
 	const char *path = object_path(object);
 	struct oplog_record r = {.op = OP_SQL_COPY, .offset = -1, .arg = how};
 
-	r.file = name_intern_kind(area, path, strlen(path), OPLOG_NAME_OBJECT);
-	record_put(area, &r, NULL, 0);
+	r.file = name_intern_kind(protection, path, strlen(path), OPLOG_NAME_OBJECT);
+	record_put(protection, &r, NULL, 0);
 }
 
-void sqlite_copy_seen(unsigned area, uint8_t object)
+void sqlite_copy_seen(unsigned protection, uint8_t object)
 {
 	struct oplog_segment *s =
-	    atomic_load_explicit(&areas[area].log.current, memory_order_acquire);
+	    atomic_load_explicit(&protections[protection].log.current, memory_order_acquire);
 	unsigned place, how;
 	uint32_t now;
 
@@ -380,19 +380,19 @@ void sqlite_copy_seen(unsigned area, uint8_t object)
 		return;
 	how = sqlite_is_above(object) ? OPLOG_COPY_ABOVE : OPLOG_COPY_BELOW;
 	now = (s->sequence + 1) * 2 + how;
-	if (atomic_load_explicit(&told[place - 1][area], memory_order_relaxed) == now)
+	if (atomic_load_explicit(&told[place - 1][protection], memory_order_relaxed) == now)
 		return;
-	atomic_store_explicit(&told[place - 1][area], now, memory_order_relaxed);
-	tell_copy(area, object, how);
+	atomic_store_explicit(&told[place - 1][protection], now, memory_order_relaxed);
+	tell_copy(protection, object, how);
 }
 
 /* In a forked child, whose log begins anew. */
 void sqlite_copies_fork(void)
 {
-	unsigned place, area, used = atomic_load(&areas_used);
+	unsigned place, protection, used = atomic_load(&protections_used);
 
 	atomic_flag_clear(&changing);
 	for (place = 0; place < SEEN; place++)
-		for (area = 0; area < used; area++)
-			atomic_store_explicit(&told[place][area], 0, memory_order_relaxed);
+		for (protection = 0; protection < used; protection++)
+			atomic_store_explicit(&told[place][protection], 0, memory_order_relaxed);
 }

@@ -62,7 +62,7 @@ unsigned sqlite_copy_of(void *caller);
  * A library has locked, as SQLite does, a protected database: a SQLite, static or not. Told to the
  * op log once for each directory and segment.
  */
-void sqlite_copy_seen(unsigned area, uint8_t object);
+void sqlite_copy_seen(unsigned protection, uint8_t object);
 void sqlite_copies_fork(void);
 
 /* Whether calls of this library's SQLite pass through here. */

@@ -16,7 +16,7 @@
 
 struct sqlite_handle {
 	uint8_t copy; /* index into sqlite_copies */
-	uint8_t area;
+	uint8_t protection;
 	bool protected; /* of a database in a protected directory; else known only for its copy */
 	bool attach;	/* a statement that may make it so */
 	bool running;	/* a statement between its first step and its end */

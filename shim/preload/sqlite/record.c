@@ -17,15 +17,15 @@ __thread unsigned sqlite_depth __attribute__((tls_model("initial-exec")));
 void sqlite_remember(const void *key, const struct sqlite_handle *value)
 {
 	if (!sqlite_handle_add(key, value) && value->protected)
-		atomic_fetch_add(&areas[value->area].log.lost, 1);
+		atomic_fetch_add(&protections[value->protection].log.lost, 1);
 }
 
 /* Names are for ever, so a host that puts values into its texts must not use them all up. */
-static bool may_have_name(unsigned area, const char *sql, size_t size)
+static bool may_have_name(unsigned protection, const char *sql, size_t size)
 {
 	static _Atomic uint64_t texts[TEXT_PLACES];
 	static _Atomic unsigned used;
-	uint64_t sum = checksum64(sql, size, area) | 1;
+	uint64_t sum = checksum64(sql, size, protection) | 1;
 	size_t at = sum / 2 % TEXT_PLACES;
 
 	for (;; at = (at + 1) % TEXT_PLACES) {
@@ -55,21 +55,21 @@ static size_t cut_text(const char *sql, size_t size)
 	return size;
 }
 
-uint32_t sqlite_text_name(unsigned area, const char *sql, size_t size, bool *cut_out)
+uint32_t sqlite_text_name(unsigned protection, const char *sql, size_t size, bool *cut_out)
 {
 	size_t n = sql ? cut_text(sql, size) : 0;
 
 	*cut_out = n < size;
-	if (!n || !settings.log_sql || !may_have_name(area, sql, n))
+	if (!n || !settings.log_sql || !may_have_name(protection, sql, n))
 		return 0;
-	return name_intern_kind(area, sql, n, OPLOG_NAME_SQL);
+	return name_intern_kind(protection, sql, n, OPLOG_NAME_SQL);
 }
 
 void sqlite_put_text(const struct sqlite_handle *h, struct oplog_record *r, const char *sql,
 		     size_t size)
 {
 	bool cut = h->cut;
-	uint32_t name = h->sql ? h->sql : sqlite_text_name(h->area, sql, size, &cut);
+	uint32_t name = h->sql ? h->sql : sqlite_text_name(h->protection, sql, size, &cut);
 
 	r->file = name ? name : h->database;
 	if (!settings.log_sql)
@@ -77,13 +77,13 @@ void sqlite_put_text(const struct sqlite_handle *h, struct oplog_record *r, cons
 	if (sql && cut)
 		r->flags |= OPLOG_F_CUT;
 	if (name || !sql)
-		record_put(h->area, r, NULL, 0);
+		record_put(h->protection, r, NULL, 0);
 	else
-		record_put(h->area, r, sql, cut_text(sql, size));
+		record_put(h->protection, r, sql, cut_text(sql, size));
 }
 
 void sqlite_put(const struct sqlite_handle *h, struct oplog_record *r)
 {
 	r->file = h->database;
-	record_put(h->area, r, NULL, 0);
+	record_put(h->protection, r, NULL, 0);
 }

@@ -51,7 +51,7 @@ void sqlite_remember(const void *key, const struct sqlite_handle *value);
  * The name of a statement's text, with which all its later records can do; 0 if texts are not
  * wanted, or more different ones were met than are kept.
  */
-uint32_t sqlite_text_name(unsigned area, const char *sql, size_t size, bool *cut_out);
+uint32_t sqlite_text_name(unsigned protection, const char *sql, size_t size, bool *cut_out);
 
 /*
  * Writes a record about a statement. r->file is set here: the text's name if there is one, else

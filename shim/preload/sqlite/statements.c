@@ -58,7 +58,7 @@ static void attach_end(const struct sqlite_calls *calls, sqlite3 *db)
 	if (opened_here.all)
 		sqlite_remember(db, &(struct sqlite_handle){
 					.copy = (uint8_t)sqlite_copy_index(calls),
-					.area = opened_here.area,
+					.protection = opened_here.protection,
 					.protected = true,
 					.database = opened_here.name,
 				    });
@@ -110,7 +110,7 @@ static void statement_known(const struct preparing *p, sqlite3 *db, sqlite3_stmt
 
 	if (p->begin) {
 		h.protected = true;
-		h.area = p->db->area;
+		h.protection = p->db->protection;
 		h.database = p->db->database;
 		h.read_only = p->calls->sqlite3_stmt_readonly(stmt) != 0;
 	}
@@ -209,7 +209,7 @@ static void run_begin(const struct sqlite_calls *calls, struct sqlite_handle *h,
 		return;
 	sql = calls->sqlite3_sql(stmt);
 	if (sql)
-		h->sql = sqlite_text_name(h->area, sql, strlen(sql), &h->cut);
+		h->sql = sqlite_text_name(h->protection, sql, strlen(sql), &h->cut);
 }
 
 static void run_end(const struct sqlite_calls *calls, struct sqlite_handle *h, sqlite3_stmt *stmt,

@@ -74,14 +74,15 @@ static size_t journal_header(struct transaction *t, const unsigned char *p, size
 }
 
 /* The start of a page's old image. */
-static void journal_image(struct transaction *t, unsigned area, const unsigned char *p, size_t n)
+static void journal_image(struct transaction *t, unsigned protection, const unsigned char *p,
+			  size_t n)
 {
 	struct page_one one;
 
 	if (t->journal_page == 1 && transaction_page_one(&one, p, n))
 		t->before = one;
 	if (n >= t->page_size)
-		acts_page(area, t->journal_page, p, t->page_size, true);
+		acts_page(protection, t->journal_page, p, t->page_size, true);
 	if (!t->kept || n < t->page_size) /* otherwise page 1 tells enough */
 		return;
 	if (!t->witness) {
@@ -92,8 +93,8 @@ static void journal_image(struct transaction *t, unsigned area, const unsigned c
 }
 
 /* Some part of a record, `at` bytes from its start. Returns how far it goes; 0: no record. */
-static size_t journal_part(struct transaction *t, unsigned area, const unsigned char *p, size_t n,
-			   uint64_t at)
+static size_t journal_part(struct transaction *t, unsigned protection, const unsigned char *p,
+			   size_t n, uint64_t at)
 {
 	uint64_t page_end = 4 + (uint64_t)t->page_size;
 	size_t part;
@@ -110,7 +111,7 @@ static size_t journal_part(struct transaction *t, unsigned area, const unsigned 
 	if (at < page_end) {
 		part = least(n, page_end - at);
 		if (at == 4)
-			journal_image(t, area, p, part);
+			journal_image(t, protection, p, part);
 		return part;
 	}
 	part = least(n, page_end + 4 - at);
@@ -123,7 +124,7 @@ static size_t journal_part(struct transaction *t, unsigned area, const unsigned 
 
 void transaction_journal_bytes(union slot s, const unsigned char *p, size_t n, uint64_t offset)
 {
-	struct transaction *t = &transactions[s.area];
+	struct transaction *t = &transactions[s.protection];
 
 	while (n) {
 		size_t part;
@@ -133,7 +134,7 @@ void transaction_journal_bytes(union slot s, const unsigned char *p, size_t n, u
 		else if (transaction_is_journal_header(p, n))
 			part = journal_header(t, p, n, offset);
 		else if (t->page_size && offset - t->record < (uint64_t)t->page_size + 8)
-			part = journal_part(t, s.area, p, n, offset - t->record);
+			part = journal_part(t, s.protection, p, n, offset - t->record);
 		else
 			part = 0;
 		if (!part)
@@ -148,7 +149,7 @@ void transaction_journal_bytes(union slot s, const unsigned char *p, size_t n, u
 
 void transaction_database_bytes(union slot s, const unsigned char *p, size_t n, uint64_t offset)
 {
-	struct transaction *t = &transactions[s.area];
+	struct transaction *t = &transactions[s.protection];
 	uint32_t size = t->page_size;
 	size_t at;
 
@@ -163,7 +164,7 @@ void transaction_database_bytes(union slot s, const unsigned char *p, size_t n, 
 		if (page == 1 && transaction_page_one(&one, p + at, n - at))
 			t->after = one;
 		if (n - at >= size && GET(t->kind) == TRANSACTION_JOURNAL)
-			acts_page(s.area, page, p + at, size, false);
+			acts_page(s.protection, page, p + at, size, false);
 		if (page == t->witness)
 			t->witness_after = checksum64(p + at, least(n - at, size), 0) | 1;
 	}
@@ -173,23 +174,23 @@ void transaction_database_bytes(union slot s, const unsigned char *p, size_t n, 
 
 static void wal_frame(union slot s, const unsigned char *p, uint64_t offset)
 {
-	struct transaction *t = &transactions[s.area];
+	struct transaction *t = &transactions[s.protection];
 	uint32_t page = get32(p);
 	bool commit = get32(p + 4) != 0;
 	bool again = commit && page == t->commit_page; /* a commit frame is repeated to fill up */
 
 	/* The lock is kept from the transaction before, and this is the next one. */
 	if (t->kind == TRANSACTION_WAL && t->committed && offset > t->commit_at && !again)
-		transaction_end(s.area, OP_TXN_COMMIT);
+		transaction_end(s.protection, OP_TXN_COMMIT);
 	else if (t->kind == TRANSACTION_WAL && t->kept && !t->committed && offset == t->first_at)
-		transaction_end(s.area, OP_TXN_ROLLBACK);
+		transaction_end(s.protection, OP_TXN_ROLLBACK);
 	if (t->kind != TRANSACTION_WAL) {
 		transaction_begin(s, TRANSACTION_WAL);
 		t->kept = true;
 	}
 	if (t->first_at == NOWHERE)
 		t->first_at = offset;
-	transaction_tell(s.area);
+	transaction_tell(s.protection);
 	transaction_count_page(t, page);
 	t->journal_page = page;
 	if (commit) {
@@ -202,17 +203,17 @@ static void wal_frame(union slot s, const unsigned char *p, uint64_t offset)
 /* The start of a page, or of a part of one. */
 static void wal_page(union slot s, const unsigned char *p, size_t n, uint64_t offset)
 {
-	struct transaction *t = &transactions[s.area];
+	struct transaction *t = &transactions[s.protection];
 	struct page_one one;
 
 	if (transaction_page_one(&one, p, n))
 		t->after = one;
 	if (t->page_size && n >= t->page_size)
-		acts_frame(s.area, s.object, t->journal_page, p, t->page_size);
+		acts_frame(s.protection, s.object, t->journal_page, p, t->page_size);
 	/* Without a lock (locking_mode=EXCLUSIVE from the start) there will be no release. */
 	if (t->kind == TRANSACTION_WAL && t->committed && !t->wal_lock &&
 	    offset == t->commit_at + SQLITE_WAL_FRAME_SIZE)
-		transaction_end(s.area, OP_TXN_COMMIT);
+		transaction_end(s.protection, OP_TXN_COMMIT);
 }
 
 /* Bytes from the start of the frame that offset is in. SQLite never writes 24 bytes of a page. */
@@ -227,7 +228,7 @@ static uint64_t wal_position(const struct transaction *t, size_t n, uint64_t off
 
 void transaction_wal_bytes(union slot s, const unsigned char *p, size_t n, uint64_t offset)
 {
-	struct transaction *t = &transactions[s.area];
+	struct transaction *t = &transactions[s.protection];
 	size_t part;
 
 	if (offset == 0 && n >= SQLITE_WAL_HEADER_SIZE) {

@@ -10,7 +10,7 @@
 #include "preload/place/record.h"
 #include "preload/sqlite/acts.h"
 
-struct transaction transactions[AREAS];
+struct transaction transactions[PROTECTIONS];
 static struct transaction_listener listener;
 
 void transactions_hand_in(struct transaction_listener handed)
@@ -20,26 +20,26 @@ void transactions_hand_in(struct transaction_listener handed)
 
 /* ---- records ---- */
 
-static uint32_t database_name(unsigned area)
+static uint32_t database_name(unsigned protection)
 {
 	static const char name[] = "chroma.sqlite3";
-	uint32_t file = GET(transactions[area].file);
+	uint32_t file = GET(transactions[protection].file);
 
-	return file ? file : name_intern(area, name, sizeof(name) - 1);
+	return file ? file : name_intern(protection, name, sizeof(name) - 1);
 }
 
-void transaction_tell(unsigned area)
+void transaction_tell(unsigned protection)
 {
-	struct transaction *t = &transactions[area];
+	struct transaction *t = &transactions[protection];
 	struct oplog_record r = {.op = OP_TXN_BEGIN, .time = t->since, .offset = -1};
 
 	if (t->told)
 		return;
 	t->told = true;
 	t->number++;
-	r.file = database_name(area);
+	r.file = database_name(protection);
 	r.arg = t->number;
-	record_put(area, &r, NULL, 0);
+	record_put(protection, &r, NULL, 0);
 }
 
 static uint32_t new_cookie(const struct transaction *t, enum oplog_op op)
@@ -50,22 +50,22 @@ static uint32_t new_cookie(const struct transaction *t, enum oplog_op op)
 	return changed ? t->after.cookie : 0;
 }
 
-static void tell_end(unsigned area, enum oplog_op op)
+static void tell_end(unsigned protection, enum oplog_op op)
 {
-	const struct transaction *t = &transactions[area];
+	const struct transaction *t = &transactions[protection];
 	uint64_t now = oplog_now();
 	struct oplog_record r = {
 	    .op = (uint16_t)op,
 	    .time = now,
 	    .duration = now - t->since,
-	    .file = database_name(area),
+	    .file = database_name(protection),
 	    .offset = (int64_t)t->pages,
 	    .length = t->bytes,
 	    .result = t->failed ? -(int64_t)EIO : (int64_t)new_cookie(t, op),
 	    .arg = t->number,
 	};
 
-	record_put(area, &r, NULL, 0);
+	record_put(protection, &r, NULL, 0);
 }
 
 /* ---- begin and end ---- */
@@ -109,27 +109,27 @@ void transaction_begin(union slot s, enum transaction_kind kind)
 	SET(t->thread, thread_id());
 	atomic_store_explicit(&t->kind, kind, memory_order_release);
 	if (kind == TRANSACTION_JOURNAL)
-		transaction_tell(s.area);
+		transaction_tell(s.protection);
 	if (kind == TRANSACTION_JOURNAL || kind == TRANSACTION_WAL)
-		acts_begin(s.area, t);
+		acts_begin(s.protection, t);
 }
 
-void transaction_end(unsigned area, enum oplog_op op)
+void transaction_end(unsigned protection, enum oplog_op op)
 {
-	struct transaction *t = &transactions[area];
+	struct transaction *t = &transactions[protection];
 
 	if (op == OP_TXN_COMMIT && t->after.known)
 		transaction_remember(t, &t->after);
 	if (op == OP_TXN_ROLLBACK && t->before.known)
 		transaction_remember(t, &t->before);
-	tell_end(area, op);
-	acts_end(area, t, op == OP_TXN_COMMIT);
+	tell_end(protection, op);
+	acts_end(protection, t, op == OP_TXN_COMMIT);
 	SET(t->thread, 0);
 	SET(t->journaled, 0);
 	atomic_store_explicit(&t->kind, TRANSACTION_NONE, memory_order_release);
 	if (op == OP_TXN_COMMIT && t->pages)
-		listener.committed(area, t->number);
-	listener.ended(area, op == OP_TXN_COMMIT);
+		listener.committed(protection, t->number);
+	listener.ended(protection, op == OP_TXN_COMMIT);
 }
 
 void transaction_count_page(struct transaction *t, uint32_t page)

@@ -6,7 +6,7 @@
 #ifndef PRELOAD_TRANSACTION_STATE_H
 #define PRELOAD_TRANSACTION_STATE_H
 
-#include "preload/place/area.h"
+#include "preload/place/protection.h"
 #include "preload/sqlite/transactions.h"
 
 #define SEEN_PAGES 65536u
@@ -61,11 +61,11 @@ struct transaction {
 	uint64_t seen[SEEN_PAGES / 64];
 };
 
-extern struct transaction transactions[AREAS];
+extern struct transaction transactions[PROTECTIONS];
 
 static inline struct transaction *transaction_of(union slot s)
 {
-	return &transactions[s.area];
+	return &transactions[s.protection];
 }
 
 #define GET(field) atomic_load_explicit(&(field), memory_order_relaxed)
@@ -73,8 +73,8 @@ static inline struct transaction *transaction_of(union slot s)
 
 void transaction_begin(union slot s, enum transaction_kind kind);
 /* Writes txn.begin if that was put off. */
-void transaction_tell(unsigned area);
-void transaction_end(unsigned area, enum oplog_op op);
+void transaction_tell(unsigned protection);
+void transaction_end(unsigned protection, enum oplog_op op);
 /* The newest page 1 that was met. */
 void transaction_remember(struct transaction *t, const struct page_one *one);
 void transaction_count_page(struct transaction *t, uint32_t page);

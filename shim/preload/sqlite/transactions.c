@@ -37,21 +37,21 @@ static bool journal_committed(const struct transaction *t)
 }
 
 /* The lock is released, and no journal was finalised. */
-static void end_at_unlock(unsigned area)
+static void end_at_unlock(unsigned protection)
 {
-	struct transaction *t = &transactions[area];
+	struct transaction *t = &transactions[protection];
 	bool committed =
 	    !t->pages || t->kept ||
 	    (t->after.known && (!t->before.known || t->after.counter != t->before.counter));
 
 	if (GET(t->journal_left)) /* an error: the next one to come plays it back */
 		committed = false;
-	transaction_end(area, committed ? OP_TXN_COMMIT : OP_TXN_ROLLBACK);
+	transaction_end(protection, committed ? OP_TXN_COMMIT : OP_TXN_ROLLBACK);
 }
 
-static void journal_finalised(unsigned area)
+static void journal_finalised(unsigned protection)
 {
-	struct transaction *t = &transactions[area];
+	struct transaction *t = &transactions[protection];
 	bool had_header = GET(t->journal_left);
 
 	SET(t->journal_left, false);
@@ -60,11 +60,11 @@ static void journal_finalised(unsigned area)
 		/* Without a header it is a leftover: journal_mode was changed, or the file is new.
 		 */
 		if (had_header)
-			transaction_end(area,
+			transaction_end(protection,
 					journal_committed(t) ? OP_TXN_COMMIT : OP_TXN_ROLLBACK);
 		break;
 	case TRANSACTION_RECOVERY:
-		transaction_end(area, OP_TXN_RECOVER);
+		transaction_end(protection, OP_TXN_RECOVER);
 		break;
 	}
 }
@@ -83,14 +83,14 @@ static void lock_reserved(union slot s, short type)
 	if (type == F_WRLCK) {
 		/* The one before lost its lock without a word: its descriptor was closed. */
 		if (GET(t->kind) == TRANSACTION_JOURNAL)
-			end_at_unlock(s.area);
+			end_at_unlock(s.protection);
 		SET(t->reserved, true);
 		SET(t->journal_left, false); /* SQLite has seen to a hot one before */
 		transaction_begin(s, TRANSACTION_JOURNAL);
 	} else if (type == F_UNLCK && GET(t->reserved) && t->object == s.object) {
 		SET(t->reserved, false);
 		if (GET(t->kind) == TRANSACTION_JOURNAL)
-			end_at_unlock(s.area);
+			end_at_unlock(s.protection);
 	}
 }
 
@@ -100,7 +100,7 @@ static void lock_database(union slot s, short type, off_t start, off_t length)
 
 	if (GET(t->file) != s.name)
 		SET(t->file, s.name);
-	sqlite_copy_seen(s.area, s.object);
+	sqlite_copy_seen(s.protection, s.object);
 	if (covers(start, length, SQLITE_RESERVED_BYTE))
 		lock_reserved(s, type);
 	if (!covers(start, length, SQLITE_SHARED_FIRST))
@@ -109,22 +109,22 @@ static void lock_database(union slot s, short type, off_t start, off_t length)
 		SET(t->exclusive, type == F_WRLCK);
 	if (type != F_WRLCK && GET(t->kind) == TRANSACTION_RECOVERY) {
 		t->failed = true;
-		transaction_end(s.area, OP_TXN_RECOVER);
+		transaction_end(s.protection, OP_TXN_RECOVER);
 	}
 }
 
 /* Frames told of the transaction already; without any, it rolled back, or was none. */
-static void end_wal(unsigned area)
+static void end_wal(unsigned protection)
 {
-	struct transaction *t = &transactions[area];
+	struct transaction *t = &transactions[protection];
 
 	if (!t->told && t->housekeeping) {
 		SET(t->thread, 0);
 		SET(t->kind, TRANSACTION_NONE);
 		return;
 	}
-	transaction_tell(area);
-	transaction_end(area, t->committed ? OP_TXN_COMMIT : OP_TXN_ROLLBACK);
+	transaction_tell(protection);
+	transaction_end(protection, t->committed ? OP_TXN_COMMIT : OP_TXN_ROLLBACK);
 }
 
 static void lock_wal(union slot s, short type, off_t start, off_t length)
@@ -134,13 +134,13 @@ static void lock_wal(union slot s, short type, off_t start, off_t length)
 	if (covers(start, length, WAL_WRITE)) {
 		if (type == F_WRLCK) {
 			if (GET(t->kind) == TRANSACTION_WAL)
-				end_wal(s.area);
+				end_wal(s.protection);
 			SET(t->wal_lock, true);
 			transaction_begin(s, TRANSACTION_WAL);
 		} else if (type == F_UNLCK && GET(t->wal_lock) && t->object == s.object) {
 			SET(t->wal_lock, false);
 			if (GET(t->kind) == TRANSACTION_WAL)
-				end_wal(s.area);
+				end_wal(s.protection);
 		}
 	} else if (type == F_WRLCK && start >= WAL_OTHERS && start < WAL_END &&
 		   GET(t->kind) == TRANSACTION_WAL && GET(t->thread) == thread_id()) {
@@ -154,7 +154,7 @@ void transaction_unlocks(union slot s, off_t start, off_t length)
 
 	if (s.role == ROLE_SHM && covers(start, length, WAL_WRITE) && t->committed &&
 	    GET(t->wal_lock) && GET(t->kind) == TRANSACTION_WAL && t->object == s.object)
-		acts_log_commits(s.area, t);
+		acts_log_commits(s.protection, t);
 }
 
 void transaction_locked(union slot s, short type, off_t start, off_t length)
@@ -178,7 +178,7 @@ static void journal_written(union slot s, const unsigned char *p, size_t n, off_
 
 	/* journal_mode=PERSIST: the header is zeroed, which no journal's first write is. */
 	if (offset == 0 && n >= 20 && bytes_are_zero(p, n)) {
-		journal_finalised(s.area);
+		journal_finalised(s.protection);
 		return;
 	}
 	if (offset == 0 && transaction_is_journal_header(p, n)) {
@@ -208,7 +208,7 @@ static void database_written(union slot s, const unsigned char *p, size_t n, off
 void transaction_writes(union slot s, size_t n, off_t offset)
 {
 	if (transaction_database_starts(s, n, offset))
-		acts_before(s.area, s.object, offset == 0);
+		acts_before(s.protection, s.object, offset == 0);
 }
 
 void transaction_written(union slot s, const void *buf, size_t n, off_t offset)
@@ -264,7 +264,7 @@ void transaction_truncated(union slot s, off_t size)
 	int saved = errno;
 
 	if (s.role == ROLE_JOURNAL && size == 0)
-		journal_finalised(s.area);
+		journal_finalised(s.protection);
 	else if (s.role == ROLE_DATABASE && GET(t->kind) == TRANSACTION_JOURNAL &&
 		 (uint64_t)size <= (uint64_t)t->initial_pages * t->page_size)
 		t->cut = true;
@@ -294,16 +294,16 @@ void transaction_unlinked(union slot s)
 	int saved = errno;
 
 	if (s.role == ROLE_JOURNAL)
-		journal_finalised(s.area);
+		journal_finalised(s.protection);
 	errno = saved;
 }
 
 void transactions_fork(void)
 {
-	unsigned area, used = atomic_load(&areas_used);
+	unsigned protection, used = atomic_load(&protections_used);
 
-	for (area = 0; area < used; area++) {
-		struct transaction *t = &transactions[area];
+	for (protection = 0; protection < used; protection++) {
+		struct transaction *t = &transactions[protection];
 
 		SET(t->kind, TRANSACTION_NONE);
 		SET(t->thread, 0);
@@ -318,44 +318,44 @@ void transactions_fork(void)
 	sqlite_copies_fork();
 }
 
-void transactions_stop(unsigned area)
+void transactions_stop(unsigned protection)
 {
-	acts_stop(area);
-	memset(&transactions[area], 0, sizeof(transactions[area]));
+	acts_stop(protection);
+	memset(&transactions[protection], 0, sizeof(transactions[protection]));
 }
 
 /* ---- questions ---- */
 
-bool transaction_open(unsigned area)
+bool transaction_open(unsigned protection)
 {
-	uint8_t kind = atomic_load_explicit(&transactions[area].kind, memory_order_acquire);
+	uint8_t kind = atomic_load_explicit(&transactions[protection].kind, memory_order_acquire);
 
 	return kind == TRANSACTION_JOURNAL || kind == TRANSACTION_WAL;
 }
 
-uint32_t transaction_thread(unsigned area)
+uint32_t transaction_thread(unsigned protection)
 {
-	return transaction_open(area) ? GET(transactions[area].thread) : 0;
+	return transaction_open(protection) ? GET(transactions[protection].thread) : 0;
 }
 
-uint64_t transaction_number(unsigned area)
+uint64_t transaction_number(unsigned protection)
 {
-	return transactions[area].number;
+	return transactions[protection].number;
 }
 
-uint32_t transaction_journaled(unsigned area)
+uint32_t transaction_journaled(unsigned protection)
 {
-	return GET(transactions[area].journaled);
+	return GET(transactions[protection].journaled);
 }
 
-bool transaction_journal_left(unsigned area)
+bool transaction_journal_left(unsigned protection)
 {
-	return GET(transactions[area].journal_left);
+	return GET(transactions[protection].journal_left);
 }
 
 bool transaction_journal_starts(union slot s, const void *buf, size_t n, off_t offset)
 {
-	return s.role == ROLE_JOURNAL && offset == 0 && !transaction_journal_left(s.area) &&
+	return s.role == ROLE_JOURNAL && offset == 0 && !transaction_journal_left(s.protection) &&
 	       transaction_is_journal_header(buf, n);
 }
 
@@ -372,14 +372,15 @@ bool transaction_library(uint8_t object)
 	return object && GET(libraries[object]);
 }
 
-bool transactions_may_come(unsigned area)
+bool transactions_may_come(unsigned protection)
 {
 	int fd, top = atomic_load(&slots_top);
 
 	for (fd = 0; fd < top; fd++) {
 		union slot s = slot_of(fd);
 
-		if (s.role == ROLE_DATABASE && s.area == area && transaction_library(s.object))
+		if (s.role == ROLE_DATABASE && s.protection == protection &&
+		    transaction_library(s.object))
 			return true;
 	}
 	return false;

@@ -36,8 +36,9 @@
 
 /* Who is told, in the thread of the transaction. */
 struct transaction_listener {
-	void (*committed)(unsigned area, uint64_t number); /* something was changed; before ended */
-	void (*ended)(unsigned area, bool committed);
+	void (*committed)(unsigned protection,
+			  uint64_t number); /* something was changed; before ended */
+	void (*ended)(unsigned protection, bool committed);
 };
 
 /* Once, before the first directory. */
@@ -66,20 +67,20 @@ void transaction_unlinked(union slot s);
 /* In a forked child: its parent's transaction is none of its own. */
 void transactions_fork(void);
 /* The directory is let go. */
-void transactions_stop(unsigned area);
+void transactions_stop(unsigned protection);
 
 /* ---- questions ---- */
 
 /* Is a transaction open? From any thread; the answer may be outdated when it comes. */
-bool transaction_open(unsigned area);
+bool transaction_open(unsigned protection);
 /* The thread that began it, 0 if none is open. */
-uint32_t transaction_thread(unsigned area);
+uint32_t transaction_thread(unsigned protection);
 /* Its number, as in the records; valid in the thread that began it. */
-uint64_t transaction_number(unsigned area);
+uint64_t transaction_number(unsigned protection);
 /* Pages that are in its journal so far. */
-uint32_t transaction_journaled(unsigned area);
+uint32_t transaction_journaled(unsigned protection);
 /* A journal with content that is not finalised: outsiders must be able to see that it is hot. */
-bool transaction_journal_left(unsigned area);
+bool transaction_journal_left(unsigned protection);
 
 /*
  * Before a write of n bytes at buf to offset. The first header of a journal: nothing of the
@@ -91,7 +92,7 @@ bool transaction_wal_starts(union slot s, off_t offset);
 /* Whether a library has locked a database as SQLite does: it carries one. */
 bool transaction_library(uint8_t object);
 /* Whether some SQLite of this process has the database open. */
-bool transactions_may_come(unsigned area);
+bool transactions_may_come(unsigned protection);
 /* The first page to the database: the journal holds all that changed so far. Not in WAL mode. */
 bool transaction_database_starts(union slot s, size_t n, off_t offset);
 /* A page 1, to the database: how many pages the transaction has freed, as far as can be told. What

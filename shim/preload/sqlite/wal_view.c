@@ -6,7 +6,7 @@
 #include "core/chroma/rows_seen.h"
 #include "core/sqlite/page.h"
 #include "core/sqlite/wal.h"
-#include "preload/place/area.h"
+#include "preload/place/protection.h"
 
 #define INDEX_FIRST 34u	   /* entries of the first block that its header takes */
 #define INDEX_BLOCK 4096u  /* entries */
@@ -19,27 +19,27 @@
 #define INDEX_HEADER 40
 #define FRAMES_MOST 65536u /* of a log that is looked through */
 
-static int find_fd(unsigned area, uint8_t object, unsigned role)
+static int find_fd(unsigned protection, uint8_t object, unsigned role)
 {
 	int fd, top = atomic_load(&slots_top);
 
 	for (fd = 0; fd < top; fd++) {
 		union slot s = slot_of(fd);
 
-		if (s.role == role && s.area == area && s.object == object)
+		if (s.role == role && s.protection == protection && s.object == object)
 			return fd;
 	}
 	return -1;
 }
 
-bool wal_view_open(unsigned area, uint8_t object, struct wal_view *v)
+bool wal_view_open(unsigned protection, uint8_t object, struct wal_view *v)
 {
 	unsigned char header[INDEX_HEADER];
 	uint16_t size;
 
-	v->database = find_fd(area, object, ROLE_DATABASE);
-	v->log = find_fd(area, object, ROLE_WAL);
-	v->index = find_fd(area, object, ROLE_SHM);
+	v->database = find_fd(protection, object, ROLE_DATABASE);
+	v->log = find_fd(protection, object, ROLE_WAL);
+	v->index = find_fd(protection, object, ROLE_SHM);
 	if (v->database < 0 || v->log < 0 || v->index < 0 ||
 	    sys_pread_all(v->index, header, sizeof(header), 0) != sizeof(header))
 		return false;

@@ -23,7 +23,7 @@ struct wal_view {
 };
 
 /* By the host's descriptors. False: they are not there, or the log is too long. */
-bool wal_view_open(unsigned area, uint8_t object, struct wal_view *v);
+bool wal_view_open(unsigned protection, uint8_t object, struct wal_view *v);
 /* A file_source's read; data is the view. One page at a time. */
 ssize_t wal_view_read(const struct file_source *source, void *buf, size_t n, uint64_t at);
 

@@ -11,17 +11,17 @@
 #include <time.h>
 
 #include "preload/base/shim.h"
-#include "preload/place/area.h"
-#include "preload/place/area_rooms.h"
+#include "preload/place/protection.h"
+#include "preload/place/protection_rooms.h"
 #include "preload/place/lives.h"
 #include "preload/place/loads.h"
 #include "preload/place/record.h"
 
 #define IDLE_KEPT 4u /* that are as they were, for who comes back */
 
-bool area_enter(unsigned area)
+bool protection_enter(unsigned protection)
 {
-	struct area *a = &areas[area];
+	struct protection *a = &protections[protection];
 
 	atomic_fetch_add(&a->users, 1);
 	if (atomic_load(&a->ready))
@@ -30,26 +30,26 @@ bool area_enter(unsigned area)
 	return false;
 }
 
-void area_leave(unsigned area)
+void protection_leave(unsigned protection)
 {
-	atomic_fetch_sub(&areas[area].users, 1);
+	atomic_fetch_sub(&protections[protection].users, 1);
 }
 
-static bool in_use(const struct area *a)
+static bool in_use(const struct protection *a)
 {
-	return atomic_load(&slots_use[area_number(a)].open) > 0 || atomic_load(&a->users) > 0;
+	return atomic_load(&slots_use[protection_number(a)].open) > 0 || atomic_load(&a->users) > 0;
 }
 
 /* ---- giving all back ---- */
 
-bool area_is_gone(const struct area *a)
+bool protection_is_gone(const struct protection *a)
 {
 	struct stat st;
 
 	return a->root_fd > 0 && sys_fstat(a->root_fd, &st) == 0 && st.st_nlink == 0;
 }
 
-void area_descriptors_release(struct area *a)
+void protection_descriptors_release(struct protection *a)
 {
 	hidden_release(&a->root_fd);
 	hidden_release(&a->store_fd);
@@ -59,14 +59,14 @@ void area_descriptors_release(struct area *a)
 	a->root_fd = a->store_fd = -1;
 }
 
-static void area_use_release(unsigned area)
+static void protection_use_release(unsigned protection)
 {
-	struct area *a = &areas[area];
+	struct protection *a = &protections[protection];
 	struct oplog_record r = {.op = OP_EXIT, .offset = -1};
 
 	if (atomic_load(&a->log.current))
-		record_put(area, &r, NULL, 0);
-	rooms_stop(area);
+		record_put(protection, &r, NULL, 0);
+	rooms_stop(protection);
 	oplog_writer_close(&a->log);
 	if (a->acts)
 		oplog_writer_close(&a->acts->log);
@@ -74,51 +74,51 @@ static void area_use_release(unsigned area)
 	a->right = NULL;
 	a->left = a->forked = a->read_beside = false;
 	a->generation = 0;
-	loads_stop(area);
-	area_descriptors_release(a);
+	loads_stop(protection);
+	protection_descriptors_release(a);
 	atomic_store(&a->spellings, 0);
 	a->dev = 0;
 	a->ino = 0;
 }
 
 /* False: it is in use after all. */
-bool area_release(unsigned area)
+bool protection_release(unsigned protection)
 {
-	struct area *a = &areas[area];
+	struct protection *a = &protections[protection];
 
 	atomic_store(&a->ready, false);
-	if (in_use(a) || (!area_is_gone(a) && !rooms_are_idle(area))) {
+	if (in_use(a) || (!protection_is_gone(a) && !rooms_are_idle(protection))) {
 		atomic_store(&a->ready, true);
 		return false;
 	}
-	area_use_release(area);
+	protection_use_release(protection);
 	return true;
 }
 
-static bool may_go(const struct area *a)
+static bool may_go(const struct protection *a)
 {
 	return atomic_load(&a->ready) && !a->named && !in_use(a);
 }
 
-bool areas_release_idle(void)
+bool protections_release_idle(void)
 {
-	unsigned i, used = atomic_load(&areas_used);
+	unsigned i, used = atomic_load(&protections_used);
 	bool any = false;
 
 	for (i = 0; i < used; i++)
-		any |= may_go(&areas[i]) && area_release(i);
+		any |= may_go(&protections[i]) && protection_release(i);
 	return any;
 }
 
-void areas_tidy(void)
+void protections_tidy(void)
 {
-	unsigned i, idle = 0, oldest = 0, used = atomic_load(&areas_used);
+	unsigned i, idle = 0, oldest = 0, used = atomic_load(&protections_used);
 	uint64_t since = UINT64_MAX;
 
 	for (i = 0; i < used; i++) {
-		struct area *a = &areas[i];
+		struct protection *a = &protections[i];
 
-		if (!may_go(a) || (area_is_gone(a) && area_release(i)))
+		if (!may_go(a) || (protection_is_gone(a) && protection_release(i)))
 			continue;
 		idle++;
 		if (atomic_load(&slots_use[i].idle_since) < since) {
@@ -127,5 +127,5 @@ void areas_tidy(void)
 		}
 	}
 	if (idle > IDLE_KEPT)
-		area_release(oldest);
+		protection_release(oldest);
 }

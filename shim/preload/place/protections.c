@@ -6,17 +6,17 @@
 #include <string.h>
 
 #include "preload/base/shim.h"
-#include "preload/place/area.h"
+#include "preload/place/protection.h"
 
-struct area areas[AREAS];
-_Atomic unsigned areas_used;
+struct protection protections[PROTECTIONS];
+_Atomic unsigned protections_used;
 
-int area_folder(const struct area *a, const char *name)
+int protection_folder(const struct protection *a, const char *name)
 {
 	return spare_open(a->store_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
 }
 
-void area_add_spelling(struct area *a, const char *directory)
+void protection_add_spelling(struct protection *a, const char *directory)
 {
 	size_t i, used = atomic_load(&a->spellings), n = strlen(directory);
 

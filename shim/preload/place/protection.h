@@ -2,8 +2,8 @@
  *
  * Protected directories of this process: their root, their store, their log.
  */
-#ifndef PRELOAD_AREA_H
-#define PRELOAD_AREA_H
+#ifndef PRELOAD_PROTECTION_H
+#define PRELOAD_PROTECTION_H
 
 #include <limits.h>
 #include <stdatomic.h>
@@ -27,7 +27,7 @@ struct acts {
 	char command[1024]; /* the process's command line */
 };
 
-struct area {
+struct protection {
 	/* How the host may name the root: absolute; [0] is the real path, without trailing slash.
 	 */
 	char (*spelling)[PATH_MAX];
@@ -73,57 +73,58 @@ struct area {
 	_Atomic bool other_openers_looked_for; /* refuse/other_openers.c */
 };
 
-extern struct area areas[AREAS];
-extern _Atomic unsigned areas_used;
+extern struct protection protections[PROTECTIONS];
+extern _Atomic unsigned protections_used;
 
-static inline unsigned area_number(const struct area *a)
+static inline unsigned protection_number(const struct protection *a)
 {
-	return (unsigned)(a - areas);
+	return (unsigned)(a - protections);
 }
 
 /* Whether this process has the right to write there (refuse/writer.c). */
-static inline bool writer_is_ours(const struct area *a)
+static inline bool writer_is_ours(const struct protection *a)
 {
 	return atomic_load_explicit(&a->writer, memory_order_relaxed) == shim_pid;
 }
 
-static inline struct area *area_of(union slot s)
+static inline struct protection *protection_of(union slot s)
 {
-	return &areas[s.area];
+	return &protections[s.protection];
 }
 
 /* A folder of its store, for a moment: the caller closes it. -errno. */
-int area_folder(const struct area *a, const char *name);
+int protection_folder(const struct protection *a, const char *name);
 
-/* Finds or makes the area of the directory that dirfd is open on. NULL: no room for another. */
-struct area *area_claim(int dirfd);
+/* Finds or makes the protection of the directory that dirfd is open on. NULL: no room for another.
+ */
+struct protection *protection_claim(int dirfd);
 /* One that there is; NULL: none. */
-struct area *area_find(const struct stat *directory);
-void area_add_spelling(struct area *a, const char *directory);
-/* ---- being used and let go: area_use.c ---- */
+struct protection *protection_find(const struct stat *directory);
+void protection_add_spelling(struct protection *a, const char *directory);
+/* ---- being used and let go: protection_use.c ---- */
 
 /* Around whatever uses a directory without a descriptor in it. False: it was let go meanwhile. */
-bool area_enter(unsigned area);
-void area_leave(unsigned area);
-/* Under the turn of area_claim(): those that are gone, and the oldest of many that are idle, give
- * back what they have. */
-void areas_tidy(void);
-bool area_release(unsigned area); /* false: it is in use */
-bool areas_release_idle(void);	  /* the same, all that are idle; true: there were some */
+bool protection_enter(unsigned protection);
+void protection_leave(unsigned protection);
+/* Under the turn of protection_claim(): those that are gone, and the oldest of many that are idle,
+ * give back what they have. */
+void protections_tidy(void);
+bool protection_release(unsigned protection); /* false: it is in use */
+bool protections_release_idle(void); /* the same, all that are idle; true: there were some */
 /*
  * The host is out of descriptors: whatever of ours is not in use just now gives back its own, but
  * for the one that is kept. True: there were some. Keeps errno.
  */
-bool area_descriptors_give_back(void);
-bool area_let_go(struct area *a);	 /* false: it is in use, or another thread takes one */
-bool area_is_gone(const struct area *a); /* its directory was removed */
-void area_descriptors_release(struct area *a);
+bool protection_descriptors_give_back(void);
+bool protection_let_go(struct protection *a); /* false: it is in use, or another thread takes one */
+bool protection_is_gone(const struct protection *a); /* its directory was removed */
+void protection_descriptors_release(struct protection *a);
 
 /* Something was renamed that may be, or be above, a root: roots that moved get their new path. */
-void areas_moved(void);
+void protections_moved(void);
 
 /* In a forked child. */
-void areas_fork(void);
-void areas_finish(int number);
+void protections_fork(void);
+void protections_finish(int number);
 
 #endif

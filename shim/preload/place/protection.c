@@ -2,7 +2,7 @@
  *
  * Taking a directory under protection: its store, its log, and what is said when that fails.
  */
-#include "preload/place/area.h"
+#include "preload/place/protection.h"
 
 #include <errno.h>
 #include <linux/fs.h>
@@ -15,7 +15,7 @@
 #include "core/base/names.h"
 #include "core/base/version.h"
 #include "core/store/aside.h"
-#include "preload/place/area_rooms.h"
+#include "preload/place/protection_rooms.h"
 #include "preload/place/guard_maps.h"
 #include "preload/base/bounds.h"
 #include "preload/base/exit_status.h"
@@ -31,7 +31,7 @@
 static _Atomic uint32_t claiming; /* the thread that takes a directory under protection */
 
 /* Why there can be no store. */
-static const char *area_error_text(int error)
+static const char *protection_error_text(int error)
 {
 	switch (error) {
 	case ELOOP:
@@ -53,7 +53,7 @@ static const char *area_error_text(int error)
 static struct store met; /* while `claiming` is held */
 
 /* The path of the store from the root, "" if it is not below it. */
-static void find_below(struct area *a)
+static void find_below(struct protection *a)
 {
 	char link[SYS_FD_PATH];
 	size_t n = a->spelling_length[0];
@@ -87,7 +87,7 @@ static void no_copy_on_write(int fd)
 	}
 }
 
-static int open_store(struct area *a, int dirfd)
+static int open_store(struct protection *a, int dirfd)
 {
 	struct stat st;
 	int r;
@@ -110,7 +110,7 @@ static int open_store(struct area *a, int dirfd)
 static void put_start_record(unsigned index)
 {
 	struct oplog_record r = {.op = OP_START, .offset = -1};
-	struct acts *acts = areas[index].acts;
+	struct acts *acts = protections[index].acts;
 	char own[1024], *command = acts ? acts->command : own;
 	size_t room = acts ? sizeof(acts->command) : sizeof(own);
 	int fd = sys_openat(AT_FDCWD, "/proc/self/cmdline", O_RDONLY | O_CLOEXEC, 0);
@@ -128,13 +128,13 @@ static void put_start_record(unsigned index)
 	record_put(index, &r, command, n > 0 ? (size_t)n : 0);
 }
 
-static uint64_t life_of(void *area)
+static uint64_t life_of(void *protection)
 {
-	return area_life(area);
+	return protection_life(protection);
 }
 
 /* Nothing is made of it before there is something to tell. */
-static void start_acts(struct area *a, const struct oplog_header *identity)
+static void start_acts(struct protection *a, const struct oplog_header *identity)
 {
 	struct acts *acts = a->acts;
 
@@ -152,7 +152,7 @@ static void start_acts(struct area *a, const struct oplog_header *identity)
 	a->acts = acts;
 }
 
-static int start_log(struct area *a)
+static int start_log(struct protection *a)
 {
 	struct oplog_header identity;
 	struct timespec now = {0, 0};
@@ -179,7 +179,7 @@ static int start_log(struct area *a)
 }
 
 /* Nothing in it is touched, and it takes the directory on again with the version that it is of. */
-static void say_newer(const struct area *a)
+static void say_newer(const struct protection *a)
 {
 	char version[VERSION_TEXT];
 
@@ -196,7 +196,7 @@ static void say_newer(const struct area *a)
 		 " Stop it, and start it with that version or a newer one.", NULL);
 }
 
-static void say_unprotected(const struct area *a, int error)
+static void say_unprotected(const struct protection *a, int error)
 {
 	if (error == -EPROTONOSUPPORT) {
 		say_newer(a);
@@ -205,7 +205,7 @@ static void say_unprotected(const struct area *a, int error)
 	if (error == -EUSERS)
 		limit_reached(LIMIT_DESCRIPTORS);
 	shim_say(a->spelling[0], ": cannot use the store ", met.inside ? STORE_NAME : met.path,
-		 ": ", area_error_text(-error),
+		 ": ", protection_error_text(-error),
 		 settings.closed ? "; the database is not opened for writing "
 				   "(CHROMASHIM_ON_FAILURE=closed). "
 				 : "; the backend runs UNPROTECTED and unrecorded. ",
@@ -221,7 +221,7 @@ static void say_unprotected(const struct area *a, int error)
 }
 
 /* Another store is named than the directory had: once, as it says the new one from then on. */
-static void tell_former(const struct area *a)
+static void tell_former(const struct protection *a)
 {
 	const char *named = settings.store ? settings.store : met.mine.store;
 
@@ -260,11 +260,11 @@ static void tell_store(unsigned index)
 	size_t n = strlen(met.from);
 
 	if (met.lost)
-		shim_say(areas[index].spelling[0], ": its store, ", met.mine.store,
+		shim_say(protections[index].spelling[0], ": its store, ", met.mine.store,
 			 ", is not there, or is another directory's; ", STORE_NAME,
 			 " is used. Bring it back, or name one as CHROMASHIM_STORE, and restart.",
 			 NULL);
-	tell_former(&areas[index]);
+	tell_former(&protections[index]);
 	if (met.met != STORE_ADOPTED)
 		return;
 	memcpy(text, copy, sizeof(copy) - 1);
@@ -277,7 +277,7 @@ static void tell_link(unsigned index)
 {
 	static const char text[] = "chroma.sqlite3 is a symbolic link: the database is unprotected";
 	struct oplog_record r = {.op = OP_NOTE, .offset = -1};
-	const struct area *a = &areas[index];
+	const struct protection *a = &protections[index];
 	char target[512];
 	ssize_t n = sys_readlinkat(a->root_fd, CHROMA_DATABASE, target, sizeof(target) - 1);
 
@@ -292,9 +292,9 @@ static void tell_link(unsigned index)
 	record_put(index, &r, text, sizeof(text) - 1);
 }
 
-/* ---- areas ---- */
+/* ---- protections ---- */
 
-static bool read_root(struct area *a, int dirfd)
+static bool read_root(struct protection *a, int dirfd)
 {
 	char link[SYS_FD_PATH];
 	ssize_t length;
@@ -311,13 +311,14 @@ static bool read_root(struct area *a, int dirfd)
 
 /* One that was removed, and in which the host has something open still, is not meant by its old
  * path. */
-static void forget_spelling(const struct area *fresh)
+static void forget_spelling(const struct protection *fresh)
 {
-	unsigned i, used = atomic_load(&areas_used);
+	unsigned i, used = atomic_load(&protections_used);
 
 	for (i = 0; i < used; i++)
-		if (&areas[i] != fresh && strcmp(areas[i].spelling[0], fresh->spelling[0]) == 0)
-			atomic_store(&areas[i].spellings, 0);
+		if (&protections[i] != fresh &&
+		    strcmp(protections[i].spelling[0], fresh->spelling[0]) == 0)
+			atomic_store(&protections[i].spellings, 0);
 }
 
 /* A place for a new directory; one that was let go before a fresh one. */
@@ -325,16 +326,16 @@ static unsigned free_index(void)
 {
 	unsigned i, used;
 
-	areas_tidy();
-	used = atomic_load(&areas_used);
+	protections_tidy();
+	used = atomic_load(&protections_used);
 	for (i = 0; i < used; i++)
-		if (!atomic_load(&areas[i].ready) && atomic_load(&slots_use[i].open) <= 0)
+		if (!atomic_load(&protections[i].ready) && atomic_load(&slots_use[i].open) <= 0)
 			return i;
 	return used;
 }
 
 /* Once for each place: who looks at one that was let go finds its texts. */
-static bool make_paths(struct area *a)
+static bool make_paths(struct protection *a)
 {
 	char(*paths)[PATH_MAX] = a->spelling;
 
@@ -351,13 +352,13 @@ static bool make_paths(struct area *a)
 /* Also the one that is kept. */
 static bool give_all_back(void)
 {
-	bool any = areas_release_idle();
+	bool any = protections_release_idle();
 
 	any = rooms_give_back() || any;
 	return spare_give() || any;
 }
 
-static int start(struct area *a, int dirfd)
+static int start(struct protection *a, int dirfd)
 {
 	int r = hidden_adopt(sys_fcntl(dirfd, F_DUPFD_CLOEXEC, 0), &a->root_fd);
 
@@ -371,13 +372,14 @@ static int start(struct area *a, int dirfd)
 }
 
 /* Apart, or each open of a database would need the stack of its first one. */
-static __attribute__((noinline)) struct area *area_make(int dirfd, const struct stat *st)
+static __attribute__((noinline)) struct protection *protection_make(int dirfd,
+								    const struct stat *st)
 {
 	unsigned index = free_index();
-	struct area *a = &areas[index];
+	struct protection *a = &protections[index];
 	int r;
 
-	if (index >= bound_of("directories", AREAS) || !names_setup()) {
+	if (index >= bound_of("directories", PROTECTIONS) || !names_setup()) {
 		limit_reached(LIMIT_DIRECTORIES);
 		return NULL;
 	}
@@ -398,7 +400,7 @@ static __attribute__((noinline)) struct area *area_make(int dirfd, const struct 
 	forget_spelling(a);
 	r = start(a, dirfd);
 	if (hidden_are_out(r) && give_all_back()) {
-		area_descriptors_release(a);
+		protection_descriptors_release(a);
 		r = start(a, dirfd);
 	}
 	a->failed = r < 0;
@@ -406,8 +408,8 @@ static __attribute__((noinline)) struct area *area_make(int dirfd, const struct 
 		say_unprotected(a, r);
 	rooms_start(index);
 	atomic_store(&a->ready, true);
-	if (index == atomic_load(&areas_used))
-		atomic_store_explicit(&areas_used, index + 1, memory_order_release);
+	if (index == atomic_load(&protections_used))
+		atomic_store_explicit(&protections_used, index + 1, memory_order_release);
 	directories_read(index, dirfd);
 	put_start_record(index);
 	tell_store(index);
@@ -416,14 +418,14 @@ static __attribute__((noinline)) struct area *area_make(int dirfd, const struct 
 	return a;
 }
 
-struct area *area_find(const struct stat *st)
+struct protection *protection_find(const struct stat *st)
 {
-	unsigned i, used = atomic_load(&areas_used);
+	unsigned i, used = atomic_load(&protections_used);
 
 	for (i = 0; i < used; i++)
-		if (atomic_load(&areas[i].ready) && areas[i].ino == st->st_ino &&
-		    areas[i].dev == st->st_dev && !area_is_gone(&areas[i]))
-			return &areas[i];
+		if (atomic_load(&protections[i].ready) && protections[i].ino == st->st_ino &&
+		    protections[i].dev == st->st_dev && !protection_is_gone(&protections[i]))
+			return &protections[i];
 	return NULL;
 }
 
@@ -447,7 +449,7 @@ static __attribute__((noinline)) bool wait_for_turn(int dirfd)
 	return r > 0;
 }
 
-bool area_descriptors_give_back(void)
+bool protection_descriptors_give_back(void)
 {
 	int saved = errno;
 	bool any = false;
@@ -456,7 +458,7 @@ bool area_descriptors_give_back(void)
 	if (!shim_live || shim_borrowed())
 		return false;
 	if (turn_take_within(&claiming, 0) > 0) {
-		any = areas_release_idle();
+		any = protections_release_idle();
 		turn_give(&claiming);
 	}
 	any |= rooms_give_back();
@@ -466,42 +468,42 @@ bool area_descriptors_give_back(void)
 	return any;
 }
 
-struct area *area_claim(int dirfd)
+struct protection *protection_claim(int dirfd)
 {
-	struct area *a;
+	struct protection *a;
 	struct stat st;
 	MAPS_GUARDED;
 
 	if (sys_fstat(dirfd, &st) < 0)
 		return NULL;
-	a = area_find(&st);
+	a = protection_find(&st);
 	if (a || !wait_for_turn(dirfd))
 		return a;
-	a = area_find(&st);
+	a = protection_find(&st);
 	if (!a)
-		a = area_make(dirfd, &st);
+		a = protection_make(dirfd, &st);
 	turn_give(&claiming);
 	return a;
 }
 
-bool area_let_go(struct area *a)
+bool protection_let_go(struct protection *a)
 {
 	bool gone = false;
 	MAPS_GUARDED;
 
 	if (turn_take_within(&claiming, 0) > 0) {
-		gone = area_release(area_number(a));
+		gone = protection_release(protection_number(a));
 		turn_give(&claiming);
 	}
 	return gone;
 }
 
-void areas_moved(void)
+void protections_moved(void)
 {
-	unsigned i, used = atomic_load(&areas_used);
+	unsigned i, used = atomic_load(&protections_used);
 
 	for (i = 0; i < used; i++) {
-		struct area *a = &areas[i];
+		struct protection *a = &protections[i];
 		struct stat st;
 
 		if (sys_fstatat(AT_FDCWD, a->spelling[0], &st, 0) == 0 && st.st_ino == a->ino &&
@@ -512,25 +514,25 @@ void areas_moved(void)
 	}
 }
 
-void areas_fork(void)
+void protections_fork(void)
 {
-	unsigned i, used = atomic_load(&areas_used);
+	unsigned i, used = atomic_load(&protections_used);
 
 	atomic_store(&claiming, 0);
 	for (i = 0; i < used; i++) {
-		life_fork(&areas[i]);
-		atomic_store(&areas[i].users, 0);
-		oplog_writer_fork(&areas[i].log);
-		if (!areas[i].acts)
+		life_fork(&protections[i]);
+		atomic_store(&protections[i].users, 0);
+		oplog_writer_fork(&protections[i].log);
+		if (!protections[i].acts)
 			continue;
-		oplog_writer_fork(&areas[i].acts->log);
-		areas[i].acts->told = 0;
+		oplog_writer_fork(&protections[i].acts->log);
+		protections[i].acts->told = 0;
 	}
 }
 
-void areas_finish(int number)
+void protections_finish(int number)
 {
-	unsigned i, used = atomic_load(&areas_used);
+	unsigned i, used = atomic_load(&protections_used);
 	MAPS_GUARDED;
 
 	fault_count();
@@ -542,11 +544,11 @@ void areas_finish(int number)
 			r.offset = 0;
 			r.result = status;
 		}
-		if (!atomic_load(&areas[i].log.current))
+		if (!atomic_load(&protections[i].log.current))
 			continue;
 		record_put(i, &r, NULL, 0);
-		oplog_writer_finish(&areas[i].log);
-		if (areas[i].acts)
-			oplog_writer_finish(&areas[i].acts->log);
+		oplog_writer_finish(&protections[i].log);
+		if (protections[i].acts)
+			oplog_writer_finish(&protections[i].acts->log);
 	}
 }
