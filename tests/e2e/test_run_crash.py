@@ -12,14 +12,15 @@ import pytest
 import hosts
 from test_run_directory import digest, load, make, run, segment  # noqa: F401
 
-# Half of what hnswlib does in a persist, then what the test says.
+# Half of what hnswlib does in a persist, with the files open that it has open; then what the test
+# says.
 TEAR = """
 import os, signal, sys
 segment = sys.argv[1]
-for name in ("header.bin", "data_level0.bin", "length.bin"):
-    fd = os.open(f"{segment}/{name}", os.O_RDWR)
+files = [os.open(f"{segment}/{name}", os.O_RDWR)
+         for name in ("header.bin", "data_level0.bin", "length.bin", "link_lists.bin")]
+for fd in files[:3]:
     os.pwrite(fd, b"torn" * (os.fstat(fd).st_size // 4), 0)
-    os.close(fd)
 """
 DIE = "os.kill(os.getpid(), signal.SIGKILL)\n"
 
