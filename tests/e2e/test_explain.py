@@ -83,9 +83,10 @@ ROWS: dict[str, Row] = {
     "getting embedding": (
         "python", cut("data_level0.bin", 20000), None, "read", "Error getting embedding|Segmentation fault",
         {"labels-lost"}, RECOVER),
-    "segment writer": (
+    "segment writer": (  # which of them depends on what its threads meet first
         "python", overwrite("data_level0.bin", 4096, bytes(40000)), None, "read",
-        "Failed to apply logs to the hnsw segment writer|Segmentation fault", {"labels-lost"}, RECOVER),
+        "Failed to apply logs to the hnsw segment writer|Error getting embedding|Segmentation fault",
+        {"labels-lost"}, RECOVER),
     "label not found, 0.6": (
         "python-0.6", overwrite("data_level0.bin", 4096, bytes(40000)), None, "read",
         "Label not found|Segmentation fault", {"labels-lost"}, RECOVER),
