@@ -17,8 +17,12 @@ struct damage {
 	uint64_t after, after_snapshot; /* records with their vectors, without and with one */
 };
 
-extern const struct damage damages[];
-extern const size_t damages_count;
+struct damages {
+	const struct damage *list;
+	size_t count;
+};
+
+extern const struct damages damages_of_segment, damages_of_rows, damages_of_database;
 
 void damage_database_gone(struct chroma_fixture *f);
 void damage_segment_gone(struct chroma_fixture *f);

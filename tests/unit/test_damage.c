@@ -208,21 +208,26 @@ static void play(struct chroma_fixture *f, const struct damage *d, bool has_snap
 		snapshot_store_close(&store);
 }
 
+static void play_all(struct chroma_fixture *f, bool has_snapshot)
+{
+	const struct damages *const all[] = {&damages_of_segment, &damages_of_rows,
+					     &damages_of_database};
+	size_t k, i;
+
+	for (k = 0; k < sizeof(all) / sizeof(all[0]); k++)
+		for (i = 0; i < all[k]->count; i++)
+			play(f, &all[k]->list[i], has_snapshot);
+}
+
 static void test_without_snapshots(void **state)
 {
-	size_t i;
-
-	for (i = 0; i < damages_count; i++)
-		play(*state, &damages[i], false);
+	play_all(*state, false);
 }
 
 static void test_with_a_snapshot(void **state)
 {
-	size_t i;
-
 	take_snapshot(*state);
-	for (i = 0; i < damages_count; i++)
-		play(*state, &damages[i], true);
+	play_all(*state, true);
 }
 
 /* Its files are taken as check sees them. */

@@ -6,14 +6,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -22,12 +20,9 @@
 #include "command/base/terminal.h"
 #include "command/guard/guardian.h"
 #include "command/run/run.h"
-#include "core/base/alive.h"
 #include "core/base/background.h"
 #include "core/base/clock.h"
 #include "core/base/fileio.h"
-#include "core/oplog/oplog.h"
-#include "core/pin/outside.h"
 #include "core/snapshot/hydrate.h"
 
 #define TICK_MS 1000

@@ -13,14 +13,15 @@
 
 /* By the type, else by what it has, else what the collection's other segment is not. */
 static const char scopes[] =
-    "UPDATE segments SET scope = told.scope FROM (SELECT s.id, CASE WHEN s.type GLOB "
-    "'urn:chroma:segment/vector/*' THEN 'VECTOR' WHEN s.type GLOB 'urn:chroma:segment/metadata/*' "
-    "OR "
-    "EXISTS (SELECT 1 FROM embeddings e WHERE e.segment_id = s.id) THEN 'METADATA' WHEN EXISTS "
-    "(SELECT 1 FROM segments o WHERE o.collection = s.collection AND o.scope = 'METADATA') THEN "
-    "'VECTOR' WHEN EXISTS (SELECT 1 FROM segments o WHERE o.collection = s.collection AND o.scope "
-    "= "
-    "'VECTOR') THEN 'METADATA' END AS scope FROM segments s WHERE NOT s." CHROMA_SEGMENT_SCOPE_FITS
+    "UPDATE segments SET scope = told.scope FROM (SELECT s.id, CASE "
+    "WHEN s.type GLOB 'urn:chroma:segment/vector/*' THEN 'VECTOR' "
+    "WHEN s.type GLOB 'urn:chroma:segment/metadata/*' "
+    "OR EXISTS (SELECT 1 FROM embeddings e WHERE e.segment_id = s.id) THEN 'METADATA' "
+    "WHEN EXISTS (SELECT 1 FROM segments o WHERE o.collection = s.collection "
+    "AND o.scope = 'METADATA') THEN 'VECTOR' "
+    "WHEN EXISTS (SELECT 1 FROM segments o WHERE o.collection = s.collection "
+    "AND o.scope = 'VECTOR') THEN 'METADATA' END AS scope "
+    "FROM segments s WHERE NOT s." CHROMA_SEGMENT_SCOPE_FITS
     ") told WHERE told.id = segments.id AND told.scope NOTNULL";
 
 static int mend_scopes(struct recovery *r)
@@ -45,15 +46,13 @@ static int mend_scopes(struct recovery *r)
 /* To temp.twice: those of which there are several; `has`: something belongs to it. */
 static int find_twice(struct recovery *r)
 {
-	return recover_sql(r, "DROP TABLE IF EXISTS temp.twice; CREATE TEMP TABLE twice AS SELECT "
-			      "rowid AS n, id, scope, "
-			      "collection, EXISTS (SELECT 1 FROM embeddings e WHERE e.segment_id = "
-			      "s.id) OR EXISTS (SELECT 1 "
-			      "FROM max_seq_id m WHERE m.segment_id = s.id) AS has FROM segments s "
-			      "WHERE scope IN ('VECTOR', "
-			      "'METADATA') AND (collection, scope) IN (SELECT collection, scope "
-			      "FROM segments GROUP BY 1, 2 "
-			      "HAVING count(*) > 1)");
+	return recover_sql(
+	    r, "DROP TABLE IF EXISTS temp.twice; CREATE TEMP TABLE twice AS "
+	       "SELECT rowid AS n, id, scope, collection, "
+	       "EXISTS (SELECT 1 FROM embeddings e WHERE e.segment_id = s.id) "
+	       "OR EXISTS (SELECT 1 FROM max_seq_id m WHERE m.segment_id = s.id) AS has "
+	       "FROM segments s WHERE scope IN ('VECTOR', 'METADATA') AND (collection, scope) IN "
+	       "(SELECT collection, scope FROM segments GROUP BY 1, 2 HAVING count(*) > 1)");
 }
 
 /* A vector segment also has its directory. */
@@ -79,11 +78,10 @@ static int look_for_directories(struct recovery *r)
 static int take_out(struct recovery *r)
 {
 	static const char surplus[] =
-	    "DELETE FROM temp.twice WHERE has OR n = (SELECT min(n) FROM temp.twice t WHERE "
-	    "t.collection IS "
-	    "twice.collection AND t.scope = twice.scope AND NOT EXISTS (SELECT 1 FROM temp.twice h "
-	    "WHERE "
-	    "h.collection IS t.collection AND h.scope = t.scope AND h.has))";
+	    "DELETE FROM temp.twice WHERE has OR n = (SELECT min(n) FROM temp.twice t "
+	    "WHERE t.collection IS twice.collection AND t.scope = twice.scope "
+	    "AND NOT EXISTS (SELECT 1 FROM temp.twice h "
+	    "WHERE h.collection IS t.collection AND h.scope = t.scope AND h.has))";
 	int64_t count = 0;
 	int error = recover_sql(r, surplus);
 

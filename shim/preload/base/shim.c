@@ -241,6 +241,16 @@ int spare_open(int dirfd, const char *path, int flags, mode_t mode)
 	return fd;
 }
 
+static ssize_t shim_read(const struct file_source *source, void *buf, size_t n, uint64_t at)
+{
+	return sys_pread_all(source->fd, buf, n, at);
+}
+
+struct file_source shim_source(int fd, uint64_t size)
+{
+	return (struct file_source){.read = shim_read, .size = size, .fd = fd};
+}
+
 int hidden_in_range(unsigned first, unsigned last)
 {
 	unsigned fd, top = (unsigned)atomic_load(&slots_top);

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "core/base/fileio.h"
 #include "core/base/sys.h"
 #include "preload/base/settings.h"
 
@@ -50,6 +51,8 @@ void hidden_dodge(int fd); /* the host is about to put something at this number 
  * is kept for this. -errno.
  */
 int spare_open(int dirfd, const char *path, int flags, mode_t mode);
+/* What is open in fd, which is lent, by raw calls. */
+struct file_source shim_source(int fd, uint64_t size);
 /* The kept one is given for something else, true if there was one; and kept again. */
 bool spare_give(void);
 void spare_keep(void);

@@ -18,15 +18,10 @@
 
 static _Atomic bool was_asked[PROTECTIONS];
 
-static ssize_t read_database(const struct file_source *source, void *buf, size_t n, uint64_t at)
-{
-	return sys_pread_all(source->fd, buf, n, at);
-}
-
 /* How long they may still take: ns. 0: they are there. */
 static uint64_t patience(int fd, uint64_t size, struct new_tables_room *room)
 {
-	struct file_source database = {.read = read_database, .size = size, .fd = fd};
+	struct file_source database = shim_source(fd, size);
 
 	switch (new_tables_read(&database, room)) {
 	case NEW_TABLES_NONE:

@@ -146,21 +146,16 @@ static enum goal goal_of(union slot s)
 	return tables == TABLE_QUEUE && readers[s.protection].is_purging ? PURGE : ELSEWHERE;
 }
 
-static ssize_t read_source(const struct file_source *source, void *buf, size_t n, uint64_t at)
-{
-	return sys_pread_all(source->fd, buf, n, at);
-}
-
 static uint32_t first_of_queue(int fd, union slot s)
 {
 	const struct table_roots *roots = touched_roots(s);
-	struct file_source database = {.read = read_source, .fd = fd};
 	void *room = roots ? memory_make(roots->page_size) : NULL;
 	uint32_t page = 0;
 	struct stat st;
 
 	if (room && sys_fstat(fd, &st) == 0) {
-		database.size = (uint64_t)st.st_size;
+		struct file_source database = shim_source(fd, (uint64_t)st.st_size);
+
 		page = table_first_leaf(roots, TABLE_QUEUE, &database, room);
 	}
 	if (room)

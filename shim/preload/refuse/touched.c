@@ -33,15 +33,9 @@ static void set(int fd, union slot s, unsigned touched)
 
 /* ---- the roots ---- */
 
-static ssize_t read_database(const struct file_source *source, void *buf, size_t n, uint64_t at)
-{
-	return sys_pread_all(source->fd, buf, n, at);
-}
-
 static struct known *learn(int fd, const struct stat *st)
 {
-	struct file_source database = {
-	    .read = read_database, .size = (uint64_t)st->st_size, .fd = fd};
+	struct file_source database = shim_source(fd, (uint64_t)st->st_size);
 	struct known *k = memory_make(sizeof(*k));
 	void *room = memory_make(TABLE_ROOTS_ROOM);
 	bool is_read = k && room && table_roots_read(&k->roots, &database, room);

@@ -64,11 +64,6 @@ static void drop(struct database *d)
 
 /* ---- the database ---- */
 
-static ssize_t read_at(const struct file_source *source, void *buf, size_t n, uint64_t at)
-{
-	return sys_pread_all(source->fd, buf, n, at);
-}
-
 /* By a descriptor of the host's: one of ours that was closed would take SQLite's locks with it. */
 static bool open_database(unsigned protection, uint8_t object, struct file_source *out)
 {
@@ -80,7 +75,7 @@ static bool open_database(unsigned protection, uint8_t object, struct file_sourc
 		if (s.role != ROLE_DATABASE || s.protection != protection || s.object != object ||
 		    !(s.writable & SLOT_WRITABLE))
 			continue;
-		*out = (struct file_source){.read = read_at, .size = INT64_MAX, .fd = fd};
+		*out = shim_source(fd, INT64_MAX);
 		return true;
 	}
 	return false;
