@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import socket
+import struct
 import subprocess
 import time
 import urllib.error
@@ -31,6 +32,7 @@ ENV = {"ANONYMIZED_TELEMETRY": "False", "PYTHONDONTWRITEBYTECODE": "1", "CHROMAS
        "CHROMASHIM_DURABILITY": "process",
        "CHROMASHIM_DIR": "", "CHROMASHIM_STORE": "", "CHROMASHIM": ""}
 START_TIMEOUT = 60
+FLOCK = "hhqqi4x"
 NODE_SERVER = """
 const { createRequire } = require("module");
 const path = require("path").resolve(process.argv[1], "node_modules", "chromadb", "package.json");
@@ -103,6 +105,23 @@ HOSTS = [
 if tuple(map(int, os.confstr("CS_GNU_LIBC_VERSION").split()[1].split("."))) >= (2, 39):
     HOSTS.append(Host("node-new", "npm-new", "venv", server=True, node=True))
 BY_NAME = {host.name: host for host in HOSTS}
+
+
+def locks(path: Path) -> list[tuple[int, int]]:
+    """Where a file has locks of others', and of which kind. Not from /proc/locks: that tells a lock
+    twice, or not at all, when others come and go while it is read."""
+    found = []
+    with path.open() as file:
+        parts = [(0, 2**63 - 1)]
+        while parts:
+            first, end = parts.pop()
+            asked = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, first, end - first, 0)
+            kind, _, at, length, _ = struct.unpack(FLOCK, fcntl.fcntl(file, fcntl.F_OFD_GETLK, asked))
+            if kind != fcntl.F_UNLCK:
+                found.append((at, kind))
+                after = at + length if length else end
+                parts += [part for part in ((first, at), (after, end)) if part[0] < part[1]]
+    return sorted(found)
 
 
 def free_port() -> int:

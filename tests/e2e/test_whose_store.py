@@ -310,7 +310,7 @@ def test_a_life_that_is_removed(data, how):
     backend = Backend(data)
     backend.write()
     life = data / ".chromashim/alive.lock"
-    before = locked(life)
+    before = hosts.locks(life)
     assert len(before) == 2
     if how == "replaced":
         life.rename(data / "away")
@@ -319,16 +319,9 @@ def test_a_life_that_is_removed(data, how):
         life.unlink()
     time.sleep(1.1)
     backend.write()
-    assert locked(life) == before
+    assert hosts.locks(life) == before
     said = backend.stop()
     assert said.count("alive.lock was removed") == 1, said
-
-
-def locked(path):
-    """The bytes of a file that have a lock of anybody's."""
-    inode = path.stat().st_ino
-    lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-    return sorted((words[-2], words[3]) for words in lines if words[-3].endswith(f":{inode}"))
 
 
 PLACES = {None: "data/.chromashim", ".chromashim": "data/.chromashim", "../a": "a", "../b": "b"}
