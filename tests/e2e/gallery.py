@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shutil
+import signal
 import sqlite3
 import struct
 import subprocess
@@ -25,11 +26,7 @@ ACT = Path(__file__).with_name("gallery_act.py")
 
 
 def call(host: hosts.Host, target: str, *words: str) -> str:
-    done = subprocess.run([str(hosts.python(host.driver)), str(LOAD), target, *words],
-                          env=hosts.environment(), capture_output=True, text=True, timeout=180,
-                          check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    return hosts.chroma(host.driver, LOAD, target, *words)
 
 
 def work(host: hosts.Host, data: Path, *words: str) -> str:
@@ -45,41 +42,24 @@ def work(host: hosts.Host, data: Path, *words: str) -> str:
         server.clean_up()
 
 
-class Asker:
-    """A process that has Chroma imported, and a server where the host is one."""
+def ask(host: hosts.Host, data: Path) -> dict[str, Any]:
+    """What the client gives (gallery_ask.py), or {"error": TEXT}."""
+    if not host.server:
+        return told(host.driver, str(data))
+    server = hosts.Server(host, data)
+    try:
+        return told(host.driver, server.address)
+    finally:
+        server.clean_up()
 
-    def __init__(self, host: hosts.Host, work: Path) -> None:
-        self.host, self.output = host, work / "answer.json"
-        self.errors = work / "ask.log"
-        with open(self.errors, "a", encoding="utf-8") as log:  # it is cut between
-            self.process = subprocess.Popen(
-                [str(hosts.python(host.driver)), str(ASK)], env=hosts.environment(), text=True,
-                bufsize=1, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
 
-    def ask(self, data: Path) -> dict[str, Any]:
-        """What the client gives, or {"error": TEXT}."""
-        self.output.unlink(missing_ok=True)
-        os.truncate(self.errors, 0)
-        if not self.host.server:
-            return self.tell(str(data))
-        server = hosts.Server(self.host, data)
-        try:
-            return self.tell(server.address)
-        finally:
-            server.clean_up()
-
-    def tell(self, target: str) -> dict[str, Any]:
-        print(target, self.output, file=self.process.stdin, flush=True)
-        status = int(self.process.stdout.readline().split()[1])
-        if status == 11:
-            return {"error": "Segmentation fault"}
-        if status:
-            return {"error": f"status {status}: {self.errors.read_text(errors='replace')}"}
-        return json.loads(self.output.read_text(encoding="utf-8"))
-
-    def stop(self) -> None:
-        self.process.stdin.close()
-        self.process.wait(30)
+def told(driver: str, target: str) -> dict[str, Any]:
+    done = hosts.attempt(driver, ASK, target)
+    if done.returncode == -signal.SIGSEGV:
+        return {"error": "Segmentation fault"}
+    if done.returncode:
+        return {"error": f"status {done.returncode}: {done.stderr}"}
+    return json.loads(done.stdout)
 
 
 class Line:
@@ -89,13 +69,12 @@ class Line:
         self.host, self.data = host, directory / "data"
         self.data.mkdir()
         work(host, self.data, "load")
-        self.asker = Asker(host, directory)
-        whole = self.asker.ask(Path(shutil.copytree(self.data, directory / "whole")))
+        whole = ask(host, Path(shutil.copytree(self.data, directory / "whole")))
         assert not whole.get("error") and not whole["missed"], whole
         self.records: dict[str, dict[str, Any]] = whole["records"]
 
     def ask(self, data: Path) -> dict[str, Any]:
-        return self.asker.ask(data)
+        return ask(self.host, data)
 
 
 def segment(data: Path, name: str = "space-cosine") -> Path:

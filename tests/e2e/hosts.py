@@ -3,6 +3,7 @@
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import signal
 import socket
 import struct
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -26,6 +28,7 @@ BUILD = (ROOT / os.environ.get("CHROMASHIM_BUILD", "build")).absolute()
 SHIM = BUILD / "libchromashim.so"
 COMMAND = BUILD / "chromashim"
 WORKLOAD = Path(__file__).with_name("workload.py")
+FORKSERVER = Path(__file__).with_name("forkserver.py")
 # Python and Chroma as they are, whatever the environment of the tests says.
 ENV = {"ANONYMIZED_TELEMETRY": "False", "PYTHONDONTWRITEBYTECODE": "1", "CHROMASHIM_LOG_SIZE": "",
        # With power durability some writes are made later than they are recorded.
@@ -72,6 +75,54 @@ def let_others_in(path: Path) -> None:
 def environment(extra: Optional[dict[str, str]] = None) -> dict[str, str]:
     env = {**os.environ, **ENV, **(extra or {})}
     return {name: value for name, value in env.items() if value != ""}
+
+
+class ForkServer:
+    """One forkserver.py: runs programs one after the other."""
+
+    def __init__(self, venv: str) -> None:
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self.child = subprocess.Popen([python(venv), FORKSERVER, str(theirs.fileno())],
+                                          env=environment(), pass_fds=[theirs.fileno()],
+                                          stdin=subprocess.DEVNULL)
+
+    def run(self, words: list[str], env: dict[str, str],
+            timeout: float) -> subprocess.CompletedProcess[str]:
+        request = {"words": words, "env": env, "cwd": os.getcwd()}
+        with open(os.devnull, encoding="ascii") as nothing, tempfile.TemporaryFile("w+") as output, \
+                tempfile.TemporaryFile("w+") as errors:
+            self.socket.settimeout(START_TIMEOUT)
+            socket.send_fds(self.socket, [json.dumps(request).encode()],
+                            [nothing.fileno(), output.fileno(), errors.fileno()])
+            pid = int(self.socket.recv(100))
+            self.socket.settimeout(timeout)
+            try:
+                status = int(self.socket.recv(100))
+            except socket.timeout:
+                os.kill(pid, signal.SIGKILL)
+                self.socket.settimeout(None)
+                self.socket.recv(100)
+                raise
+            output.seek(0)
+            errors.seek(0)
+            return subprocess.CompletedProcess(words, os.waitstatus_to_exitcode(status),
+                                               output.read(), errors.read())
+
+
+fork_server = functools.cache(ForkServer)
+
+
+def attempt(venv: str, *words: object, timeout: float = 180) -> subprocess.CompletedProcess[str]:
+    """Runs Python with these words, without the library."""
+    return fork_server(venv).run([str(word) for word in words], environment(), timeout)
+
+
+def chroma(venv: str, *words: object, timeout: float = 180) -> str:
+    """The same; gives its standard output."""
+    done = attempt(venv, *words, timeout=timeout)
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stderr[-3000:]}"
+    return done.stdout
 
 
 @dataclass(frozen=True)
@@ -208,11 +259,13 @@ class Server(Program):
 def drive(driver: str, target: str, part: str, preload: str = "",
           trace: Optional[Path] = None) -> dict[str, Any]:
     """Runs a part of the workload in a process of its own."""
+    if trace is None and not preload:
+        return json.loads(chroma(driver, WORKLOAD, target, part))
     words = [str(python(driver)), str(WORKLOAD), target, part]
     env = environment()
     if trace is not None:
         words = tracer.command(words, trace, preload)
-    elif preload:
+    else:
         env["LD_PRELOAD"] = preload
     done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, f"{part}: exit {done.returncode}\n{done.stderr[-3000:]}"

@@ -29,7 +29,6 @@ class Moments:
         self.host, self.work, self.chromashim, self.seed = host, work, chromashim, seed
         self.rng, self.data, self.log = random.Random(seed), work / "data", work / "calls.json"
         self.log.touch()
-        self.asker: Optional[gallery.Asker] = None
         self.guard: Optional[subprocess.Popen] = None
         self.server: Any = None
         self.child: Optional[subprocess.Popen] = None
@@ -122,9 +121,7 @@ class Moments:
     # ---- the promises
 
     def ask(self, data: Path) -> dict[str, Any]:
-        self.asker = self.asker or gallery.Asker(
-            self.host if not self.host.server else hosts.BY_NAME["python"], self.work)
-        answer = self.asker.ask(data)
+        answer = gallery.ask(self.host if not self.host.server else hosts.BY_NAME["python"], data)
         # After deletions hnswlib leaves one in some ten thousand out of reach, without the library
         # as well (1 of 17 355 records of this load); the vectors themselves are compared.
         if "error" in answer or len(answer["missed"]) > 1:
@@ -207,8 +204,6 @@ class Moments:
             raise Broken(f"records of {one['id']}: {[differences(found, r) for r in right]}")
 
     def clean_up(self) -> None:
-        if self.asker:
-            self.asker.stop()
         if self.guard:
             self.guard.kill()
             self.guard.wait()

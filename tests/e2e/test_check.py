@@ -265,8 +265,7 @@ os._exit(0)
 def test_after_reset(data, chromashim, venv):
     if not hosts.python(venv).exists():
         pytest.skip(f"{venv} is missing; run wrappers/setup run check")
-    subprocess.run([hosts.python(venv), "-c", RESET, data], env=hosts.environment(), check=True,
-                   capture_output=True)
+    hosts.chroma(venv, "-c", RESET, data)
     for depth in ("--quick", "--full"):
         result = check(chromashim, data, depth)
         assert result["verdict"] == "fine", result["findings"]

@@ -2,7 +2,6 @@
 """check: an index, or a part of it, of an earlier moment than the queue says."""
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -27,8 +26,7 @@ def changed(request, tmp_path_factory):
     data = tmp_path_factory.mktemp("older") / "data"
 
     def load(what):
-        subprocess.run([str(hosts.python(host.driver)), str(LOAD), str(data), what, space],
-                       env=hosts.environment({}), check=True, capture_output=True, timeout=120)
+        hosts.chroma(host.driver, LOAD, data, what, space)
 
     load("make")
     segment, = (p.parent for p in data.glob("*/header.bin"))

@@ -276,10 +276,7 @@ def test_not_json(chromashim, tmp_path):
     for name in "python-0.6", "python":
         hosts.BY_NAME[name].require()
     data = tmp_path / "data"
-    made = subprocess.run([hosts.python("venv-0.6"), "-c", QUEUED.replace(
-        '"half \\ud83d" if i == 10 else ', ""), data], env=hosts.environment(), check=False,
-        capture_output=True, text=True, timeout=60)
-    assert made.returncode == 0, made.stderr
+    hosts.chroma("venv-0.6", "-c", QUEUED.replace('"half \\ud83d" if i == 10 else ', ""), data)
     with sqlite3.connect(data / "chroma.sqlite3") as db:  # as Python's json writes it
         db.execute("UPDATE embeddings_queue SET metadata = replace(metadata, 'whole', 'half \\ud83d') "
                    "WHERE id = '10'")
@@ -291,10 +288,7 @@ def test_not_json(chromashim, tmp_path):
     assert done.returncode == 0 and "4 rows" in done.stdout, done.stdout
     read = ("import chromadb, sys, json\nk = chromadb.PersistentClient(sys.argv[1]).get_collection('queued')"
             "\nprint(json.dumps(k.get(include=['embeddings', 'metadatas'])['metadatas']))")
-    done = subprocess.run([hosts.python("venv"), "-c", read, data], env=hosts.environment(), check=False,
-                          capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    metadatas = json.loads(done.stdout)
+    metadatas = json.loads(hosts.chroma("venv", "-c", read, data))
     assert len(metadatas) == 60 and sum("score" in m for m in metadatas) >= 57
 
 

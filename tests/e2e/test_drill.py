@@ -102,8 +102,7 @@ def test_spaces_and_an_empty_collection(data, chromashim, venv):
               "  k.add(ids=[str(i) for i in range(300)], documents=['ü%d' % i for i in range(300)],\n"
               "        embeddings=[[random.gauss(0, 3) for _ in range(8)] for _ in range(300)])\n"
               "  k.delete(ids=['7'])\n")
-    subprocess.run([str(hosts.python(venv)), "-c", script, str(data)], check=True,
-                   env=hosts.environment(), capture_output=True)
+    hosts.chroma(venv, "-c", script, data)
     assert chromashim("snapshot", "create", data).returncode == 0
     found = drill(chromashim, data, "--chroma", hosts.python(venv))
     assert found["compared"] == 15 and found["outcome"] == "good"

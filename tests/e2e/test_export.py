@@ -194,8 +194,7 @@ def test_memory_is_bounded(chromashim, tmp_path):
     peaks = []
     for megabytes in (40, 120):
         data = tmp_path / str(megabytes)
-        subprocess.run([hosts.python("venv"), BIG, data, str(megabytes)], check=True,
-                       env=hosts.environment())
+        hosts.chroma("venv", BIG, data, megabytes)
         done = subprocess.run(
             [hosts.python("venv"), "-I", "-S", "-c",
              "import os, resource, subprocess, sys\n"
@@ -229,8 +228,7 @@ def test_whose_add_was_ignored(made, copy, chromashim, lost):
     host = made[0]
     where = segment(copy, "space-l2")
     older = "space-l2-100"  # in the index alone
-    subprocess.run([hosts.python(host.driver), "-c", CHANGED, copy, "space-l2", older],
-                   env=hosts.environment(), check=True, timeout=60)
+    hosts.chroma(host.driver, "-c", CHANGED, copy, "space-l2", older)
     before = exported(chromashim, copy)["space-l2"]
     assert before["made"]["embedding"] == [1.0] * 16 and before["made"]["metadata"] == {"k": 1}
     shutil.rmtree(where) if not lost else (where / lost).unlink()
@@ -255,8 +253,7 @@ db.commit()
 c.add(ids=["old", "gone"], embeddings=[[4.0] * 16] * 2)
 c.add""", 1).replace('os._exit', 'c.delete(ids=["gone"])\nc.upsert(ids=["changed", "last"], '
                      'embeddings=[[5.0] * 16, [6.0] * 16])\nos._exit')
-    subprocess.run([hosts.python("venv"), "-c", script, data, "new", "old"], check=True,
-                   env=hosts.environment(), timeout=60)
+    hosts.chroma("venv", "-c", script, data, "new", "old")
     before = exported(chromashim, data)["new"]
     assert {i: r["embedding"][0] for i, r in before.items()} == {"made": 1, "old": 4, "changed": 5,
                                                                  "last": 6}
@@ -273,8 +270,7 @@ def test_changed_before_the_first_persist(data, chromashim):
     hosts.BY_NAME["python"].require()
     script = CHANGED.replace('get_collection(sys.argv[2])', 'create_collection("new")')
     script = script.replace('c.update', 'c.add(ids=["old"], embeddings=[[4.0] * 16])\nc.update', 1)
-    subprocess.run([hosts.python("venv"), "-c", script, data, "new", "old"], check=True,
-                   env=hosts.environment(), timeout=60)
+    hosts.chroma("venv", "-c", script, data, "new", "old")
     told = exported(chromashim, data)["new"]
     assert {i: r["embedding"][0] for i, r in told.items()} == {"made": 1, "changed": 3, "old": 4}
 

@@ -387,11 +387,7 @@ def test_power_goes(chromashim, tmp_path):
         for i, vector in persist_load.batch(number).items():
             given.setdefault(i, []).append([float(x) for x in vector])
     acknowledged = {i for n in range(cut.acknowledged) for i in persist_load.batch(n)}
-    asker = gallery.Asker(host, tmp_path)
-    try:
-        answer = asker.ask(data)
-    finally:
-        asker.stop()
+    answer = gallery.ask(host, data)
     assert "error" not in answer and not answer["missed"], answer.get("error")
     [found] = answer["records"].values()
     assert acknowledged <= set(found) | lost and not lost & set(found)

@@ -267,9 +267,7 @@ def make_directory(data, records=40):
     script = ("import sys, chromadb; sys.path.insert(0, sys.argv[2]); import workload;"
               "c = workload.connect(sys.argv[1]).get_or_create_collection('books');"
               "c.upsert(**workload.batch(0, int(sys.argv[3])))")
-    subprocess.run([str(hosts.python("venv")), "-c", script, str(data),
-                    str(hosts.ROOT / "tests/e2e"), str(records)], check=True,
-                   env=hosts.environment(), capture_output=True)
+    hosts.chroma("venv", "-c", script, data, hosts.ROOT / "tests/e2e", records)
 
 
 def touch_database(data, number):

@@ -3,7 +3,6 @@
 
 import os
 import stat
-import subprocess
 
 import pytest
 
@@ -34,7 +33,7 @@ def source(tmp_path_factory, chromashim):
     path = tmp_path_factory.mktemp("source") / "d"
     if not hosts.python("venv").exists():
         pytest.skip("no Chroma; run wrappers/setup check")
-    subprocess.run([hosts.python("venv"), "-c", MAKE, path], env=hosts.environment(), check=True)
+    hosts.chroma("venv", "-c", MAKE, path)
     assert chromashim("snapshot", "create", "-q", path).returncode == 0
     return path
 

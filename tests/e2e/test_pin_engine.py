@@ -262,8 +262,7 @@ def start(tmp_path_factory):
         if not hosts.python(venv).exists():
             pytest.skip(f"build/{venv} is missing; run wrappers/setup run check")
     path = tmp_path_factory.mktemp("start") / "data"
-    subprocess.run([str(hosts.python("venv")), "-c", MAKE, str(path)], check=True,
-                   env=hosts.environment())
+    hosts.chroma("venv", "-c", MAKE, path)
     return path
 
 

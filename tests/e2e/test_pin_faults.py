@@ -189,8 +189,7 @@ def program(compiled):
 def start(tmp_path_factory):
     """A directory of Chroma's in which nothing is stored yet."""
     path = tmp_path_factory.mktemp("start") / "data"
-    subprocess.run([str(hosts.python("venv")), "-c", MAKE, str(path)], check=True,
-                   env=hosts.environment())
+    hosts.chroma("venv", "-c", MAKE, path)
     return path
 
 

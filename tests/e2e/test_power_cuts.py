@@ -40,9 +40,15 @@ def test_power_cuts(tmp_path, shim, name, kind, count):
 
 @pytest.mark.slow
 def test_chroma_alone_does_not_survive(tmp_path):
-    """What the others would look like if the harness saw nothing."""
-    _, tally = cut_power(tmp_path, "", "python", "ext4", 5)
-    assert tally.broken, str(tally)
+    """What the others would look like if the harness saw nothing. On a machine that is slow, few
+    cuts meet a write: then there are more of them."""
+    tallies = []
+    for number in range(4):
+        (tmp_path / str(number)).mkdir()
+        tallies.append(cut_power(tmp_path / str(number), "", "python", "ext4", 5)[1])
+        if tallies[-1].broken:
+            return
+    pytest.fail(str(tallies))
 
 
 def cut_recorded(tmp_path, preload, name, count):

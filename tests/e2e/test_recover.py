@@ -77,11 +77,8 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> None:
 def real_chroma_has(host: hosts.Host, data: Path, whole: dict[str, Any]) -> None:
     client = json.loads(work(host, data, "dump"))
     same(whole, {name: records for name, records in client.items() if records})
-    done = subprocess.run([str(hosts.python(host.driver)), "-c", USE, str(data)],
-                          env=hosts.environment(), capture_output=True, text=True, timeout=120,
-                          check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert [int(n) for n in done.stdout.split()] == [
+    said = hosts.chroma(host.driver, "-c", USE, data)
+    assert [int(n) for n in said.split()] == [
         len(whole[name]) + 150 for name in ("space-cosine", "space-l2")]
 
 
@@ -214,8 +211,7 @@ def test_pickle_lost(made, copy, chromashim, left):
     host = made[0]
     has_order = host.name == "python" and left != 0
     if has_order:  # else records were deleted since the last persist
-        subprocess.run([str(hosts.python(host.driver)), "-c", MORE, str(copy)], check=True,
-                       env=hosts.environment(), timeout=60)
+        hosts.chroma(host.driver, "-c", MORE, copy)
     whole = exported(chromashim, copy)
     pickle = segment(copy) / "index_metadata.pickle"
     if left is None:
@@ -242,8 +238,7 @@ def test_pickle_lost(made, copy, chromashim, left):
 
 
 def client(host: hosts.Host, data: Path, text: str) -> None:
-    subprocess.run([str(hosts.python(host.driver)), "-c", MORE.split("c = ")[0] + text + "\nos._exit(0)",
-                    str(data)], check=True, env=hosts.environment(), timeout=60)
+    hosts.chroma(host.driver, "-c", MORE.split("c = ")[0] + text + "\nos._exit(0)", data)
 
 
 def test_queue_started_again(made, copy, chromashim):

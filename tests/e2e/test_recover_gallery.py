@@ -29,8 +29,6 @@ def lines(tmp_path_factory):
         return made[name]
 
     yield line
-    for one in made.values():
-        one.asker.stop()
     gallery.stop_actors()
 
 

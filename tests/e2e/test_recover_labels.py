@@ -37,13 +37,6 @@ def base(tmp_path_factory, strace):
     gallery.stop_actors()
 
 
-@pytest.fixture(scope="module")
-def asker(tmp_path_factory):
-    one = gallery.Asker(HOST, tmp_path_factory.mktemp("ask"))
-    yield one
-    one.stop()
-
-
 def vector(name: str, i: int, number: int) -> list[float]:
     return [float(i), float(number), 1.0, float(i * number % 17)]
 
@@ -74,7 +67,7 @@ def compare(name: str, acknowledged: dict[str, int], found: dict[str, list[float
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_pickle_cut(case, base, asker, chromashim, tmp_path):
+def test_pickle_cut(case, base, chromashim, tmp_path):
     verb, write, later = CASES[case]
     data = Path(shutil.copytree(base[0], tmp_path / "data"))
     fault = Fault(PICKLE, "write", f"error=EIO:signal=KILL:when={write}")
@@ -88,7 +81,7 @@ def test_pickle_cut(case, base, asker, chromashim, tmp_path):
     exported = export(chromashim, data, 0)
     done = chromashim("recover", "-y", "--json", data)
     assert done.returncode == 0, done.stderr
-    answer = asker.ask(data)
+    answer = gallery.ask(HOST, data)
     assert "error" not in answer, answer["error"]
     for name, records in acknowledged.items():
         there = sum(number > 0 for number in records.values())
@@ -128,14 +121,14 @@ def zero_tailed(data: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut_short, zero_tailed])
-def test_header_lost(damage, base, asker, chromashim, tmp_path):
+def test_header_lost(damage, base, chromashim, tmp_path):
     """Every whole element that is left, whatever its neighbours were."""
     data = Path(shutil.copytree(base[0], tmp_path / "data"))
     (segment(data, "space-l2") / "header.bin").unlink()
     damage(data)
     done = chromashim("recover", "-y", "--json", "--set-aside", data)
     assert done.returncode == 3, done.stderr
-    answer = asker.ask(data)
+    answer = gallery.ask(HOST, data)
     assert "error" not in answer, answer["error"]
     found = vectors(answer["records"]["space-l2"])
     # what the queue still has comes besides

@@ -26,13 +26,15 @@ FILLED = 40  # deeds: some persists, and something in the queue
 def load(host: hosts.Host, data: Path, *words: object,
          kill: Optional[tuple[Path, str, int]] = None) -> int:
     """Does deeds; kill = (path, calls, n): at the n-th of these calls on it. How many were done."""
-    command = [str(hosts.python(host.driver)), str(LOAD), str(data), *map(str, words)]
     if kill:
         path, calls, when = kill
-        command = ["strace", "-f", "-qqq", "-o", "/dev/null", "-e", f"trace={calls}", "-P",
-                   str(path), "-e", f"inject={calls}:signal=SIGKILL:when={when}", *command]
-    done = subprocess.run(command, env=hosts.environment(), capture_output=True, text=True,
-                          timeout=300, check=False)
+        done = subprocess.run(
+            ["strace", "-f", "-qqq", "-o", "/dev/null", "-e", f"trace={calls}", "-P", path, "-e",
+             f"inject={calls}:signal=SIGKILL:when={when}", hosts.python(host.driver), LOAD, data,
+             *map(str, words)],
+            env=hosts.environment(), capture_output=True, text=True, timeout=300, check=False)
+    else:
+        done = hosts.attempt(host.driver, LOAD, data, *words, timeout=300)
     assert (done.returncode != 0) == (kill is not None), done.stderr[-3000:]
     did = [line for line in done.stdout.splitlines() if line.startswith("did")]
     return int(did[-1].split()[1]) if did else FILLED
@@ -43,13 +45,12 @@ class Made:
         self.host, self.data = host, work / "data"
         self.data.mkdir()
         assert load(host, self.data, 0, FILLED) == FILLED
-        self.asker = gallery.Asker(host, work)
 
     def ask(self, data: Path) -> dict[str, Any]:
         """On a copy: it writes."""
         copy = data.with_name(f"{data.name}-asked")
         try:
-            return self.asker.ask(Path(shutil.copytree(data, copy)))
+            return gallery.ask(self.host, Path(shutil.copytree(data, copy)))
         finally:
             shutil.rmtree(copy)
 
@@ -65,9 +66,7 @@ class Made:
 def made(request, tmp_path_factory, strace):
     host = hosts.BY_NAME[request.param]
     host.require()
-    one = Made(host, tmp_path_factory.mktemp(host.name))
-    yield one
-    one.asker.stop()
+    return Made(host, tmp_path_factory.mktemp(host.name))
 
 
 @pytest.fixture

@@ -35,8 +35,7 @@ def made(request, tmp_path_factory, chromashim) -> tuple[hosts.Host, Path, dict[
     data = tmp_path_factory.mktemp(host.name) / "data"
     data.mkdir()
     work(host, data, "load", *(["arrays"] if host.name == "python" else []))
-    subprocess.run([str(hosts.python(host.driver)), str(LOAD), str(data), str(COUNT)], check=True,
-                   env=hosts.environment(), timeout=180)
+    hosts.chroma(host.driver, LOAD, data, COUNT)
     whole = exported(chromashim, data)
     assert len(whole["big"]) == COUNT - 600
     return host, data, whole
@@ -219,9 +218,7 @@ def test_ids_lost(made, copy, chromashim):
     known = {r["document"]: r["metadata"] for records in whole.values() for r in records.values()}
     assert rows and all(d in known for d, _ in rows if d is not None)
     assert "metadata-without-record" not in codes(check(chromashim, copy))
-    subprocess.run([str(hosts.python(host.driver)), "-c", ADD, str(copy),
-                    str(len(whole["big"]["id-1"]["embedding"]))], check=True,
-                   env=hosts.environment(), timeout=120)
+    hosts.chroma(host.driver, "-c", ADD, copy, len(whole["big"]["id-1"]["embedding"]))
     real_chroma_has(host, copy, {**whole, "big": {**whole["big"], **{
         f"new-{n}": {"document": "new", "metadata": None} for n in range(300)}}}, account)
 
@@ -349,9 +346,7 @@ def test_fulltext_lacks_documents(name, made, copy, chromashim):
     assert "fts-incomplete" not in codes(check(chromashim, copy, "--full"))
 
     def found(where: Path) -> int:
-        done = subprocess.run([str(hosts.python(host.driver)), "-c", FIND, str(where)], check=True,
-                              env=hosts.environment(), timeout=60, capture_output=True, text=True)
-        return int(done.stdout.split()[-1])
+        return int(hosts.chroma(host.driver, "-c", FIND, where).split()[-1])
 
     db = sqlite3.connect(copy / "chroma.sqlite3")
     db.executescript(INCOMPLETE[name])

@@ -38,13 +38,6 @@ def base(tmp_path_factory, chromashim):
     gallery.stop_actors()
 
 
-@pytest.fixture(scope="module")
-def asker(tmp_path_factory):
-    one = gallery.Asker(HOST, tmp_path_factory.mktemp("ask"))
-    yield one
-    one.stop()
-
-
 def cut(data: Path) -> None:
     size = (data / "chroma.sqlite3").stat().st_size
     os.truncate(data / "chroma.sqlite3", size // 4096 // 4 * 4096)
@@ -60,9 +53,9 @@ def documents_lost(data: Path) -> None:
     gallery.page_lost("embedding_metadata")(data)
 
 
-def compare(asker, data: Path, named: Optional[set[str]]) -> None:
+def compare(data: Path, named: Optional[set[str]]) -> None:
     """Every vector is the newest; texts at least those of the snapshot, all but those named."""
-    answer = asker.ask(data)
+    answer = gallery.ask(HOST, data)
     assert "error" not in answer, answer["error"]
     assert not answer["missed"]
     found = answer["records"]["texts"]
@@ -78,7 +71,7 @@ def compare(asker, data: Path, named: Optional[set[str]]) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut, lose_rows, documents_lost])
-def test_with_a_snapshot(damage, base, asker, chromashim, tmp_path):
+def test_with_a_snapshot(damage, base, chromashim, tmp_path):
     data = Path(shutil.copytree(base, tmp_path / "data"))
     damage(data)
     done = chromashim("recover", "-y", "--json", data)
@@ -90,11 +83,11 @@ def test_with_a_snapshot(damage, base, asker, chromashim, tmp_path):
         assert {int(one["id"]) for one in account["lost"]} >= {*NEW}
     if done.returncode == 3:
         assert "restore" in done.stderr and "--to 1" in done.stderr
-    compare(asker, data, {one["id"] for one in account["lost"]})
+    compare(data, {one["id"] for one in account["lost"]})
 
 
 @pytest.mark.parametrize("damage", [cut, lose_rows])
-def test_from_the_index_alone(damage, base, asker, chromashim, tmp_path):
+def test_from_the_index_alone(damage, base, chromashim, tmp_path):
     data = Path(shutil.copytree(base, tmp_path / "data"))
     shutil.rmtree(data / ".chromashim")
     damage(data)
@@ -103,11 +96,11 @@ def test_from_the_index_alone(damage, base, asker, chromashim, tmp_path):
     account = recover(chromashim, data, status=3)["collections"][0]
     assert account["before"]["records"] == 1750 and account["lost_records"] == 0
     assert len(account["lost"]) > 1000  # their documents
-    compare(asker, data, None)
+    compare(data, None)
 
 
 @pytest.mark.parametrize("has_snapshot", [True, False])
-def test_without_its_own_row(has_snapshot, base, asker, chromashim, tmp_path):
+def test_without_its_own_row(has_snapshot, base, chromashim, tmp_path):
     data = Path(shutil.copytree(base, tmp_path / "data"))
     if not has_snapshot:
         shutil.rmtree(data / ".chromashim")
@@ -121,15 +114,15 @@ def test_without_its_own_row(has_snapshot, base, asker, chromashim, tmp_path):
     [collection] = account["collections"]
     assert collection["after"]["with_vector"] == 1750 and not collection["lost"]
     if has_snapshot:
-        compare(asker, data, set())
+        compare(data, set())
     else:
         gallery.sql("UPDATE collections SET name = 'texts' WHERE name GLOB 'lost-*'")(data)
-        compare(asker, data, set())
+        compare(data, set())
 
 
 @pytest.mark.parametrize("fifths", [1, 2, 3, 4])
 @pytest.mark.parametrize("has_snapshot", [True, False])
-def test_cut(fifths, has_snapshot, base, asker, chromashim, tmp_path):
+def test_cut(fifths, has_snapshot, base, chromashim, tmp_path):
     """Never less is told than is lost, and nothing is that index or snapshot have."""
     data = Path(shutil.copytree(base, tmp_path / "data"))
     if not has_snapshot:
@@ -138,7 +131,7 @@ def test_cut(fifths, has_snapshot, base, asker, chromashim, tmp_path):
     os.truncate(data / "chroma.sqlite3", pages * fifths // 5 * 4096)
     account = recover(chromashim, data, "--set-aside", status=3)
     [told] = account["collections"]
-    answer = asker.ask(data)
+    answer = gallery.ask(HOST, data)
     assert "error" not in answer, answer["error"]
     [found] = answer["records"].values()
     # deleted since, and nothing tells that any more: one too many is better than one lost

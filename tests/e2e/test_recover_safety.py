@@ -37,9 +37,7 @@ def torn(tmp_path_factory, chromashim) -> gallery.Killed:
 @pytest.fixture(scope="module")
 def line(tmp_path_factory):
     hosts.BY_NAME["python"].require()
-    made = gallery.Line(hosts.BY_NAME["python"], tmp_path_factory.mktemp("line"))
-    yield made
-    made.asker.stop()
+    return gallery.Line(hosts.BY_NAME["python"], tmp_path_factory.mktemp("line"))
 
 
 @pytest.fixture
@@ -147,8 +145,7 @@ def big_and_torn(root: Path, megabytes: int) -> Path:
     sys.path.insert(0, str(BIG.parent))
     from formats import tear  # what the bench does to it
     made = root / "chroma_data"
-    subprocess.run([str(hosts.python("venv")), str(BIG), str(made), str(megabytes)], check=True,
-                   env=hosts.environment(), timeout=300, capture_output=True)
+    hosts.chroma("venv", BIG, made, megabytes)
     tear(made)
     return made
 

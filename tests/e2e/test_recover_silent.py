@@ -4,7 +4,6 @@ that are gone without a trace in themselves. What else tells of them brings them
 is what a comparison record by record says."""
 
 import json
-import os
 import shutil
 import sqlite3
 import struct
@@ -228,8 +227,7 @@ def test_vectors_that_look_right(name, host, lines, chromashim, tmp_path):  # no
 def by_chroma(venv, code, data):
     """What that Chroma's Python says."""
     hosts.BY_NAME["python-0.6" if "0.6" in venv else "python"].require()
-    return subprocess.run([str(hosts.python(venv)), "-c", code, str(data)], check=True, timeout=60,
-                          env=hosts.environment(), capture_output=True, text=True).stdout
+    return hosts.chroma(venv, "-c", code, data)
 
 
 @pytest.mark.parametrize("venv", ["venv", "venv-0.6"])

@@ -47,11 +47,7 @@ SECRETS = [b"tales-of-the-clerk", b"clerk-1", b"bartleby", b"prefer not", b"penn
 
 
 def chroma(script, *words):
-    done = subprocess.run([str(hosts.python("venv")), "-c", script, *map(str, words)],
-                          capture_output=True, text=True, check=False, timeout=120,
-                          env=hosts.environment())
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+    return hosts.chroma("venv", "-c", script, *words)
 
 
 def read(directory):

@@ -67,11 +67,7 @@ make("newer", "l2", 10)
 
 
 def client(host: hosts.Host, data: Path, seed: int, text: str) -> None:
-    done = subprocess.run(
-        [str(hosts.python(host.driver)), "-c", f"{CLIENT}{text}\nsys.stdout.flush()\nos._exit(0)",
-         str(data), str(seed)],
-        env=hosts.environment(), capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    hosts.chroma(host.driver, "-c", f"{CLIENT}{text}\nsys.stdout.flush()\nos._exit(0)", data, seed)
 
 
 class Made:
@@ -80,7 +76,6 @@ class Made:
     def __init__(self, host: hosts.Host, work: Path, chromashim) -> None:
         self.host, self.data, self.work, self.count = host, work / "data", work, 0
         self.data.mkdir()
-        self.asker = gallery.Asker(host, work)
         client(host, self.data, 1, MAKE)
         assert chromashim("snapshot", "create", self.data).returncode == 0
         self.then = self.ask(self.data)
@@ -90,7 +85,7 @@ class Made:
     def ask(self, data: Path) -> dict[str, Any]:
         """Of a copy, for asking writes."""
         self.count += 1
-        answer = self.asker.ask(shutil.copytree(data, self.work / f"asked-{self.count}"))
+        answer = gallery.ask(self.host, shutil.copytree(data, self.work / f"asked-{self.count}"))
         assert "error" not in answer, answer["error"]
         assert not answer["missed"]
         return answer["records"]
@@ -100,9 +95,7 @@ class Made:
 def made(request, tmp_path_factory, chromashim):
     host = hosts.BY_NAME[request.param]
     host.require()
-    one = Made(host, tmp_path_factory.mktemp(host.name), chromashim)
-    yield one
-    one.asker.stop()
+    return Made(host, tmp_path_factory.mktemp(host.name), chromashim)
 
 
 @pytest.fixture

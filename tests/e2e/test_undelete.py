@@ -7,7 +7,6 @@ import math
 import os
 import shutil
 import sqlite3
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +46,7 @@ DELETE = "[client.delete_collection(name) for name in sys.argv[2:]]"
 
 
 def client(host: hosts.Host, data: Path, text: str, *words: object) -> None:
-    done = subprocess.run(
-        [str(hosts.python(host.driver)), "-c", f"{CLIENT}{text}\nsys.stdout.flush()\nos._exit(0)",
-         str(data), *map(str, words)],
-        env=hosts.environment(), capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    hosts.chroma(host.driver, "-c", f"{CLIENT}{text}\nsys.stdout.flush()\nos._exit(0)", data, *words)
 
 
 class Made:
@@ -63,10 +58,9 @@ class Made:
         client(host, self.data, MAKE, work / "made.json")
         made = json.loads((work / "made.json").read_text(encoding="utf-8"))
         self.vectors: dict[str, dict[str, list[float]]] = made
-        self.asker = gallery.Asker(host, work)
 
     def ask(self, data: Path) -> dict[str, Any]:
-        answer = self.asker.ask(data)
+        answer = gallery.ask(self.host, data)
         assert "error" not in answer, answer["error"]
         assert not answer["missed"]
         return answer["records"]
@@ -76,9 +70,7 @@ class Made:
 def made(request, tmp_path_factory):
     host = hosts.BY_NAME[request.param]
     host.require()
-    one = Made(host, tmp_path_factory.mktemp(host.name))
-    yield one
-    one.asker.stop()
+    return Made(host, tmp_path_factory.mktemp(host.name))
 
 
 @pytest.fixture

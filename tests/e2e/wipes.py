@@ -46,7 +46,6 @@ class Machine:
         self.number, self.data, self.log = 0, work / "data-0", work / "calls-0"
         self.data.mkdir()
         self.log.touch()
-        self.asker = gallery.Asker(hosts.BY_NAME["python"], work)
         self.running: list[subprocess.Popen] = []
 
     def command(self, *words: Any, bare: bool = False) -> str:
@@ -132,7 +131,7 @@ class Machine:
         first = sum(1 for c in calls if c.get("end", 1 << 63) <= moment)
         last = sum(1 for c in calls if c["begin"] < moment)
         copy = Path(shutil.copytree(out, self.work / "asked"))
-        answer = self.asker.ask(copy)
+        answer = gallery.ask(hosts.BY_NAME["python"], copy)
         shutil.rmtree(copy)
         states = [replay(calls[:n]) for n in range(first, last + 1)]
         if "error" in answer or len(answer["missed"]) > 1 or answer["records"] not in states:
@@ -150,7 +149,6 @@ class Machine:
 
     def clean_up(self) -> None:
         self.kill()
-        self.asker.stop()
 
 
 def wipe(work: Path, wipes: int, every: float, rate: str, seed: int) -> list[tuple[float, int]]:
