@@ -2,6 +2,7 @@
 """What the environment of a process must not make the shim do to it."""
 
 import os
+import sqlite3
 import subprocess
 
 import pytest
@@ -70,6 +71,33 @@ def test_file_size_limit(data, shim, compiled, limit):
                            data / "chroma.sqlite3", *words], check=False, timeout=60,
                           env=hosts.environment({"LD_PRELOAD": shim}), capture_output=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("bytes_", [0, 1])
+def test_file_size_limit_of_a_reader(data, shim, compiled, bytes_):
+    """It makes no file at all, and the library none for it."""
+    name = data / "chroma.sqlite3"
+    with sqlite3.connect(name) as db:
+        db.execute("CREATE TABLE t(x)")
+    done = subprocess.run(["prlimit", f"--fsize={bytes_}", compiled("sqlite", "-lsqlite3"),
+                           name, "SELECT x FROM t"],
+                          check=False, timeout=60, capture_output=True, text=True,
+                          env=hosts.environment({"LD_PRELOAD": shim, "CHROMASHIM_GUARD": "on"}))
+    assert done.returncode == 0, done.stderr
+    assert ": cannot use the store .chromashim: the process may not make" in done.stderr
+
+
+def test_standard_error_at_the_file_size_limit(data, shim, compiled, tmp_path):
+    """The library has something to say, and its line does not fit there."""
+    log = tmp_path / "log"
+    log.write_bytes(bytes(65536))
+    with open(log, "ab") as f:
+        done = subprocess.run(["prlimit", "--fsize=65536", compiled("sqlite", "-lsqlite3"),
+                               data / "chroma.sqlite3", "CREATE TABLE t(x)"],
+                              check=False, timeout=60, stdout=subprocess.PIPE, stderr=f,
+                              env=hosts.environment({"LD_PRELOAD": shim}))
+    assert done.returncode == 0
+    assert log.stat().st_size == 65536
 
 
 def test_names_of_neighbours(data, actors):

@@ -67,17 +67,23 @@ static bool takes_a_line(void)
 	return takes;
 }
 
-/* To a pipe that nobody reads, without the signal that would end the host. */
+/* To a pipe that nobody reads, or a file as large as the process may make one (ulimit -f), without
+ * the signal that would end the host. */
 static void write_quietly(const struct iovec *parts, int count)
 {
 	const uint64_t pipe_signal = UINT64_C(1) << (SIGPIPE - 1);
+	const uint64_t size_signal = UINT64_C(1) << (SIGXFSZ - 1);
+	const uint64_t both = pipe_signal | size_signal;
 	const struct timespec now = {0, 0};
-	uint64_t before = 0, pending = 0;
+	uint64_t before = 0, pending = 0, raised;
+	long r;
 
-	SYS4(SYS_rt_sigprocmask, SIG_BLOCK, &pipe_signal, &before, sizeof(before));
+	SYS4(SYS_rt_sigprocmask, SIG_BLOCK, &both, &before, sizeof(before));
 	SYS2(SYS_rt_sigpending, &pending, sizeof(pending));
-	if (SYS3(SYS_writev, 2, parts, count) == -EPIPE && !(pending & pipe_signal))
-		SYS4(SYS_rt_sigtimedwait, &pipe_signal, NULL, &now, sizeof(pipe_signal));
+	r = SYS3(SYS_writev, 2, parts, count);
+	raised = (r == -EPIPE ? pipe_signal : r == -EFBIG ? size_signal : 0) & ~pending;
+	if (raised)
+		SYS4(SYS_rt_sigtimedwait, &raised, NULL, &now, sizeof(raised));
 	SYS4(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
 }
 
@@ -93,6 +99,8 @@ const char *shim_error_text(int error)
 		return "no space left on the device";
 	case EDQUOT:
 		return "disk quota exceeded";
+	case EFBIG:
+		return "the process may not make files that large";
 	case EMFILE:
 	case ENFILE:
 		return "too many open files";

@@ -178,15 +178,21 @@ static int start_log(struct protection *a)
 	return oplog_writer_open(&a->log, &a->store_fd, settings.log_size, &identity);
 }
 
+/* As people know it; before it was found, it is where it would be. */
+static const char *store_said(void)
+{
+	return met.inside || !met.path[0] ? STORE_NAME : met.path;
+}
+
 /* Nothing in it is touched, and it takes the directory on again with the version that it is of. */
 static void say_newer(const struct protection *a)
 {
 	char version[VERSION_TEXT];
 
 	version_text(version, met.version);
-	shim_say(a->spelling[0], ": the store ", met.inside ? STORE_NAME : met.path,
-		 " was made by a newer chromashim (", met.version ? version : "unknown",
-		 "; this library is ", version_own(), "), and is left alone",
+	shim_say(a->spelling[0], ": the store ", store_said(), " was made by a newer chromashim (",
+		 met.version ? version : "unknown", "; this library is ", version_own(),
+		 "), and is left alone",
 		 settings.closed ? "; the database is not opened for writing "
 				   "(CHROMASHIM_ON_FAILURE=closed)."
 				 : "; the backend runs UNPROTECTED and unrecorded.",
@@ -204,14 +210,16 @@ static void say_unprotected(const struct protection *a, int error)
 	}
 	if (error == -EUSERS)
 		limit_reached(LIMIT_DESCRIPTORS);
-	shim_say(a->spelling[0], ": cannot use the store ", met.inside ? STORE_NAME : met.path,
-		 ": ", protection_error_text(-error),
+	shim_say(a->spelling[0], ": cannot use the store ", store_said(), ": ",
+		 protection_error_text(-error),
 		 settings.closed ? "; the database is not opened for writing "
 				   "(CHROMASHIM_ON_FAILURE=closed). "
 				 : "; the backend runs UNPROTECTED and unrecorded. ",
 		 error == -EUSERS ? "Open fewer directories at once in one process, and restart."
 		 : error == -EMFILE || error == -ENFILE
 		     ? "Allow the process more open files (ulimit -n), and restart."
+		 : error == -EFBIG
+		     ? "Allow the process larger files (ulimit -f, LimitFSIZE=), and restart."
 		 : error == -ENOTEMPTY || error == -EINVAL
 		     ? "Name a directory of its own as CHROMASHIM_STORE, and restart."
 		 : met.former >= STORE_FORMER_WAITS

@@ -222,7 +222,7 @@ static struct look *share(void)
 
 	if (fd < 0 || hidden_adopt(fd, &shared) < 0)
 		return NULL;
-	if (SYS2(SYS_ftruncate, shared, sizeof(*l)) < 0)
+	if (sys_ftruncate(shared, sizeof(*l)) < 0)
 		return NULL;
 	l = sys_mmap(sizeof(*l), PROT_READ | PROT_WRITE, MAP_SHARED, shared, 0);
 	return sys_map_failed(l) ? NULL : l;
