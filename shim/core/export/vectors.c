@@ -30,6 +30,7 @@ struct labels {
 	sqlite3_stmt *insert;
 	enum pickle_map map; /* which is loaded */
 	uint64_t sum;	     /* 0 in the end: the two maps say the same */
+	int64_t last;
 };
 
 static int insert_label(void *context, enum pickle_map map, const char *id, size_t size,
@@ -44,6 +45,8 @@ static int insert_label(void *context, enum pickle_map map, const char *id, size
 	l->sum += map == PICKLE_ID_TO_LABEL ? pair : -pair;
 	if (map != l->map)
 		return 0;
+	if (label > l->last)
+		l->last = label;
 	sqlite3_bind_text(l->insert, 1, id, (int)size, SQLITE_STATIC);
 	sqlite3_bind_int64(l->insert, 2, label);
 	code = sqlite3_step(l->insert);
@@ -103,27 +106,27 @@ static int load_labels(struct export_vectors *v, struct exporter *x, uint64_t *m
 	export_file_close(&file);
 	/* Before the first persist the queue has everything. */
 	v->labels_lost = r < 0 && v->collection->vector_mark.value > 0;
-	if (index.has_total && index.total_elements_added > 0 &&
-	    index.total_elements_added < UINT32_MAX && r == 0)
-		v->last_label = (uint64_t)index.total_elements_added;
+	if (index.has_total && index.total_elements_added > l.last)
+		l.last = index.total_elements_added;
+	if (index.has_total && l.last > 0 && l.last < UINT32_MAX && r == 0)
+		v->last_label = (uint64_t)l.last;
 	*mark_out = index.has_max_seq_id && index.max_seq_id > 0 ? (uint64_t)index.max_seq_id : 0;
 	return r;
 }
 
 /* ---- the index: label -> element ---- */
 
-static int load_elements(struct export_vectors *v, struct exporter *x)
+static int load_range(struct export_vectors *v, sqlite3_stmt *insert, uint64_t from,
+		      bool is_guessed)
 {
-	sqlite3_stmt *insert = NULL;
 	struct hnsw_element e;
 	uint64_t i;
-	int r =
-	    database_prepare(x->db, &insert, "INSERT OR IGNORE INTO temp.element VALUES (?, ?)");
+	int r = 0;
 
-	for (i = 0; r == 0 && i < hnsw_level0_count(&v->level0); i++) {
+	for (i = from; r == 0 && i < hnsw_level0_count(&v->level0); i++) {
 		r = hnsw_level0_get(&v->level0, i, &e);
 		if (r < 0 || e.deleted || e.label == 0 || e.label > INT64_MAX ||
-		    (v->is_guessed && v->last_label &&
+		    (is_guessed && v->last_label &&
 		     !export_is_element(&v->level0.header, &e, v->last_label)))
 			continue;
 		sqlite3_bind_int64(insert, 1, (sqlite3_int64)e.label);
@@ -131,6 +134,42 @@ static int load_elements(struct export_vectors *v, struct exporter *x)
 		r = database_error(sqlite3_step(insert));
 		sqlite3_reset(insert);
 	}
+	return r;
+}
+
+/*
+ * Of a header that counts fewer than there are, of an earlier persist or with a wrong number: where
+ * ids lack their elements, what looks like some behind the last one is taken as well.
+ */
+static int load_uncounted(struct export_vectors *v, struct exporter *x, sqlite3_stmt *insert)
+{
+	static const char lacking[] = "SELECT count(*) FROM temp.label l WHERE l.label NOTNULL AND "
+				      "NOT EXISTS (SELECT 1 FROM temp.element e WHERE e.label = "
+				      "l.label)";
+	struct hnsw_header *h = &v->level0.header;
+	uint64_t counted = h->count, whole = v->level0_file.source.size / h->stride;
+	int64_t count = 0;
+	int r;
+
+	if (!v->last_label || counted >= whole || counted >= v->last_label)
+		return 0;
+	r = database_number(x->db, lacking, NULL, &count);
+	if (r < 0 || count == 0)
+		return r;
+	h->count = whole < v->last_label ? whole : v->last_label;
+	return load_range(v, insert, counted, true);
+}
+
+static int load_elements(struct export_vectors *v, struct exporter *x)
+{
+	sqlite3_stmt *insert = NULL;
+	int r =
+	    database_prepare(x->db, &insert, "INSERT OR IGNORE INTO temp.element VALUES (?, ?)");
+
+	if (r == 0)
+		r = load_range(v, insert, 0, v->is_guessed);
+	if (r == 0)
+		r = load_uncounted(v, x, insert);
 	sqlite3_finalize(insert);
 	return r;
 }
