@@ -87,6 +87,62 @@ static void header_and_pickle_gone(struct chroma_fixture *f)
 	pickle_gone(f);
 }
 
+/* Its room is for 2^40 elements, or its parameters are none. */
+static void header_room(struct chroma_fixture *f)
+{
+	chroma_write(f, IN_SEGMENT(HNSW_HEADER_FILE), 12 + 5, "\x01", 1);
+}
+
+static void header_ef(struct chroma_fixture *f)
+{
+	chroma_write(f, IN_SEGMENT(HNSW_HEADER_FILE), 92, "\0", 1);
+}
+
+/* It counts ten of fifty, as that of an earlier persist would. */
+static void header_count(struct chroma_fixture *f)
+{
+	chroma_write(f, IN_SEGMENT(HNSW_HEADER_FILE), 20, "\x0a", 1);
+}
+
+/* No element is on a fourth level. */
+static void header_level(struct chroma_fixture *f)
+{
+	chroma_write(f, IN_SEGMENT(HNSW_HEADER_FILE), 52, "\x04", 1);
+}
+
+/* Another than the one on the highest level is the entry point. */
+static void header_entry(struct chroma_fixture *f)
+{
+	uint32_t upper[1 + 17 + CHROMA_PERSISTED - 1] = {68, 0};
+
+	chroma_write(f, IN_SEGMENT(HNSW_LINKS_FILE), 0, upper, sizeof(upper));
+	chroma_write(f, IN_SEGMENT(HNSW_HEADER_FILE), 52, "\x01", 1);
+	chroma_write(f, IN_SEGMENT(HNSW_HEADER_FILE), 56, "\x07", 1);
+}
+
+static void level0_neighbour(struct chroma_fixture *f)
+{
+	chroma_write(f, IN_SEGMENT(HNSW_LEVEL0_FILE), 10 * STRIDE + 4, "\xff\xff\xff\xff", 4);
+}
+
+static void level0_neighbours(struct chroma_fixture *f)
+{
+	chroma_write(f, IN_SEGMENT(HNSW_LEVEL0_FILE), 10 * STRIDE, "\xff\xff", 2);
+}
+
+/* The next record would get the label of one that is there. */
+static void pickle_total(struct chroma_fixture *f)
+{
+	size_t size, i;
+	char *data = scratch_get(f->datafd, IN_SEGMENT(PICKLE_FILE), &size);
+
+	assert_non_null(data);
+	for (i = 0; i + 8 < size && memcmp(data + i, "addedJ", 6) != 0; i++)
+		;
+	chroma_write(f, IN_SEGMENT(PICKLE_FILE), (off_t)i + 6, "\x08", 1);
+	free(data);
+}
+
 static void level0_cut(struct chroma_fixture *f)
 {
 	chroma_cut(f, IN_SEGMENT(HNSW_LEVEL0_FILE), 20 * STRIDE);
@@ -216,6 +272,14 @@ static const struct damage list[] = {
     {header_cut, "header-damaged", 60, 0, 0, 60, 60},
     {header_gone, "segment-file-missing", 60, 0, 0, 60, 60},
     {header_and_pickle_gone, "segment-file-missing pickle-missing", 60, 50, 0, 10, 60},
+    {header_room, "header-damaged", 60, 0, 0, 60, 60},
+    {header_ef, "header-damaged", 60, 0, 0, 60, 60},
+    {header_count, "graph-damaged labels-lost", 60, 0, 0, 60, 60},
+    {header_level, "header-damaged", 60, 0, 0, 60, 60},
+    {header_entry, "header-damaged", 60, 0, 0, 60, 60},
+    {pickle_total, "pickle-damaged", 60, 0, 0, 60, 60},
+    {level0_neighbour, "graph-damaged", 60, 0, 0, 60, 60},
+    {level0_neighbours, "graph-damaged", 60, 0, 0, 60, 60},
     {level0_cut, "level0-short labels-lost", 60, 31, 0, 29, 60},
     {level0_zeros, "graph-unreachable labels-damaged segment-file-unfinished labels-lost", 60, 41,
      0, 19, 60},

@@ -106,6 +106,8 @@ static void test_header_rules(void **state)
 	BREAKS(max_level, -1, HNSW_FAULT_ENTRY);
 	BREAKS(mult, 1, HNSW_FAULT_MULT);
 	BREAKS(mult, (double)NAN, HNSW_FAULT_MULT);
+	BREAKS(ef_construction, 0, HNSW_FAULT_EF);
+	BREAKS(capacity, UINT64_C(1) << 40, HNSW_FAULT_COUNT);
 	h = sound();
 	h.m = h.m_upper = UINT64_C(1) << 62;
 	assert_true(hnsw_header_check(&h) & HNSW_FAULT_LAYOUT);

@@ -48,6 +48,7 @@ struct ids {
 	uint64_t seed;
 	uint64_t forth, back; /* sums over the pairs of both maps: equal if they are inverse */
 	uint64_t odd_labels;  /* 0, negative, or beyond 32 bits */
+	int64_t last_label;
 };
 
 static uint64_t hash_id(const struct ids *ids, const void *id, size_t size)
@@ -79,6 +80,8 @@ static int add_pair(void *context, enum pickle_map map, const char *id, size_t s
 	ids->forth += checksum64(pair, sizeof(pair), ids->seed);
 	if (label < 1 || label > UINT32_MAX)
 		ids->odd_labels++;
+	if (label > ids->last_label)
+		ids->last_label = label;
 	if (ids->count == ids->room) {
 		ids->room = ids->room ? 2 * ids->room : 1024;
 		more = realloc(ids->entries, ids->room * sizeof(*more));
@@ -101,6 +104,15 @@ static bool has_its_end(const struct file_source *source)
 	return source->size > sizeof(last) &&
 	       file_source_read(source, last, sizeof(last), source->size - sizeof(last)) == 0 &&
 	       (last[0] == 'u' || last[0] == 'b') && last[1] == '.';
+}
+
+/* With a last label below one that is there, Chroma hands that out again; negative numbers it
+ * refuses. */
+static bool has_odd_numbers(const struct ids *ids, const struct pickle_index *index)
+{
+	return (index->has_total && index->total_elements_added < ids->last_label) ||
+	       (index->has_dimension && index->dimension < 0) ||
+	       (index->has_max_seq_id && index->max_seq_id < 0);
 }
 
 /* True if the maps can be relied on; *index is filled in. */
@@ -130,6 +142,10 @@ static bool read_pickle(struct diagnosis *d, struct diagnose_place place,
 		diagnose_report(d, DIAGNOSE_PICKLE_MAPS, place, "%llu ids, %llu labels",
 				(unsigned long long)index->pairs[PICKLE_ID_TO_LABEL],
 				(unsigned long long)index->pairs[PICKLE_LABEL_TO_ID]);
+	else if (has_odd_numbers(ids, index))
+		diagnose_report(d, DIAGNOSE_PICKLE_DAMAGED, place,
+				"impossible numbers: last label %lld, labels up to %lld",
+				(long long)index->total_elements_added, (long long)ids->last_label);
 	return true;
 }
 
@@ -150,7 +166,7 @@ static int by_hash(const void *a, const void *b)
 }
 
 struct label_counts {
-	uint64_t twice, beyond, unknown, lost, not_finite;
+	uint64_t twice, beyond, unknown, lost, not_finite, bad_links;
 	uint64_t compared, older;
 	char examples[256];
 };
@@ -317,6 +333,8 @@ static void walk_elements(struct diagnosis *d, const struct diagnose_files *file
 	for (i = 0; i < hnsw_level0_count(&l) && hnsw_level0_get(&l, i, &e) == 0; i++) {
 		note_element(ids, &e, n);
 		compare_last(ids, &e, hnsw_dimension(files->header), n);
+		if (e.label && e.label <= UINT32_MAX)
+			n->bad_links += hnsw_bad_links(files->header, &e);
 		if (d->options->full && !e.deleted && !is_finite(&e, hnsw_dimension(files->header)))
 			n->not_finite++;
 		if (i % 4096 == 4095)
@@ -356,6 +374,9 @@ static void check_labels(struct diagnosis *d, struct diagnose_place place,
 				(unsigned long long)n.twice, (unsigned long long)n.beyond);
 	if (n.beyond)
 		check_end(d, place, files, labels);
+	if (n.bad_links)
+		diagnose_report(d, DIAGNOSE_GRAPH, place, "%llu links",
+				(unsigned long long)n.bad_links);
 	if (n.unknown)
 		diagnose_report(d, DIAGNOSE_PERSIST_TORN, place, "%llu elements",
 				(unsigned long long)n.unknown);

@@ -154,11 +154,12 @@ static bool read_header(struct diagnosis *d, const struct segment *s, struct hns
 		return false;
 	faults = hnsw_header_check(h);
 	if (faults)
-		diagnose_report(d, DIAGNOSE_HEADER_DAMAGED, place, "%s%s%s%s",
+		diagnose_report(d, DIAGNOSE_HEADER_DAMAGED, place, "%s%s%s%s%s",
 				faults & HNSW_FAULT_LAYOUT ? "sizes contradict each other; " : "",
 				faults & HNSW_FAULT_COUNT ? "impossible number of elements; " : "",
 				faults & HNSW_FAULT_ENTRY ? "impossible entry point; " : "",
-				faults & HNSW_FAULT_MULT ? "wrong level factor" : "");
+				faults & HNSW_FAULT_MULT ? "wrong level factor; " : "",
+				faults & HNSW_FAULT_EF ? "impossible parameters" : "");
 	return !(faults & HNSW_FAULT_LAYOUT);
 }
 
@@ -170,6 +171,18 @@ static void check_size(struct diagnosis *d, const struct segment *s, enum file f
 	if (have < count)
 		diagnose_report(d, code, place_of(s, file), "%llu of %llu elements",
 				(unsigned long long)have, (unsigned long long)count);
+}
+
+/* Chroma begins each search at the entry point, on the highest level that there is. */
+static void check_entry_point(struct diagnosis *d, const struct segment *s,
+			      const struct hnsw_header *h, const struct hnsw_links *links)
+{
+	if (h->count == 0 || hnsw_header_check(h) & HNSW_FAULT_ENTRY ||
+	    (links->entry_point_on_top && links->levels == (uint64_t)h->max_level))
+		return;
+	diagnose_report(d, DIAGNOSE_HEADER_DAMAGED, place_of(s, HEADER),
+			"its entry point is not on level %d, or there are %u levels", h->max_level,
+			links->levels);
 }
 
 static void check_links(struct diagnosis *d, const struct segment *s, const struct hnsw_header *h)
@@ -189,6 +202,8 @@ static void check_links(struct diagnosis *d, const struct segment *s, const stru
 	else if (links.bad_links)
 		diagnose_report(d, DIAGNOSE_GRAPH, place, "%llu links",
 				(unsigned long long)links.bad_links);
+	if (r == 0)
+		check_entry_point(d, s, h, &links);
 	if ((uint64_t)s->stat[LINKS].st_size > 2 * links.bytes + RUNAWAY_SLACK)
 		diagnose_report(d, DIAGNOSE_LINKS_RUNAWAY, place, "%llu bytes, %llu are used",
 				(unsigned long long)s->stat[LINKS].st_size,

@@ -11,6 +11,10 @@
 #include <unistd.h>
 
 #define WINDOW_SIZE (256u << 10)
+/* Chroma grows by a factor, 1.2 to 2; memory for all of it is asked for when the index is loaded.
+ */
+#define CAPACITY_MIN (UINT64_C(1) << 20)
+#define GROWTH_MAX 1024
 
 static void put_le32(unsigned char *p, uint32_t value)
 {
@@ -89,6 +93,12 @@ static bool entry_is_sound(const struct hnsw_header *h)
 	return h->max_level >= 0 && h->max_level < HNSW_LEVEL_MAX && h->entry_point < h->count;
 }
 
+static bool count_is_sound(const struct hnsw_header *h)
+{
+	return h->count <= h->capacity && h->count < HNSW_NO_ELEMENT &&
+	       (h->capacity <= CAPACITY_MIN || h->capacity / GROWTH_MAX <= h->count);
+}
+
 unsigned hnsw_header_check(const struct hnsw_header *h)
 {
 	unsigned faults = 0;
@@ -96,13 +106,15 @@ unsigned hnsw_header_check(const struct hnsw_header *h)
 
 	if (!layout_is_sound(h))
 		faults |= HNSW_FAULT_LAYOUT;
-	if (h->count > h->capacity || h->count >= HNSW_NO_ELEMENT)
+	if (!count_is_sound(h))
 		faults |= HNSW_FAULT_COUNT;
 	if (!entry_is_sound(h))
 		faults |= HNSW_FAULT_ENTRY;
 	/* hnswlib is built with -Ofast: the last bits may differ; with M = 1 it is infinite. */
 	if (h->m > 1 && !(fabs(h->mult - mult) <= 1e-6 * mult))
 		faults |= HNSW_FAULT_MULT;
+	if (h->ef_construction < h->m)
+		faults |= HNSW_FAULT_EF;
 	return faults;
 }
 
@@ -161,6 +173,18 @@ int hnsw_level0_get(struct hnsw_level0 *l, uint64_t i, struct hnsw_element *out)
 	out->vector = p + l->header.vector_offset;
 	out->label = get_le64(p + l->header.label_offset);
 	return 0;
+}
+
+uint64_t hnsw_bad_links(const struct hnsw_header *h, const struct hnsw_element *e)
+{
+	uint64_t bad = 0;
+	uint32_t i;
+
+	if (e->link_count > h->m_level0)
+		return 1;
+	for (i = 0; i < e->link_count; i++)
+		bad += get_le32(e->links + 4 * (size_t)i) >= h->count;
+	return bad;
 }
 
 void hnsw_vector_copy(float *out, const struct hnsw_element *e, uint64_t dimension, float length)

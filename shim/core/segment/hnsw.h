@@ -70,9 +70,11 @@ struct hnsw_header {
 /* Which rule a header breaks; several at once are or-ed. */
 enum hnsw_fault {
 	HNSW_FAULT_LAYOUT = 1 << 0, /* M, offsets and stride do not belong together */
-	HNSW_FAULT_COUNT = 1 << 1,  /* more elements than capacity, or than labels can tell apart */
-	HNSW_FAULT_ENTRY = 1 << 2,  /* entry point or highest level impossible */
-	HNSW_FAULT_MULT = 1 << 3,   /* not 1 / ln(M) */
+	/* more elements than capacity, or than labels can tell apart; room for absurdly many */
+	HNSW_FAULT_COUNT = 1 << 1,
+	HNSW_FAULT_ENTRY = 1 << 2, /* entry point or highest level impossible */
+	HNSW_FAULT_MULT = 1 << 3,  /* not 1 / ln(M) */
+	HNSW_FAULT_EF = 1 << 4,	   /* ef_construction below M, which hnswlib never makes */
 };
 
 /*
@@ -125,6 +127,9 @@ uint64_t hnsw_level0_count(const struct hnsw_level0 *l);
 
 /* Element i < hnsw_level0_count(); -ENODATA beyond. */
 int hnsw_level0_get(struct hnsw_level0 *l, uint64_t i, struct hnsw_element *out);
+
+/* Neighbours on level 0 that are no element; more of them than there can be count as one. */
+uint64_t hnsw_bad_links(const struct hnsw_header *h, const struct hnsw_element *e);
 
 /*
  * What the client gave: the stored vector, times `length` in cosine space (length.bin; 1 when it
