@@ -299,3 +299,15 @@ def test_cancelled_in_a_read(directory, compiled):
                            str(directory.path / A / "data_level0.bin")], env=env, text=True,
                           capture_output=True, timeout=60, check=False)
     assert done.stdout == "100\n", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("held", [[], ["held"]], ids=["alone", "held"])
+@pytest.mark.parametrize("how", ["jump", "cancel"])
+def test_left_in_the_midst(directory, compiled, how, held):
+    """A handler jumps out of whatever the library does, or its thread ends there: the next goes on."""
+    env = hosts.environment({"LD_PRELOAD": directory.shim, "CHROMASHIM_BALLAST": "0",
+                             "CHROMASHIM_DURABILITY": directory.durability})
+    done = subprocess.run([str(compiled("jumps")), str(directory.path / "chroma.sqlite3"),
+                           str(directory.path / A), how, *held], env=env, text=True,
+                          capture_output=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "40\n"), done.stdout + done.stderr

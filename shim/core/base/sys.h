@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/resource.h>
@@ -112,6 +113,29 @@ static inline ssize_t sys_pwrite(int fd, const void *buf, size_t n, off_t offset
 	if (sys_within_limit(offset + (off_t)n) < 0)
 		return -EFBIG;
 	return SYS4(SYS_pwrite64, fd, buf, n, offset);
+}
+
+/*
+ * What must not be left half done is done with the thread's signals held back: a handler could jump
+ * out of it, and a cancellation, which comes as a signal, end the thread in it. Not held back are
+ * those that the thread itself causes, of which the kernel ends a process that blocks them. Returns
+ * what was blocked before, for sys_let_signals().
+ */
+static inline uint64_t sys_hold_signals(void)
+{
+	const uint64_t own = UINT64_C(1) << (SIGBUS - 1) | UINT64_C(1) << (SIGSEGV - 1) |
+			     UINT64_C(1) << (SIGILL - 1) | UINT64_C(1) << (SIGFPE - 1) |
+			     UINT64_C(1) << (SIGTRAP - 1) | UINT64_C(1) << (SIGSYS - 1);
+	const uint64_t held = ~own;
+	uint64_t before = 0;
+
+	SYS4(SYS_rt_sigprocmask, SIG_BLOCK, &held, &before, sizeof(held));
+	return before;
+}
+
+static inline void sys_let_signals(uint64_t before)
+{
+	SYS4(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
 }
 
 static inline off_t sys_lseek(int fd, off_t offset, int whence)

@@ -281,10 +281,13 @@ static int make_segment(struct oplog_writer *w, struct oplog_segment **out)
 void oplog_prepare_next(struct oplog_writer *w)
 {
 	struct oplog_segment *s = NULL;
+	uint64_t signals = sys_hold_signals();
 	int r = -EBUSY;
 
-	if (atomic_flag_test_and_set_explicit(&w->making, memory_order_acquire))
+	if (atomic_flag_test_and_set_explicit(&w->making, memory_order_acquire)) {
+		sys_let_signals(signals);
 		return;
+	}
 	if (atomic_load(&w->next) == NULL &&
 	    atomic_load(&w->lost) >= atomic_load_explicit(&w->retry_at, memory_order_relaxed)) {
 		r = make_segment(w, &s);
@@ -296,6 +299,7 @@ void oplog_prepare_next(struct oplog_writer *w)
 				     atomic_load(&w->lost) + (w->lazy ? RETRY_LAZY : RETRY));
 	}
 	atomic_flag_clear_explicit(&w->making, memory_order_release);
+	sys_let_signals(signals);
 }
 
 /* Until what was told is what is so: others may change it meanwhile. */

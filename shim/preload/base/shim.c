@@ -87,6 +87,28 @@ static void write_quietly(const struct iovec *parts, int count)
 	SYS4(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
 }
 
+THREAD_LOCAL unsigned holds_signals; /* how often */
+THREAD_LOCAL uint64_t blocked_before;
+
+void signals_hold(void)
+{
+	uint64_t before;
+
+	if (holds_signals) {
+		holds_signals++;
+		return;
+	}
+	before = sys_hold_signals();
+	holds_signals = 1;
+	blocked_before = before;
+}
+
+void signals_let(void)
+{
+	if (--holds_signals == 0)
+		sys_let_signals(blocked_before);
+}
+
 const char *shim_error_text(int error)
 {
 	switch (error) {

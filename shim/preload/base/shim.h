@@ -25,6 +25,11 @@ static inline bool shim_borrowed(void)
 	return sys_getpid() != shim_pid;
 }
 
+/* This thread's signals wait from the first of these to as many of the second: see
+ * sys_hold_signals(). */
+void signals_hold(void);
+void signals_let(void);
+
 /* What an error (ENOSPC, not -ENOSPC) means, without strerror(). Static. */
 const char *shim_error_text(int error);
 

@@ -38,7 +38,7 @@ static struct group *take_place(unsigned protection, uint32_t directory)
 	for (at = 0; at < bound_of("groups", GROUPS); at++) {
 		struct group *g = &groups[at];
 
-		if (g->state != GROUP_FREE || !turn_take(&g->owner))
+		if (g->state != GROUP_FREE || !turn_take_whole(&g->owner))
 			continue;
 		if (g->state != GROUP_FREE) {
 			group_unlock(g);

@@ -19,7 +19,7 @@ struct persist_store persist_stores[PROTECTIONS];
 
 void group_unlock(struct group *g)
 {
-	turn_give(&g->owner);
+	turn_give_whole(&g->owner);
 }
 
 struct group *group_lock(uint32_t directory)
@@ -31,7 +31,7 @@ struct group *group_lock(uint32_t directory)
 		if (!number)
 			return NULL;
 		g = &groups[number - 1];
-		if (!turn_take(&g->owner))
+		if (!turn_take_whole(&g->owner))
 			return NULL;
 		if (g->directory == directory && g->state != GROUP_FREE)
 			return g;

@@ -63,4 +63,40 @@ static inline void turn_give(_Atomic uint32_t *turn)
 	atomic_store(turn, 0);
 }
 
+/*
+ * The same for what a jump out of a signal handler, or a cancelled thread, would leave half done:
+ * this thread's signals wait until it is given. Not for what may take as long as people wait.
+ */
+static inline int turn_try_whole(_Atomic uint32_t *turn)
+{
+	int r;
+
+	signals_hold();
+	r = turn_take_within(turn, 0);
+	if (r <= 0)
+		signals_let();
+	return r;
+}
+
+static inline void turn_give_whole(_Atomic uint32_t *turn)
+{
+	turn_give(turn);
+	signals_let();
+}
+
+/* False: it is this thread's already. */
+static inline bool turn_take_whole(_Atomic uint32_t *turn)
+{
+	for (;;) {
+		int r = turn_try_whole(turn);
+
+		if (r)
+			return r > 0;
+		signals_hold();
+		if (turn_inherit(turn))
+			return true;
+		signals_let();
+	}
+}
+
 #endif

@@ -144,7 +144,7 @@ static int claim(struct protection *a)
 	bool is_new = false;
 	int tries = 0, r = 0;
 
-	if (!turn_take(&a->writer_claim))
+	if (!turn_take_whole(&a->writer_claim))
 		return 0; /* a signal handler on top of the claim; it is told in time */
 	if (!writer_is_ours(a)) {
 		do
@@ -157,7 +157,7 @@ static int claim(struct protection *a)
 			is_new = true;
 		}
 	}
-	turn_give(&a->writer_claim);
+	turn_give_whole(&a->writer_claim);
 	if (is_new)
 		guardian_start(a);
 	return r;
@@ -180,7 +180,7 @@ bool writer_is_foreign(struct protection *a)
 {
 	int fd, r;
 
-	if (writer_is_ours(a) || a->store_fd < 0 || !turn_take(&a->writer_claim))
+	if (writer_is_ours(a) || a->store_fd < 0 || !turn_take_whole(&a->writer_claim))
 		return false;
 	fd = writer_is_ours(a)
 		 ? -1
@@ -188,7 +188,7 @@ bool writer_is_foreign(struct protection *a)
 	r = fd < 0 ? 0 : lock_file(fd, F_OFD_GETLK, heirs_from(a), 0);
 	if (fd >= 0)
 		sys_close(fd);
-	turn_give(&a->writer_claim);
+	turn_give_whole(&a->writer_claim);
 	return r == 1 || a->left;
 }
 
@@ -275,7 +275,7 @@ void writer_give_back(unsigned protection)
 		life_use(a, false);
 	}
 	if (!(writer_is_ours(a) || heirs_is_first(a)) || is_open(protection, false) ||
-	    !persists_none(protection) || turn_take_within(&a->writer_claim, 0) <= 0)
+	    !persists_none(protection) || turn_try_whole(&a->writer_claim) <= 0)
 		return;
 	/* Who comes back meanwhile either is seen here, or waits and then claims it anew. */
 	before = atomic_exchange(&a->writer, 0);
@@ -289,7 +289,7 @@ void writer_give_back(unsigned protection)
 		a->left = false;
 		record_feature(a, OPLOG_HAS_WRITER, false);
 	}
-	turn_give(&a->writer_claim);
+	turn_give_whole(&a->writer_claim);
 }
 
 void writers_closed_slow(void)
@@ -314,7 +314,7 @@ static void pass_on(unsigned protection)
 	struct protection *a = &protections[protection];
 
 	if (!writer_is_ours(a) || !has_lock(a) || !is_idle(protection) ||
-	    (a->right && !heirs_is_first(a)) || turn_take_within(&a->writer_claim, 0) <= 0)
+	    (a->right && !heirs_is_first(a)) || turn_try_whole(&a->writer_claim) <= 0)
 		return;
 	if (!a->right)
 		a->right = right_new();
@@ -328,7 +328,7 @@ static void pass_on(unsigned protection)
 			atomic_store(&a->writer, shim_pid);
 		}
 	}
-	turn_give(&a->writer_claim);
+	turn_give_whole(&a->writer_claim);
 }
 
 void writers_before_fork(void)
