@@ -141,6 +141,18 @@ def test_shimmed_ones_are_not(data, actors):
     assert not actors().chroma(data).lines()
 
 
+def test_a_library_of_another_name(data, shim, tmp_path):
+    """It is not known by it, but a process is not another one than itself."""
+    library = shutil.copy(shim, tmp_path / "shim.so")
+    done = subprocess.run(
+        [str(hosts.python("venv")), "-S", "-c",
+         "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('CREATE TABLE t(a)')",
+         str(data / "chroma.sqlite3")], env=hosts.environment({"LD_PRELOAD": str(library)}),
+        capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (data / ".chromashim" / "oplog").exists()
+
+
 def test_nobody_there(data, actors):
     actors(False).chroma(data).stop()
     actor = actors().chroma(data)

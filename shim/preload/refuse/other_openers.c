@@ -22,7 +22,8 @@
 struct search {
 	unsigned protection;
 	struct stat database;
-	int fdinfo; /* of the process that is looked at */
+	char self[24]; /* this process, as /proc numbers it */
+	int fdinfo;    /* of the process that is looked at */
 	uint64_t until;
 	int processes;
 };
@@ -181,6 +182,8 @@ static bool visit_process(void *with, int proc, const char *pid)
 
 	if (++s->processes > PROCESSES || oplog_now() >= s->until)
 		return false;
+	if (strcmp(pid, s->self) == 0)
+		return true;
 	process = open_at(proc, pid, O_DIRECTORY);
 	if (process < 0)
 		return true;
@@ -201,6 +204,7 @@ static bool visit_process(void *with, int proc, const char *pid)
 void other_openers_report(unsigned protection)
 {
 	struct search s = {.protection = protection, .until = oplog_now() + LONGEST};
+	ssize_t n;
 	int proc;
 
 	if (sys_fstatat(protections[protection].root_fd, CHROMA_DATABASE, &s.database,
@@ -209,6 +213,8 @@ void other_openers_report(unsigned protection)
 	proc = open_at(AT_FDCWD, "/proc", O_DIRECTORY);
 	if (proc < 0)
 		return;
+	n = sys_readlinkat(proc, "self", s.self, sizeof(s.self) - 1);
+	s.self[n > 0 ? n : 0] = '\0';
 	each_number(proc, &s, visit_process);
 	sys_close(proc);
 }
