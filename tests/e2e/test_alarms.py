@@ -14,6 +14,7 @@ import hosts
 import torn
 from test_guardian import Events, guardians, make_directory, touch_database  # noqa: F401
 from test_guardian_clock import Days, clock  # noqa: F401
+from test_pin_faults import wait_until_stopped
 from test_whose_store import HOST, Backend
 
 
@@ -130,6 +131,19 @@ def test_a_guardian_died(tmp_path, data, guardians, chromashim):  # noqa: F811
     assert "1 guardians killed" in status(chromashim, data)[1]
     guard_once(chromashim, data, events)
     assert len(events.told("guard.died")) == 1
+
+
+def test_a_guardian_is_stopped(data, guardians, chromashim):  # noqa: F811
+    """It holds its lock, and its last word is that all is well."""
+    make_directory(data)
+    one = guardians(data)
+    one.wait_for("is verified")
+    one.child.send_signal(signal.SIGSTOP)
+    wait_until_stopped(one.child)
+    assert f"(kill -CONT {one.child.pid})" in status(chromashim, data)[1]
+    assert "stopped" in chromashim("status", data).stdout
+    one.child.send_signal(signal.SIGCONT)
+    assert "stopped" not in status(chromashim, data)[1]
 
 
 def test_age_of_the_newest_verified_one(tmp_path, data, chromashim, clock):  # noqa: F811

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "command/base/processes.h"
 #include "core/base/alive.h"
 #include "core/base/fileio.h"
 #include "core/base/openers.h"
@@ -144,6 +145,18 @@ bool guard_has_died(int storefd)
 	if (fd >= 0)
 		close(fd);
 	return died;
+}
+
+bool guard_is_stopped(int storefd)
+{
+	int fd = file_open_at(storefd, LOCK_NAME);
+	bool stopped = fd >= 0 && guard_lock_is_held(fd, GUARD_LOCK_GUARDIAN) &&
+		       !guard_lock_is_of_another_place(fd) && guard_lock_owner(fd) > 0 &&
+		       process_is_stopped((uint32_t)guard_lock_owner(fd));
+
+	if (fd >= 0)
+		close(fd);
+	return stopped;
 }
 
 /* By any but the guardian itself, which reads it for its snapshot. */

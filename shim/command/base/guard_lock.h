@@ -35,6 +35,8 @@ bool guard_lock_is_of_another_place(int fd);
 int guard_is_running(int storefd);
 /* The last one did not end by itself. */
 bool guard_has_died(int storefd);
+/* The one that is there was stopped by a signal. False of one in another container. */
+bool guard_is_stopped(int storefd);
 
 /*
  * Nobody has the directory open any more, and its guardian is about to end: it takes a last

@@ -96,22 +96,38 @@ bool process_is_chroma(uint32_t pid)
 	return found;
 }
 
-uint32_t process_parent(uint32_t pid)
+/* False: there is no such process. */
+static bool read_stat(uint32_t pid, char *state, uint32_t *parent)
 {
 	char path[64], text[512], *at;
-	uint32_t parent = 0;
+	bool good;
 	FILE *f;
 
 	snprintf(path, sizeof(path), "/proc/%" PRIu32 "/stat", pid);
 	f = fopen(path, "re");
 	if (!f)
-		return 0;
+		return false;
 	/* A name may have brackets and spaces in it. */
 	at = fgets(text, sizeof(text), f) ? strrchr(text, ')') : NULL;
-	if (at && sscanf(at + 1, " %*c %" SCNu32, &parent) != 1)
-		parent = 0;
+	good = at && sscanf(at + 1, " %c %" SCNu32, state, parent) == 2;
 	fclose(f);
-	return parent;
+	return good;
+}
+
+uint32_t process_parent(uint32_t pid)
+{
+	uint32_t parent;
+	char state;
+
+	return read_stat(pid, &state, &parent) ? parent : 0;
+}
+
+bool process_is_stopped(uint32_t pid)
+{
+	uint32_t parent;
+	char state;
+
+	return read_stat(pid, &state, &parent) && state == 'T';
 }
 
 /* The whole of a library's file; MAP_FAILED: it is none. */

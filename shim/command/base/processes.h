@@ -21,6 +21,9 @@ bool process_is_chroma(uint32_t pid);
 /* The pid of its parent, 0: there is none, or no such process. */
 uint32_t process_parent(uint32_t pid);
 
+/* By a signal, and not gone on since. */
+bool process_is_stopped(uint32_t pid);
+
 /* Whether the file is a version of this library, whatever it is called. */
 bool file_is_library(const char *path);
 /* The version of the library in that file; false: it is none, or does not say. */

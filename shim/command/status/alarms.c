@@ -124,6 +124,11 @@ static void look_at_snapshots(struct status *s)
 		alarm_add(s, CHECK_WARNING,
 			  "the guardian was killed: nothing is copied or verified (chromashim "
 			  "guard)");
+	if (n->guardian_stopped)
+		alarm_add(s, CHECK_WARNING,
+			  "the guardian was stopped by a signal: nothing is copied or verified "
+			  "(kill -CONT %d)",
+			  n->guardian);
 	if (n->is_old && n->newest)
 		alarm_add(s, CHECK_WARNING, "the newest verified snapshot is %s old",
 			  format_duration(age, sizeof(age), now - n->newest));

@@ -29,6 +29,7 @@ void status_gather_snapshots(struct status *s)
 	guard_settings_free(&settings);
 	n->guardian = guard_is_running(s->data->storefd);
 	n->guardian_died = s->protected_size && guard_has_died(s->data->storefd);
+	n->guardian_stopped = n->guardian > 0 && guard_is_stopped(s->data->storefd);
 	if (n->guardian_died)
 		guardian_report_death(s->data);
 	if (snapshots_load(&all, SNAPSHOT_LOOK, false, 0) < 0)
@@ -64,6 +65,8 @@ void status_json_snapshots(struct json *j, const struct status *s)
 		json_null(j);
 	json_key(j, "guardian_died");
 	json_bool(j, n->guardian_died);
+	json_key(j, "guardian_stopped");
+	json_bool(j, n->guardian_stopped);
 	json_key(j, "snapshots");
 	json_begin(j, '{');
 	json_key(j, "count");
@@ -103,7 +106,10 @@ void status_text_snapshots(const struct status *s)
 	putchar('\n');
 	snapshots_tell_kept(s->data, "removed       ");
 	printf("%-14s", "guardian");
-	if (n->guardian > 0)
+	if (n->guardian_stopped)
+		printf("pid %d, which a signal has stopped: `kill -CONT %d`\n", n->guardian,
+		       n->guardian);
+	else if (n->guardian > 0)
 		printf("pid %d\n", n->guardian);
 	else if (n->guardian)
 		puts("one is about to take over");

@@ -49,6 +49,7 @@ struct status_snapshots {
 	uint64_t limit;		    /* of the age of the newest verified one, ns; 0: none */
 	int guardian;		    /* its pid, 0: none */
 	bool guardian_died;	    /* and did not end by itself, while a backend goes on */
+	bool guardian_stopped;	    /* by a signal */
 	bool is_old;		    /* the newest verified one, or there is none among them */
 };
 
