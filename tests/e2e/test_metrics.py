@@ -3,6 +3,7 @@
 there."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -157,6 +158,30 @@ def test_two_directories_and_odd_names(tmp_path, chromashim):
     done = chromashim("guard", "--once", tmp_path / "plain",
                       env=hosts.environment({"CHROMASHIM_METRICS": "/none/there.prom"}))
     assert done.returncode == 0 and done.stderr.count("CHROMASHIM_METRICS cannot be written") == 1
+
+
+def test_two_directories_and_one_file(tmp_path, chromashim):
+    """As where one process has both open, and one environment: neither takes the other's away."""
+    place = tmp_path / "textfile"
+    place.mkdir()
+    env = hosts.environment({"CHROMASHIM_METRICS": str(place / "chroma.prom")})
+
+    def written():
+        return {f.name: parse(f.read_text())["chromashim_up"][0][1]["directory"]
+                for f in place.iterdir()}
+
+    for name in "first", "second", "first":
+        if not (tmp_path / name).exists():
+            make_directory(tmp_path / name)
+        assert chromashim("guard", "--once", tmp_path / name, env=env).returncode == 0
+    found = written()
+    assert found.pop("chroma.prom") == str(tmp_path / "first")
+    ((own, second),) = found.items()
+    assert re.fullmatch("chromashim-[0-9a-f]{12}.prom", own) and second == str(tmp_path / "second")
+    # The first one is no more: the second takes the file, and its numbers are there once.
+    os.utime(place / "chroma.prom", (0, 0))
+    assert chromashim("guard", "--once", tmp_path / "second", env=env).returncode == 0
+    assert written() == {"chroma.prom": str(tmp_path / "second")}
 
 
 def test_rules_and_board_ask_for_what_there_is(data, chromashim):

@@ -21,6 +21,9 @@
 #include "core/store/drill.h"
 #include "core/store/events.h"
 
+#define LABEL_SIZE (2 * PATH_MAX + 32)
+#define ANOTHER_SECONDS 600 /* a guardian writes every 15, unless it has much to do */
+
 /* ---- the files ---- */
 
 FILE *metrics_begin(struct file_publish *p, int dirfd, const char *name)
@@ -50,9 +53,67 @@ void metrics_end(struct file_publish *p, FILE *out)
 	file_publish_abort(p);
 }
 
+/* directory="…": the files of several directories are collected in one place. */
+static void make_label(char *out, size_t room, const struct data_directory *t)
+{
+	char path[PATH_MAX];
+	FILE *stream = fmemopen(out, room, "w");
+
+	if (!realpath(t->dir, path))
+		snprintf(path, sizeof(path), "%s", t->dir);
+	out[0] = '\0';
+	if (!stream)
+		return;
+	fputs("directory=\"", stream);
+	metrics_put_value(stream, path);
+	fputc('"', stream);
+	fclose(stream);
+}
+
+static const char up[] = "\nchromashim_up{";
+
+/* Behind "chromashim_up{", in what a guardian wrote. NULL: it wrote none of this. */
+static char *find_up(int dirfd, const char *name, char **data, size_t *size)
+{
+	int fd = file_open_at(dirfd, name);
+	char *at;
+
+	*data = NULL;
+	if (fd >= 0 && file_read_all(fd, METRICS_MAX, data, size) < 0)
+		*data = NULL;
+	if (fd >= 0)
+		close(fd);
+	at = *data ? strstr(*data, up) : NULL;
+	return at ? at + sizeof(up) - 1 : NULL;
+}
+
+/* One that goes on, or a directory that was moved would find its own file taken. */
+static bool is_of_another(int dirfd, const char *name, const struct data_directory *t)
+{
+	char label[LABEL_SIZE], *data, *at;
+	struct stat st;
+	size_t size;
+	bool other;
+
+	if (fstatat(dirfd, name, &st, 0) < 0 || time(NULL) - st.st_mtime > ANOTHER_SECONDS)
+		return false;
+	make_label(label, sizeof(label), t);
+	at = find_up(dirfd, name, &data, &size);
+	other = at && strncmp(at, label, strlen(label)) != 0;
+	free(data);
+	return other;
+}
+
+static void make_own_name(char name[64], const struct data_directory *t)
+{
+	snprintf(name, 64, "chromashim-%02x%02x%02x%02x%02x%02x.prom", t->store_id[0],
+		 t->store_id[1], t->store_id[2], t->store_id[3], t->store_id[4], t->store_id[5]);
+}
+
 /*
  * Where CHROMASHIM_METRICS is: its directory, and the name in that. Of a directory that others
- * write to as well, a name of one's own. A descriptor, or -ENODATA: it is not set, or -errno.
+ * write to as well, a name of one's own; and beside a file that another one writes, too. A
+ * descriptor, or -ENODATA: it is not set, or -errno.
  */
 static int open_place(const char *setting, const struct data_directory *t, char name[64])
 {
@@ -63,8 +124,7 @@ static int open_place(const char *setting, const struct data_directory *t, char 
 	if (!*setting)
 		return -ENODATA;
 	snprintf(path, sizeof(path), "%s", setting);
-	snprintf(name, 64, "chromashim-%02x%02x%02x%02x%02x%02x.prom", t->store_id[0],
-		 t->store_id[1], t->store_id[2], t->store_id[3], t->store_id[4], t->store_id[5]);
+	make_own_name(name, t);
 	if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode)) {
 		slash = strrchr(path, '/');
 		if (!slash || strlen(slash + 1) >= 64 || !slash[1])
@@ -73,27 +133,12 @@ static int open_place(const char *setting, const struct data_directory *t, char 
 		slash[slash == path] = '\0';
 	}
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0 && is_of_another(fd, name, t))
+		make_own_name(name, t);
 	return fd < 0 ? -errno : fd;
 }
 
 /* ---- one number ---- */
-
-/* directory="…": the files of several directories are collected in one place. */
-static void make_label(char *out, size_t room, const struct guardian *g)
-{
-	char path[PATH_MAX];
-	FILE *stream = fmemopen(out, room, "w");
-
-	if (!realpath(g->s.data.dir, path))
-		snprintf(path, sizeof(path), "%s", g->s.data.dir);
-	out[0] = '\0';
-	if (!stream)
-		return;
-	fputs("directory=\"", stream);
-	metrics_put_value(stream, path);
-	fputc('"', stream);
-	fclose(stream);
-}
 
 static void metric(FILE *out, const char *label, const char *name, const char *type,
 		   const char *help, double value)
@@ -268,9 +313,9 @@ static void put_histogram(FILE *out, const char *label, const char *name, const 
 
 static void put_all(FILE *out, const struct guardian *g, const struct facts *f, bool running)
 {
-	char label[2 * PATH_MAX + 32];
+	char label[LABEL_SIZE];
 
-	make_label(label, sizeof(label), g);
+	make_label(label, sizeof(label), &g->s.data);
 	metric(out, label, "up", "gauge", "The guardian runs.", running);
 	metric(out, label, "report_timestamp_seconds", "gauge",
 	       "When this was written: every minute, as long as the guardian runs.",
@@ -291,7 +336,7 @@ static void put_all(FILE *out, const struct guardian *g, const struct facts *f, 
 void metrics_write(struct guardian *g, const struct facts *f, bool running)
 {
 	struct file_publish p;
-	char name[64];
+	char name[64], own[64];
 	FILE *out = metrics_begin(&p, g->s.data.storefd, METRICS_FILE);
 	int fd;
 
@@ -308,6 +353,9 @@ void metrics_write(struct guardian *g, const struct facts *f, bool running)
 		fchmod(p.fd, 0644); /* whatever the umask is: a collector is another user */
 		put_all(out, g, f, running);
 		metrics_end(&p, out);
+		make_own_name(own, &g->s.data);
+		if (strcmp(name, own) != 0) /* while another one wrote this file */
+			unlinkat(fd, own, 0);
 	} else if (!g->metrics_told) {
 		guardian_say(g, "CHROMASHIM_METRICS cannot be written: %s",
 			     strerror(fd < 0 ? -fd : errno));
@@ -319,20 +367,15 @@ void metrics_write(struct guardian *g, const struct facts *f, bool running)
 }
 
 /* "chromashim_up{…} 1" becomes 0. */
-static void take_down(int dirfd, const char *name)
+static void take_down(int dirfd, const char *name, const struct data_directory *t)
 {
-	static const char up[] = "\nchromashim_up{";
-	int fd = file_open_at(dirfd, name);
+	char label[LABEL_SIZE], *data, *at;
 	struct file_publish p;
-	char *data = NULL, *at;
-	size_t size = 0;
+	size_t size;
 
-	if (fd >= 0 && file_read_all(fd, METRICS_MAX, &data, &size) < 0)
-		data = NULL;
-	if (fd >= 0)
-		close(fd);
-	at = data ? strstr(data, up) : NULL;
-	at = at ? strchr(at + 1, '\n') : NULL; /* behind its label and its value */
+	make_label(label, sizeof(label), t);
+	at = find_up(dirfd, name, &data, &size);
+	at = at && strncmp(at, label, strlen(label)) == 0 ? strchr(at, '\n') : NULL;
 	if (at && at[-1] == '1' && file_publish_begin(&p, dirfd, name, 0644) == 0) {
 		at[-1] = '0';
 		if (file_write_all(p.fd, data, size) < 0 || file_publish_commit(&p) < 0)
@@ -347,14 +390,14 @@ void guardian_report_death(const struct data_directory *t)
 	char name[64];
 	int fd;
 
-	take_down(t->storefd, METRICS_FILE);
+	take_down(t->storefd, METRICS_FILE, t);
 	guard_settings_read(&settings, t->storefd);
 	fd = open_place(config_get(&settings.config, CONFIG_METRICS), t, name);
 	guard_settings_free(&settings);
 	if (fd < 0)
 		return;
 	owner_pause();
-	take_down(fd, name);
+	take_down(fd, name, t);
 	owner_resume();
 	close(fd);
 }
