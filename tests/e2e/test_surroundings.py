@@ -100,6 +100,52 @@ def test_standard_error_at_the_file_size_limit(data, shim, compiled, tmp_path):
     assert log.stat().st_size == 65536
 
 
+# Nobody serves what is mounted: whoever asks it waits until this ends.
+MOUNTS = """
+import ctypes, os, sys
+fuse = os.open("/dev/fuse", os.O_RDWR)
+options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0"
+failed = ctypes.CDLL(None).mount(b"test", sys.argv[1].encode(), b"fuse", 6, options.encode())
+print("failed" if failed else "mounted", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def unanswered(tmp_path):
+    """Mounts what does not answer at a directory, and takes it away in the end."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        pytest.skip("not root, or no /dev/fuse")
+    holders = []
+
+    def mount(at):
+        at.mkdir()
+        holder = subprocess.Popen([hosts.python("venv"), "-S", "-c", MOUNTS, at], text=True,
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        holders.append((holder, at))
+        if holder.stdout.readline() != "mounted\n":
+            pytest.skip("FUSE cannot be mounted")
+
+    yield mount
+    for holder, at in holders:
+        holder.communicate("")
+        subprocess.run(["umount", "-l", at], check=False)
+
+
+@pytest.mark.parametrize("where", ["in it", "behind a link", "behind a link to a file"])
+def test_mount_that_does_not_answer(data, shim, tmp_path, unanswered, where):
+    """Chroma has nothing to do with it, and so the library does not."""
+    unanswered(data / "sub" if where == "in it" else tmp_path / "mount")
+    if where != "in it":
+        (data / "link").symlink_to(tmp_path / "mount" / ("file" if "file" in where else ""))
+    done = subprocess.run([hosts.python("venv"), "-S", "-c",
+                           "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); "
+                           "db.execute('CREATE TABLE t(x)')", data / "chroma.sqlite3"],
+                          env=hosts.environment({"LD_PRELOAD": shim}), capture_output=True,
+                          text=True, check=False, timeout=10)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_names_of_neighbours(data, actors):
     """More names than can be kept, of files that are none of Chroma's: segments stay protected."""
     torn.make(data)

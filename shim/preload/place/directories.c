@@ -6,7 +6,9 @@
  * known by; and what was found not to be ours is believed for a second. A segment may be a symbolic
  * link to a directory elsewhere: it is known by what it leads to.
  */
+#include <dirent.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 
 #include "core/base/checksum.h"
 #include "preload/base/shim.h"
@@ -156,6 +158,35 @@ void directory_made(const struct place *place, int dirfd, const char *path)
 		directory_learn(place, &st);
 }
 
+/* By what the kernel knows without asking the file system: what is mounted there, or where another
+ * link leads, need not answer. */
+static bool find_known(int fd, const char *name, struct stat *st)
+{
+	struct statx x;
+	int r = (int)SYS5(SYS_statx, fd, name,
+			  AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC,
+			  STATX_TYPE | STATX_INO, &x);
+
+	if (r == -ENOSYS || r == -EPERM) /* no such call, or one that is filtered */
+		return sys_fstatat(fd, name, st, AT_SYMLINK_NOFOLLOW) == 0;
+	if (r < 0)
+		return false;
+	*st = (struct stat){.st_mode = x.stx_mode,
+			    .st_ino = x.stx_ino,
+			    .st_dev = makedev(x.stx_dev_major, x.stx_dev_minor)};
+	return true;
+}
+
+/* A directory of a listing that may be one of ours. */
+static bool find_listed(int fd, const struct linux_dirent64 *d, struct stat *st)
+{
+	if (strcmp(d->name, "..") == 0)
+		return false;
+	if (name_is_uuid(d->name, strlen(d->name)) || d->type == DT_UNKNOWN)
+		return sys_fstatat(fd, d->name, st, 0) == 0 && may_be_ours(fd, d->name, st);
+	return d->type == DT_DIR && find_known(fd, d->name, st) && S_ISDIR(st->st_mode);
+}
+
 void directories_read(unsigned protection, int dirfd)
 {
 	char buf[2048] __attribute__((aligned(8)));
@@ -172,8 +203,7 @@ void directories_read(unsigned protection, int dirfd)
 			struct stat st;
 
 			d = (const struct linux_dirent64 *)(const void *)(buf + at);
-			if (strcmp(d->name, "..") == 0 || sys_fstatat(fd, d->name, &st, 0) < 0 ||
-			    !may_be_ours(fd, d->name, &st) ||
+			if (!find_listed(fd, d, &st) ||
 			    !place_join(place_room(&place), ".", d->name))
 				continue;
 			place_settle(&place, protection);
