@@ -80,6 +80,28 @@ def test_those_before_changes_stay_for_an_hour(data, chromashim, clock, shim):
     assert len(before) == 5 and all(s["state"] == "verified" for s in before), before
 
 
+def test_a_clock_that_was_set_back(data, chromashim, clock):
+    """Snapshots of a time that is still to come: the stop's is taken all the same, and alarms go by
+    the others."""
+    make_directory(data)
+    days = Days(chromashim, data, clock)
+    days.seconds = 0
+    assert days.command("snapshot", "create", data).returncode == 0
+    days.seconds = 700 * 86400
+    assert days.command("snapshot", "create", data).returncode == 0
+    days.seconds = 100 * 86400
+    assert "100.0 days old, which is too much" in days.command("status", data).stdout
+    assert "the newest verified snapshot is 100.0 days old" in days.command("status", "--check", data).stdout
+
+    host = ("import sqlite3, sys; db = sqlite3.connect(sys.argv[1] + '/chroma.sqlite3')\n"
+            "db.execute('UPDATE embeddings SET created_at = 1'); db.commit()")
+    done = chromashim("run", "--dir", data, "--", hosts.python("venv"), "-c", host, data,
+                      env=hosts.environment({"CHROMASHIM_GUARD": ""}))
+    assert done.returncode == 0, done.stderr
+    assert chromashim("guard", "--once", data).returncode == 0
+    assert [s["reason"] for s in listed(chromashim, data)].count("stop") == 1
+
+
 @pytest.mark.slow
 def test_thirty_days(data, chromashim, clock):
     """A snapshot every 6 h for 30 days, and none in between; what the rules say is kept."""

@@ -5,6 +5,7 @@ import contextlib
 import filecmp
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -14,6 +15,7 @@ import time
 import pytest
 
 import hosts
+from test_guardian_clock import clock  # noqa: F401
 
 # A collection of so many records, more of them with each call.
 ADD = textwrap.dedent("""
@@ -504,4 +506,28 @@ def test_restore_if_missing(machine):
     machine.run(*run, "--takeover", "--", "true")
     machine.change()
     machine.snapshot()
+    assert same(machine.restore(), machine.data)
+
+
+DAY = 86400
+
+
+def test_clocks_that_are_wrong(machine, clock):
+    """The newest is what was made last, whatever the machine's clock said then."""
+    made = []
+    for offset in (0, 700 * DAY, -900 * DAY, 0):
+        machine.env.update(LD_PRELOAD=str(clock), CLOCK_OFFSET=str(offset))
+        machine.change()
+        machine.snapshot()
+        made.append(shutil.copytree(machine.data, machine.root / f"made-{len(made)}",
+                                    ignore=shutil.ignore_patterns(".chromashim")))
+        for number, one in enumerate(made):
+            assert same(machine.restore(str(number + 1)), one)
+        assert same(machine.restore(), machine.data)
+        assert [e["snapshot"] for e in listed(machine)] == [str(n + 1) for n in range(len(made))]
+    assert "0 damaged, 0 missing" in check(machine)
+    assert re.search(r"newest verified one is \d+\.\d+ m?s old", machine.run("status", machine.data).stdout)
+    machine.run("replica", "prune", "--from", machine.replica, "--key", machine.key, "--keep=last=1",
+                "-y")
+    assert "4" in [e["snapshot"] for e in listed(machine)]
     assert same(machine.restore(), machine.data)

@@ -20,7 +20,6 @@
 #define RETRY (60 * SECOND)
 #define PENDING 16u /* pins that wait to be copied: more moments would cost those */
 #define PIN_WAIT (10 * SECOND)
-#define FUTURE (60 * SECOND)
 
 static bool has_database(const struct guardian *g)
 {
@@ -30,8 +29,7 @@ static bool has_database(const struct guardian *g)
 	       st.st_size > 0;
 }
 
-/* The newest there is, be it good or not. A clock that was set back must not stop them. */
-static uint64_t newest(const struct guardian *g, uint64_t now, bool broken)
+uint64_t guardian_newest_time(const struct guardian *g, uint64_t now, bool broken)
 {
 	uint64_t time = 0;
 	size_t i;
@@ -40,7 +38,7 @@ static uint64_t newest(const struct guardian *g, uint64_t now, bool broken)
 		const struct manifest *m = &g->s.list[i];
 
 		if ((broken || m->header.state != SNAPSHOT_BROKEN) &&
-		    m->header.time < now + FUTURE && m->header.time > time)
+		    !clock_was_ahead(m->header.time, now) && m->header.time > time)
 			time = m->header.time;
 	}
 	return time;
@@ -66,7 +64,8 @@ bool guardian_is_due(const struct guardian *g, uint64_t now)
 	    is_behind(g))
 		return false;
 	/* After a broken one sooner, but not at once: what broke it may last. */
-	return newest(g, now, false) + every <= now && newest(g, now, true) + every / 6 <= now;
+	return guardian_newest_time(g, now, false) + every <= now &&
+	       guardian_newest_time(g, now, true) + every / 6 <= now;
 }
 
 static int pin(struct guardian *g, const char *reason, struct snapshot_trouble *t)

@@ -19,7 +19,6 @@
 
 #define HOUR (3600 * SECOND)
 #define DAY (24 * HOUR)
-#define FUTURE (60 * SECOND)
 #define END_TIME (10 * SECOND)
 
 extern char **environ;
@@ -31,7 +30,7 @@ static uint64_t next_drill(const struct guardian *g, uint64_t first)
 	struct drill_note last;
 
 	drill_note_read(g->s.data.storefd, DRILL_NAME, &last);
-	if (last.time > now + FUTURE) /* the clock was set back */
+	if (clock_was_ahead(last.time, now))
 		last.time = 0;
 	if (!last.time)
 		return first ? first + every : UINT64_MAX;

@@ -503,13 +503,8 @@ static bool is_newer(const struct guardian *g, const char *path, uint64_t time)
 /* Has anything been written since the newest one? Every write of Chroma's goes to the database. */
 static bool is_changed(const struct guardian *g)
 {
-	uint64_t newest = 0;
-	size_t i;
+	uint64_t newest = guardian_newest_time(g, clock_read(CLOCK_REALTIME), false);
 
-	for (i = 0; i < g->s.count; i++)
-		if (g->s.list[i].header.state != SNAPSHOT_BROKEN &&
-		    g->s.list[i].header.time > newest)
-			newest = g->s.list[i].header.time;
 	return is_newer(g, CHROMA_DATABASE, newest) || is_newer(g, CHROMA_DATABASE "-wal", newest);
 }
 

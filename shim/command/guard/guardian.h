@@ -129,6 +129,9 @@ void guardian_look_at_base(struct guardian *g, struct pins *pins);
 
 /* ---- snapshots by the clock (clock.c) ---- */
 
+/* Of what the store has, broken ones as well or not; what a clock that was ahead has left counts as
+ * nothing, or it would stop all that follows. 0: there is none. */
+uint64_t guardian_newest_time(const struct guardian *g, uint64_t now, bool broken);
 bool guardian_is_due(const struct guardian *g, uint64_t now);
 void guardian_take(struct guardian *g, const char *reason);
 /* A step of something that takes long: what is due meanwhile is pinned, and copied afterwards. */

@@ -91,12 +91,16 @@ static void tell_late(struct guardian *g)
 	uint64_t now = clock_read(CLOCK_REALTIME);
 	struct replica_state state;
 	char time[40] = "never";
+	uint64_t since;
 	unsigned i;
 
 	for (i = 0; i < r->targets.count; i++) {
 		replica_state_read(g->s.data.storefd, r->targets.all[i].text, &state);
+		since = state.snapshot_time && !clock_was_ahead(state.snapshot_time, now)
+			    ? state.snapshot_time
+			    : g->started;
 		if (r->told[i].is_late || !r->late || r->newest <= state.snapshot ||
-		    now < (state.snapshot_time ? state.snapshot_time : g->started) + r->late)
+		    now < since + r->late)
 			continue;
 		r->told[i].is_late = true;
 		if (state.snapshot_time)

@@ -29,7 +29,7 @@ static void gather(struct guardian *g, struct facts *f)
 {
 	struct snapshots s = {.data = g->s.data};
 	struct statvfs v;
-	uint64_t *used;
+	uint64_t *used, now = clock_read(CLOCK_REALTIME);
 	size_t i;
 
 	memset(f, 0, sizeof(*f));
@@ -42,6 +42,8 @@ static void gather(struct guardian *g, struct facts *f)
 		const struct snapshot_header *h = &s.list[i].header;
 
 		f->states[h->state < GUARD_STATES ? h->state : 0]++;
+		if (clock_was_ahead(h->time, now))
+			continue;
 		f->first = f->first && f->first < h->time ? f->first : h->time;
 		if (h->time > f->newest && h->state != SNAPSHOT_BROKEN) {
 			f->newest = h->time;

@@ -52,7 +52,9 @@ bool status_drill_trouble(const struct status *s, char *out, size_t room, bool *
 	if (*failed)
 		return true;
 	/* Without one: since there was something to try it with. */
-	since = s->drill && s->drill->good ? s->drill->good : s->snapshots.first;
+	since = s->drill && s->drill->good && !clock_was_ahead(s->drill->good, now)
+		    ? s->drill->good
+		    : s->snapshots.first;
 	if (!s->drill_limit || !since || since + s->drill_limit > now)
 		return false;
 	format_duration(age, sizeof(age), now - since);

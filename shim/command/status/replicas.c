@@ -55,7 +55,9 @@ bool status_replica_trouble(const struct status *s, unsigned i, char *out, size_
 	uint64_t now = clock_read(CLOCK_REALTIME);
 	/* One that has nothing yet: since there was something to send. What is in step with the
 	 * newest snapshot here is as old as that may be. */
-	uint64_t since = r->snapshot_time ? r->snapshot_time : s->snapshots.first;
+	uint64_t since = r->snapshot_time && !clock_was_ahead(r->snapshot_time, now)
+			     ? r->snapshot_time
+			     : s->snapshots.first;
 	char age[24];
 
 	if (!s->replica_limit || !since || since + s->replica_limit > now)

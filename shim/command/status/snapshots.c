@@ -17,7 +17,7 @@ void status_gather_snapshots(struct status *s)
 	struct status_snapshots *n = &s->snapshots;
 	struct snapshots all = {.data = *s->data, .pins = {.dirfd = -1}};
 	struct guard_settings settings;
-	uint64_t since;
+	uint64_t since, now = clock_read(CLOCK_REALTIME);
 	size_t i;
 
 	if (s->data->storefd < 0)
@@ -38,10 +38,12 @@ void status_gather_snapshots(struct status *s)
 		const struct snapshot_header *h = &all.list[i].header;
 
 		n->count++;
-		n->first = n->first && n->first < h->time ? n->first : h->time;
 		n->pinned += h->state == SNAPSHOT_PINNED || h->state == SNAPSHOT_HYDRATING;
 		n->broken += h->state == SNAPSHOT_BROKEN;
 		n->verified += h->state == SNAPSHOT_VERIFIED;
+		if (clock_was_ahead(h->time, now))
+			continue;
+		n->first = n->first && n->first < h->time ? n->first : h->time;
 		if (h->state == SNAPSHOT_VERIFIED && h->time > n->newest) {
 			n->newest = h->time;
 			n->newest_id = h->id;
@@ -50,7 +52,7 @@ void status_gather_snapshots(struct status *s)
 	snapshots_unload(&all);
 	/* The first one is not verified at once. */
 	since = n->newest ? n->newest : n->first;
-	n->is_old = n->count && n->limit && since + n->limit < clock_read(CLOCK_REALTIME);
+	n->is_old = n->count && n->limit && since + n->limit < now;
 }
 
 void status_json_snapshots(struct json *j, const struct status *s)
@@ -87,6 +89,7 @@ void status_json_snapshots(struct json *j, const struct status *s)
 void status_text_snapshots(const struct status *s)
 {
 	const struct status_snapshots *n = &s->snapshots;
+	uint64_t now = clock_read(CLOCK_REALTIME);
 	char age[24];
 
 	printf("%s%-14s%s", terminal_colour(COLOUR_BOLD), "snapshots",
@@ -101,8 +104,10 @@ void status_text_snapshots(const struct status *s)
 		printf(", %u broken", n->broken);
 	if (n->newest)
 		printf("; the newest verified one is %s old%s",
-		       format_duration(age, sizeof(age), clock_read(CLOCK_REALTIME) - n->newest),
+		       format_duration(age, sizeof(age), now > n->newest ? now - n->newest : 0),
 		       n->is_old ? ", which is too much" : "");
+	else if (n->verified)
+		fputs(", all of a time that is still to come: the clock was set back", stdout);
 	putchar('\n');
 	snapshots_tell_kept(s->data, "removed       ");
 	printf("%-14s", "guardian");

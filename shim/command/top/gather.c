@@ -166,7 +166,8 @@ static void note_snapshots(struct top *t)
 		v->snapshots++;
 		v->verified += h->state == SNAPSHOT_VERIFIED;
 		v->broken += h->state == SNAPSHOT_BROKEN;
-		if (h->state == SNAPSHOT_VERIFIED && h->time > v->newest)
+		if (h->state == SNAPSHOT_VERIFIED && h->time > v->newest &&
+		    !clock_was_ahead(h->time, v->now))
 			v->newest = h->time;
 		if (h->state != SNAPSHOT_PINNED && h->state != SNAPSHOT_HYDRATING)
 			continue;

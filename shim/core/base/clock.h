@@ -5,10 +5,12 @@
 #ifndef CORE_CLOCK_H
 #define CORE_CLOCK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <time.h>
 
 #define SECOND UINT64_C(1000000000)
+#define CLOCK_STEP (60 * SECOND) /* by less clocks are set right all the time */
 
 static inline uint64_t nanoseconds(struct timespec t)
 {
@@ -21,6 +23,16 @@ static inline uint64_t clock_read(clockid_t clock)
 
 	clock_gettime(clock, &t);
 	return nanoseconds(t);
+}
+
+/*
+ * A moment (CLOCK_REALTIME) that is written down somewhere and still to come: the clock was set
+ * back since. Taken for one that was, it would be the newest there is, and of no age, for as long
+ * as the clock was ahead.
+ */
+static inline bool clock_was_ahead(uint64_t time, uint64_t now)
+{
+	return time > now + CLOCK_STEP;
 }
 
 #endif
