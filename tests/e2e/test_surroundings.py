@@ -100,6 +100,16 @@ def test_standard_error_at_the_file_size_limit(data, shim, compiled, tmp_path):
     assert log.stat().st_size == 65536
 
 
+@pytest.mark.parametrize("what", ["link", "file"])
+def test_store_that_is_no_directory(data, shim, tmp_path, what):
+    """To make it writable would not help."""
+    store = tmp_path / "store"
+    store.symlink_to(tmp_path) if what == "link" else store.touch()
+    done = run(shim, f"import os; os.open({str(data / 'chroma.sqlite3')!r}, os.O_RDWR | os.O_CREAT)",
+               "env", f"CHROMASHIM_STORE={store}")
+    assert "Name a directory of its own as CHROMASHIM_STORE, and restart.\n" in done.stderr
+
+
 # Nobody serves what is mounted: whoever asks it waits until this ends.
 MOUNTS = """
 import ctypes, os, sys

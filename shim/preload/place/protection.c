@@ -220,7 +220,7 @@ static void say_unprotected(const struct protection *a, int error)
 		     ? "Allow the process more open files (ulimit -n), and restart."
 		 : error == -EFBIG
 		     ? "Allow the process larger files (ulimit -f, LimitFSIZE=), and restart."
-		 : error == -ENOTEMPTY || error == -EINVAL
+		 : error == -ENOTEMPTY || error == -EINVAL || error == -ELOOP || error == -ENOTDIR
 		     ? "Name a directory of its own as CHROMASHIM_STORE, and restart."
 		 : met.former >= STORE_FORMER_WAITS
 		     ? "Make it writable for this user, and restart: it cannot be left yet."
