@@ -85,6 +85,14 @@ def test_said_once_and_everywhere(data, tmp_path, owner, chromashim, does, says,
     assert told() == (False, False, 1)
 
 
+@pytest.mark.parametrize("owner", ["descriptors=5"], indirect=True)
+def test_what_to_do_fits_the_limit(owner):
+    owner.do(PERSISTS)
+    said = owner.errors()
+    assert "a crash before its end may break this collection. Write fewer indexes at once" in said
+    assert "make room" not in said
+
+
 @pytest.mark.parametrize("owner", ["groups=2"], indirect=True)
 def test_a_directory_that_is_opened_later(data, owner, chromashim):
     """Its log says it from the beginning."""

@@ -173,6 +173,19 @@ void group_remove_undo(const struct group *g, bool persisted)
 		sys_close(undofd);
 }
 
+static const char *advice(int error)
+{
+	switch (error) {
+	case -EUSERS:
+		return "Write fewer indexes at once, or in several processes.";
+	case -EMFILE:
+	case -ENFILE:
+		return "Allow the process more open files (ulimit -n), and restart.";
+	default:
+		return "Make the store writable, or make room.";
+	}
+}
+
 void group_unprotect(struct group *g, int error)
 {
 	if (settings.closed) {
@@ -183,9 +196,8 @@ void group_unprotect(struct group *g, int error)
 		limit_reached(LIMIT_DESCRIPTORS);
 	shim_say(protections[g->protection].spelling[0], "/", g->header.segment,
 		 ": cannot save what a persist overwrites (", persist_error_text(-error),
-		 "); it goes on UNPROTECTED: a crash before its end may break this collection. "
-		 "Make the store writable, or make room.",
-		 NULL);
+		 "); it goes on UNPROTECTED: a crash before its end may break this collection. ",
+		 advice(error), NULL);
 	group_set_state(g, GROUP_UNPROTECTED); /* before: whoever pins sees the one or the other */
 	group_remove_undo(g, false);
 	withheld_release(g);
