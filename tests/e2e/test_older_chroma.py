@@ -8,6 +8,7 @@ import pytest
 
 import hosts
 from test_run_directory import make
+from test_run_guardian import guardians, wait_until
 
 CHILD = """
 import ctypes, sqlite3, sys
@@ -22,7 +23,8 @@ TOLD = "was written by a newer Chroma"
 def opens(tmp_path, data, shim):
     """Starts a program, and in it a child with what tells an installation; what is said."""
 
-    def go(release, library="chromadb_rust_bindings/chromadb_rust_bindings.abi3.so", run=RUN):
+    def go(release, library="chromadb_rust_bindings/chromadb_rust_bindings.abi3.so", run=RUN,
+           **env):
         packages = tmp_path / release / "lib/python3.11/site-packages"
         native = packages / library
         native.parent.mkdir(parents=True)
@@ -34,7 +36,7 @@ def opens(tmp_path, data, shim):
         done = subprocess.run(
             [*run, *(["--dir", data, "--"] if run else []), "sh", "-c", '"$@"; :', "sh",
              hosts.python("venv"), "-c", CHILD, data, native],
-            env=hosts.environment({} if run else {"LD_PRELOAD": shim}), capture_output=True, text=True, check=True)
+            env=hosts.environment(env if run else {"LD_PRELOAD": shim, **env}), capture_output=True, text=True, check=True)
         return done.stderr
 
     make("venv", data)
@@ -47,6 +49,14 @@ def test_it_is_told(opens, data):
     assert str(data) in said and "Nothing is damaged: start Chroma 1.5.9" in said
     said = opens("0.6.3", "hnswlib.cpython-311-x86_64-linux-gnu.so")
     assert said.count(TOLD) == 1 and "0.6.3 and will fail on it" in said
+
+
+def test_it_is_told_of_a_directory_that_is_new_to_the_library(opens, data):
+    """No store is there that says who wrote it: the look before the first open finds that out."""
+    assert not (data / ".chromashim").exists()
+    said = opens("1.0.8", run=(), CHROMASHIM_GUARD="on")
+    wait_until(lambda: not guardians(data), 60)
+    assert said.count(TOLD) == 1 and "this one is 1.0.8 and will panic" in said
 
 
 def test_nothing_is_told(opens, data):

@@ -66,6 +66,7 @@ static void look_at(struct preflight *p)
 	preflight_roll_back(p);
 	if (look_go_on(l, LOOK_READS))
 		preflight_damage(p);
+	preflight_note_writers(p);
 }
 
 int preflight_before_open(struct run *r)

@@ -53,5 +53,7 @@ int preflight_keep(struct preflight *p, const char *reason, const char *descript
 
 /* preflight_migrations.c: what the backend's Chroma does with the database */
 int preflight_migrations(struct preflight *p);
+/* Which releases wrote the database, for the library to tell an older one: a line in the store. */
+void preflight_note_writers(const struct preflight *p);
 
 #endif

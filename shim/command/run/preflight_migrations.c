@@ -106,15 +106,20 @@ static int keep_before(struct preflight *p)
 	return 0;
 }
 
+void preflight_note_writers(const struct preflight *p)
+{
+	const struct diagnose_summary *s = &p->summary;
+
+	if (s->migrations.has_table && s->era && p->data.storefd >= 0 && !p->run->check_only)
+		written_by_note(p->data.dirfd, p->data.storefd, s->era->first, s->era->last);
+}
+
 int preflight_migrations(struct preflight *p)
 {
 	const struct diagnose_summary *s = &p->summary;
 
-	if (!s->migrations.has_table)
-		return 0;
-	if (s->era && p->data.storefd >= 0 && !p->run->check_only)
-		written_by_note(p->data.dirfd, p->data.storefd, s->era->first, s->era->last);
-	if (!s->has_verdict)
+	preflight_note_writers(p);
+	if (!s->migrations.has_table || !s->has_verdict)
 		return 0;
 	switch (s->backend_verdict) {
 	case MIGRATION_PANICS:
