@@ -102,6 +102,21 @@ def test_a_clock_that_was_set_back(data, chromashim, clock):
     assert [s["reason"] for s in listed(chromashim, data)].count("stop") == 1
 
 
+def test_a_crash_of_the_future(data, chromashim, clock, shim):
+    """It was not the last one: those that came after it are, whatever the clock said then."""
+    make_directory(data)
+    host = ("import os, signal, sqlite3, sys; db = sqlite3.connect(sys.argv[1] + '/chroma.sqlite3')\n"
+            "db.execute('UPDATE embeddings SET created_at = 1'); db.commit()\n"
+            "sys.argv[2:] and os.kill(os.getpid(), signal.SIGKILL)")
+    for preload, words in (f"{clock}:{shim}", ["killed"]), (shim, []):
+        env = hosts.environment({"LD_PRELOAD": preload, "CLOCK_OFFSET": str(700 * 86400)})
+        subprocess.run([hosts.python("venv"), "-c", host, data, *words], env=env, check=False)
+    assert chromashim("log", "--processes", data).stdout.count("death") == 1
+    assert "did not end by itself" not in chromashim("check", data).stdout
+    done = chromashim("run", "--dir", data, "--", "true")
+    assert "last backend" not in done.stderr, done.stderr
+
+
 @pytest.mark.slow
 def test_thirty_days(data, chromashim, clock):
     """A snapshot every 6 h for 30 days, and none in between; what the rules say is kept."""

@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/base/clock.h"
 #include "core/check/internal.h"
 #include "core/oplog/file.h"
 #include "core/oplog/oplog.h"
@@ -128,6 +129,10 @@ static int judge_last(struct diagnosis *d, int logfd, const char *name)
 		return 0;
 	}
 	read_last(&image, &last);
+	if (clock_was_ahead(last.time, clock_read(CLOCK_REALTIME))) {
+		oplog_image_close(&image);
+		return 0;
+	}
 	if (!last.farewell)
 		diagnose_report(d, DIAGNOSE_DIED, (struct diagnose_place){0},
 				"process %u (%.100s), last heard of at %s%s%s%s", image.header.pid,
