@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Which id has which label, where the pickle is lost or older than the other files: by the order in
- * which both were made.
+ * Which id has which label, where the pickle is lost: by the order in which both were made.
  *
  * Chroma >= 1.0 hands out labels in the order of its log, in which rows of `embeddings` are made as
  * well, and neither changes while a record lives. So the n-th live label belongs to the n-th record
