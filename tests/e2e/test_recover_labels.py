@@ -113,6 +113,16 @@ def cut_short(data: Path) -> None:
     os.truncate(segment(data, "space-l2") / "data_level0.bin", 300 * ELEMENT)
 
 
+@pytest.mark.parametrize("size, older", [(300 * ELEMENT, True), (300 * ELEMENT + 7, False)])
+def test_level0_of_an_earlier_persist(size, older, base, chromashim, tmp_path):
+    """It ends with an element: what changed since then is as it was, and nothing tells which."""
+    data = Path(shutil.copytree(base[0], tmp_path / "data"))
+    os.truncate(segment(data, "space-l2") / "data_level0.bin", size)
+    done = chromashim("recover", "-y", "--set-aside", data)
+    assert done.returncode == 3, done.stderr
+    assert ("or older than they should be" in done.stdout + done.stderr) == older
+
+
 def zero_tailed(data: Path) -> None:
     path = segment(data, "space-l2") / "data_level0.bin"
     size = path.stat().st_size

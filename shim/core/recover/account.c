@@ -204,7 +204,8 @@ int recover_account_take(struct recover_account *a, int dirfd, const struct reco
 	if (!a->phase)
 		a->costs_vectors = recover_costs_vectors(j, "");
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", dirfd);
-	a->may_differ |= recover_makes_vectors_differ(j) || (!a->phase && has_older_vectors(path));
+	a->may_differ |=
+	    recover_makes_vectors_differ(j, dirfd) || (!a->phase && has_older_vectors(path));
 	r = database_error(sqlite3_exec(a->db, "BEGIN", NULL, NULL, NULL));
 	if (r == 0)
 		r = database_prepare(a->db, &a->insert,

@@ -40,7 +40,7 @@ bool recover_is_blind(const struct recover_judgement *j);
 const char *recover_finding_of(const struct recover_judgement *j, enum recover_step step,
 			       const char *segment);
 /* Whether vectors may be older than they should be, or another's, and nothing tells which. */
-bool recover_makes_vectors_differ(const struct recover_judgement *j);
+bool recover_makes_vectors_differ(const struct recover_judgement *j, int dirfd);
 /* Whether it explains that records of this vector segment have lost their vectors. */
 bool recover_costs_vectors(const struct recover_judgement *j, const char *segment);
 

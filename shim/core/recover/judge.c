@@ -3,11 +3,16 @@
  * What a diagnosis says to a recovery.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include "core/base/fileio.h"
 #include "core/recover/internal.h"
+#include "core/segment/hnsw.h"
 #include "core/sqlite/fulltext.h"
 
 int recover_step_of(enum diagnose_code code)
@@ -167,7 +172,31 @@ const char *recover_finding_of(const struct recover_judgement *j, enum recover_s
 	return NULL;
 }
 
-bool recover_makes_vectors_differ(const struct recover_judgement *j)
+/*
+ * What a crash cuts off, or a copy that was not finished, ends anywhere; the file of an earlier
+ * persist with an element. The vectors in it are of that time. Not so where length.bin, which a
+ * persist writes after it, is short, too: the persist itself did not finish, and what it was to
+ * write is in the queue.
+ */
+static bool is_of_an_earlier_persist(int dirfd, const char *segment)
+{
+	int fd = file_open_directory_at(dirfd, segment);
+	struct stat level0, length;
+	struct hnsw_header h;
+	bool is_older;
+
+	if (fd < 0)
+		return false;
+	is_older = hnsw_header_read(fd, &h) == 0 && h.stride &&
+		   fstatat(fd, HNSW_LEVEL0_FILE, &level0, AT_SYMLINK_NOFOLLOW) == 0 &&
+		   fstatat(fd, HNSW_LENGTH_FILE, &length, AT_SYMLINK_NOFOLLOW) == 0 &&
+		   level0.st_size > 0 && (uint64_t)level0.st_size % h.stride == 0 &&
+		   (uint64_t)length.st_size / sizeof(float) >= h.count;
+	close(fd);
+	return is_older;
+}
+
+bool recover_makes_vectors_differ(const struct recover_judgement *j, int dirfd)
 {
 	size_t i;
 
@@ -176,6 +205,10 @@ bool recover_makes_vectors_differ(const struct recover_judgement *j)
 		case DIAGNOSE_INDEX_OLDER:
 		case DIAGNOSE_INDEX_MIXED:
 			return true;
+		case DIAGNOSE_LEVEL0_SHORT:
+			if (is_of_an_earlier_persist(dirfd, j->list[i].segment))
+				return true;
+			break;
 		default:
 			break;
 		}
