@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "core/base/alive.h"
+#include "core/base/clock.h"
 #include "oplog_fixture.h"
 
 #define PIECE (UINT64_C(128) << 10)
@@ -93,6 +94,33 @@ static void test_bound_is_kept(void **state)
 	close(fd);
 }
 
+/* What was written while the clock was ahead goes before all that came after it was set back. */
+static void test_clock_that_was_set_back(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t later = clock_read(CLOCK_REALTIME) + 3600 * SECOND;
+	unsigned i, left = 0;
+	char from[64], to[64];
+
+	f->w = calloc(1, sizeof(*f->w));
+	for (i = 1; i <= 256; i++) {
+		leave_log(f, i, 0);
+		if (i % 4)
+			continue;
+		snprintf(from, sizeof(from), pattern, i);
+		snprintf(to, sizeof(to), "%016llx-7-000000.oplog", (unsigned long long)later + i);
+		assert_int_equal(renameat(f->oplogfd, from, f->oplogfd, to), 0);
+	}
+	for (i = 0; i < 100; i++)
+		come_and_go(f);
+	for (i = 4; i <= 256; i += 4) {
+		snprintf(to, sizeof(to), "%016llx-7-000000.oplog", (unsigned long long)later + i);
+		left += faccessat(f->oplogfd, to, F_OK, 0) == 0;
+	}
+	assert_int_equal(left, 0);
+	assert_true(is_left(f, 255) && !is_left(f, 1));
+}
+
 /* The file that counts is no one's to rely on: emptied, gone, grown or something else. */
 static void test_count_is_lost(void **state)
 {
@@ -147,15 +175,20 @@ static bool is_packed_left(struct fixture *f, unsigned number, unsigned pid, uns
 static void test_short_ones_are_thinned(void **state)
 {
 	struct fixture *f = *state;
+	char later[64]; /* while the clock was ahead: it counts as the oldest */
 	unsigned i;
 
+	snprintf(later, sizeof(later), "%016llx-99-000000.oplog.zst",
+		 (unsigned long long)clock_read(CLOCK_REALTIME) + 3600 * SECOND);
+	close(openat(f->oplogfd, later, O_CREAT | O_WRONLY, 0600));
 	for (i = 0; i < 4; i++)
 		leave_packed(f, i, 5, i, true);
 	leave_packed(f, 9, 6, 0, false); /* still written, perhaps */
 	for (i = 0; i < 30; i++)
 		leave_packed(f, 100 + i, 100 + i % 20, 0, true);
 	assert_int_equal(oplog_thin(f->storefd, 40), 0);
-	assert_int_equal(oplog_thin(f->storefd, 12), 18);
+	assert_int_equal(oplog_thin(f->storefd, 12), 19);
+	assert_int_equal(faccessat(f->oplogfd, later, F_OK, 0), -1);
 	for (i = 0; i < 30; i++)
 		assert_int_equal(is_packed_left(f, 100 + i, 100 + i % 20, 0), i >= 18);
 	for (i = 0; i < 4; i++)
@@ -167,6 +200,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    TEST(test_bound_is_kept),
+	    TEST(test_clock_that_was_set_back),
 	    TEST(test_count_is_lost),
 	    TEST(test_short_ones_are_thinned),
 	};

@@ -7,6 +7,7 @@
 
 #include "core/base/checksum.h"
 #include "core/base/clock.h"
+#include "core/base/number.h"
 #include "core/base/sys.h"
 #include "core/oplog/oplog.h"
 
@@ -38,6 +39,20 @@ const char *oplog_op_name(unsigned op)
 uint64_t oplog_now(void)
 {
 	return clock_read(CLOCK_MONOTONIC);
+}
+
+void oplog_name_soon(char soon[OPLOG_NAME_TIME])
+{
+	uint64_t from = clock_read(CLOCK_REALTIME) + CLOCK_STEP;
+
+	*number_put(soon, soon + OPLOG_NAME_TIME, from, 16, 16) = '\0';
+}
+
+int oplog_name_compare(const char *a, const char *b, const char *soon)
+{
+	bool a_ahead = strcmp(a, soon) > 0, b_ahead = strcmp(b, soon) > 0;
+
+	return a_ahead != b_ahead ? b_ahead - a_ahead : strcmp(a, b);
 }
 
 static void read_small_file(const char *path, char *buf, size_t size)

@@ -169,6 +169,15 @@ const char *oplog_op_name(unsigned op); /* NULL if unknown */
 uint64_t oplog_start_ticks(const char *stat_path);
 void oplog_boot_id(uint8_t out[16]);
 
+#define OPLOG_NAME_TIME 17 /* what the name of a segment begins with, and the end of a text */
+/*
+ * Names by the age of what they name. They begin with the clock's time: what is of one that is
+ * still to come is older than all that came after the clock was set back, and would stay for ever
+ * as the newest. `soon`: what a name begins with from where on its time is still to come.
+ */
+void oplog_name_soon(char soon[OPLOG_NAME_TIME]);
+int oplog_name_compare(const char *a, const char *b, const char *soon);
+
 /* CLOCK_MONOTONIC in ns. */
 uint64_t oplog_now(void);
 

@@ -28,6 +28,7 @@
 struct look {
 	char entries[32768] __attribute__((aligned(8)));
 	char oldest[VICTIMS][OPLOG_FILE_NAME]; /* in order */
+	char soon[OPLOG_NAME_TIME];
 	unsigned found;
 	unsigned looks;
 	uint64_t total;
@@ -91,9 +92,9 @@ static void keep_oldest(struct look *l, const char *after, const char *name)
 {
 	unsigned at = l->found;
 
-	if (strcmp(name, after) <= 0)
+	if (*after && oplog_name_compare(name, after, l->soon) <= 0)
 		return;
-	while (at > 0 && strcmp(name, l->oldest[at - 1]) < 0)
+	while (at > 0 && oplog_name_compare(name, l->oldest[at - 1], l->soon) < 0)
 		at--;
 	if (at == VICTIMS)
 		return;
@@ -198,6 +199,7 @@ void oplog_make_space(struct oplog_writer *w, int dirfd, uint64_t size)
 
 	if (sys_map_failed(l))
 		return;
+	oplog_name_soon(l->soon);
 	n = sys_getdents(dirfd, l->entries, FEW_BYTES);
 	if (n > FEW_BYTES / 2 && !is_due(w, dirfd, size))
 		n = 0;

@@ -58,9 +58,10 @@ static int by_process(const void *a, const void *b)
 	return x->sequence < y->sequence ? -1 : x->sequence > y->sequence;
 }
 
-static int by_name(const void *a, const void *b)
+static int by_age(const void *a, const void *b, void *soon)
 {
-	return strcmp(((const struct leftover *)a)->name, ((const struct leftover *)b)->name);
+	return oplog_name_compare(((const struct leftover *)a)->name,
+				  ((const struct leftover *)b)->name, soon);
 }
 
 /* No segment of the same process goes before or after it, as far as its number tells. */
@@ -80,8 +81,10 @@ static bool is_alone(const struct leftovers *all, size_t i)
 /* Leaves those of short processes, by age. */
 static void keep_short(struct leftovers *all)
 {
+	char soon[OPLOG_NAME_TIME];
 	size_t i, n = 0;
 
+	oplog_name_soon(soon);
 	qsort(all->list, all->count, sizeof(*all->list), by_process);
 	for (i = 0; i < all->count; i++)
 		all->list[i].is_short = all->list[i].packed && is_alone(all, i);
@@ -89,7 +92,7 @@ static void keep_short(struct leftovers *all)
 		if (all->list[i].is_short)
 			all->list[n++] = all->list[i];
 	all->count = n;
-	qsort(all->list, all->count, sizeof(*all->list), by_name);
+	qsort_r(all->list, all->count, sizeof(*all->list), by_age, soon);
 }
 
 static int thin_folder(int storefd, const char *folder, unsigned keep)
