@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The guardian in the course of days: snapshots by the clock, and which of them are kept."""
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -100,6 +101,25 @@ def test_a_clock_that_was_set_back(data, chromashim, clock):
     assert done.returncode == 0, done.stderr
     assert chromashim("guard", "--once", data).returncode == 0
     assert [s["reason"] for s in listed(chromashim, data)].count("stop") == 1
+
+
+def test_the_latest_is_the_one_taken_last(data, chromashim, clock, tmp_path):
+    """Whatever the clock said: one of a time that is still to come would bring back what is old."""
+    make_directory(data)
+    days = Days(chromashim, data, clock)
+    days.seconds = 700 * 86400
+    assert days.command("snapshot", "create", data).returncode == 0
+    with sqlite3.connect(data / "chroma.sqlite3") as db:
+        db.execute("CREATE TABLE later(x)")
+    db.close()
+    assert chromashim("snapshot", "create", data).returncode == 0
+    last = listed(chromashim, data)[-1]
+    assert chromashim("restore", "--to", "latest", "-o", tmp_path / "out", data).returncode == 0
+    with sqlite3.connect(tmp_path / "out/chroma.sqlite3") as db:
+        assert db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'later'").fetchone() == (1,)
+    db.close()
+    told = json.loads(chromashim("check", "--json", data).stdout)
+    assert nanoseconds(told["newest_snapshot"]) // 10**9 == nanoseconds(last["time"]) // 10**9
 
 
 def test_a_crash_of_the_future(data, chromashim, clock, shim):

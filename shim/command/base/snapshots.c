@@ -360,9 +360,24 @@ static bool is_offered(const struct manifest *m)
 	return is_restorable(m) && strcmp(m->reason, "restore") != 0;
 }
 
-/* The newest of those on offer not after `time`, with that reason (or `run`'s for the same) if one
- * is given. */
-static long find_newest(const struct snapshots *s, uint64_t time, const char *reason)
+/* The newest of those on offer, with that reason (or `run`'s for the same) if one is given. By its
+ * number: a clock that was ahead, or behind, tells nothing of their order. */
+static long find_newest(const struct snapshots *s, const char *reason)
+{
+	long i;
+
+	for (i = (long)s->count - 1; i >= 0; i--) {
+		const struct manifest *m = &s->list[i];
+
+		if (is_offered(m) &&
+		    (!reason || !strcmp(m->reason, reason) || !strcmp(m->reason, "migration")))
+			return i;
+	}
+	return -1;
+}
+
+/* Of those on offer that are not after it, the one next to it. */
+static long find_at(const struct snapshots *s, uint64_t time)
 {
 	long i, found = -1;
 
@@ -370,7 +385,6 @@ static long find_newest(const struct snapshots *s, uint64_t time, const char *re
 		const struct manifest *m = &s->list[i];
 
 		if (is_offered(m) && m->header.time <= time &&
-		    (!reason || !strcmp(m->reason, reason) || !strcmp(m->reason, "migration")) &&
 		    (found < 0 || m->header.time >= s->list[found].header.time))
 			found = i;
 	}
@@ -387,11 +401,11 @@ long snapshots_find(const struct snapshots *s, const char *spec)
 	if (*spec && spec[strspn(spec, "0123456789")] == '\0') {
 		found = find_number(s, spec);
 	} else if (!strcmp(spec, "latest")) {
-		found = find_newest(s, UINT64_MAX, NULL);
+		found = find_newest(s, NULL);
 	} else if (!strcmp(spec, "before-schema")) {
-		found = find_newest(s, UINT64_MAX, "schema");
+		found = find_newest(s, "schema");
 	} else if (parse_time(spec, &time)) {
-		found = find_newest(s, time, NULL);
+		found = find_at(s, time);
 	} else if (stat(spec, &st) == 0 && S_ISDIR(st.st_mode)) {
 		snprintf(hint, sizeof(hint),
 			 "It is a directory, and one is given with a slash: ./%.400s", spec);

@@ -32,7 +32,7 @@ static long find_fitting(const struct snapshots *s, const struct installation *c
 
 		for (k = 0; k < MIGRATION_DIRS; k++)
 			fits &= h->migrations[k] && h->migrations[k] <= chroma->counts[k];
-		if (fits && (found < 0 || h->time >= s->list[found].header.time))
+		if (fits)
 			found = i;
 	}
 	return found;

@@ -210,7 +210,7 @@ static void note_snapshots(struct diagnosis *d, const struct manifest *list, siz
 	size_t i;
 
 	for (i = 0; i < count; i++)
-		if (is_restorable(&list[i]) && list[i].header.time > s->newest_snapshot)
+		if (is_restorable(&list[i]))
 			s->newest_snapshot = list[i].header.time;
 	s->snapshots = count;
 }
