@@ -96,6 +96,21 @@ def test_linked_segment_is_synced(data, actors, tmp_path):
     assert undone(actors, data) == "NNNN"
 
 
+@pytest.mark.fast
+@pytest.mark.parametrize("where", ["beside it", "elsewhere"])
+@pytest.mark.parametrize("name", torn.FILES)
+def test_linked_file(data, actors, tmp_path, name, where):
+    """A persist could not be undone, and that is said before it is one."""
+    segment = torn.make(data)
+    target = segment / "other" if where == "beside it" else tmp_path / "other"
+    shutil.move(segment / name, target)
+    (segment / name).symlink_to(target)
+    owner = actors()
+    torn.overwrite(owner, data)
+    said = [line for line in owner.lines() if "UNPROTECTED" in line]
+    assert len(said) == 1 and "(a file of it is a symbolic link)" in said[0], owner.lines()
+
+
 def test_linked_directory(data, actors, tmp_path):
     torn.make(data)
     link = tmp_path / "link"

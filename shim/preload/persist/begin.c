@@ -193,11 +193,25 @@ static void supersede(struct group *g)
 	sys_close(undofd);
 }
 
+/* No link is followed when a persist is undone: what it leads to may be anybody's. */
+static bool has_link(const struct group *g)
+{
+	unsigned i;
+
+	for (i = 0; i < UNDO_FILES; i++)
+		if (g->header.files[i].size >= 0 && S_ISLNK(g->header.files[i].mode))
+			return true;
+	return false;
+}
+
 static int begin_undo(struct group *g)
 {
 	struct persist_store *store = &persist_stores[g->protection];
-	int fd, r, undofd = group_undo_folder(g);
+	int fd, r, undofd;
 
+	if (has_link(g))
+		return -ELOOP;
+	undofd = group_undo_folder(g);
 	if (undofd < 0)
 		return undofd;
 	identify(&g->header);

@@ -181,6 +181,8 @@ static const char *advice(int error)
 	case -EMFILE:
 	case -ENFILE:
 		return "Allow the process more open files (ulimit -n), and restart.";
+	case -ELOOP:
+		return "Put the file itself in the place of the link, and restart.";
 	default:
 		return "Make the store writable, or make room.";
 	}

@@ -267,8 +267,11 @@ bool place_find_target(struct place *place, int dirfd, const char *path, bool th
 		return found; /* it leads nowhere yet */
 	found = place_of_descriptor(place, fd, false);
 	sys_close(fd);
-	/* One of Chroma's files that lies elsewhere is known by the name that it has here. */
-	return found || (chromas && place_find(place, dirfd, path, thorough));
+	/* One of Chroma's files that lies elsewhere, or here under a name that is none of Chroma's,
+	 * is known by the name that it has here. */
+	if (chromas && !(found && role_of_chroma(place->slot.role)))
+		return place_find(place, dirfd, path, thorough);
+	return found;
 }
 
 /* ---- strangers: absolute paths that were found not to be ours, believed for a second ---- */
