@@ -311,14 +311,23 @@ def test_parameters(lines, chromashim, tmp_path):  # noqa: F811
 # ---- who asks
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+needs_another = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"),
+                                   reason="needs root and setpriv")
+
+
+def ask_as_another(*words: object) -> subprocess.CompletedProcess:
+    return subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
+                           hosts.COMMAND, *map(str, words)], env=hosts.environment(),
+                          capture_output=True, text=True, check=False)
+
+
+@needs_another
 def test_not_writable_for_who_asks(lines, tmp_path):  # noqa: F811
     data = Path(shutil.copytree(lines("python").data, tmp_path / "data"))
     hosts.let_others_in(tmp_path)
 
     def ask() -> subprocess.CompletedProcess:
-        return subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
-                               hosts.COMMAND, "check", data], capture_output=True, text=True, check=False)
+        return ask_as_another("check", data)
 
     done = ask()
     assert done.returncode == 1 and "not-writable-for-you" in done.stdout, done.stdout + done.stderr
@@ -332,3 +341,30 @@ def test_not_writable_for_who_asks(lines, tmp_path):  # noqa: F811
     os.chown(data / "chroma.sqlite3", 0, 0)
     done = ask()
     assert done.returncode == 1 and "chroma.sqlite3: it belongs to root" in done.stdout, done.stdout
+
+
+@needs_another
+@pytest.mark.parametrize("name, owner, mode, said", [
+    ("chroma.sqlite3-wal", 0, 0o644, "chroma.sqlite3-wal: it belongs to root, mode 0644"),
+    ("chroma.sqlite3-shm", 0, 0o644, "chroma.sqlite3-shm: it belongs to root, mode 0644"),
+    (".chromashim", 0, 0o700, "the store: it belongs to root, mode 0700"),
+    ("SEGMENT/link_lists.bin", 0, 0o644, "link_lists.bin: it belongs to root, mode 0644"),
+    ("SEGMENT/header.bin", 65534, 0o444, "header.bin: it belongs to you, mode 0444"),
+])
+def test_each_file_that_is_not_writable_is_named(lines, tmp_path, name, owner, mode, said):  # noqa: F811
+    """By `check` and by `run`, and whose it is."""
+    data = Path(shutil.copytree(lines("python").data, tmp_path / "data"))
+    hosts.let_others_in(tmp_path)
+    path = data / name.replace("SEGMENT", next(data.glob("*-*/")).name)
+    if name == ".chromashim":
+        path.mkdir(exist_ok=True)
+    elif not path.exists():
+        path.touch()
+    for each in [data, *data.rglob("*")]:
+        os.chown(each, 65534, 65534)
+    os.chown(path, owner, owner)
+    path.chmod(mode)
+    done = ask_as_another("check", data)
+    assert done.returncode in (1, 2) and f"{said}; you are nobody" in done.stdout, done.stdout
+    done = ask_as_another("run", "--dir", data, "--check-only", "--", "true")
+    assert said in done.stderr, done.stderr

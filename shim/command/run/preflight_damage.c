@@ -82,11 +82,14 @@ static bool is_half(enum diagnose_code code)
 
 static void describe(const struct diagnose_finding *f, char *out, size_t room)
 {
-	snprintf(out, room, "%s%s%s%s%s%s%s: %s", diagnose_kinds[f->code].code,
+	bool names_file = f->file && !f->collection && strcmp(f->file, CHROMA_DATABASE) != 0;
+
+	snprintf(out, room, "%s%s%s%s%s%s%s%s%s: %s", diagnose_kinds[f->code].code,
 		 f->collection ? ": collection " : "", f->collection ? f->collection : "",
 		 f->segment && !f->collection ? ": segment " : "",
-		 f->segment && !f->collection ? f->segment : "", f->detail ? ": " : "",
-		 f->detail ? f->detail : "", diagnose_kinds[f->code].means);
+		 f->segment && !f->collection ? f->segment : "", names_file ? ": " : "",
+		 names_file ? f->file : "", f->detail ? ": " : "", f->detail ? f->detail : "",
+		 diagnose_kinds[f->code].means);
 }
 
 static void note_finding(void *context, const struct diagnose_finding *f)

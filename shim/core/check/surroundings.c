@@ -21,6 +21,7 @@
 #include "core/segment/pickle.h"
 #include "core/sqlite/database.h"
 #include "core/store/foreign.h"
+#include "core/store/store.h"
 
 #define ROOM_WARNING (UINT64_C(64) << 20)
 
@@ -112,9 +113,13 @@ static bool check_access(struct diagnosis *d, int dirfd, const char *name,
 	if (faccessat(dirfd, name, W_OK, AT_EACCESS) == 0 || errno != EACCES ||
 	    fstatat(dirfd, name, &st, 0) < 0)
 		return false;
+	if (st.st_uid == geteuid())
+		snprintf(owner, sizeof(owner), "you");
+	else
+		user_name(st.st_uid, owner);
 	diagnose_report(d, DIAGNOSE_NOT_MINE, place, "%s%sit belongs to %s, mode %04o; you are %s",
 			place.segment || place.file ? "" : name,
-			place.segment || place.file ? "" : ": ", user_name(st.st_uid, owner),
+			place.segment || place.file ? "" : ": ", owner,
 			(unsigned)st.st_mode & 07777, user_name(geteuid(), asker));
 	return true;
 }
@@ -122,18 +127,25 @@ static bool check_access(struct diagnosis *d, int dirfd, const char *name,
 /* Root may write all, and may not be whom Chroma runs as: that is told by the owners. */
 static void check_asker(struct diagnosis *d)
 {
-	struct diagnose_place none = {0};
+	/* SQLite opens a journal that is there, whatever is in it, before it writes. */
+	static const char *const files[] = {CHROMA_DATABASE, CHROMA_DATABASE "-journal",
+					    CHROMA_DATABASE "-wal", CHROMA_DATABASE "-shm"};
+	struct diagnose_place place = {0};
+	bool found;
+	unsigned i;
 
 	if (geteuid() == 0)
 		return;
-	/* SQLite opens a journal that is there, whatever is in it, before it writes. */
-	if (!check_access(d, d->dirfd, ".", none) &&
-	    !check_access(d, d->dirfd, CHROMA_DATABASE, database_place))
-		check_access(d, d->dirfd, CHROMA_DATABASE "-journal",
-			     (struct diagnose_place){.file = CHROMA_DATABASE "-journal"});
+	found = check_access(d, d->dirfd, ".", place);
+	for (i = 0; i < sizeof(files) / sizeof(files[0]) && !found; i++) {
+		place.file = files[i];
+		found = check_access(d, d->dirfd, files[i], place);
+	}
+	place.file = "the store";
 	if (d->options->storefd > 0)
-		check_access(d, d->options->storefd, ".",
-			     (struct diagnose_place){.file = "the store"});
+		check_access(d, d->options->storefd, ".", place);
+	else /* it may not even be opened */
+		check_access(d, d->dirfd, STORE_NAME, place);
 }
 
 static void check_asker_of_segment(struct diagnosis *d, int fd, const char *segment,
