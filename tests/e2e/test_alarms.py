@@ -3,6 +3,7 @@
 
 import contextlib
 import json
+import re
 import signal
 import sqlite3
 import subprocess
@@ -196,6 +197,39 @@ def test_disk_that_fills_up(tmp_path, small_disk, chromashim, monkeypatch):
             more.write(bytes(4096))
     code, line = status(chromashim, data)
     assert code == 2 and "new writes are refused" in line, line
+
+
+def test_inodes_used_up(tmp_path, chromashim):
+    small = tmp_path / "few"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,nr_inodes=120", "tmpfs", small],
+                             capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.strip()}")
+    try:
+        data = small / "data"
+        make_directory(data)
+        assert "inodes" not in status(chromashim, data)[1]
+        with contextlib.suppress(OSError):
+            for n in range(120):
+                (small / str(n)).touch()
+        code, line = status(chromashim, data)
+        assert code == 2 and "no inodes left, and new writes are refused" in line, line
+        done = chromashim("run", "--dir", data, "--check-only", "--", "true")
+        assert "the file system has no inodes left" in done.stderr, done.stderr
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_the_disk_of_a_store_elsewhere(data, small_disk, chromashim):
+    env = hosts.environment({"CHROMASHIM_STORE": str(small_disk / "store"),
+                             "CHROMASHIM_WARN_FULL": "80%"})
+    make_directory(data)
+    assert chromashim("snapshot", "create", data, env=env).returncode == 0
+    assert "the store's disk" not in chromashim("status", "--check", data, env=env).stdout
+    (small_disk / "filler").write_bytes(bytes(21 << 20))
+    done = chromashim("status", "--check", data, env=env)
+    assert done.returncode and re.search(r"the store's disk is [89]\d % full", done.stdout), done.stdout
 
 
 def test_another_engine(tmp_path, data, shim, guardians, chromashim):  # noqa: F811

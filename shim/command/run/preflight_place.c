@@ -280,8 +280,13 @@ int preflight_room(struct preflight *p)
 
 	judge_filesystem(p);
 	judge_container(p);
-	if (fstatvfs(p->data.dirfd, &space) < 0 ||
-	    !config_read_room(config_get(&p->run->config, CONFIG_MIN_FREE), &percent, &bytes))
+	if (fstatvfs(p->data.dirfd, &space) < 0)
+		return 0;
+	if (space.f_files && space.f_ffree < CONFIG_FEW_INODES)
+		preflight_warn(p,
+			       "Remove files: reads work, and new writes are refused until then.",
+			       "the file system has no inodes left");
+	if (!config_read_room(config_get(&p->run->config, CONFIG_MIN_FREE), &percent, &bytes))
 		return 0;
 	room = (uint64_t)space.f_bavail * space.f_frsize;
 	least = (uint64_t)space.f_blocks * space.f_frsize / 100 * percent;

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <time.h>
 
@@ -21,6 +22,20 @@
 #include "core/store/events.h"
 
 #define SHOWN 6 /* in one line */
+
+/* The store's disk, where it is one of its own: without room there nothing is recorded or saved. */
+static void look_at_store_disk(struct status *s)
+{
+	struct stat data, store;
+	unsigned used;
+
+	if (s->data->storefd < 0 || fstat(s->data->dirfd, &data) < 0 ||
+	    fstat(s->data->storefd, &store) < 0 || data.st_dev == store.st_dev)
+		return;
+	used = guard_disk_percent(s->data->storefd);
+	if (s->disk_limit && used >= s->disk_limit)
+		s->store_used = used;
+}
 
 /* As the backend warns and refuses, which does so at its next write: here at any time. */
 void status_look_at_disk(struct status *s)
@@ -41,6 +56,8 @@ void status_look_at_disk(struct status *s)
 	all = (uint64_t)v.f_blocks * v.f_frsize;
 	least = all / 100 * percent < bytes ? all / 100 * percent : bytes;
 	s->disk_refuses = (uint64_t)v.f_bavail * v.f_frsize < least;
+	s->no_inodes = v.f_files && v.f_ffree < CONFIG_FEW_INODES;
+	look_at_store_disk(s);
 }
 
 static void __attribute__((format(printf, 3, 4)))
@@ -112,6 +129,11 @@ static void look_at_room(struct status *s)
 			  s->disk_used);
 	else if (s->disk_full)
 		alarm_add(s, CHECK_WARNING, "the disk is %u %% full", s->disk_used);
+	if (s->no_inodes)
+		alarm_add(s, CHECK_DAMAGE,
+			  "the file system has no inodes left, and new writes are refused");
+	if (s->store_used)
+		alarm_add(s, CHECK_WARNING, "the store's disk is %u %% full", s->store_used);
 }
 
 static void look_at_snapshots(struct status *s)

@@ -60,6 +60,7 @@ bool config_read_size(const char *text, uint64_t *out);
 bool config_read_percent(const char *text, unsigned *out);
 /* What is not given comes out as "no limit": 100 percent, UINT64_MAX. */
 bool config_read_room(const char *text, unsigned *percent_out, uint64_t *bytes_out);
+#define CONFIG_FEW_INODES 32 /* fewer count as none; of this there is no setting */
 
 bool config_is_valid(enum config_key key, const char *text);
 /* What it should be: "a size such as 256M", "on or off". */

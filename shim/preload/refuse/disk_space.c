@@ -12,6 +12,7 @@
 #include <sys/vfs.h>
 
 #include "core/base/clock.h"
+#include "core/settings/config.h"
 #include "preload/base/bounds.h"
 #include "preload/base/shim.h"
 #include "preload/place/lives.h"
@@ -20,7 +21,6 @@
 
 #define BALLAST "ballast"
 #define MIB (UINT64_C(1) << 20)
-#define FEW_INODES 32
 #define MINUTE_MS 60000u
 #define SMALLEST_PAGE 512
 #define BALLASTS 4 /* on one disk by one process: what one gives up is there for all */
@@ -208,7 +208,7 @@ static int shortage_of(const struct room *r, const struct statfs *fs, uint64_t n
 		wanted += wanted / 4;
 	if (r->free < wanted)
 		return BYTES;
-	if (fs->f_files && fs->f_ffree < FEW_INODES)
+	if (fs->f_files && fs->f_ffree < CONFIG_FEW_INODES)
 		return INODES;
 	if (now < atomic_load(&r->quota_until))
 		return QUOTA;
