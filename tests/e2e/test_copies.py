@@ -180,6 +180,25 @@ def test_segment_renamed(rename, lines, chromashim, tmp_path):  # noqa: F811
     compare(line, account, data)
 
 
+@pytest.mark.parametrize("where", ["{0}/{0}", "{0}/old", "{0} (1)", "backup/{0}"])
+def test_segment_beside_an_empty_one(where, lines, chromashim, tmp_path):  # noqa: F811
+    """Copied into itself one level too deep, or aside by a synchroniser."""
+    line = lines("python")
+    data = Path(shutil.copytree(line.data, tmp_path / "data"))
+    path = segment(data, NAME)
+    path.rename(tmp_path / "index")
+    path.mkdir()
+    target = data / where.format(path.name)
+    target.parent.mkdir(exist_ok=True)
+    (tmp_path / "index").rename(target)
+    assert "segment-renamed" in check(chromashim, data)
+    exported = chromashim("export", data)
+    assert exported.returncode == 0, exported.stderr
+    account = recover(chromashim, data)
+    assert check(chromashim, data) == set()
+    compare(line, account, data)
+
+
 def flat(path: Path) -> None:
     for file in path.iterdir():
         file.rename(path.parent / file.name)

@@ -374,6 +374,20 @@ static void check_vectors(struct diagnosis *d, const struct segment *s, const st
 				&s->source[LENGTH]);
 }
 
+/* The directory itself is here, under another name or in another place. */
+static bool is_renamed(struct diagnosis *d, const struct chroma_collection *c)
+{
+	struct diagnose_place place = {.collection = c->name, .segment = c->vector_segment};
+	char alias[CHROMA_ALIAS_SIZE];
+
+	if (c->vector_mark.type == SQLITE_NULL ||
+	    !chroma_find_alias(d->db, d->dirfd, c->vector_segment, alias, sizeof(alias)))
+		return false;
+	d->lacks_segment = true;
+	diagnose_report(d, DIAGNOSE_SEGMENT_RENAMED, place, "%s", alias);
+	return true;
+}
+
 static void judge_files(struct diagnosis *d, const struct segment *s)
 {
 	uint64_t before = damage_so_far(d);
@@ -394,7 +408,8 @@ static void judge_files(struct diagnosis *d, const struct segment *s)
 		judge_without_pickle(d, s, &h);
 		return;
 	}
-	if (have_links(d, s) || have_other_names(d, s))
+	if (have_links(d, s) || have_other_names(d, s) ||
+	    (!d->manifest && !chroma_holds_files(s->dirfd) && is_renamed(d, s->c)))
 		return;
 	has_index = have_all(d, s) && read_header(d, s, &h);
 	if (has_index && s->error[PICKLE] != -ENOENT)
@@ -420,14 +435,9 @@ static void judge_missing(struct diagnosis *d, const struct chroma_collection *c
 {
 	struct diagnose_place place = {.collection = c->name, .segment = c->vector_segment};
 	struct diagnose_files none = {0};
-	char alias[CHROMA_ALIAS_SIZE];
 
-	if (error == -ENOENT && c->vector_mark.type != SQLITE_NULL &&
-	    chroma_find_alias(d->db, d->dirfd, c->vector_segment, alias, sizeof(alias))) {
-		d->lacks_segment = true;
-		diagnose_report(d, DIAGNOSE_SEGMENT_RENAMED, place, "%s", alias);
+	if (error == -ENOENT && is_renamed(d, c))
 		return;
-	}
 	if (error == -ELOOP)
 		diagnose_link(d, place, c->vector_segment);
 	else if (error != -ENOENT)

@@ -133,7 +133,8 @@ static bool is_another_directory(int dirfd, const char *name)
 	return is;
 }
 
-/* In DIR and, with `below`, in its directories that are no data directories of their own. */
+/* In DIR and, with `below`, in its directories that are no data directories of their own: also in
+ * the one that has the name, and nothing but another in it. */
 static void search(struct search *s, const char *below)
 {
 	char path[2 * NAME_MAX + 2];
@@ -152,10 +153,27 @@ static void search(struct search *s, const char *below)
 		if (is_named ? below || strcmp(name, s->segment) != 0
 			     : s->is_record && !chroma_is_uuid(name))
 			look_at(s, path, is_named);
-		if (!below && !chroma_is_uuid(name) && !is_another_directory(s->dirfd, name))
+		if (!below && (!chroma_is_uuid(name) || strcmp(name, s->segment) == 0) &&
+		    !is_another_directory(s->dirfd, name))
 			search(s, name);
 	}
 	closedir(dir);
+}
+
+bool chroma_holds_files(int dirfd)
+{
+	const struct dirent *entry;
+	struct stat st;
+	bool any = false;
+	DIR *dir;
+
+	if (file_names_at(dirfd, NULL, &dir) < 0)
+		return true; /* it cannot be told */
+	while (!any && (entry = readdir(dir)))
+		any = fstatat(dirfd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		      !S_ISDIR(st.st_mode);
+	closedir(dir);
+	return any;
 }
 
 bool chroma_find_alias(sqlite3 *db, int dirfd, const char *segment, char *out, size_t room)

@@ -170,6 +170,8 @@ bool chroma_is_collection_name(const char *name);
  * db: to know it by its ids; NULL: only by its name. */
 bool chroma_find_alias(sqlite3 *db, int dirfd, const char *segment, char *out, size_t room);
 int chroma_open_alias(int dirfd, const char *alias);
+/* Else a segment's directory is as good as missing: its files may be in another. */
+bool chroma_holds_files(int dirfd);
 /* Likewise a file of an index, in its directory. */
 bool chroma_find_file_alias(int dirfd, const char *file, char *out, size_t room);
 

@@ -18,9 +18,12 @@ static int open_segment(struct exporter *x, const char *segment)
 	char name[CHROMA_ALIAS_SIZE];
 	int fd = file_follow_directory_at(x->dirfd, segment);
 
-	if (fd == -ENOENT && chroma_is_uuid(segment) &&
-	    chroma_find_alias(x->db, x->dirfd, segment, name, sizeof(name)))
+	if ((fd == -ENOENT || (fd >= 0 && !chroma_holds_files(fd))) && chroma_is_uuid(segment) &&
+	    chroma_find_alias(x->db, x->dirfd, segment, name, sizeof(name))) {
+		if (fd >= 0)
+			close(fd);
 		fd = chroma_open_alias(x->dirfd, name);
+	}
 	return fd;
 }
 
