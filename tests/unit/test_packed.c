@@ -30,6 +30,9 @@ static void test_packed(void **state)
 	assert_true(is_packed("\xfd"
 			      "7zXZ\0",
 			      6, "xz"));
+	assert_true(is_packed("\0GITCRYPT\0\1", 11, "git-crypt unlock"));
+	assert_true(is_packed("age-encryption.org/v1\n->", 24, "age -d"));
+	assert_true(is_packed("-----BEGIN PGP MESSAGE-----\n", 28, "gpg -d"));
 	memcpy(tar + 257, "ustar", 5);
 	assert_true(is_packed(tar, sizeof(tar), "tar"));
 }
@@ -54,10 +57,13 @@ static void test_pointers(void **state)
 {
 	static const char lfs[] = "version https://git-lfs.github.com/spec/v1\r\noid sha256:7";
 	static const char page[] = "\r\n <!doctype HTML><p>";
+	static const char answer[] = "{\"message\":\"Not Found\"}", xet[] = "# xet version 0\n";
 
 	(void)state;
 	assert_non_null(strstr(pointer_kind((const unsigned char *)lfs, sizeof(lfs)), "git lfs"));
 	assert_non_null(pointer_kind((const unsigned char *)page, sizeof(page)));
+	assert_non_null(pointer_kind((const unsigned char *)answer, sizeof(answer)));
+	assert_non_null(strstr(pointer_kind((const unsigned char *)xet, sizeof(xet)), "git-xet"));
 	assert_true(is_sqlite((const unsigned char *)"SQLite format 3\0", 16));
 }
 

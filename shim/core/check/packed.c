@@ -25,6 +25,11 @@ static const struct sign packed[] = {
     {0, 4, "\x04\x22\x4d\x18", "compressed by lz4: unlz4"},
     {0, 6, "7z\xbc\xaf\x27\x1c", "a 7-Zip archive: 7z x"},
     {0, 6, "Rar!\x1a\x07", "a RAR archive: unrar x"},
+    {0, 10, "\0GITCRYPT\0", "encrypted by git-crypt: git-crypt unlock"},
+    {0, 22, "age-encryption.org/v1\n", "encrypted by age: age -d"},
+    {0, 27, "-----BEGIN PGP MESSAGE-----", "encrypted by GnuPG: gpg -d"},
+    {0, 15, "$ANSIBLE_VAULT;", "encrypted by Ansible: ansible-vault decrypt"},
+    {0, 8, "Salted__", "encrypted by OpenSSL: openssl enc -d"},
 };
 
 static const struct sign pointers[] = {
@@ -33,6 +38,7 @@ static const struct sign pointers[] = {
     {0, 15, "/annex/objects/", "a pointer of git-annex: git annex get"},
     {0, 12, "outs:\n- md5:", "a pointer of DVC: dvc pull"},
     {0, 13, "outs:\n- hash:", "a pointer of DVC: dvc pull"},
+    {0, 14, "# xet version ", "a pointer of git-xet: fetch the file with it"},
     {0, 8, "bplist00", "a placeholder of iCloud: brctl download, or open it in Finder"},
 };
 
@@ -72,7 +78,9 @@ const char *packed_kind(const unsigned char *p, size_t size)
 /* An error page, or one to log in, in place of what was asked for. */
 static bool is_web_page(const unsigned char *p, size_t size)
 {
-	static const char *const starts[] = {"<!doctype html", "<html", "<?xml version"};
+	static const char *const starts[] = {"<!doctype html", "<html",	      "<?xml version",
+					     "{\"message\":",  "{\"error\":", "{\"errors\":",
+					     "{\"detail\":",   "{\"code\":"};
 	size_t i, blanks = 0;
 
 	while (blanks < size && memchr(" \t\r\n", p[blanks], 4))
@@ -89,7 +97,7 @@ static bool is_web_page(const unsigned char *p, size_t size)
 const char *pointer_kind(const unsigned char *p, size_t size)
 {
 	if (is_web_page(p, size))
-		return "a web page, such as an error that the server answered: download it again";
+		return "a web page, or an error that the server answered: download it again";
 	return find(pointers, sizeof(pointers) / sizeof(pointers[0]), p, size);
 }
 
