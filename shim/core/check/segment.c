@@ -438,6 +438,8 @@ static void judge_missing(struct diagnosis *d, const struct chroma_collection *c
 
 	if (error == -ENOENT && is_renamed(d, c))
 		return;
+	if (error == -EACCES) /* whose it is; the list of segments cannot have it */
+		diagnose_ownership(d, &d->database, c->vector_segment);
 	if (error == -ELOOP)
 		diagnose_link(d, place, c->vector_segment);
 	else if (error != -ENOENT)

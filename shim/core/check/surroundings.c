@@ -148,12 +148,15 @@ static void check_asker(struct diagnosis *d)
 		check_access(d, d->dirfd, STORE_NAME, place);
 }
 
+/* fd: its directory, negative when that cannot be opened. */
 static void check_asker_of_segment(struct diagnosis *d, int fd, const char *segment,
 				   const char *file)
 {
+	const char *directory = fd < 0 ? segment : ".";
+
 	if (geteuid() != 0 && !d->odd_access)
 		d->odd_access =
-		    check_access(d, fd, file ? file : ".",
+		    check_access(d, fd < 0 ? d->dirfd : fd, file ? file : directory,
 				 (struct diagnose_place){.segment = segment, .file = file});
 }
 
@@ -187,7 +190,9 @@ void diagnose_ownership(struct diagnosis *d, const struct stat *database, const 
 					(unsigned long)st.st_nlink);
 		}
 	}
-	if (fd >= 0)
+	if (fd < 0)
+		check_asker_of_segment(d, fd, segment, NULL);
+	else
 		close(fd);
 }
 
