@@ -8,6 +8,7 @@ Sums are verified when the package xxhash is there.
 """
 
 import struct
+import uuid
 from pathlib import Path
 
 try:
@@ -34,8 +35,8 @@ def state(store: Path) -> dict:
     raw = (store / "pins" / "state").read_bytes()
     h = HEADER.unpack_from(raw)
     assert raw[:8] == b"CHSSPINS" and h[1] == 2
-    return {"epoch": h[7], "next_id": h[8], "generation": h[9], "saved": h[11],
-            "limit": h[12]}
+    return {"boot": uuid.UUID(bytes=h[5]), "epoch": h[7], "next_id": h[8], "generation": h[9],
+            "saved": h[11], "limit": h[12]}
 
 
 def pins(store: Path) -> dict[int, dict]:

@@ -323,14 +323,15 @@ def test_progress_on_a_terminal(chromashim, tmp_path):
     subprocess.run([hosts.python("venv"), hosts.ROOT / "tests/bench/big_directory.py", data, "60"],
                    check=True, env=hosts.environment())
     leader, follower = pty.openpty()
-    # Slow enough for a bar, however fast the machine is.
     child = subprocess.Popen(["nice", "-n", "19", hosts.COMMAND, "check", "--full", data],
                              stdout=subprocess.DEVNULL, stderr=follower, env=hosts.environment())
     os.close(follower)
-    time.sleep(0.2)
-    os.kill(child.pid, signal.SIGSTOP)
-    time.sleep(2)
-    os.kill(child.pid, signal.SIGCONT)
+    # Slow enough for a bar, however fast the machine is.
+    for _ in range(60):
+        time.sleep(0.005)
+        os.kill(child.pid, signal.SIGSTOP)
+        time.sleep(0.05)
+        os.kill(child.pid, signal.SIGCONT)
     seen = b""
     try:
         while chunk := os.read(leader, 4096):
