@@ -85,6 +85,13 @@ int export_vectors_open(struct export_vectors *v, struct exporter *x,
 			const struct chroma_collection *c, bool has_queue);
 void export_vectors_close(struct export_vectors *v);
 
+/* Into temp.newer, from the queue's rows beyond the mark in their order: which row has an id's
+ * vector now, 0 if it was deleted. */
+int export_load_newer(struct export_vectors *v, struct exporter *x, uint64_t mark);
+/* Into temp.applied, from the rows up to the mark: which has the newest vector of an id that was
+ * not deleted after it. */
+int export_load_applied(struct export_vectors *v, struct exporter *x);
+
 /* Element `at` of the index, or the queue's row; *out is lent. -ENODATA: there is none. */
 int export_vector_of_index(struct export_vectors *v, struct exporter *x, uint64_t at,
 			   const float **out, uint64_t *dimension_out);
