@@ -86,7 +86,10 @@ def test_a_clock_that_was_set_back(data, chromashim, clock):
     the others."""
     make_directory(data)
     days = Days(chromashim, data, clock)
+    days.seconds = 700 * 86400
+    assert days.command("snapshot", "create", data).returncode == 0
     days.seconds = 0
+    assert "the clock was set back" in days.command("status", "--check", data).stdout
     assert days.command("snapshot", "create", data).returncode == 0
     days.seconds = 700 * 86400
     assert days.command("snapshot", "create", data).returncode == 0

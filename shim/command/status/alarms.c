@@ -154,6 +154,11 @@ static void look_at_snapshots(struct status *s)
 	if (n->is_old && n->newest)
 		alarm_add(s, CHECK_WARNING, "the newest verified snapshot is %s old",
 			  format_duration(age, sizeof(age), now - n->newest));
+	else if (n->is_old && n->verified)
+		alarm_add(
+		    s, CHECK_WARNING,
+		    "the verified snapshots are of a time that is still to come: the clock was "
+		    "set back (chromashim snapshot create)");
 	else if (n->is_old)
 		alarm_add(s, CHECK_WARNING, "no snapshot is verified");
 }

@@ -143,9 +143,12 @@ static bool read_pickle(struct diagnosis *d, struct diagnose_place place,
 				(unsigned long long)index->pairs[PICKLE_ID_TO_LABEL],
 				(unsigned long long)index->pairs[PICKLE_LABEL_TO_ID]);
 	else if (has_odd_numbers(ids, index))
-		diagnose_report(d, DIAGNOSE_PICKLE_DAMAGED, place,
-				"impossible numbers: last label %lld, labels up to %lld",
-				(long long)index->total_elements_added, (long long)ids->last_label);
+		diagnose_report(
+		    d, DIAGNOSE_PICKLE_DAMAGED, place,
+		    "impossible numbers: last label %lld of labels up to %lld, dimension %lld, "
+		    "mark %lld",
+		    (long long)index->total_elements_added, (long long)ids->last_label,
+		    (long long)index->dimension, (long long)index->max_seq_id);
 	return true;
 }
 
