@@ -216,6 +216,22 @@ def test_a_reader_keeps_nobody_from_adding(data, chromashim):
     assert chromashim("snapshot", "delete", "-y", "1", data).returncode == 0
 
 
+def test_what_is_read_is_removed_when_the_reader_has_ended(data, chromashim):
+    """With --once there is no next look: its own drill, or who else reads, is waited for."""
+    make_directory(data)
+    env = hosts.environment({"CHROMASHIM_KEEP": "last=1", "CHROMASHIM_EVERY": "1s"})
+    assert chromashim("guard", "--once", data, env=env).returncode == 0
+    time.sleep(1)
+    with open(data / ".chromashim/snapshots/lock", "rb") as reader:
+        fcntl.fcntl(reader, fcntl.F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_RDLCK, 0, 0, 1, 0))
+        ended = threading.Timer(0.6, reader.close)
+        ended.start()
+        done = chromashim("guard", "--once", data, env=env)
+        ended.join()
+    assert done.returncode == 0, done.stderr
+    assert [s["id"] for s in listed(chromashim, data)] == [2], done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["python", "python-0.6"])
 def test_one_each_second(tmp_path, data, shim, chromashim, guardians, name):

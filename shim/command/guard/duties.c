@@ -261,8 +261,8 @@ static void prune(struct guardian *g)
 	char size[24];
 	int r = snapshots_prune(&g->s, &g->settings.prune, &result);
 
-	if (r < 0 && r != -EBADMSG &&
-	    r != -EBUSY) /* busy: somebody reads them, and the next look does it */
+	g->prune_put_off = r == -EBUSY; /* somebody reads them, and the next look does it */
+	if (r < 0 && r != -EBADMSG && r != -EBUSY)
 		note_failure(g, r, "remove old snapshots");
 	if (!result.removed)
 		return;
@@ -272,6 +272,16 @@ static void prune(struct guardian *g)
 	if (result.is_short)
 		guardian_say(g, "the limit on space is not reached: what is left is held, or the "
 				"last verified one");
+}
+
+void guardian_prune_put_off(struct guardian *g)
+{
+	if (!g->prune_put_off)
+		return;
+	if (snapshots_load(&g->s, SNAPSHOT_CHANGE, true, END_WAIT_MS) == 0) {
+		prune(g);
+		snapshots_unload(&g->s);
+	}
 }
 
 /* Directories beside this one that were removed under the library, long ago or many of them. */

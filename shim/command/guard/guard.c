@@ -276,6 +276,8 @@ static void run(struct guardian *g)
 	guardian_end_drill(g, g->once && !guard_stopping);
 	guardian_tell_others(g);
 	guardian_stop_sending(g);
+	if (!guard_stopping && !guard_lock_is_held(g->lockfd, GUARD_LOCK_WAITING))
+		guardian_prune_put_off(g);
 	guardian_tell(g, "guard.stop", 0, "%s",
 		      guard_stopping ? "told to stop"
 		      : guard_lock_is_held(g->lockfd, GUARD_LOCK_WAITING)

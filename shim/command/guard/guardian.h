@@ -74,6 +74,7 @@ struct guardian {
 	uint64_t reported, reported_at; /* what was written last, as a checksum; and when */
 	unsigned empties;		/* snapshots in turn that held nothing */
 	bool swept;			/* nothing is left of pins that are gone */
+	bool prune_put_off;		/* old snapshots wait until nobody reads them */
 	uint64_t current;		/* the snapshot at work on, for the report */
 	uint64_t refused_at;		/* of the last refusal that was told; ns, CLOCK_REALTIME */
 	uint64_t events_seen;		/* when `events` was last changed */
@@ -117,6 +118,9 @@ void guardian_look_at_launch(struct guardian *g);
 /* ---- duties (duties.c): true: there is more to be done at once ---- */
 
 bool guardian_duties(struct guardian *g);
+/* At the end, when the drill and the sender read no more: there is no next look. Waits for other
+ * readers, but not for long. */
+void guardian_prune_put_off(struct guardian *g);
 /* When the followed process has ended: 0 or -errno. */
 void guardian_last_snapshot(struct guardian *g, bool is_succeeded);
 
