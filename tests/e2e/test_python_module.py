@@ -2,8 +2,10 @@
 """wrappers/python: with the shim and without, and an export that comes back record by record."""
 
 import json
+import os
 import shutil
 import subprocess
+import tarfile
 import textwrap
 import zipfile
 
@@ -243,6 +245,40 @@ def test_recover_chromadb(run, loaded, chromashim):
     assert "not sound" in done.stderr and "Nothing was changed" in done.stderr
     done = run(module, "--restore", "99", status=12)
     assert done.stderr.startswith("recover_chromadb: chromashim restore:")
+
+
+def pack(archive, *folders):
+    """A second name of the database comes first: the database itself is a link to it in there."""
+    with tarfile.open(archive, "w:gz") as packed:
+        for folder in folders:
+            if not (folder / "again").exists():
+                os.link(folder / "chroma.sqlite3", folder / "again")
+            packed.add(folder / "again", f"{folder.name}/again")
+            packed.add(folder, folder.name, filter=lambda member: None if
+                       member.name.endswith(("/again", "/.chromashim")) else member)
+
+
+def test_an_archive_is_restored_by_relative_names(run, loaded):
+    """Where there is nothing yet, and where only the store is left, too."""
+    top = loaded.parent
+    pack(top / "one.tar.gz", loaded)
+    module = ["-m", "recover_chromadb", "--restore"]
+    before = json.loads(run(DUMP, loaded).stdout)
+    (top / "empty").mkdir()
+    (top / "link").symlink_to("empty")
+    (top / "emptied" / ".chromashim").mkdir(parents=True)
+    for name in "new", "link", "emptied", "chroma_data":
+        run([*module, "one.tar.gz", "--path", name])
+        assert differences(before, json.loads(run(DUMP, top / name).stdout)) == []
+    assert (top / "link").is_symlink()
+
+    # What is meant is not guessed at.
+    shutil.copytree(loaded, top / "other", ignore=shutil.ignore_patterns(".chromashim"))
+    pack(top / "two.tar.gz", loaded, top / "other")
+    assert "'chroma_data', 'other'" in run([*module, "two.tar.gz"], status=1).stderr
+    (top / "a.zip").write_bytes(b"PK\3\4" * 99)
+    assert "no archive that tar has made" in run([*module, "a.zip"], status=1).stderr
+    assert not list(top.glob(".*unpacking*"))
 
 
 def test_install_here(run, loaded, chromashim, tmp_path):

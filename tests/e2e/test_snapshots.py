@@ -3,6 +3,7 @@
 
 import json
 import os
+import pwd
 import shutil
 import signal
 import sqlite3
@@ -376,6 +377,36 @@ def test_a_copy_in_place(data, chromashim):
     assert done.returncode == 1 and "is not sound" in done.stderr, done.stderr
     for wrong in (["--from", data], ["--from", copy / "chroma.sqlite3"], ["--from", copy, "--to=1"]):
         assert chromashim("restore", *wrong, "-y", data).returncode != 0
+
+
+@pytest.mark.parametrize("place", ["missing", "empty", "in use before"])
+def test_a_copy_belongs_to_the_directory(data, chromashim, place):
+    """Root's copy, and one that is read-only, can be written by whoever the directory is of."""
+    if os.geteuid() != 0:
+        pytest.skip("not root")
+    nobody = pwd.getpwnam("nobody")
+    host = hosts.BY_NAME["python"]
+    count = make(host, data, 2)
+    copy = data.parent / "copy"
+    shutil.copytree(data, copy, ignore=shutil.ignore_patterns(".chromashim"))
+    if place != "in use before":
+        shutil.rmtree(data)
+    if place == "empty":
+        data.mkdir()
+    for path in [data, *data.rglob("*"), *([copy] if place == "missing" else [])]:
+        if path.exists():
+            os.chown(path, nobody.pw_uid, nobody.pw_gid)
+    subprocess.run(["chmod", "-R", "a-w", copy], check=True)
+    if place == "missing":
+        copy.chmod(0o750)
+    told = chromashim("restore", "--from", copy, "--dry-run", data)
+    done = chromashim("restore", "--from", copy, "-y", data)
+    assert (told.returncode, done.returncode) == (0, 0), told.stderr + done.stderr
+    assert ("quarantine" in done.stdout) == (place == "in use before")
+    for path in [data, *data.rglob("*")]:
+        assert path.stat().st_uid == nobody.pw_uid, path
+        assert path.stat().st_mode & 0o200 or ".chromashim" in path.parts, path
+    assert answers(host, {str(data): count})[str(data)]["wrong"] == []
 
 
 def test_restore_of_a_ruin(data, chromashim):

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 #include "chromashim.h"
 #include "core/base/names.h"
@@ -129,6 +130,11 @@ struct data_directory {
 int data_directory_open(struct data_directory *t, const char *dir, bool need_store);
 /* Only the directory, whatever is in it: for verbs that judge a directory and need no store. */
 int data_directory_open_only(struct data_directory *t, const char *dir);
+/*
+ * For what brings one: it may be empty, too, and has no store then; and where there is none, it is
+ * made with mode and owner of `like`. NULL: nothing is made, and t->dirfd is -1 then.
+ */
+int data_directory_open_new(struct data_directory *t, const char *dir, const struct stat *like);
 /* Then the store, if there is one that can be opened; nothing is changed, or said but that it is
  * another one than is named. */
 void data_directory_find_store(struct data_directory *t);

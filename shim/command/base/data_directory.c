@@ -18,6 +18,7 @@
 #include "command/base/rollbacks.h"
 #include "core/base/fileio.h"
 #include "core/base/owner.h"
+#include "core/base/tree.h"
 #include "core/base/version.h"
 #include "core/check/packed.h"
 #include "core/settings/config.h"
@@ -260,30 +261,79 @@ static int fail_file(const char *path)
 		    kind ? ", but " : "", kind ? kind : "");
 }
 
-int data_directory_open_only(struct data_directory *t, const char *dir)
+/* Of the same mode within the umask, and owner where root asks. 0 or -errno. */
+static int make_directory(const char *path, const struct stat *like)
 {
-	int error, status;
+	if (mkdir(path, like->st_mode & 0777) < 0)
+		return -errno;
+	return geteuid() == 0 && chown(path, like->st_uid, like->st_gid) < 0 ? -errno : 0;
+}
 
+/* t->dirfd: 0 or -errno. `like`: where there is none it is made. */
+static int open_directory(struct data_directory *t, const struct stat *like)
+{
+	int r;
+
+	t->dirfd = open(t->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (t->dirfd >= 0 || errno != ENOENT)
+		return t->dirfd < 0 ? -errno : 0;
+	take_back(t);
+	if (t->dirfd >= 0)
+		return 0;
+	r = like ? make_directory(t->dir, like) : -ENOENT;
+	if (r < 0)
+		return r;
+	t->dirfd = open(t->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return t->dirfd < 0 ? -errno : 0;
+}
+
+static int fail_directory(const struct data_directory *t, int error)
+{
+	if (error == -ENOTDIR)
+		return fail_file(t->dir);
+	return fail(error == -ENOENT ? EXIT_NOT_FOUND : EXIT_FAILED, error,
+		    error == -EACCES
+			? "Run this as the owner of the data directory."
+			: "Give Chroma's data directory as DIR, or set CHROMASHIM_DIR.",
+		    "cannot open the data directory '%s'", t->dir);
+}
+
+static int prepare(struct data_directory *t, const char *dir)
+{
 	memset(t, 0, sizeof(*t));
 	t->storefd = t->dirfd = t->strayfd = -1;
-	status = choose_directory(t, dir);
+	return choose_directory(t, dir);
+}
+
+int data_directory_open_only(struct data_directory *t, const char *dir)
+{
+	int status = prepare(t, dir), r;
+
 	if (status)
 		return status;
-	t->dirfd = open(t->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	error = -errno;
-	if (t->dirfd < 0 && error == -ENOENT)
-		take_back(t);
-	if (t->dirfd < 0 && error == -ENOTDIR)
-		return fail_file(t->dir);
-	if (t->dirfd < 0) {
-		return fail(error == -ENOENT ? EXIT_NOT_FOUND : EXIT_FAILED, error,
-			    error == -EACCES
-				? "Run this as the owner of the data directory."
-				: "Give Chroma's data directory as DIR, or set CHROMASHIM_DIR.",
-			    "cannot open the data directory '%s'", t->dir);
-	}
+	r = open_directory(t, NULL);
+	if (r < 0)
+		return fail_directory(t, r);
 	act_as_owner(t->dirfd);
 	return 0;
+}
+
+int data_directory_open_new(struct data_directory *t, const char *dir, const struct stat *like)
+{
+	int status = prepare(t, dir), r;
+
+	if (status)
+		return status;
+	r = open_directory(t, like);
+	if (r == -ENOENT && !like)
+		return 0;
+	if (r < 0)
+		return fail_directory(t, r);
+	act_as_owner(t->dirfd);
+	status = tree_is_empty(t->dirfd) == 1 ? 0 : open_store(t, false);
+	if (status == 0)
+		restore_end_pending(t);
+	return status;
 }
 
 int data_directory_open(struct data_directory *t, const char *dir, bool need_store)

@@ -217,6 +217,16 @@ int snapshots_open_at_rest(struct snapshots *s, const char *dir, enum snapshot_a
 	return snapshots_load_opened(s, access, false);
 }
 
+int snapshots_open_new(struct snapshots *s, const char *dir, const struct stat *like)
+{
+	int status;
+
+	memset(s, 0, sizeof(*s));
+	s->pins.dirfd = -1;
+	status = data_directory_open_new(&s->data, dir, like);
+	return status ? status : snapshots_load_opened(s, SNAPSHOT_CHANGE, true);
+}
+
 void snapshots_close(struct snapshots *s)
 {
 	snapshots_unload(s);

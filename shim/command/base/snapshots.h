@@ -33,6 +33,8 @@ int snapshots_open(struct snapshots *s, const char *dir, enum snapshot_access ac
 /* The same for who asks for the latest: the snapshot of a stop that is
  * being taken counts. */
 int snapshots_open_at_rest(struct snapshots *s, const char *dir, enum snapshot_access access);
+/* For what brings a directory: see data_directory_open_new(). The store is made. */
+int snapshots_open_new(struct snapshots *s, const char *dir, const struct stat *like);
 void snapshots_close(struct snapshots *s);
 /* The same on s->data, which is open already, and without a word: 0 or -errno. */
 int snapshots_load(struct snapshots *s, enum snapshot_access access, bool make, unsigned wait_ms);

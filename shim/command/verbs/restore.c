@@ -35,7 +35,8 @@ const char restore_usage[] =
     "\n"
     "  -o, --output=OUT  into the directory OUT, which must not exist or be empty; DIR is left as\n"
     "                    it is, and a backend may go on using it\n"
-    "      --from=COPY   a copy of DIR made by other means, in place of what is in DIR; with --to\n"
+    "      --from=COPY   a copy of DIR made by other means, in place of what is in DIR, or where\n"
+    "                    there is nothing yet; it belongs to DIR's owner then. With --to\n"
     "                    a replica (a directory, sftp://… or rclone:…), into a new directory:\n"
     "                    nothing else of DIR has to be there\n"
     "      --key=FILE    the secret key that opens the replica (`chromashim replica keygen`)\n"
@@ -66,14 +67,14 @@ const char restore_usage[] =
 
 /* ---- building and checking ---- */
 
-static int build_from_copy(const struct restoring *x, int dirfd)
+static int build_from_copy(const struct restoring *x, int dirfd, const struct stat *owner)
 {
 	int from = open(x->from, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
 
 	if (from < 0)
 		return fail(EXIT_NOT_FOUND, -errno, "Name a copy of a Chroma directory.",
 			    "cannot open '%s'", x->from);
-	r = recover_copy(from, dirfd, NULL, NULL);
+	r = recover_copy(from, dirfd, owner, NULL, NULL);
 	if (r == 0)
 		r = recover_sync(dirfd);
 	close(from);
@@ -90,7 +91,7 @@ static int build(struct restoring *x, int dirfd, const struct stat *owner)
 	int r;
 
 	if (x->from)
-		return build_from_copy(x, dirfd);
+		return build_from_copy(x, dirfd, owner);
 	progress_start(&p, "restoring", x->flags.quiet);
 	r = restore_build(&x->s.store, x->m, dirfd, &options, &t, NULL);
 	progress_end(&p);
@@ -130,6 +131,12 @@ static int refuse_other_device(const struct restoring *x)
 	return snapshots_fail(&x->s, -EXDEV, &none, "cannot restore in place in");
 }
 
+/* There is nothing of Chroma's to be kept. */
+static bool is_bare(const struct restoring *x)
+{
+	return x->state == 0;
+}
+
 static int swap(struct restoring *x)
 {
 	struct snapshot_trouble none = {{0}, {0}};
@@ -144,7 +151,7 @@ static int swap(struct restoring *x)
 	format_time_utc(text, sizeof(text), clock_read(CLOCK_REALTIME));
 	snprintf(name, sizeof(name), "%s", text);
 	r = restore_swap(&how);
-	if (r == 0 && !x->flags.quiet)
+	if (r == 0 && !x->flags.quiet && !is_bare(x))
 		printf("what was there is in %s/" QUARANTINE_DIR "/%s\n", x->s.data.store, name);
 	if (r == -ENOENT)
 		return fail(EXIT_FAILED, 0, "Restore it with -o.", "%s has no database",
@@ -156,12 +163,6 @@ static int swap(struct restoring *x)
 		return fail(EXIT_IN_THE_WAY, 0, restore_stop_it, "a process has '%s' open",
 			    x->s.data.dir);
 	return r < 0 ? snapshots_fail(&x->s, r, &none, "cannot exchange what is in") : 0;
-}
-
-/* There is nothing of Chroma's to be kept. */
-static bool is_bare(const struct restoring *x)
-{
-	return x->state == 0;
 }
 
 static int restore_in_place(struct restoring *x)
@@ -227,27 +228,57 @@ static void print_plan(const struct restoring *x)
 	}
 }
 
-/* A copy of the directory, made by other means, in place of it. */
-static int restore_copy(struct restoring *x)
+static int refuse_itself(const struct restoring *x, const struct data_directory *t,
+			 const struct stat *copy)
 {
-	struct stat copy, data;
-	int status = EXIT_DONE;
+	struct stat data;
+
+	if (t->dirfd < 0 || fstat(t->dirfd, &data) < 0 || data.st_ino != copy->st_ino ||
+	    data.st_dev != copy->st_dev)
+		return 0;
+	return fail(EXIT_FAILED, 0, "Nothing was changed.", "'%s' is the directory itself",
+		    x->from);
+}
+
+/* Without a store, and without a directory. */
+static int plan_copy(const struct restoring *x, const char *dir, const struct stat *copy)
+{
+	struct data_directory t;
+	int status = data_directory_open_new(&t, dir, NULL);
+
+	if (status)
+		return status;
+	status = refuse_itself(x, &t, copy);
+	if (status == 0 && t.dirfd >= 0)
+		status = snapshots_refuse_if_open(&t, restore_stop_it);
+	if (status == 0 && !x->flags.quiet)
+		printf("would restore: '%s', to %s\n", x->from, t.dir);
+	data_directory_close(&t);
+	return status;
+}
+
+/* A copy of the directory, made by other means, in place of it; or where there is none yet. */
+static int restore_copy(struct restoring *x, const char *dir)
+{
+	struct stat copy;
+	int status;
 
 	if (stat(x->from, &copy) < 0 || !S_ISDIR(copy.st_mode))
 		return fail(EXIT_NOT_FOUND, 0, "Name a copy of a Chroma directory.",
 			    "'%s' is no directory", x->from);
-	if (fstat(x->s.data.dirfd, &data) == 0 && data.st_ino == copy.st_ino &&
-	    data.st_dev == copy.st_dev)
-		return fail(EXIT_FAILED, 0, "Nothing was changed.", "'%s' is the directory itself",
-			    x->from);
-	if (!x->flags.dry)
+	if (x->flags.dry)
+		return plan_copy(x, dir, &copy);
+	status = snapshots_open_new(&x->s, dir, &copy);
+	if (status)
+		return status;
+	status = refuse_itself(x, &x->s.data, &copy);
+	if (status == 0)
 		status = snapshots_settle_all(&x->s, &x->flags);
 	if (status == 0)
-		status = x->flags.dry ? snapshots_refuse_if_open(&x->s.data, restore_stop_it)
-				      : restore_in_place(x);
+		status = restore_in_place(x);
 	if (status == 0 && !x->flags.quiet)
-		printf("%s: '%s', to %s\n", x->flags.dry ? "would restore" : "restored", x->from,
-		       x->s.data.dir);
+		printf("restored: '%s', to %s\n", x->from, x->s.data.dir);
+	snapshots_close(&x->s);
 	return status;
 }
 
@@ -362,15 +393,16 @@ int command_restore(int argc, char **argv)
 	}
 	if (x.from && to)
 		return restore_replica(&x, to);
+	if (x.from)
+		return restore_copy(&x, argv[optind]);
 	access = !x.out && !x.flags.dry			? SNAPSHOT_CHANGE
 		 : x.flags.dry && !x.records.collection ? SNAPSHOT_LOOK
 							: SNAPSHOT_KEEP;
-	status = to && !strcmp(to, "latest")
-		     ? snapshots_open_at_rest(&x.s, argv[optind], access)
-		     : snapshots_open(&x.s, argv[optind], access, x.from && !x.flags.dry);
+	status = strcmp(to, "latest") == 0 ? snapshots_open_at_rest(&x.s, argv[optind], access)
+					   : snapshots_open(&x.s, argv[optind], access, false);
 	if (status)
 		return status;
-	status = x.from ? restore_copy(&x) : restore(&x, to);
+	status = restore(&x, to);
 	snapshots_close(&x.s);
 	return status;
 }

@@ -23,9 +23,10 @@
 /* A directory's plain files, and those of its segments. 0 or what `each` returned. */
 struct walk {
 	int (*each)(struct walk *w, int dirfd, const char *segment, const char *name);
-	int to;		/* copying: the other directory */
-	uint64_t bytes; /* measuring */
-	uint64_t state; /* comparing */
+	int to;			  /* copying: the other directory */
+	const struct stat *owner; /* and whose the copy is; NULL: as it was */
+	uint64_t bytes;		  /* measuring */
+	uint64_t state;		  /* comparing */
 	void (*step)(void *context);
 	void *context;
 };
@@ -135,18 +136,27 @@ uint64_t recover_state(int dirfd)
 
 /* ---- copying ---- */
 
-static int give_attributes(int from, int dirfd, const char *name)
+/* A new owner can write it, too: a copy that is kept may be read-only. */
+static int give_attributes(int from, int dirfd, const char *name, const struct stat *owner)
 {
 	struct stat st;
+	mode_t mode = owner ? S_IRUSR | S_IWUSR : 0;
 
-	if (fstat(from, &st) < 0 || fchmodat(dirfd, name, st.st_mode & 07777, 0) < 0)
+	if (fstat(from, &st) < 0)
 		return -errno;
-	if (geteuid() == 0 && fchownat(dirfd, name, st.st_uid, st.st_gid, AT_SYMLINK_NOFOLLOW) < 0)
+	if (owner && S_ISDIR(st.st_mode))
+		mode |= S_IXUSR;
+	if (fchmodat(dirfd, name, (st.st_mode & 07777) | mode, 0) < 0)
+		return -errno;
+	owner = owner ? owner : &st;
+	if (geteuid() == 0 &&
+	    fchownat(dirfd, name, owner->st_uid, owner->st_gid, AT_SYMLINK_NOFOLLOW) < 0)
 		return -errno;
 	return 0;
 }
 
-static int copy_file(int fromdir, int todir, const char *alias, const char *name)
+static int copy_file(int fromdir, int todir, const char *alias, const char *name,
+		     const struct stat *owner)
 {
 	int from = file_open_at(fromdir, alias), r;
 
@@ -154,7 +164,7 @@ static int copy_file(int fromdir, int todir, const char *alias, const char *name
 		return from;
 	r = tree_copy_file(from, todir, name);
 	if (r == 0)
-		r = give_attributes(from, todir, name);
+		r = give_attributes(from, todir, name, owner);
 	close(from);
 	return r;
 }
@@ -166,18 +176,20 @@ static int copy(struct walk *w, int dirfd, const char *segment, const char *name
 	if (w->step)
 		w->step(w->context);
 	if (!segment)
-		return name ? copy_file(dirfd, w->to, name, name) : 0;
+		return name ? copy_file(dirfd, w->to, name, name, w->owner) : 0;
 	to = tree_make_directory(w->to, segment);
 	if (to < 0)
 		return to;
-	r = name ? copy_file(dirfd, to, name, name) : give_attributes(dirfd, w->to, segment);
+	r = name ? copy_file(dirfd, to, name, name, w->owner)
+		 : give_attributes(dirfd, w->to, segment, w->owner);
 	close(to);
 	return r;
 }
 
-int recover_copy(int from, int to, void (*step)(void *context), void *context)
+int recover_copy(int from, int to, const struct stat *owner, void (*step)(void *context),
+		 void *context)
 {
-	struct walk w = {.each = copy, .to = to, .step = step, .context = context};
+	struct walk w = {.each = copy, .to = to, .owner = owner, .step = step, .context = context};
 
 	return walk_into(&w, from, NULL);
 }
@@ -195,11 +207,11 @@ static int copy_renamed(int from, int to, const struct recover_finding *f)
 	if (segment < 0)
 		r = segment;
 	for (i = 0; r == 0 && i < sizeof(files) / sizeof(files[0]); i++) {
-		r = copy_file(dirfd, segment, files[i], files[i]);
+		r = copy_file(dirfd, segment, files[i], files[i], NULL);
 		r = r == -ENOENT ? 0 : r;
 	}
 	if (r == 0 && strcmp(f->alias, ".") != 0)
-		r = give_attributes(dirfd, to, f->segment);
+		r = give_attributes(dirfd, to, f->segment, NULL);
 	if (segment >= 0)
 		close(segment);
 	close(dirfd);

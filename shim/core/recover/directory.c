@@ -20,7 +20,7 @@ static int heal_copy(const struct recover_job *job, struct recover_result *out,
 	out->stage = RECOVER_COPYING;
 	r = recover_room(job->datafd, fd, &out->room);
 	if (r == 0)
-		r = recover_copy(job->datafd, fd, job->step, job->context);
+		r = recover_copy(job->datafd, fd, NULL, job->step, job->context);
 	if (r == 0)
 		r = recover_copy_renamed(job->datafd, fd, j);
 	if (r < 0)

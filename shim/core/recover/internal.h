@@ -5,6 +5,8 @@
 #ifndef CORE_RECOVER_INTERNAL_H
 #define CORE_RECOVER_INTERNAL_H
 
+#include <sys/stat.h>
+
 #include "core/chroma/chroma.h"
 #include "core/export/export.h"
 #include "core/recover/recover.h"
@@ -51,8 +53,9 @@ int recover_room(int from, int to, struct recover_room *out);
 /* A sum over those files that changes when one of them does. */
 uint64_t recover_state(int dirfd);
 /* Those files into a directory that is empty, as clones where the file system can. Not synced.
- * step: as in recover_job. */
-int recover_copy(int from, int to, void (*step)(void *context), void *context);
+ * step: as in recover_job. They are this owner's, who can write them; NULL: as they were. */
+int recover_copy(int from, int to, const struct stat *owner, void (*step)(void *context),
+		 void *context);
 /* Directories of segments, and files in them, that have been given another name, under their own.
  */
 int recover_copy_renamed(int from, int to, const struct recover_judgement *j);

@@ -14,11 +14,11 @@ Nothing is thrown away: the state before is kept as a snapshot. What was done st
 
 import argparse
 import os
-import shutil
 import sys
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import Optional
 
 import chromashim
 from chromashim import ChromashimError, _command, _journal
@@ -57,55 +57,52 @@ def restore(what: str, directory: str) -> int:
     return 0
 
 
-def restore_copy(copy: Path, directory: Path) -> int:
+def restore_copy(copy: Path, directory: Path, of: Optional[Path] = None) -> int:
     """By the command: locked, checked, and what was there is a snapshot afterwards."""
-    if not (directory / _command.DATABASE).exists():
-        return copy_into_nothing(copy, directory)
-    done = _command.call("restore", f"--from={copy}", "--yes", str(directory))
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    done = _command.call("restore", f"--from={copy}", "--yes", _command.directory_of(directory))
     print(done.stdout, end="")
     print(done.stderr, end="", file=sys.stderr)
-    print(f"'{directory}' is now what '{copy}' was.")
+    print(f"'{directory}' is now what '{of or copy}' was.")
     return 0
 
 
-def copy_into_nothing(copy: Path, directory: Path) -> int:
-    """There is no database yet; one that appears meanwhile stays, since only an empty directory is
-    replaced."""
-    if chromashim.check(copy)["verdict"] not in ("fine", "warning"):
-        raise ChromashimError(f"'{copy}' is not sound; `chromashim check {copy}` tells more. "
-                              "Nothing was changed.")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}.restoring-", dir=directory.parent))
+def unpack(archive: Path, folder: str) -> None:
+    """Files, directories, and second names of files; no symbolic links, and nothing outside."""
+    def is_inside(name: str) -> bool:
+        return os.path.normpath(os.path.join(folder, name)).startswith(folder + os.sep)
+
     try:
-        shutil.copytree(copy, fresh, symlinks=True, dirs_exist_ok=True,
-                        ignore=shutil.ignore_patterns(".chromashim"))
-        os.sync()
-        os.rename(fresh, directory)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
-    print(f"'{directory}' is now what '{copy}' was.")
-    return 0
+        packed = tarfile.open(archive)
+    except tarfile.ReadError as error:
+        raise ChromashimError(f"'{archive}' is no archive that tar has made. Unpack it, and name the "
+                              f"directory with {_command.DATABASE} in it. Nothing was changed."
+                              ) from error
+    with packed:
+        members = [m for m in packed.getmembers() if m.isfile() or m.isdir() or m.islnk()]
+        members = [m for m in members if os.path.normpath(m.name) != "."]
+        if not all(is_inside(m.name) and (not m.islnk() or is_inside(m.linkname)) for m in members):
+            raise ChromashimError(f"'{archive}' has names that lead out of it. Nothing was changed.")
+        packed.extractall(folder, members)
 
 
 def restore_archive(archive: Path, directory: Path) -> int:
     """What is packed is unpacked beside the directory; the database tells which folder it is."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{directory.name}.unpacking-",
-                                     dir=directory.parent) as folder:
-        with tarfile.open(archive) as packed:
-            members = [m for m in packed.getmembers() if m.isfile() or m.isdir()]
-            for member in members:
-                target = os.path.normpath(os.path.join(folder, member.name))
-                if not target.startswith(folder + os.sep) and target != folder:
-                    raise ChromashimError(f"'{archive}' has names that lead out of it. Nothing "
-                                          "was changed.")
-            packed.extractall(folder, members)
-        found = sorted(Path(folder).rglob(_command.DATABASE), key=lambda p: len(p.parts))
+    beside = Path(os.path.realpath(directory)).parent
+    beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}.unpacking-", dir=beside) as folder:
+        unpack(archive, folder)
+        found = sorted((path.parent for path in Path(folder).rglob(_command.DATABASE)
+                        if ".chromashim" not in path.parts), key=lambda path: len(path.parts))
         if not found:
             raise ChromashimError(f"there is no {_command.DATABASE} in '{archive}'. Nothing was "
                                   "changed.")
-        return restore_copy(found[0].parent, directory)
+        found = [path for path in found if len(path.parts) == len(found[0].parts)]
+        if len(found) > 1:
+            names = ", ".join(f"'{path.relative_to(folder)}'" for path in sorted(found))
+            raise ChromashimError(f"there are several data directories in '{archive}': {names}. "
+                                  "Unpack it, and name one of them. Nothing was changed.")
+        return restore_copy(found[0], directory, archive)
 
 
 def perform(options, directory: str) -> int:
