@@ -187,6 +187,8 @@ int do_pthread_sigmask(int how, const sigset_t *set, sigset_t *old);
 long do_rt_sigprocmask(long how, long set, long old, long size);
 int do_sigaction(int number, const struct sigaction *action, struct sigaction *old);
 sighandler_t do_signal(int number, sighandler_t handler);
+int do_nanosleep(const struct timespec *time, struct timespec *left);
+int do_usleep(unsigned microseconds);
 int do_raise(int number);
 int do_kill(pid_t pid, int number);
 

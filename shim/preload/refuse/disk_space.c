@@ -6,6 +6,9 @@
  * or disk is full", and nothing has happened yet. In the midst of things there is no good moment:
  * hnswlib swallows the error and Chroma purges its queue. So what has begun is helped to its end,
  * if need be with the ballast: space that was taken while there was plenty.
+ *
+ * A SQLite that is seen from below alone is refused later or earlier: at the lock for the commit
+ * (commits.h), or, where there is no room even for a journal, at its open.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +19,7 @@
 #include "preload/base/bounds.h"
 #include "preload/base/shim.h"
 #include "preload/place/lives.h"
+#include "preload/refuse/commits.h"
 #include "preload/refuse/refuse.h"
 #include "preload/sqlite/transactions.h"
 
@@ -34,6 +38,7 @@ static struct room {
 	_Atomic uint64_t next_look; /* ns, CLOCK_MONOTONIC */
 	_Atomic int shortage;
 	_Atomic unsigned passed;  /* transactions let through in spite of it at the start */
+	_Atomic bool opened;	  /* one was let through at the open of its journal */
 	_Atomic uint64_t passing; /* the number of one that may go on to its end */
 	_Atomic int credit;	  /* transactions that may change the queue, until credit_until */
 	_Atomic uint64_t credit_until;
@@ -376,7 +381,7 @@ bool space_for(unsigned protection, uint64_t bytes)
 
 /* ---- refusing ---- */
 
-static void refuse(const struct change *c, int shortage)
+static int refuse_space(const struct change *c, int shortage, int error)
 {
 	static const char *const why[] = {
 	    [BYTES] = "too little room is left on the disk (CHROMASHIM_MIN_FREE)",
@@ -385,7 +390,7 @@ static void refuse(const struct change *c, int shortage)
 	    [QUOTA] = "the disk quota is used up",
 	};
 
-	refuse_say(c, OP_REFUSE_SPACE, -ENOSPC,
+	refuse_say(c, OP_REFUSE_SPACE, error,
 		   (const char *const[]){protections[c->slot.protection].spelling[0],
 					 ": writing is refused: ", why[shortage],
 					 shortage == TEMPORARY ? ": " : "",
@@ -393,11 +398,12 @@ static void refuse(const struct change *c, int shortage)
 					 ". Reads go on; writes will by themselves once there is "
 					 "room. Remove something else, or enlarge the disk.",
 					 NULL});
+	return error;
 }
 
 /* Chroma goes on as if a persist had succeeded that was undone: it would move the mark, and remove
  * the records from its queue. */
-static void refuse_after_lost_persist(const struct change *c)
+static int refuse_after_lost_persist(const struct change *c)
 {
 	refuse_say(c, OP_NOTE, -EIO,
 		   (const char *const[]){protections[c->slot.protection].spelling[0],
@@ -405,6 +411,7 @@ static void refuse_after_lost_persist(const struct change *c)
 					 "written, and what it was to save is only in Chroma's "
 					 "queue. Look at the disk, and restart the backend.",
 					 NULL});
+	return -EIO;
 }
 
 /* ---- what is about to begin ---- */
@@ -412,6 +419,8 @@ static void refuse_after_lost_persist(const struct change *c)
 enum beginning {
 	NOTHING,     /* or in the midst of something */
 	FILE_MADE,   /* one that is neither SQLite's nor a segment's */
+	JOURNAL,     /* a transaction's is opened, by a SQLite seen from below alone */
+	COMMIT,	     /* of a transaction that was to be refused */
 	TRANSACTION, /* not known yet what for */
 	PAGE,	     /* the first that it changes: tells */
 };
@@ -439,6 +448,9 @@ static enum beginning beginning_of_open(const struct change *c)
 {
 	struct stat st;
 
+	if (c->slot.role == ROLE_JOURNAL && (c->flags & O_CREAT) &&
+	    commits_refuse(c->slot.protection))
+		return JOURNAL;
 	return c->slot.role == ROLE_OTHER && (c->flags & O_CREAT) &&
 		       sys_fstatat(protections[c->slot.protection].root_fd, c->place->relative, &st,
 				   AT_SYMLINK_NOFOLLOW) == -ENOENT
@@ -449,6 +461,8 @@ static enum beginning beginning_of_open(const struct change *c)
 static enum beginning beginning_of(const struct change *c)
 {
 	switch (c->op) {
+	case OP_LOCK:
+		return commits_come(c) ? COMMIT : NOTHING;
 	case OP_WRITE:
 	case OP_PWRITE:
 	case OP_WRITEV:
@@ -528,13 +542,34 @@ static bool may_pass(struct room *r, const struct change *c, enum beginning what
 	uint64_t number = transaction_number(c->slot.protection);
 	bool passes = false;
 
-	if (what == TRANSACTION)
+	if (what == TRANSACTION && atomic_exchange(&r->opened, false))
+		return true;
+	if (what == TRANSACTION || what == JOURNAL)
 		return left >= enough_for_one(r) || has_just_started(r, left);
 	if (what == PAGE)
 		passes = atomic_load(&r->passing) == number || !is_queue(c->iov) || take_credit(r);
 	if (passes)
 		atomic_store(&r->passing, number);
 	return passes;
+}
+
+/* At its first page, or put off to its commit. */
+static int refuse_page(const struct change *c, int shortage)
+{
+	if (c->slot.role == ROLE_JOURNAL && commits_refuse(c->slot.protection)) {
+		commits_put_off(c->slot.protection);
+		return 0;
+	}
+	return refuse_space(c, shortage, -ENOSPC);
+}
+
+static int refuse_commit(const struct change *c, int shortage)
+{
+	bool first;
+
+	if (!commits_refuse_now(c, &first))
+		return 0;
+	return first ? refuse_space(c, shortage, -EAGAIN) : -EAGAIN;
 }
 
 int space_check(const struct change *c)
@@ -553,19 +588,21 @@ int space_check(const struct change *c)
 	what = beginning_of(c);
 	if (what == NOTHING)
 		return 0;
-	if (atomic_load(&protections[c->slot.protection].persist_lost) && what != FILE_MADE) {
-		refuse_after_lost_persist(c);
-		return -EIO;
-	}
+	if (atomic_load(&protections[c->slot.protection].persist_lost) && what != FILE_MADE &&
+	    what != COMMIT)
+		return refuse_after_lost_persist(c);
 	look(c->slot.protection);
 	shortage = atomic_load(&r->shortage);
 	if (shortage == ENOUGH) {
 		atomic_store(&r->passed, START_TRANSACTIONS);
 		atomic_store(&r->passing, transaction_number(c->slot.protection));
+	}
+	if (shortage == ENOUGH || may_pass(r, c, what)) {
+		if (what == JOURNAL)
+			atomic_store(&r->opened, true);
 		return 0;
 	}
-	if (may_pass(r, c, what))
-		return 0;
-	refuse(c, shortage);
-	return -ENOSPC;
+	if (what == COMMIT)
+		return refuse_commit(c, shortage);
+	return what == PAGE ? refuse_page(c, shortage) : refuse_space(c, shortage, -ENOSPC);
 }

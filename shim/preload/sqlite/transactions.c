@@ -338,6 +338,11 @@ uint32_t transaction_thread(unsigned protection)
 	return transaction_open(protection) ? GET(transactions[protection].thread) : 0;
 }
 
+uint8_t transaction_object(unsigned protection)
+{
+	return transactions[protection].object;
+}
+
 uint64_t transaction_number(unsigned protection)
 {
 	return transactions[protection].number;

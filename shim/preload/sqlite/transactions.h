@@ -75,6 +75,8 @@ void transactions_stop(unsigned protection);
 bool transaction_open(unsigned protection);
 /* The thread that began it, 0 if none is open. */
 uint32_t transaction_thread(unsigned protection);
+/* The library whose SQLite began it; valid in that thread. */
+uint8_t transaction_object(unsigned protection);
 /* Its number, as in the records; valid in the thread that began it. */
 uint64_t transaction_number(unsigned protection);
 /* Pages that are in its journal so far. */
