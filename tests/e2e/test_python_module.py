@@ -267,9 +267,10 @@ def test_an_archive_is_restored_by_relative_names(run, loaded):
     (top / "empty").mkdir()
     (top / "link").symlink_to("empty")
     (top / "emptied" / ".chromashim").mkdir(parents=True)
-    for name in "new", "link", "emptied", "chroma_data":
+    for name in "new", "emptied", "link":
         run([*module, "one.tar.gz", "--path", name])
-        assert differences(before, json.loads(run(DUMP, top / name).stdout)) == []
+        assert (top / name / "chroma.sqlite3").exists()
+    assert differences(before, json.loads(run(DUMP, top / name).stdout)) == []
     assert (top / "link").is_symlink()
 
     # What is meant is not guessed at.
@@ -516,6 +517,30 @@ def test_backups_by_the_clock_without_the_library(run, loaded, chromashim):
         assert service.list_backups()
         """, loaded)
     assert snapshots(chromashim, loaded)
+
+
+def test_backups_that_cannot_be_as_asked_for_are_told(run, loaded, tmp_path):
+    """Nothing there yet, a store that cannot be made, a guardian of another mind."""
+    (tmp_path / "empty").mkdir()
+    ask = """
+        import sys
+        from database_protection import DatabaseProtectionService as Service
+        database = open(sys.argv[1] + "/chroma.sqlite3", "rb") if len(sys.argv) > 2 else None
+        print([Service(sys.argv[1], hours).start_protection() for hours in (6, 1, 1, 12)])
+        """
+    for name in "missing", "empty":
+        done = run(ask, tmp_path / name)
+        assert done.stdout == "[False, False, False, False]\n"
+        assert done.stderr.count("no backups will be made by the clock: there is no database in") == 1
+    shutil.rmtree(loaded / ".chromashim")
+    (loaded / ".chromashim").write_text("")
+    done = run(ask, loaded, "open")
+    assert "[False" in done.stdout and "cannot open the store" in done.stderr, done.stderr
+    (loaded / ".chromashim").unlink()
+    done = run(ask, loaded, "open")
+    assert done.stdout == "[True, True, True, True]\n"
+    assert done.stderr.count("takes one every 21600 s, and not one every 3600 s") == 1
+    assert done.stderr.count("\n") == 1
 
 
 def test_wheel_is_built_from_a_directory_that_is_read_only(tmp_path):

@@ -7,6 +7,7 @@ Timed backups are the guardian's, a process beside this one; not a thread's in h
 """
 
 import os
+import subprocess
 import threading
 import uuid
 from contextlib import ContextDecorator
@@ -119,15 +120,17 @@ class DatabaseProtectionService:
 
     def start_protection(self) -> bool:
         """Backups by the clock, without the library as well. False: there will be none, which is
-        said on stderr."""
+        said on stderr, as it is where they are taken less often than was asked for."""
         every = None
         if self.backup_interval_hours is not None:
             every = max(1, round(self.backup_interval_hours * 3_600_000))
         try:
-            _command.start_guardian(self.db_path, every)
-        except (chromashim.ChromashimError, OSError) as error:
+            other = _command.start_guardian(self.db_path, every)
+        except (chromashim.ChromashimError, OSError, subprocess.SubprocessError) as error:
             say_once(f"guardian {self.db_path}", f"no backups will be made by the clock: {error}")
             return False
+        if other:
+            say_once(f"every {self.db_path} {every}", other)
         return True
 
     def stop_protection(self) -> None:

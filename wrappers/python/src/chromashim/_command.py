@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any, Optional
 
@@ -13,6 +15,7 @@ from . import _library
 
 DATABASE = "chroma.sqlite3"
 NO_STORE = 10
+START_SECONDS = 5  # until the guardian is there
 
 
 class ChromashimError(RuntimeError):
@@ -42,7 +45,7 @@ def find() -> str:
     return found
 
 
-def call(*arguments: str, accept: tuple = (0,)) -> subprocess.CompletedProcess:
+def call(*arguments: str, accept=(0,)) -> subprocess.CompletedProcess:
     """Runs it; an exit status that is not in `accept` is an error with what it said."""
     try:
         done = subprocess.run([find(), *arguments], stdin=subprocess.DEVNULL, capture_output=True,
@@ -104,21 +107,62 @@ def directory_of(directory: Optional[os.PathLike]) -> str:
     return name if not name.startswith("-") else f"./{name}"
 
 
-def start_guardian(directory=None, every_ms: Optional[int] = None) -> None:
+def guardian(directory) -> Optional[dict[str, Any]]:
+    """What the guardian that works there tells of itself, or None. {}: nothing yet."""
+    done = call("status", "--json", directory_of(directory), accept=range(256))
+    told = json.loads(done.stdout) if done.stdout.startswith("{") else {}
+    if not told.get("guardian"):
+        return None
+    try:
+        with open(os.path.join(told["store"], "status.json"), encoding="utf-8") as file:
+            own = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return own if own.get("pid") == told["guardian"] else {}
+
+
+def start_guardian(directory=None, every_ms: Optional[int] = None) -> Optional[str]:
     """One that takes snapshots by the clock as long as this process, or any other, has the
-    directory open; nothing where there is one already. ChromashimError: it cannot be started."""
+    directory open; nothing where there is one already. ChromashimError: it cannot be started. Else
+    None, or what is not as it was asked for."""
     name = os.path.abspath(directory_of(directory))
-    if not os.path.isdir(name):
-        raise ChromashimError(f"there is no directory '{name}' yet")
+    if not os.path.isfile(os.path.join(name, DATABASE)):
+        raise ChromashimError(f"there is no database in '{name}' yet: start it when Chroma's client "
+                              "is there")
     settings = {n: v for n, v in os.environ.items() if n != "LD_PRELOAD"}
     if every_ms is not None:
         settings["CHROMASHIM_EVERY"] = f"{every_ms}ms"
-    # Of a shell that ends at once: it must not be a child of this process, which waits for its own.
-    done = subprocess.run(["/bin/sh", "-c", '"$@" >/dev/null 2>&1 &', "sh", find(), "guard", name,
-                           f"--follow={os.getpid()}", "--background"], stdin=subprocess.DEVNULL,
-                          stdout=subprocess.DEVNULL, env=settings, check=False, start_new_session=True)
-    if done.returncode:
-        raise ChromashimError(f"the guardian of '{name}' could not be started", done.returncode)
+    with tempfile.TemporaryFile() as said:
+        # Of a shell that ends at once: it must not be a child of this process, which waits for its
+        # own.
+        subprocess.run(["/bin/sh", "-c", '"$@" >/dev/null &', "sh", find(), "guard", name,
+                        f"--follow={os.getpid()}", "--background"], stdin=subprocess.DEVNULL,
+                       stdout=subprocess.DEVNULL, stderr=said, env=settings, check=True,
+                       start_new_session=True)
+        told = wait_for_guardian(name, said)
+    every = told.get("every_seconds", 0)
+    # One that follows nobody gives way to ours; "every" is in whole seconds there, and 0 is never.
+    if every_ms is None or not told.get("follows") or 0 < every <= max(1, every_ms / 1000):
+        return None
+    often = f"one every {every} s" if every else "none by the clock"
+    return (f"the guardian of '{name}' that is there already takes {often}, and not one every "
+            f"{every_ms / 1000:g} s: set CHROMASHIM_EVERY where it is started")
+
+
+def wait_for_guardian(name: str, said) -> dict[str, Any]:
+    """Until there is one, or what was started has `said` why not."""
+    end = time.monotonic() + START_SECONDS
+    while True:
+        is_over = os.fstat(said.fileno()).st_size > 0 or time.monotonic() > end
+        told = guardian(name)
+        if told:
+            return told
+        if is_over:
+            said.seek(0)
+            why = " ".join(said.read().decode(errors="replace").split())
+            raise ChromashimError(why.removeprefix("chromashim: ") or
+                                  f"the guardian of '{name}' does not start")
+        time.sleep(0.02)
 
 
 def create_snapshot(directory=None, description: str = "", verify: bool = True) -> dict[str, Any]:
