@@ -175,9 +175,12 @@ def test_it_stays_for_the_last(code, tmp_path, chromashim):
     assert "(stop) is taken" in (data / ".chromashim/guard.log").read_text()
 
 
-def test_run_without_a_name(code, tmp_path):
-    """`run` knows of no directory, until the program was started once."""
-    env = {"XDG_STATE_HOME": str(tmp_path / "state")}
+@pytest.mark.parametrize("place", ["state", "tmp"])
+def test_run_without_a_name(code, tmp_path, place):
+    """`run` knows of no directory, until the program was started once; of a service without a home
+    that can be written, too."""
+    env = {"XDG_STATE_HOME": str(tmp_path / "state")} if place == "state" else {
+        "XDG_STATE_HOME": "", "HOME": "/proc/none"}
     child = code(tmp_path / "one", hosts.COMMAND, "run", "--", plain=True, env=env)
     assert len(guardians(tmp_path / "one")) == 1
     assert "no data directory is named" in child.communicate("", timeout=20)[1]
@@ -186,6 +189,9 @@ def test_run_without_a_name(code, tmp_path):
     child = code(tmp_path / "one", hosts.COMMAND, "run", "--", plain=True, env=env)
     told = child.communicate("", timeout=20)[1]
     assert "no data directory" not in told and f"{tmp_path / 'one'}: " in told
+    for kept in Path(f"/tmp/chromashim-{os.geteuid()}").glob("*"):
+        if kept.is_file() and kept.read_bytes() == os.fsencode(tmp_path / "one"):
+            kept.unlink()
 
 
 def test_restarts_at_once(start, data):

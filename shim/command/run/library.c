@@ -76,14 +76,11 @@ static int unprotected(const struct run *r, const char *what, const char *why, c
 
 /* ---- a name without blanks ---- */
 
-/* Only this user, or root, can put something in there. */
-static int open_own_directory(const char *path, mode_t mode)
+int run_open_own(const char *path)
 {
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	struct stat st;
-	int fd;
 
-	mkdir(path, mode);
-	fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd >= 0 && (fstat(fd, &st) < 0 || st.st_uid != geteuid() || st.st_mode & 022)) {
 		close(fd);
 		fd = -1;
@@ -113,7 +110,8 @@ static bool link_in(const char *directory, mode_t mode, const char *library, cha
 	if (strpbrk(directory, SEPARATORS) ||
 	    snprintf(out, PATH_MAX, "%s/%s", directory, name) >= PATH_MAX)
 		return false;
-	fd = open_own_directory(directory, mode);
+	mkdir(directory, mode);
+	fd = run_open_own(directory);
 	if (fd < 0)
 		return false;
 	good = leads_to(fd, name, library);
@@ -146,7 +144,7 @@ static bool link_somewhere(const struct run *r, char out[PATH_MAX])
 	}
 	if (*path && link_in(path, 0700, r->library, out))
 		return true;
-	snprintf(path, sizeof(path), "/tmp/chromashim-%u", (unsigned)geteuid());
+	snprintf(path, sizeof(path), RUN_TMP, (unsigned)geteuid());
 	return link_in(path, 0755, r->library, out);
 }
 

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <libgen.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,11 +23,23 @@
 
 #define MEMORY "CHROMASHIM_MEMORY" /* the file, for that guardian */
 
-/* False where this user has no place for it. */
+/* A service may have no HOME, and a user none that can be written. */
+static const char *find_home(void)
+{
+	const char *home = getenv("HOME");
+	const struct passwd *user;
+
+	if (!home || *home != '/') {
+		user = getpwuid(geteuid());
+		home = user ? user->pw_dir : NULL;
+	}
+	return home && *home == '/' && access(home, W_OK) == 0 ? home : NULL;
+}
+
 static bool find_file(char *const *command, char out[PATH_MAX])
 {
-	const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
-	char here[PATH_MAX];
+	const char *state = getenv("XDG_STATE_HOME"), *home = find_home();
+	char here[PATH_MAX], place[PATH_MAX];
 	uint64_t sum;
 
 	if (!*command || !getcwd(here, sizeof(here)))
@@ -35,10 +48,21 @@ static bool find_file(char *const *command, char out[PATH_MAX])
 	for (; *command; command++)
 		sum = checksum64(*command, strlen(*command), sum);
 	if (state && *state == '/')
-		return snprintf(out, PATH_MAX, "%s/chromashim/%016" PRIx64, state, sum) < PATH_MAX;
-	return home && *home == '/' &&
-	       snprintf(out, PATH_MAX, "%s/.local/state/chromashim/%016" PRIx64, home, sum) <
-		   PATH_MAX;
+		snprintf(place, sizeof(place), "%s/chromashim", state);
+	else if (home)
+		snprintf(place, sizeof(place), "%s/.local/state/chromashim", home);
+	else
+		snprintf(place, sizeof(place), RUN_TMP, (unsigned)geteuid());
+	return snprintf(out, PATH_MAX, "%s/%016" PRIx64, place, sum) < PATH_MAX;
+}
+
+/* The directory of that file, if nobody else can have put it there: a descriptor, else < 0. */
+static int open_place(const char *file)
+{
+	char copy[PATH_MAX];
+
+	strlcpy(copy, file, sizeof(copy));
+	return run_open_own(dirname(copy));
 }
 
 bool memory_recall(char *const *command, char out[PATH_MAX])
@@ -46,13 +70,17 @@ bool memory_recall(char *const *command, char out[PATH_MAX])
 	char file[PATH_MAX], database[PATH_MAX + sizeof(CHROMA_DATABASE) + 1];
 	char *data = NULL;
 	size_t size = 0;
-	int fd, r;
+	int place, fd, r;
 
 	if (!find_file(command, file))
 		return false;
 	setenv(MEMORY, file, 1);
-	fd = open(file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	r = fd < 0 ? -errno : file_read_all(fd, PATH_MAX - 1, &data, &size);
+	place = open_place(file);
+	if (place < 0)
+		return false;
+	fd = file_open_at(place, strrchr(file, '/') + 1);
+	close(place);
+	r = fd < 0 ? fd : file_read_all(fd, PATH_MAX - 1, &data, &size);
 	if (fd >= 0)
 		close(fd);
 	if (r < 0)
@@ -78,7 +106,7 @@ void memory_keep(const char *dir)
 		mkdir(copy, 0700);
 		*slash = '/';
 	}
-	dirfd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	dirfd = open_place(file);
 	if (dirfd < 0)
 		return;
 	if (file_publish_begin(&p, dirfd, strrchr(file, '/') + 1, 0600) == 0) {

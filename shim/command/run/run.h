@@ -75,6 +75,10 @@ void backend_judge(struct backend *b);
  * status. */
 int run_preload(struct run *r);
 
+#define RUN_TMP "/tmp/chromashim-%u" /* of a user by number, who has no other place */
+/* A directory in which only this user, or root, can put something: a descriptor, or -1. */
+int run_open_own(const char *path);
+
 /* ---- memory.c ---- */
 
 /* The directory that this command has used here; false: none is known. What it uses this time is
