@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """One writer: of all the processes that want to change a directory, one does."""
 
+import ctypes
 import os
 import re
 import signal
@@ -410,6 +411,48 @@ os.read(back, 1)
     finally:
         parent.do("os.kill(first, 9); os.waitpid(first, 0)")
     assert parent.do("result = child(own)") == 0
+
+
+@pytest.mark.fast
+def test_right_passes_on_from_a_child(data, actors):
+    """A worker that has written starts one that does: they are a family of their own."""
+    parent = forking(data, actors)
+    assert parent.do("""
+def worker():
+    k = sqlite3.connect(path, timeout=1)
+    k.execute("INSERT INTO t VALUES(1)")
+    k.commit()
+    codes = [child(own), child(own), child(lambda: os._exit(child(own)))]
+    try:
+        k.execute("INSERT INTO t VALUES(2)")
+        os._exit(9)
+    except sqlite3.Error:
+        os._exit(0 if codes == [0, 0, 0] else 8)
+result = child(worker)
+""") == 0
+    assert parent.do("result = child(own)") == 0  # the family is no more
+    assert parent.do("result = db.execute('SELECT count(*) FROM t').fetchall()") == [[5]]
+
+
+def test_forked_without_handlers(data, actors):
+    """By _Fork(), which no atfork handler of libc's is called for."""
+    if not hasattr(ctypes.CDLL(None), "_Fork"):
+        pytest.skip("this libc has no _Fork()")
+    parent = forking(data, actors)
+    parent.do("import ctypes; os.fork = ctypes.CDLL(None)._Fork")
+    assert parent.do("result = child(own)") == 0
+
+
+def test_started_by_the_writer(data, actors):
+    """As a server that reloads itself: the one that serves is told who has the right, and why."""
+    parent = actors().sqlite(data)
+    parent.do("db.execute('CREATE TABLE t(a)')")
+    parent.do(f"""
+import subprocess
+result = subprocess.run([sys.executable, "-c", "import sqlite3\\n"
+    "sqlite3.connect({str(data / 'chroma.sqlite3')!r}).execute('INSERT INTO t VALUES(1)')"]).returncode
+""")
+    assert "make the client only in the process that serves" in parent.errors()
 
 
 def test_parent_that_goes_on_writing(data, actors):

@@ -314,7 +314,7 @@ pid_t do_Fork(void)
 {
 	pid_t pid;
 
-	streams_before_fork();
+	process_forks();
 	pid = REAL_LATE(_Fork)();
 	if (pid == 0)
 		process_forked();

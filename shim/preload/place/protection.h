@@ -62,7 +62,8 @@ struct protection {
 	/* refuse/writer.c */
 	_Atomic int writer;	       /* shim_pid when this process is the writer */
 	_Atomic uint32_t writer_claim; /* the thread that is about to become it */
-	struct hold first, rest;       /* have the lock: of its first byte, and of all others */
+	struct hold first, rest;       /* have the lock: of its first byte, and of all others, */
+	int lock_from;		       /* which is the first */
 	ino_t writer_ino;
 	bool forked;	     /* from the writer */
 	bool left;	     /* to a child; until all is closed here */

@@ -13,7 +13,7 @@
 static struct right *rights;
 static size_t rights_used = RIGHTS;
 
-struct right *right_new(void)
+struct right *right_new(struct right *outer, int from)
 {
 	struct right *r;
 
@@ -28,8 +28,16 @@ struct right *right_new(void)
 	}
 	r = &rights[rights_used++];
 	r->first = shim_pid;
+	r->from = from;
+	r->outer = outer;
 	atomic_store(&r->holder, shim_pid);
 	return r;
+}
+
+/* What is left of the page is its parent's. */
+void heirs_fork(void)
+{
+	rights_used = RIGHTS;
 }
 
 bool heirs_is_first(const struct protection *a)
@@ -40,7 +48,9 @@ bool heirs_is_first(const struct protection *a)
 /* As long as it has passed nothing on, the first is like any other writer. */
 int heirs_from(const struct protection *a)
 {
-	return a->right && heirs_holder(a) != a->right->first ? HEIRS_BYTE : 0;
+	if (!a->right)
+		return 0;
+	return a->right->from + (heirs_holder(a) != a->right->first ? HEIRS_BYTE : 0);
 }
 
 int heirs_holder(const struct protection *a)

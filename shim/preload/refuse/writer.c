@@ -63,16 +63,18 @@ static int lock_part(struct protection *a, struct hold *h, off_t from, off_t len
 
 /* In two parts, since the family keeps the first when it passes on the rest. Others lock them in
  * this order, or the whole file. */
-static int try_lock(struct protection *a, off_t from)
+static int try_lock(struct protection *a, int from)
 {
 	int r;
 
 	protection_life(a); /* tells whether maps hold files open */
-	r = from ? 0 : lock_part(a, &a->first, 0, HEIRS_BYTE);
+	r = lock_part(a, &a->first, from, HEIRS_BYTE);
 	if (r == 0)
-		r = lock_part(a, &a->rest, HEIRS_BYTE, 0);
-	if (r < 0 && !from)
+		r = lock_part(a, &a->rest, from + HEIRS_BYTE, 0);
+	if (r < 0)
 		hold_let_go(&a->first);
+	else
+		a->lock_from = from;
 	return r;
 }
 
@@ -113,16 +115,15 @@ static int take_back(struct protection *a)
 
 static int take(struct protection *a)
 {
-	int r, from, holder;
+	int r, holder;
 
 	if (a->left)
 		return -EAGAIN;
 	if (heirs_is_first(a))
 		return take_back(a);
-	from = heirs_from(a);
-	holder = from ? heirs_holder(a) : 0;
-	r = try_lock(a, from);
-	if (r < 0 || !from || heirs_take(a, holder))
+	holder = a->right ? heirs_holder(a) : 0;
+	r = try_lock(a, heirs_from(a));
+	if (r < 0 || !a->right || heirs_take(a, holder))
 		return r;
 	unlock(a);
 	return -EAGAIN;
@@ -285,7 +286,7 @@ void writer_give_back(unsigned protection)
 		fence_drop(protection);
 		unlock(a);
 		if (heirs_is_first(a))
-			a->right = NULL;
+			a->right = a->right->outer;
 		a->left = false;
 		record_feature(a, OPLOG_HAS_WRITER, false);
 	}
@@ -312,13 +313,14 @@ static bool is_idle(unsigned protection)
 static void pass_on(unsigned protection)
 {
 	struct protection *a = &protections[protection];
+	struct right *own;
 
 	if (!writer_is_ours(a) || !has_lock(a) || !is_idle(protection) ||
-	    (a->right && !heirs_is_first(a)) || turn_try_whole(&a->writer_claim) <= 0)
+	    turn_try_whole(&a->writer_claim) <= 0)
 		return;
-	if (!a->right)
-		a->right = right_new();
-	if (a->right) {
+	own = heirs_is_first(a) ? a->right : right_new(a->right, a->lock_from);
+	if (own) {
+		a->right = own;
 		atomic_store(&a->writer, 0);
 		fence_rest(protection);
 		if (is_idle(protection)) {
@@ -346,6 +348,7 @@ void writers_fork(void)
 {
 	unsigned i, used = atomic_load(&protections_used);
 
+	heirs_fork();
 	for (i = 0; i < used; i++) {
 		atomic_store(&protections[i].writer, 0);
 		atomic_store(&protections[i].writer_claim, 0);
@@ -453,6 +456,10 @@ static void advise(struct advice *o, const struct protection *a, const struct wr
 	} else if (a->forked) {
 		o->before = ", make the client after the fork: this process was forked from one "
 			    "that has written.";
+	} else if (writer_text_is_parent(h)) {
+		o->before = ", make the client only in the process that serves: that process has "
+			    "started this one (a server that reloads itself, or multiprocessing), "
+			    "and keeps the right to write while it has its client.";
 	} else if (writer_text_parent(h, o->parent)) {
 		o->before = ", start one of them only: process ";
 		o->after =
