@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sqlite3
 from pathlib import Path
 from typing import Optional
@@ -145,17 +146,36 @@ def test_cut(fifths, has_snapshot, base, chromashim, tmp_path):
                                record["embedding"]), i
 
 
-def test_elsewhere(base, chromashim, tmp_path):
-    """What a copy needs comes from the snapshots of DIR, which stays as it is."""
-    data, out = Path(shutil.copytree(base, tmp_path / "data")), tmp_path / "out"
-    cut(data)
-    before = (data / "chroma.sqlite3").read_bytes()
+def elsewhere(chromashim, data, out):
     done = chromashim("recover", "-y", "--json", "-o", out, data)
     assert done.returncode in (0, 3), done.stderr
-    assert before == (data / "chroma.sqlite3").read_bytes()
     lines = [json.loads(line) for line in chromashim("export", out).stdout.splitlines()]
     assert len(lines) == 1750
     assert sum(line["document"] is not None for line in lines) >= 1550
+
+
+def test_elsewhere(base, chromashim, tmp_path):
+    """What a copy needs comes from the snapshots of DIR, which stays as it is."""
+    data = Path(shutil.copytree(base, tmp_path / "data"))
+    cut(data)
+    before = (data / "chroma.sqlite3").read_bytes()
+    elsewhere(chromashim, data, tmp_path / "out")
+    assert before == (data / "chroma.sqlite3").read_bytes()
+
+
+def test_elsewhere_from_a_read_only_mount(base, chromashim, tmp_path):
+    """As people mount what they do not want to make worse."""
+    data = Path(shutil.copytree(base, tmp_path / "data"))
+    cut(data)
+    if subprocess.run(["mount", "--bind", data, data], capture_output=True).returncode:
+        pytest.skip("no bind mounts here")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", data], check=True)
+        elsewhere(chromashim, data, tmp_path / "out")
+        done = chromashim("restore", "--to", "latest", "-o", tmp_path / "restored", data)
+        assert done.returncode == 0, done.stderr
+    finally:
+        subprocess.run(["umount", data], check=True)
 
 
 @pytest.mark.parametrize("rest", [False, True], ids=["emptied", "database gone"])

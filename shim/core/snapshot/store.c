@@ -64,9 +64,13 @@ static int wait_for_lock(const struct snapshot_store *s, enum snapshot_access ac
 	return r;
 }
 
+/* Who only reads can: the file system may be mounted read-only. */
 static int take_lock(struct snapshot_store *s, enum snapshot_access access, unsigned wait_ms)
 {
-	s->lockfd = openat(s->dirfd, LOCK_FILE, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	int mode = access == SNAPSHOT_KEEP ? O_RDONLY : O_RDWR;
+
+	s->lockfd =
+	    openat(s->dirfd, LOCK_FILE, mode | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
 	return s->lockfd < 0 ? -errno : wait_for_lock(s, access, wait_ms);
 }
 
