@@ -341,6 +341,43 @@ def ask_as_another(*words: object) -> subprocess.CompletedProcess:
 
 
 @needs_another
+@pytest.mark.parametrize("where", ["chroma.sqlite3", "data_level0.bin"])
+@pytest.mark.parametrize("how, code", [("attribute", "attributes"), ("mount", "read-only-filesystem"),
+                                       ("container", "not-writable-for-you")])
+def test_not_writable_for_root(where, how, code, lines, tmp_path):  # noqa: F811
+    """Chroma fails there, or swallows it: an attribute, a file mounted read-only, and a container's
+    root without CAP_DAC_OVERRIDE."""
+    data = Path(shutil.copytree(lines("python").data, tmp_path / "data"))
+    path = next(data.rglob(where))
+    words = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if how == "container" else []
+
+    def ask(*command):
+        done = subprocess.run([*words, hosts.COMMAND, *command], env=hosts.environment(),
+                              capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    assert ask("check", data)[0] == 0
+    undo = {"attribute": ["chattr", "-i", path], "mount": ["umount", path]}.get(how, ["true"])
+    if how == "container":
+        os.chown(path, 65534, 65534)
+    elif how == "attribute":
+        if subprocess.run(["chattr", "+i", path], capture_output=True).returncode:
+            pytest.skip("no attributes here")
+    elif subprocess.run(["mount", "--bind", path, path], capture_output=True).returncode:
+        pytest.skip("no bind mounts here")
+    try:
+        if how == "mount":
+            subprocess.run(["mount", "-o", "remount,bind,ro", path], check=True)
+        status, said = ask("check", data)
+        assert status == 1 and code in said and where in said, said
+        status, said = ask("run", "--check-only", "--dir", data, "--", "true")
+        assert status != 0 and where in said, said
+        assert how == "container" or "It belongs to" not in said, said
+    finally:
+        subprocess.run(undo, check=True)
+
+
+@needs_another
 def test_not_writable_for_who_asks(lines, tmp_path):  # noqa: F811
     data = Path(shutil.copytree(lines("python").data, tmp_path / "data"))
     hosts.let_others_in(tmp_path)

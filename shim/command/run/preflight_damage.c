@@ -28,7 +28,6 @@ static bool is_told_elsewhere(enum diagnose_code code)
 	case DIAGNOSE_NOT_CHROMA:
 	case DIAGNOSE_DISK_LOW:
 	case DIAGNOSE_NETWORK:
-	case DIAGNOSE_READ_ONLY:
 	case DIAGNOSE_BACKEND_BEHIND:
 	case DIAGNOSE_BACKEND_OLDER:
 	case DIAGNOSE_BACKEND_UNKNOWN:

@@ -125,11 +125,6 @@ static const char *user_name(uid_t uid, char room[64])
 	return room;
 }
 
-static int is_writable(int dirfd, const char *name)
-{
-	return faccessat(dirfd, name, W_OK, AT_EACCESS) < 0 ? -errno : 0;
-}
-
 /* `file` is what cannot be written, from the directory. */
 static int fail_rights(const struct preflight *p, const char *file, const char *what, int error)
 {
@@ -139,6 +134,10 @@ static int fail_rights(const struct preflight *p, const char *file, const char *
 	if (error == -EROFS)
 		snprintf(todo, sizeof(todo),
 			 "Chroma writes at every start: mount it read-write, or use a copy.");
+	else if (error == -EPERM)
+		snprintf(todo, sizeof(todo),
+			 "An attribute of its keeps everybody from it, root as well: sudo chattr "
+			 "-i -a");
 	else if (fstatat(p->data.dirfd, file, &st, 0) == 0 && st.st_uid == geteuid())
 		snprintf(todo, sizeof(todo), "Its mode is %04o: make it writable with chmod u+w.",
 			 (unsigned)st.st_mode & 07777);
@@ -173,7 +172,7 @@ static int store_rights(struct preflight *p)
 	int e = p->run->check_only || p->run->is_newer ? 0 : data_directory_make_store(&p->data);
 
 	if (e == 0 && p->data.storefd >= 0)
-		e = is_writable(p->data.storefd, ".");
+		e = file_may_change(p->data.storefd, ".");
 	judge_store_owner(p);
 	if (e == 0)
 		return 0;
@@ -210,11 +209,11 @@ static void judge_owner(struct preflight *p, const struct stat *st)
 int preflight_rights(struct preflight *p)
 {
 	struct stat st;
-	int e = is_writable(p->data.dirfd, ".");
+	int e = file_may_change(p->data.dirfd, ".");
 
 	if (e < 0)
 		return fail_rights(p, ".", "", e);
-	e = is_writable(p->data.dirfd, CHROMA_DATABASE);
+	e = file_may_change(p->data.dirfd, CHROMA_DATABASE);
 	if (e < 0 && e != -ENOENT)
 		return fail_rights(p, CHROMA_DATABASE, CHROMA_DATABASE " in ", e);
 	if (fstatat(p->data.dirfd, p->is_new ? "." : CHROMA_DATABASE, &st, AT_SYMLINK_NOFOLLOW) ==

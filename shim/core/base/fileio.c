@@ -14,6 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/base/sys.h"
+
 #define HOLE_SLACK (64u << 10) /* zeros that sparse copying turned into a hole */
 
 static int is_plain_name(const char *name)
@@ -67,6 +69,18 @@ int file_follow_directory_at(int dirfd, const char *name)
 	if (errno == ENOENT && fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
 		return -ELOOP;
 	return -errno;
+}
+
+int file_may_change(int dirfd, const char *name)
+{
+	struct statx st;
+
+	if (faccessat(dirfd, name, W_OK, AT_EACCESS) < 0)
+		return -errno;
+	if (SYS5(SYS_statx, dirfd, name, 0, 0, &st) == 0 &&
+	    (st.stx_attributes & (STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND)))
+		return -EPERM;
+	return 0;
 }
 
 int file_names_of(int fd, DIR **out)

@@ -30,6 +30,10 @@ int file_open_directory_at(int dirfd, const char *name);
  * if the link leads nowhere. */
 int file_follow_directory_at(int dirfd, const char *name);
 
+/* Whether who asks may change it, as the file system answers: 0; -EACCES; -EROFS, also of a file
+ * that is mounted; -EPERM: nobody may (chattr +i or +a), and root neither. */
+int file_may_change(int dirfd, const char *name);
+
 /* The names in a directory of dirfd, or (name NULL) in dirfd itself, from the first: *out is for
  * readdir() and closedir(), NULL after an error. */
 int file_names_at(int dirfd, const char *name, DIR **out);

@@ -30,8 +30,8 @@ struct diagnosis {
 	struct diagnose_summary *summary;
 	sqlite3 *db; /* NULL: could not be opened */
 	struct stat database;
-	uint64_t segments;		       /* directories that look like one */
-	bool odd_owner, odd_links, odd_access; /* said already */
+	uint64_t segments;				  /* directories that look like one */
+	bool odd_owner, odd_links, odd_access, read_only; /* said already */
 	uint64_t persisted, absent; /* collections that have been; of these without a directory */
 	bool backend_is_rust;	    /* which shall open it: Chroma >= 1.0 */
 	bool lacks_segment;	    /* a collection does not know which directory is its */

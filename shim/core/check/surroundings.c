@@ -45,7 +45,8 @@ static void check_filesystem(struct diagnosis *d)
 		diagnose_report(d, DIAGNOSE_NETWORK, none, "%s", kind->name);
 	if (fstatvfs(d->dirfd, &room) < 0)
 		return;
-	if (room.f_flag & ST_RDONLY)
+	d->read_only = room.f_flag & ST_RDONLY;
+	if (d->read_only)
 		diagnose_report(d, DIAGNOSE_READ_ONLY, none, "%s", "");
 	else if ((uint64_t)room.f_bavail * room.f_frsize < ROOM_WARNING)
 		diagnose_report(d, DIAGNOSE_DISK_LOW, none, "%llu MiB are left",
@@ -103,28 +104,51 @@ static const char *user_name(uid_t uid, char room[64])
 	return room;
 }
 
+static void say_not_mine(struct diagnosis *d, const struct stat *st, struct diagnose_place place,
+			 const char *what)
+{
+	char owner[64], asker[64];
+
+	if (st->st_uid == geteuid())
+		snprintf(owner, sizeof(owner), "you");
+	else
+		user_name(st->st_uid, owner);
+	diagnose_report(d, DIAGNOSE_NOT_MINE, place, "%sit belongs to %s, mode %04o; you are %s%s",
+			what, owner, (unsigned)st->st_mode & 07777, user_name(geteuid(), asker),
+			geteuid() ? "" : ", without root's rights here (a container's)");
+}
+
 /* As the file system answers, with groups and ACLs. True: said. */
 static bool check_access(struct diagnosis *d, int dirfd, const char *name,
 			 struct diagnose_place place)
 {
-	char owner[64], asker[64];
+	char what[64] = "";
 	struct stat st;
+	int r = file_may_change(dirfd, name);
 
-	if (faccessat(dirfd, name, W_OK, AT_EACCESS) == 0 || errno != EACCES ||
-	    fstatat(dirfd, name, &st, 0) < 0)
+	if (fstatat(dirfd, name, &st, 0) < 0)
 		return false;
-	if (st.st_uid == geteuid())
-		snprintf(owner, sizeof(owner), "you");
-	else
-		user_name(st.st_uid, owner);
-	diagnose_report(d, DIAGNOSE_NOT_MINE, place, "%s%sit belongs to %s, mode %04o; you are %s",
-			place.segment || place.file ? "" : name,
-			place.segment || place.file ? "" : ": ", owner,
-			(unsigned)st.st_mode & 07777, user_name(geteuid(), asker));
-	return true;
+	if (!place.segment && !place.file)
+		snprintf(what, sizeof(what), "%s: ", name);
+	switch (r) {
+	case -EACCES:
+		say_not_mine(d, &st, place, what);
+		return true;
+	case -EPERM:
+		diagnose_report(d, DIAGNOSE_ATTRIBUTES, place, "%slsattr shows i or a", what);
+		return true;
+	case -EROFS:
+		if (!d->read_only)
+			diagnose_report(d, DIAGNOSE_READ_ONLY, place, "%sby a mount of its own",
+					what);
+		return true;
+	default:
+		return false;
+	}
 }
 
-/* Root may write all, and may not be whom Chroma runs as: that is told by the owners. */
+/* Root may write all but where it has not its rights, and may not be whom Chroma runs as: that is
+ * told by the owners. */
 static void check_asker(struct diagnosis *d)
 {
 	/* SQLite opens a journal that is there, whatever is in it, before it writes. */
@@ -134,8 +158,6 @@ static void check_asker(struct diagnosis *d)
 	bool found;
 	unsigned i;
 
-	if (geteuid() == 0)
-		return;
 	found = check_access(d, d->dirfd, ".", place);
 	for (i = 0; i < sizeof(files) / sizeof(files[0]) && !found; i++) {
 		place.file = files[i];
@@ -154,7 +176,7 @@ static void check_asker_of_segment(struct diagnosis *d, int fd, const char *segm
 {
 	const char *directory = fd < 0 ? segment : ".";
 
-	if (geteuid() != 0 && !d->odd_access)
+	if (!d->odd_access)
 		d->odd_access =
 		    check_access(d, fd < 0 ? d->dirfd : fd, file ? file : directory,
 				 (struct diagnose_place){.segment = segment, .file = file});
