@@ -56,11 +56,17 @@ uint64_t chromashim_protect_begin(const char *name, unsigned flags);
 
 /*
  * The number of the snapshot that was pinned at the begin of `token`, as `chromashim snapshot list`
- * shows it. 0: none was asked for. < 0: -errno, the reason why none could be pinned; -EINVAL: no
- * operation of this process that is under way has this token. (Of more than 256 at once the oldest
- * are forgotten.)
+ * shows it; of the first directory where there are several. 0: none was asked for. < 0: -errno, the
+ * reason why none could be pinned; -EINVAL: no operation of this process that is under way has this
+ * token. (Of more than 256 at once the oldest are forgotten.)
  */
 int64_t chromashim_protect_snapshot(uint64_t token);
+
+/*
+ * The same in this one of several directories, each of which has numbers of its own. -ENOENT: it is
+ * not protected in this process, and no snapshot of it was pinned.
+ */
+int64_t chromashim_protect_snapshot_in(uint64_t token, const char *directory);
 
 /*
  * The operation ended. outcome: 0 is success; anything else is a number of the program's own, which

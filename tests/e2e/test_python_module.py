@@ -487,6 +487,22 @@ def test_decorators_of_every_kind(run, loaded):
                     assert operation["operation"] == "with"
             asyncio.run(all_of_it())
             assert closed == [1, 1]
+
+            class Named:
+                @protected_db_operation
+                @classmethod
+                def of_class(cls, x):
+                    return cls, x
+
+                @protected_db_operation("with a name")
+                @staticmethod
+                def static(x):
+                    return x
+
+                async def __call__(self, x):
+                    return x
+            assert Named.of_class(1) == (Named, 1) and Named().static(2) == 2
+            assert inspect.iscoroutinefunction(protected_db_operation(Named()))
         """)
 
 
@@ -502,6 +518,48 @@ def test_services_of_several_directories(run, loaded, tmp_path):
         assert b.start_protection() is False and a.health_check()["healthy"]
         """, loaded, tmp_path / "nowhere")
     assert "no backups will be made by the clock: there is no directory" in done.stderr
+
+
+def test_a_backup_is_of_the_directory_that_was_meant(run, tmp_path):
+    """Of two that a process has open, of one that it has not, and when the first is let go."""
+    run("""
+        import os, shutil, sqlite3, sys
+        from database_protection import get_protection_service
+
+        def fill(name):
+            database = sqlite3.connect(name + "/chroma.sqlite3")
+            database.execute("create table embeddings (id integer primary key, x)")
+            database.execute("insert into embeddings (x) values (1)")
+            database.commit()
+            return database
+
+        def backup_is_right(service):
+            with service.protected_operation("risky", force_backup=True) as operation:
+                pass
+            newest = service.list_backups()[0]
+            assert newest["id"] == operation["backup"], (operation, service.list_backups())
+            assert "risky" in newest["description"]
+
+        os.chdir(sys.argv[1])
+        for name in "abc":
+            os.mkdir(name)
+        first, second = fill("a"), fill("b")
+        a, b, c = map(get_protection_service, "abc")
+        for _ in range(3):
+            backup_is_right(a)
+        backup_is_right(b)
+        if not os.fork():
+            fill("c").close()
+            os._exit(0)
+        os.wait()
+        backup_is_right(c)
+        first.close()
+        shutil.rmtree("a")
+        os.mkdir("d")
+        fourth = fill("d")
+        backup_is_right(b)
+        backup_is_right(get_protection_service("d"))
+        """, tmp_path, preload=True, env={"CHROMASHIM_DIR": ""})
 
 
 def test_backups_by_the_clock_without_the_library(run, loaded, chromashim):
@@ -528,10 +586,10 @@ def test_backups_that_cannot_be_as_asked_for_are_told(run, loaded, tmp_path):
         database = open(sys.argv[1] + "/chroma.sqlite3", "rb") if len(sys.argv) > 2 else None
         print([Service(sys.argv[1], hours).start_protection() for hours in (6, 1, 1, 12)])
         """
-    for name in "missing", "empty":
+    for name, what in ("missing", "directory"), ("empty", "database in"):
         done = run(ask, tmp_path / name)
         assert done.stdout == "[False, False, False, False]\n"
-        assert done.stderr.count("no backups will be made by the clock: there is no database in") == 1
+        assert done.stderr.count(f"no backups will be made by the clock: there is no {what} '") == 1
     shutil.rmtree(loaded / ".chromashim")
     (loaded / ".chromashim").write_text("")
     done = run(ask, loaded, "open")

@@ -16,7 +16,7 @@ from typing import Any, Optional
 
 import chromashim
 from chromashim import _command, _journal
-from chromashim._protect import decorated, say_once
+from chromashim._protect import decorated, is_decorated, say_once
 
 __all__ = ["DatabaseProtectionService", "get_protection_service", "protected_db_operation"]
 
@@ -77,6 +77,8 @@ class DatabaseProtectionService:
     """Backups are chromashim's snapshots; a backup is named by its number."""
 
     def __init__(self, db_path=None, backup_interval_hours: Optional[float] = None):
+        if backup_interval_hours is not None and backup_interval_hours < 0:
+            raise ValueError("backup_interval_hours cannot be less than 0 (no backups by the clock)")
         self.db_path = db_path
         self.backup_interval_hours = backup_interval_hours
 
@@ -123,7 +125,8 @@ class DatabaseProtectionService:
         said on stderr, as it is where they are taken less often than was asked for."""
         every = None
         if self.backup_interval_hours is not None:
-            every = max(1, round(self.backup_interval_hours * 3_600_000))
+            every = round(self.backup_interval_hours * 3_600_000)
+            every = max(1000, every) if self.backup_interval_hours else 0
         try:
             other = _command.start_guardian(self.db_path, every)
         except (chromashim.ChromashimError, OSError, subprocess.SubprocessError) as error:
@@ -160,7 +163,7 @@ def get_protection_service(db_path=None) -> DatabaseProtectionService:
 
 def protected_db_operation(operation_name="", force_backup: bool = False):
     """Decorator of functions, generators, and async ones of both; with parentheses or without."""
-    if callable(operation_name):
+    if is_decorated(operation_name):
         return protected_db_operation()(operation_name)
 
     def decorate(function):

@@ -103,7 +103,7 @@ def default_directory() -> str:
 
 
 def directory_of(directory: Optional[os.PathLike]) -> str:
-    name = os.fspath(directory) if directory is not None else default_directory()
+    name = os.fsdecode(directory) if directory is not None else default_directory()
     return name if not name.startswith("-") else f"./{name}"
 
 
@@ -127,8 +127,9 @@ def start_guardian(directory=None, every_ms: Optional[int] = None) -> Optional[s
     None, or what is not as it was asked for."""
     name = os.path.abspath(directory_of(directory))
     if not os.path.isfile(os.path.join(name, DATABASE)):
-        raise ChromashimError(f"there is no database in '{name}' yet: start it when Chroma's client "
-                              "is there")
+        what = "database in" if os.path.isdir(name) else "directory"
+        raise ChromashimError(f"there is no {what} '{name}' yet: start it when Chroma's client is "
+                              "there")
     settings = {n: v for n, v in os.environ.items() if n != "LD_PRELOAD"}
     if every_ms is not None:
         settings["CHROMASHIM_EVERY"] = f"{every_ms}ms"
@@ -142,11 +143,11 @@ def start_guardian(directory=None, every_ms: Optional[int] = None) -> Optional[s
         told = wait_for_guardian(name, said)
     every = told.get("every_seconds", 0)
     # One that follows nobody gives way to ours; "every" is in whole seconds there, and 0 is never.
-    if every_ms is None or not told.get("follows") or 0 < every <= max(1, every_ms / 1000):
+    if not every_ms or not told.get("follows") or 0 < every <= max(1, every_ms / 1000):
         return None
     often = f"one every {every} s" if every else "none by the clock"
     return (f"the guardian of '{name}' that is there already takes {often}, and not one every "
-            f"{every_ms / 1000:g} s: set CHROMASHIM_EVERY where it is started")
+            f"{every_ms / 1000:.10g} s: set CHROMASHIM_EVERY where it is started")
 
 
 def wait_for_guardian(name: str, said) -> dict[str, Any]:

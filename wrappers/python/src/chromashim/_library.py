@@ -75,9 +75,14 @@ def begin(name: str, flags: int) -> int:
     return _library.chromashim_protect_begin(text, flags) if _library else 0
 
 
-def snapshot(token: int) -> int:
-    """The number of the snapshot before it; 0: none; < 0: -errno."""
-    return _library.chromashim_protect_snapshot(token)
+def snapshot(token: int, directory: str) -> int:
+    """The number of that directory's snapshot before it; 0: none; < 0: -errno."""
+    try:
+        function = _library.chromashim_protect_snapshot_in
+    except AttributeError:  # of an older library
+        return _library.chromashim_protect_snapshot(token)
+    function.restype, function.argtypes = ctypes.c_int64, [ctypes.c_uint64, ctypes.c_char_p]
+    return function(token, os.fsencode(directory))
 
 
 def end(token: int, outcome: int) -> None:

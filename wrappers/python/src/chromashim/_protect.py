@@ -2,6 +2,7 @@
 """Protected operations: recorded from begin to end, with a snapshot before them if wanted."""
 
 import asyncio
+import errno
 import functools
 import inspect
 import os
@@ -45,19 +46,19 @@ class Operation:
     def _begin(self, flags: int, directory) -> None:
         self._token = _library.begin(self.name, flags)
         if not self._token:
-            self._begin_without(flags, directory)
-        elif flags:
-            number = _library.snapshot(self._token)
-            if number > 0:
-                self.snapshot = number
-            elif number < 0:
-                self.error = os.strerror(-number)
-
-    def _begin_without(self, flags: int, directory) -> None:
-        _say_partial()
+            _say_partial()
         if not flags:
             return
-        directory = directory() if callable(directory) else directory
+        directory = _command.directory_of(directory() if callable(directory) else directory)
+        number = _library.snapshot(self._token, directory) if self._token else -errno.ENOENT
+        if number > 0:
+            self.snapshot = number
+        elif number == -errno.ENOENT:  # not one that this process protects
+            self._take(directory)
+        elif number < 0:
+            self.error = os.strerror(-number)
+
+    def _take(self, directory: str) -> None:
         try:
             taken = _command.create_snapshot(directory, f"before {self.name}", verify=False)
             self.snapshot = taken["id"]
@@ -94,8 +95,17 @@ def _around_async_generator(operation, function):
     return wrapper
 
 
+def is_decorated(what) -> bool:
+    """Whether it is a function that a decorator without parentheses is given, not a name."""
+    return callable(what) or isinstance(what, (classmethod, staticmethod))
+
+
 def decorated(operation, function):
     """`function` with the operation around each call: for a generator, around all of its life."""
+    if isinstance(function, (classmethod, staticmethod)):
+        return type(function)(decorated(operation, function.__func__))
+    if not isinstance(function, (type, functools.partial)) and not inspect.isroutine(function):
+        function = function.__call__  # of an object: whether it is async can be seen there
     if inspect.isasyncgenfunction(function):
         return _around_async_generator(operation, function)
     if inspect.iscoroutinefunction(function):
@@ -132,7 +142,7 @@ class protected_operation(ContextDecorator):
     """
 
     def __new__(cls, name="", *args, **kwargs):
-        if callable(name):  # a decorator without parentheses
+        if is_decorated(name):  # without parentheses
             return cls(getattr(name, "__name__", "operation"))(name)
         return super().__new__(cls)
 
