@@ -254,10 +254,18 @@ def test_sql_without_room_for_temporary_files(data, shim, chromashim, small_disk
 
 
 def test_failed_is_what_went_wrong(data, shim, chromashim):
-    """To make sure that a directory is there is no failure when it is."""
+    """To make sure that a directory is there is no failure when it is, nor is to insert what is
+    there and has to be updated."""
     subprocess.run([sys.executable, "-c", """if True:
         import os, sqlite3, sys
-        sqlite3.connect(sys.argv[1] + "/chroma.sqlite3").execute("create table t(x)")
+        database = sqlite3.connect(sys.argv[1] + "/chroma.sqlite3")
+        database.execute("create table t(x unique)")
+        for _ in range(2):
+            database.execute("insert or ignore into t values (1)")
+            try:
+                database.execute("insert into t values (1)")
+            except sqlite3.IntegrityError:
+                pass
         os.makedirs(sys.argv[1], exist_ok=True)
         try:
             os.rmdir(sys.argv[1])

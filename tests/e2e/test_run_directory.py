@@ -221,6 +221,8 @@ def test_damage_that_a_start_would_make_worse(run, data):
         done = run("--dir", data, *options, "--", "echo", "never")
         assert done.returncode == 1 and "database-missing" in done.stderr, done.stderr
         assert not done.stdout and digest(data) == before
+        told = run("--check-only", "--dir", data, *options)
+        assert told.returncode == 1 and "would heal" not in told.stderr, "what only looks knows it"
 
 
 def test_the_newest_snapshot_is_restored(run, chromashim, data):

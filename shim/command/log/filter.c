@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 
 #include <bsd/string.h>
+#include <sqlite3.h>
 
 #include "core/base/symbols.h"
 #include "core/oplog/acts.h"
@@ -44,6 +45,8 @@ static bool is_ordinary(const struct oplog_entry *e)
 		return e->result == -EAGAIN || e->result == -EACCES;
 	case OP_REMOVEXATTR:
 		return e->result == -ENODATA;
+	case OP_SQL_STEP: /* Chroma before 1.0 inserts what it upserts, and then updates */
+		return e->result == -SQLITE_CONSTRAINT;
 	default:
 		return false;
 	}

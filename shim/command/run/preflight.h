@@ -22,6 +22,7 @@ struct preflight {
 	unsigned damages;
 	bool is_fatal; /* what a start would make worse */
 	bool is_copy;  /* that went wrong: what is lost here is elsewhere */
+	bool is_gone;  /* the database: there is nothing from which it could be healed */
 	bool is_half;  /* something is not there, or of another moment: it may be elsewhere */
 	uint64_t loss; /* records that healing would have cost, and was therefore not done */
 	bool is_loss;  /* it was not done */

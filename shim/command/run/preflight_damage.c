@@ -112,6 +112,7 @@ static void note_finding(void *context, const struct diagnose_finding *f)
 	if (severity == DIAGNOSE_DAMAGE) {
 		p->is_copy |= diagnose_is_bad_copy(f->code) || f->code == DIAGNOSE_EMPTIED ||
 			      f->code == DIAGNOSE_SEGMENTS_ABSENT;
+		p->is_gone |= f->code == DIAGNOSE_DATABASE_MISSING;
 		p->is_fatal |= is_made_worse(f->code);
 		p->is_half |= is_half(f->code);
 		if (p->damages++ == 0)
@@ -135,7 +136,7 @@ static int diagnose(struct preflight *p)
 	if (p->run->backend.installation[0])
 		options.backend = p->run->backend.installation;
 	p->damages = 0;
-	p->is_fatal = p->is_copy = p->is_half = false;
+	p->is_fatal = p->is_copy = p->is_gone = p->is_half = false;
 	r = diagnose_directory(p->run->dir, p->data.dirfd, &options, &p->summary);
 	if (r < 0)
 		preflight_warn(p, NULL, "'%s' could not be looked at: %s", p->run->dir,
@@ -320,6 +321,11 @@ static int refuse_copy(struct preflight *p)
 		      ", by a copy that went wrong, and nothing is healed that is whole elsewhere");
 }
 
+static int refuse_gone(struct preflight *p)
+{
+	return refuse(p, ": its database is not there, and nothing here can heal that");
+}
+
 /* Healing is the loss where a whole copy is elsewhere; only somebody who knows can tell. */
 static int refuse_loss(struct preflight *p)
 {
@@ -350,6 +356,8 @@ static int judge(struct preflight *p)
 {
 	if (p->is_copy)
 		return refuse_copy(p);
+	if (p->is_gone)
+		return refuse_gone(p);
 	if (p->is_loss)
 		return refuse_loss(p);
 	return p->is_fatal ? refuse(p, p->run->look ? ", and Chroma may make it worse"
@@ -384,7 +392,7 @@ static int repair(struct preflight *p)
 	bool kept = is_kept(p);
 	int status;
 
-	if (!p->is_copy && !kept)
+	if (!p->is_copy && !p->is_gone && !kept)
 		recover(p);
 	if (!p->damages)
 		return 0;
@@ -417,6 +425,8 @@ static int foretell(struct preflight *p)
 			p->run->dir);
 	} else if (p->is_copy) {
 		return refuse_copy(p);
+	} else if (p->is_gone) {
+		return refuse_gone(p);
 	} else if (!is_kept(p)) {
 		run_say(p->run,
 			"a start would heal '%s' on a copy first%s; `chromashim recover -n` tells "
