@@ -48,6 +48,20 @@ def test_a_symbolic_link(run, tmp_path, data):  # noqa: F811
     assert run("--check-only", "--dir", link).returncode == 0
 
 
+def test_a_store_that_cannot_be_made_is_foretold(run, tmp_path, data):  # noqa: F811
+    """--check-only knows it as the start does: unprotected, or not started where that is refused."""
+    (tmp_path / "file").write_text("")
+    for store in tmp_path / "file", tmp_path / "file/below", tmp_path / "not/there":
+        for closed in [], ["--set", "CHROMASHIM_ON_FAILURE=closed"]:
+            words = ["--set", f"CHROMASHIM_STORE={store}", *closed, "--dir", data]
+            trial, start = run("--check-only", *words), run(*words, "--", "true")
+            assert trial.returncode == (1 if closed else 3), trial.stderr
+            assert start.returncode == (1 if closed else 0), start.stderr
+            for done in trial, start:
+                assert "cannot write to the store" in done.stderr
+    assert run("--check-only", "--set", f"CHROMASHIM_STORE={tmp_path / 'new'}", "--dir", data).returncode == 0
+
+
 @root_only
 def test_a_mount_point(data):
     done = in_namespace("""

@@ -136,8 +136,8 @@ int data_directory_open_only(struct data_directory *t, const char *dir);
  */
 int data_directory_open_new(struct data_directory *t, const char *dir, const struct stat *like);
 /* Then the store, if there is one that can be opened; nothing is changed, or said but that it is
- * another one than is named. */
-void data_directory_find_store(struct data_directory *t);
+ * another one than is named. 0 or -errno. */
+int data_directory_find_store(struct data_directory *t);
 /* store_is_newer: "the store … was made by a newer chromashim …", in a static room. */
 const char *data_directory_newer(const struct data_directory *t);
 /* The same when CHROMASHIM_STORE is not in the environment yet; "": it is not set. */

@@ -156,9 +156,9 @@ static const char *named_store(void)
 	return getenv(config_settings[CONFIG_STORE].name);
 }
 
-void data_directory_find_store(struct data_directory *t)
+int data_directory_find_store(struct data_directory *t)
 {
-	find_store(t, named_store(), STORE_LOOK);
+	return find_store(t, named_store(), STORE_LOOK);
 }
 
 void data_directory_find_named_store(struct data_directory *t, const char *named)

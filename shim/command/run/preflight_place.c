@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <libgen.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -166,10 +167,24 @@ static void judge_store_owner(struct preflight *p)
 		       user_name(foreign.owner, owner), foreign.count);
 }
 
+/* What making it would come to: 0 or -errno. */
+static int foretell_store(struct preflight *p)
+{
+	char above[sizeof(p->data.store)];
+	int e = p->data.storefd < 0 ? data_directory_find_store(&p->data) : 0;
+
+	if (e != -ENOENT)
+		return e;
+	strlcpy(above, p->data.store, sizeof(above));
+	return faccessat(AT_FDCWD, dirname(above), W_OK | X_OK, AT_EACCESS) < 0 ? -errno : 0;
+}
+
 /* Protection alone needs it: the backend could run without. */
 static int store_rights(struct preflight *p)
 {
-	int e = p->run->check_only || p->run->is_newer ? 0 : data_directory_make_store(&p->data);
+	int e = p->run->is_newer     ? 0
+		: p->run->check_only ? foretell_store(p)
+				     : data_directory_make_store(&p->data);
 
 	if (e == 0 && p->data.storefd >= 0)
 		e = file_may_change(p->data.storefd, ".");
