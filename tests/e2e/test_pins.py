@@ -288,6 +288,20 @@ def test_another_process_goes_on(writer, actors, data):
     assert pinned(data, id) == before
 
 
+def test_file_size_limit_breaks_the_pin_alone(writer, data):
+    """`ulimit -f`: the write itself fits, what is saved for the pin does not; and that is said."""
+    actor = writer(rows=200)
+    known = known_pins(data)
+    actor.do("db.execute('CREATE TABLE a(x)')")
+    id = new(data, known, "schema")
+    size = (data / "chroma.sqlite3").stat().st_size
+    actor.do(f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size},) * 2)")
+    actor.do("db.execute('UPDATE t SET body = zeroblob(length(body)) WHERE rowid > 195')")
+    found = pins(data)[id]
+    assert found["state"] == "broken" and "ulimit -f" in found["detail"], found
+    assert any("ulimit -f" in line for line in actor.lines()), actor.lines()
+
+
 def test_no_room_breaks_the_pin_alone(writer, data):
     """More is saved than may be: the pin breaks, the backend does not notice."""
     actor = writer({"CHROMASHIM_UNDO_SIZE": "64K"}, rows=200)

@@ -2,6 +2,7 @@
 """What the environment of a process must not make the shim do to it."""
 
 import os
+import shutil
 import sqlite3
 import subprocess
 
@@ -98,6 +99,21 @@ def test_standard_error_at_the_file_size_limit(data, shim, compiled, tmp_path):
                               env=hosts.environment({"LD_PRELOAD": shim}))
     assert done.returncode == 0
     assert log.stat().st_size == 65536
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+def test_store_of_another_user_without_a_log(data, shim, tmp_path):
+    """It is there, and nothing may be made in it: that is the reason which is said."""
+    hosts.let_others_in(tmp_path)
+    store = data / ".chromashim"
+    script = f"import os; os.open({str(data / 'chroma.sqlite3')!r}, os.O_RDWR | os.O_CREAT, 0o666)"
+    run(shim, script)
+    shutil.rmtree(store / "oplog")
+    (data / "chroma.sqlite3").chmod(0o666)
+    for path in [store, *store.rglob("*")]:
+        path.chmod(0o755)
+    done = run(shim, script, "setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+    assert "cannot use the store .chromashim: permission denied" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("what", ["link", "file"])

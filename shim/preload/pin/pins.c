@@ -63,8 +63,11 @@ static const char *reason_of(int error)
 	case ENOSPC:
 	case EDQUOT:
 		return "there is no room for what it needs";
-	case EFBIG:
+	case E2BIG:
 		return "what it needs outgrew CHROMASHIM_UNDO_SIZE";
+	case EFBIG:
+		return "a file of what it needs would be larger than this process may write "
+		       "(ulimit -f, LimitFSIZE=)";
 	case EMFILE:
 	case ENFILE:
 		return "too many files are open";
@@ -499,7 +502,7 @@ void pin_conclude(unsigned protection, int r)
 	uint64_t limit = __atomic_load_n(&p->state->limit, __ATOMIC_RELAXED);
 
 	if (r == 0 && limit && __atomic_load_n(&p->state->saved, __ATOMIC_RELAXED) > limit)
-		r = -EFBIG;
+		r = -E2BIG;
 	if (r < 0)
 		pins_fail(protection, -r, reason_of(-r));
 }

@@ -103,8 +103,8 @@ static int open_store(struct protection *a, int dirfd)
 		return r;
 	find_below(a);
 	no_copy_on_write(a->store_fd);
-	sys_mkdirat(a->store_fd, OPLOG_DIR, 0700);
-	return 0;
+	r = sys_mkdirat(a->store_fd, OPLOG_DIR, 0700);
+	return r == -EEXIST ? 0 : r;
 }
 
 static void put_start_record(unsigned index)
