@@ -289,6 +289,10 @@ def test_unreadable(line, chromashim, data_in_memory):
     (gallery.segment(data) / "data_level0.bin").chmod(0o600)
     done = chromashim("recover", "-y", data, user=65534)
     assert done.returncode == 1 and "it cannot be copied: Permission denied" in done.stderr
+    assert f"'{gallery.segment(data).name}/data_level0.bin' in it" in done.stderr
+    gallery.segment(data).chmod(0)
+    done = chromashim("recover", "-y", data, user=65534)
+    assert done.returncode == 1 and f"'{gallery.segment(data).name}' in it" in done.stderr
 
 
 # ---- what it says ----

@@ -145,6 +145,7 @@ static int fail_room(struct recovering *x, const struct recover_room *room)
 static int fail_stage(struct recovering *x, const struct recover_result *result, int r)
 {
 	enum recover_stage stage = result->stage;
+	char file[RECOVER_NAME + 32];
 	static const char *const what[] = {
 	    [RECOVER_JUDGING] = "it cannot be checked",
 	    [RECOVER_COPYING] = "it cannot be copied",
@@ -192,6 +193,10 @@ static int fail_stage(struct recovering *x, const struct recover_result *result,
 	}
 	if (r == -ENOSPC && stage == RECOVER_COPYING && result->room.free < result->room.needed)
 		return fail_room(x, &result->room);
+	if (stage == RECOVER_COPYING && result->failed[0]) {
+		snprintf(file, sizeof(file), "'%s' in it cannot be copied", result->failed);
+		return fail_recover(x, r, file);
+	}
 	return fail_recover(x, r, what[stage]);
 }
 

@@ -74,7 +74,7 @@ static int build_from_copy(const struct restoring *x, int dirfd, const struct st
 	if (from < 0)
 		return fail(EXIT_NOT_FOUND, -errno, "Name a copy of a Chroma directory.",
 			    "cannot open '%s'", x->from);
-	r = recover_copy(from, dirfd, owner, NULL, NULL);
+	r = recover_copy(from, dirfd, owner, NULL, NULL, NULL);
 	if (r == 0)
 		r = recover_sync(dirfd);
 	close(from);

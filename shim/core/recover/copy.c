@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -25,6 +26,7 @@ struct walk {
 	int (*each)(struct walk *w, int dirfd, const char *segment, const char *name);
 	int to;			  /* copying: the other directory */
 	const struct stat *owner; /* and whose the copy is; NULL: as it was */
+	char *failed;		  /* which file could not be copied; or NULL */
 	uint64_t bytes;		  /* measuring */
 	uint64_t state;		  /* comparing */
 	void (*step)(void *context);
@@ -44,6 +46,8 @@ static int walk_into(struct walk *w, int root, const char *segment)
 	const struct dirent *entry;
 	int r = file_names_at(root, segment, &dir);
 
+	if (r < 0 && w->failed && segment)
+		snprintf(w->failed, RECOVER_NAME, "%s", segment);
 	if (r < 0)
 		return r == -ENOTDIR && is_link(root, segment) ? -ELOOP : r;
 	while (r == 0 && (entry = readdir(dir))) {
@@ -88,9 +92,9 @@ static bool can_clone(int from, int to)
 	return can;
 }
 
-int recover_room(int from, int to, struct recover_room *out)
+int recover_room(int from, int to, struct recover_room *out, char failed[RECOVER_NAME])
 {
-	struct walk w = {.each = add_size};
+	struct walk w = {.each = add_size, .failed = failed};
 	int r = walk_into(&w, from, NULL);
 
 	out->needed = w.bytes + ROOM_LEFT;
@@ -169,12 +173,10 @@ static int copy_file(int fromdir, int todir, const char *alias, const char *name
 	return r;
 }
 
-static int copy(struct walk *w, int dirfd, const char *segment, const char *name)
+static int copy_one(const struct walk *w, int dirfd, const char *segment, const char *name)
 {
 	int to, r;
 
-	if (w->step)
-		w->step(w->context);
 	if (!segment)
 		return name ? copy_file(dirfd, w->to, name, name, w->owner) : 0;
 	to = tree_make_directory(w->to, segment);
@@ -186,10 +188,28 @@ static int copy(struct walk *w, int dirfd, const char *segment, const char *name
 	return r;
 }
 
-int recover_copy(int from, int to, const struct stat *owner, void (*step)(void *context),
-		 void *context)
+static int copy(struct walk *w, int dirfd, const char *segment, const char *name)
 {
-	struct walk w = {.each = copy, .to = to, .owner = owner, .step = step, .context = context};
+	int r;
+
+	if (w->step)
+		w->step(w->context);
+	r = copy_one(w, dirfd, segment, name);
+	if (r < 0 && w->failed)
+		snprintf(w->failed, RECOVER_NAME, "%s%s%s", segment ? segment : "",
+			 segment && name ? "/" : "", name ? name : "");
+	return r;
+}
+
+int recover_copy(int from, int to, const struct stat *owner, void (*step)(void *context),
+		 void *context, char failed[RECOVER_NAME])
+{
+	struct walk w = {.each = copy,
+			 .to = to,
+			 .owner = owner,
+			 .step = step,
+			 .context = context,
+			 .failed = failed};
 
 	return walk_into(&w, from, NULL);
 }

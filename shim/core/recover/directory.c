@@ -18,9 +18,9 @@ static int heal_copy(const struct recover_job *job, struct recover_result *out,
 
 	options.account = &out->account;
 	out->stage = RECOVER_COPYING;
-	r = recover_room(job->datafd, fd, &out->room);
+	r = recover_room(job->datafd, fd, &out->room, out->failed);
 	if (r == 0)
-		r = recover_copy(job->datafd, fd, NULL, job->step, job->context);
+		r = recover_copy(job->datafd, fd, NULL, job->step, job->context, out->failed);
 	if (r == 0)
 		r = recover_copy_renamed(job->datafd, fd, j);
 	if (r < 0)

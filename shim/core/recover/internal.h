@@ -49,13 +49,14 @@ bool recover_costs_vectors(const struct recover_judgement *j, const char *segmen
 /* ---- the copy ---- */
 
 /* -ENOSPC if Chroma's files of one directory would not fit into the other, and cannot be cloned. */
-int recover_room(int from, int to, struct recover_room *out);
+int recover_room(int from, int to, struct recover_room *out, char failed[RECOVER_NAME]);
 /* A sum over those files that changes when one of them does. */
 uint64_t recover_state(int dirfd);
 /* Those files into a directory that is empty, as clones where the file system can. Not synced.
- * step: as in recover_job. They are this owner's, who can write them; NULL: as they were. */
+ * step: as in recover_job. They are this owner's, who can write them; NULL: as they were.
+ * failed: which could not be copied; may be NULL. */
 int recover_copy(int from, int to, const struct stat *owner, void (*step)(void *context),
-		 void *context);
+		 void *context, char failed[RECOVER_NAME]);
 /* Directories of segments, and files in them, that have been given another name, under their own.
  */
 int recover_copy_renamed(int from, int to, const struct recover_judgement *j);

@@ -160,6 +160,8 @@ struct recover_room {
 	uint64_t needed, free; /* bytes */
 };
 
+#define RECOVER_NAME 512 /* of a file, with its segment */
+
 /* What was being done. */
 enum recover_stage {
 	RECOVER_JUDGING,
@@ -171,10 +173,11 @@ enum recover_stage {
 };
 
 struct recover_result {
-	enum recover_stage stage; /* where it failed */
-	uint64_t damage[2];	  /* findings before and after */
-	uint64_t healed;	  /* how many things; 0: there is no account */
-	struct recover_room room; /* for the copy */
+	enum recover_stage stage;  /* where it failed */
+	uint64_t damage[2];	   /* findings before and after */
+	uint64_t healed;	   /* how many things; 0: there is no account */
+	struct recover_room room;  /* for the copy */
+	char failed[RECOVER_NAME]; /* which file of it could not be made; "": not known */
 	bool exchanged;
 	struct recover_account account;
 };
