@@ -90,6 +90,28 @@ def test_pickle_cut(case, base, chromashim, tmp_path):
             assert compare(name, records, found) == there, name
 
 
+@pytest.mark.parametrize("verb", ["pairs_adds", "pairs_mixed"])
+def test_pickle_of_an_earlier_persist(verb, base, chromashim, tmp_path):
+    """Whole, but put back beside newer files: what was made since is found by the order, too."""
+    data = Path(shutil.copytree(base[0], tmp_path / "data"))
+    older = {path: path.read_bytes() for path in data.glob(f"*/{PICKLE}")}
+    acted = gallery.act(HOST, data, verb)
+    assert acted.status == 0, acted.text
+    acknowledged = {name: {**base[1][name], **new} for name, new in told(acted).items()}
+    newer = [path for path, content in older.items() if path.read_bytes() != content]
+    assert newer
+    for path in newer:
+        path.write_bytes(older[path])
+    exported = export(chromashim, data, 0)
+    assert chromashim("recover", "-y", "--json", data).returncode == 0
+    answer = gallery.ask(HOST, data)
+    assert "error" not in answer, answer["error"]
+    for name, records in acknowledged.items():
+        there = sum(number > 0 for number in records.values())
+        for found in exported[name], vectors(answer["records"][name]):
+            assert compare(name, records, found) == there, name
+
+
 def export(chromashim, data: Path, status: int) -> dict[str, dict[str, list[float]]]:
     done = chromashim("export", data)
     assert done.returncode == status, done.stderr

@@ -6,7 +6,6 @@
 
 #include <math.h>
 
-#include "bytes.h"
 #include "core/base/names.h"
 #include "core/chroma/chroma.h"
 #include "core/segment/hnsw.h"
@@ -58,8 +57,7 @@ static void add_pair(struct bytes *b, unsigned label, int is_inverse)
 		add_string(b, id);
 }
 
-/* As Chroma 1.0 and later writes it. */
-static void make_pickle(struct bytes *b)
+void chroma_make_pickle(struct bytes *b, unsigned persisted)
 {
 	unsigned i, inverse;
 
@@ -69,13 +67,13 @@ static void make_pickle(struct bytes *b)
 	bytes_le(b, CHROMA_DIMENSION, 4);
 	add_string(b, "total_elements_added");
 	bytes_text(b, "J");
-	bytes_le(b, CHROMA_PERSISTED, 4);
+	bytes_le(b, persisted, 4);
 	add_string(b, "max_seq_id");
 	bytes_text(b, "N");
 	for (inverse = 0; inverse < 2; inverse++) {
 		add_string(b, inverse ? "label_to_id" : "id_to_label");
 		bytes_text(b, "}(");
-		for (i = 1; i <= CHROMA_PERSISTED; i++)
+		for (i = 1; i <= persisted; i++)
 			if (i != CHROMA_DELETED)
 				add_pair(b, i, inverse != 0);
 		bytes_text(b, "u");
@@ -132,7 +130,7 @@ static void make_segment(int datafd)
 
 	hnsw_header_format(header, &h);
 	make_elements(&level0, &lengths, &links);
-	make_pickle(&pickle);
+	chroma_make_pickle(&pickle, CHROMA_PERSISTED);
 	scratch_put(fd, HNSW_HEADER_FILE, header, sizeof(header));
 	put_bytes(fd, HNSW_LEVEL0_FILE, &level0);
 	put_bytes(fd, HNSW_LENGTH_FILE, &lengths);

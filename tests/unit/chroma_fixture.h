@@ -12,6 +12,7 @@
 #include <sqlite3.h>
 #include <stdint.h>
 
+#include "bytes.h"
 #include "core/chroma/migrations.h"
 #include "scratch.h"
 
@@ -45,6 +46,9 @@ int chroma_tear_down(void **state);
 void chroma_run_sql(struct chroma_fixture *f, const char *sql);
 /* The first column of the first row; -1: none, or it cannot be read. */
 int64_t chroma_ask(struct chroma_fixture *f, const char *sql);
+
+/* What Chroma 1.0 and later has in it after so many elements. */
+void chroma_make_pickle(struct bytes *b, unsigned persisted);
 
 /* A file of the directory, by its path in it. */
 void chroma_write(struct chroma_fixture *f, const char *path, off_t at, const void *data, size_t n);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Which id has which label, where the pickle is lost: by the order in which both were made.
+ * Which id has which label, where the pickle is lost or older than the other files: by the order in
+ * which both were made.
  *
  * Chroma >= 1.0 hands out labels in the order of its log, in which rows of `embeddings` are made as
  * well, and neither changes while a record lives. So the n-th live label belongs to the n-th record
@@ -293,6 +294,31 @@ static int is_right(struct export_vectors *v, struct exporter *x, bool at_mark, 
 	       (*known_out && p.best + p.witness == 0);
 }
 
+static const char added[] =
+    "INSERT OR REPLACE INTO temp.label SELECT id, label FROM temp.pair WHERE label NOT IN (SELECT "
+    "label FROM temp.label WHERE label NOTNULL) AND id NOT IN (SELECT id FROM temp.label JOIN "
+    "temp.element USING (label))";
+
+/* What a whole pickle says stays: the order only adds to it. */
+static int believe(struct export_vectors *v, struct exporter *x, int64_t known, uint64_t agree)
+{
+	int64_t pairs = 0;
+	int r = v->labels_lost ? run(x, "DELETE FROM temp.label") : 0;
+
+	if (r == 0)
+		r = run(x, added);
+	if (r == 0)
+		r = database_number(x->db, "SELECT changes()", NULL, &pairs);
+	if (r == 0)
+		export_mended(x, v->collection,
+			      "%s the order in which they were made (%lld records; confirmed by "
+			      "%lld pairs of the old pickle and %llu vectors in the queue)",
+			      v->labels_lost ? "ids and vectors were matched again by"
+					     : "ids that an older pickle lacks were matched by",
+			      (long long)pairs, (long long)known, (unsigned long long)agree);
+	return r;
+}
+
 static int pair_and_prove(struct export_vectors *v, struct exporter *x)
 {
 	const struct chroma_collection *c = v->collection;
@@ -307,14 +333,7 @@ static int pair_and_prove(struct export_vectors *v, struct exporter *x)
 	}
 	if (r <= 0)
 		return r;
-	r = run(x,
-		"DELETE FROM temp.label; INSERT INTO temp.label SELECT id, label FROM temp.pair");
-	if (r == 0)
-		export_mended(x, c,
-			      "ids and vectors were matched again by the order in which they were "
-			      "made (%lld records; confirmed by %lld pairs of the old pickle and "
-			      "%llu vectors in the queue)",
-			      (long long)pairs, (long long)known, (unsigned long long)agree);
+	r = believe(v, x, known, agree);
 	return r < 0 ? r : 1;
 }
 

@@ -304,6 +304,34 @@ static void load_index(struct export_vectors *v, struct exporter *x)
 		export_trouble(x, v->collection, "the vector index", r);
 }
 
+/*
+ * A pickle of an earlier persist beside newer files: it lacks records that the mark says are in the
+ * index, and the index has elements that it does not know. Where table and its index differ
+ * there is no telling.
+ */
+static bool is_pickle_older(struct export_vectors *v, struct exporter *x, uint64_t mark)
+{
+	static const char sql[] =
+	    "SELECT CASE WHEN EXISTS (SELECT 1 FROM temp.element WHERE label NOT IN (SELECT label "
+	    "FROM temp.label WHERE label NOTNULL)) THEN CASE WHEN EXISTS (SELECT 1 FROM embeddings "
+	    "e NOT INDEXED WHERE e.segment_id = ?1 AND e.seq_id <= ?2 AND NOT EXISTS (SELECT 1 "
+	    "FROM temp.label l JOIN temp.element USING (label) WHERE l.id = e.embedding_id)) THEN "
+	    "(SELECT count(*) FROM embeddings NOT INDEXED WHERE segment_id = ?1) = (SELECT "
+	    "count(*) FROM embeddings WHERE segment_id = ?1) END END";
+	sqlite3_stmt *s = NULL;
+	bool is_older = false;
+
+	if (!v->has_index || v->labels_lost || !x->has_rows_by_id || !mark || mark > INT64_MAX ||
+	    database_prepare(x->db, &s, sql) < 0)
+		return false;
+	sqlite3_bind_text(s, 1, v->collection->metadata_segment, -1, SQLITE_STATIC);
+	sqlite3_bind_int64(s, 2, (sqlite3_int64)mark);
+	if (database_step(s) == 1)
+		is_older = sqlite3_column_int(s, 0);
+	sqlite3_finalize(s);
+	return is_older;
+}
+
 static void load_segment(struct export_vectors *v, struct exporter *x, uint64_t *mark)
 {
 	const struct chroma_collection *c = v->collection;
@@ -321,7 +349,8 @@ static void load_segment(struct export_vectors *v, struct exporter *x, uint64_t 
 	pickle = load_labels(v, x, &in_pickle);
 	if (pickle != -ENOENT || *mark)
 		load_index(v, x);
-	if (v->labels_lost && v->has_index && export_pair_labels(v, x) == 1) {
+	if (((v->labels_lost && v->has_index) || is_pickle_older(v, x, *mark)) &&
+	    export_pair_labels(v, x) == 1) {
 		v->labels_lost = false;
 		return;
 	}
