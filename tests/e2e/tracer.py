@@ -247,6 +247,8 @@ class Thread:
             value = -getattr(errno, failure)
         else:
             value = number(result)
+        if value is None and name.startswith("syscall_"):
+            return  # the registers of a thread that is dying
         parse = getattr(self, "do_" + name, None) or getattr(self, "do_" + FAMILY.get(name, ""), None)
         if parse is None:
             raise ValueError(f"no reading for {line!r}")
