@@ -41,10 +41,28 @@ static void test_as_written(void **state)
 			memset(in.store, 's', lengths[k]);
 			in.directory.inode = 7 + i;
 			unlinkat(store.fd, STORE_IDENTITY, 0);
-			assert_int_equal(store_identity_write(store.fd, &in), 0);
+			assert_int_equal(store_identity_write(store.fd, &in, false), 0);
 			assert_int_equal(store_identity_read(store.fd, &read_back), 0);
 			assert_memory_equal(&in, &read_back, sizeof(in));
 		}
+}
+
+/* Where two meet a directory at the same moment, the second takes the first one's. */
+static void test_one_is_first(void **state)
+{
+	static struct store_identity one = {.path = "/one"}, other = {.path = "/other"};
+
+	(void)state;
+	unlinkat(store.fd, STORE_IDENTITY, 0);
+	store_id_draw(one.id);
+	store_id_draw(other.id);
+	assert_int_equal(store_identity_write(store.fd, &one, true), 0);
+	assert_int_equal(store_identity_write(store.fd, &other, true), -EEXIST);
+	assert_int_equal(store_identity_read(store.fd, &read_back), 0);
+	assert_memory_equal(read_back.id, one.id, sizeof(one.id));
+	assert_int_equal(store_identity_write(store.fd, &other, false), 0);
+	assert_int_equal(store_identity_read(store.fd, &read_back), 0);
+	assert_memory_equal(read_back.id, other.id, sizeof(other.id));
 }
 
 static void test_unknown_lines(void **state)
@@ -98,9 +116,8 @@ static void test_damaged(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_as_written),
-	    cmocka_unit_test(test_unknown_lines),
-	    cmocka_unit_test(test_too_long),
+	    cmocka_unit_test(test_as_written),	  cmocka_unit_test(test_one_is_first),
+	    cmocka_unit_test(test_unknown_lines), cmocka_unit_test(test_too_long),
 	    cmocka_unit_test(test_damaged),
 	};
 	int failed;

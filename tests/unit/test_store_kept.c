@@ -50,7 +50,7 @@ static int put_aside(unsigned n)
 	assert_true(fd >= 0);
 	snprintf(identity.path, sizeof(identity.path), "/srv/d%u", n);
 	store_place_of(fd, &identity.own);
-	assert_int_equal(store_identity_write(fd, &identity), 0);
+	assert_int_equal(store_identity_write(fd, &identity, false), 0);
 	scratch_put(fd, "guard.log", "x", 1);
 	return fd;
 }

@@ -293,7 +293,14 @@ static int put_all(int fd, const struct store_identity *identity)
 	return w.error;
 }
 
-int store_identity_write(int fd, const struct store_identity *identity)
+static int publish_identity(int fd, const char *name, bool is_first)
+{
+	int r = is_first ? sys_rename_new(fd, name, fd, STORE_IDENTITY) : -EINVAL;
+
+	return r == -EINVAL || r == -ENOSYS ? sys_renameat(fd, name, fd, STORE_IDENTITY) : r;
+}
+
+int store_identity_write(int fd, const struct store_identity *identity, bool is_first)
 {
 	static const char prefix[] = STORE_IDENTITY ".";
 	char name[sizeof(prefix) + STORE_ID_TEXT];
@@ -311,7 +318,7 @@ int store_identity_write(int fd, const struct store_identity *identity)
 		r = sys_fsync(file);
 	sys_close(file);
 	if (r == 0)
-		r = sys_renameat(fd, name, fd, STORE_IDENTITY);
+		r = publish_identity(fd, name, is_first);
 	if (r < 0)
 		sys_unlinkat(fd, name, 0);
 	else

@@ -13,7 +13,7 @@
 #include "core/base/sys.h"
 #include "core/base/version.h"
 
-#define LOCK_TRIES 200 /* of a millisecond each */
+#define LOCK_TRIES 2000 /* of a millisecond each: a busy disk takes its time */
 
 struct opening {
 	struct store *s;
@@ -23,6 +23,7 @@ struct opening {
 	enum store_access access;
 	struct store_place here;
 	bool has_mine; /* the directory's identity could be read */
+	bool is_first; /* it has none yet */
 	bool is_copy;  /* ... and is another directory's */
 };
 
@@ -132,7 +133,7 @@ static bool is_of_older(const struct store_identity *identity)
 
 /* Writes it as that of the store (or of the directory) in fd. */
 static int name_store(const struct opening *o, int fd, const uint8_t id[STORE_ID_SIZE],
-		      const char *store)
+		      const char *store, bool is_first)
 {
 	struct store_identity *identity = &o->s->theirs;
 	size_t n = strlen(store);
@@ -148,7 +149,7 @@ static int name_store(const struct opening *o, int fd, const uint8_t id[STORE_ID
 		memcpy(identity->path, o->path, strlen(o->path) + 1);
 	if (n < PATH_MAX && !strchr(store, '\n'))
 		memcpy(identity->store, store, n + 1);
-	return store_identity_write(fd, identity);
+	return store_identity_write(fd, identity, is_first);
 }
 
 /* Whether the directory that an identity was written for is still where it was. */
@@ -183,6 +184,7 @@ static int read_mine(struct opening *o)
 		o->homefd = open_directory(o->dirfd, STORE_NAME);
 	r = o->homefd < 0 ? o->homefd : store_identity_read(o->homefd, &o->s->mine);
 	o->has_mine = r == 0;
+	o->is_first = r == -ENOENT;
 	if (r == 0)
 		note_version(o->s, &o->s->mine);
 	else if (r == -EPROTONOSUPPORT)
@@ -242,10 +244,15 @@ static bool is_kept(const struct store *s)
 	return s->former == STORE_FORMER_WAITS || s->former == STORE_FORMER_LIVES;
 }
 
+/* Where another was faster, as the lock was not to be had, the directory has its id. */
 static void identify_home(struct opening *o, const char *store)
 {
-	if (needs_writing(o, store) && name_store(o, o->homefd, o->s->id, store) < 0 &&
-	    !o->has_mine)
+	int r =
+	    needs_writing(o, store) ? name_store(o, o->homefd, o->s->id, store, o->is_first) : 0;
+
+	if (r == -EEXIST && read_mine(o) == 0)
+		choose_id(o);
+	else if (r < 0 && !o->has_mine)
 		memset(o->s->id, 0, STORE_ID_SIZE); /* tried again at the next start */
 }
 
@@ -332,7 +339,7 @@ static int take_store(struct opening *o, int fd, enum claim claim)
 	    (claim == OURS && !is_of_older(&s->theirs) && strcmp(s->theirs.path, o->path) == 0 &&
 	     store_place_same(&s->theirs.own, &own)))
 		return 0;
-	return name_store(o, fd, s->id, "");
+	return name_store(o, fd, s->id, "", false);
 }
 
 /* One that has no identity yet. */
@@ -346,7 +353,7 @@ static int take_unknown(struct opening *o, int fd, bool is_new)
 		o->s->met = STORE_TAKEN_ON;
 	else if (!o->has_mine)
 		o->s->met = STORE_NEW;
-	return name_store(o, fd, o->s->id, "");
+	return name_store(o, fd, o->s->id, "", false);
 }
 
 /* The directory `name`, made if need be. *is_new tells. */
@@ -440,7 +447,7 @@ static int identify_directory(struct opening *o, const char *named)
 	r = make_home(o);
 	if (r < 0 || !needs_writing(o, store))
 		return r < 0 ? r : 0;
-	return name_store(o, o->homefd, o->s->id, store);
+	return name_store(o, o->homefd, o->s->id, store, false);
 }
 
 static void show_path(struct opening *o, const char *named)

@@ -50,7 +50,8 @@ struct store_identity {
 /* -ENOENT: there is none. -EPROTONOSUPPORT: of a newer format, only out->version is to be relied
  * on. -EBADMSG: damaged. */
 int store_identity_read(int fd, struct store_identity *out);
-int store_identity_write(int fd, const struct store_identity *identity);
+/* is_first: -EEXIST if there is one by now, as another has met the directory at the same moment. */
+int store_identity_write(int fd, const struct store_identity *identity, bool is_first);
 
 void store_place_of(int fd, struct store_place *out);
 bool store_place_same(const struct store_place *a, const struct store_place *b);
