@@ -311,6 +311,22 @@ def test_spoilt_pages(seed, made, copy, chromashim):
         whole_but(chromashim, copy, whole, json.loads(done.stdout))
 
 
+def test_arrays_are_taken_from_the_queue(made, copy, chromashim):
+    """With pages of their own, of records whose other metadata lacks nothing or lacks as well."""
+    host, _, whole = made
+    if host.name != "python":
+        pytest.skip("no arrays before 1.5")
+    with sqlite3.connect(copy / "chroma.sqlite3") as db:
+        told = {i for i, in db.execute("SELECT id FROM embeddings_queue WHERE metadata LIKE '%\"tags\":[%'")}
+    db.close()
+    assert len(told & set(whole["arrays"])) > 20
+    for page in pages_of(copy, "embedding_metadata_array") + pages_of(copy, "embedding_metadata"):
+        write((page - 1) * PAGE, bytes(PAGE))(copy)
+    account = recover(chromashim, copy)
+    assert not told & harmed(account)["arrays"]
+    whole_but(chromashim, copy, whole, account)
+
+
 @pytest.mark.parametrize("name", ["page 1 garbage", "schema lost", "interior pages lost"])
 def test_export_gives_all(name, made, copy, chromashim):
     HARMLESS[name][0](copy)

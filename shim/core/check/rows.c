@@ -112,6 +112,11 @@ static const char values_lost[] =
     ") t JOIN embeddings e ON e.id = t.id JOIN segments s ON s.id = e.segment_id JOIN "
     "collections c ON c.id = s.collection GROUP BY c.id";
 
+static const char arrays_lost[] =
+    "SELECT c.name, count(*) || ' arrays of metadata' FROM (" CHROMA_ARRAYS_LOST
+    ") t JOIN embeddings e ON e.id = t.id JOIN segments s ON s.id = e.segment_id JOIN "
+    "collections c ON c.id = s.collection GROUP BY c.id";
+
 static const char values_unfit[] =
     "SELECT c.name, count(*) || ' values that are no text' FROM (" CHROMA_TEXTS_UNFIT
     ") t JOIN embeddings e ON e.id = t.id JOIN segments s ON s.id = e.segment_id JOIN "
@@ -132,8 +137,11 @@ int diagnose_rows(struct diagnosis *d)
 		r = ask(d, DIAGNOSE_COLLECTION_ROW, unlisted);
 	/* Takes its time. */
 	if (d->options->full && r != -ENOMEM &&
-	    sqlite3_exec(d->db, CHROMA_TOLD, NULL, NULL, NULL) == SQLITE_OK)
+	    sqlite3_exec(d->db, CHROMA_TOLD, NULL, NULL, NULL) == SQLITE_OK) {
 		r = ask(d, DIAGNOSE_TEXTS_LOST, values_lost);
+		if (r != -ENOMEM && database_has_table(d->db, "embedding_metadata_array") == 1)
+			r = ask(d, DIAGNOSE_TEXTS_LOST, arrays_lost);
+	}
 	if (d->options->full && r != -ENOMEM)
 		r = ask(d, DIAGNOSE_TEXTS_LOST, values_unfit);
 	return r == -ENOMEM ? r : 0;

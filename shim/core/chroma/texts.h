@@ -59,13 +59,22 @@
 					     "q.created_at <= e.created_at OR printf('%016X', "    \
 					     "q.seq_id) = " CHROMA_NUMBER_OF("e") " END)"
 
-/* Of temp.told what lacks: id, key, type, value. Arrays have a table of their own. */
-#define CHROMA_VALUES_LOST                                                                         \
-	"SELECT t.id, j.key, j.type, j.value FROM temp.told t, json_each(t.metadata) j WHERE "     \
-	"j.type IN ('text', 'integer', 'real', 'true', 'false') AND NOT t.is_gone AND NOT "        \
-	"EXISTS (SELECT 1 FROM embedding_metadata m WHERE m.id = t.id AND m.key = j.key) AND NOT " \
-	"EXISTS (SELECT 1 FROM temp.told n WHERE n.id = t.id AND n.seq > t.seq AND (n.is_gone OR " \
-	"EXISTS (SELECT 1 FROM json_each(n.metadata) k WHERE k.key = j.key)))"
+/* What a later row of the queue does not set otherwise. */
+#define CHROMA_NOT_TOLD_LATER                                                                    \
+	"NOT t.is_gone AND NOT EXISTS (SELECT 1 FROM temp.told n WHERE n.id = t.id AND n.seq > " \
+	"t.seq AND (n.is_gone OR EXISTS (SELECT 1 FROM json_each(n.metadata) k WHERE k.key = "   \
+	"j.key)))"
+/* Of temp.told what lacks: id, key, type, value. */
+#define CHROMA_VALUES_LOST                                                                      \
+	"SELECT t.id, j.key, j.type, j.value FROM temp.told t, json_each(t.metadata) j WHERE "  \
+	"j.type IN ('text', 'integer', 'real', 'true', 'false') AND NOT EXISTS (SELECT 1 FROM " \
+	"embedding_metadata m WHERE m.id = t.id AND m.key = j.key) AND " CHROMA_NOT_TOLD_LATER
+/* The same of arrays, from 1.5 on: id, key, value. Their elements have a table of their own, where
+ * nothing tells which of them a remaining one is: all of an array lack if one does. */
+#define CHROMA_ARRAYS_LOST                                                                      \
+	"SELECT t.id, j.key, j.value FROM temp.told t, json_each(t.metadata) j WHERE j.type = " \
+	"'array' AND (SELECT count(*) FROM embedding_metadata_array a WHERE a.id = t.id AND "   \
+	"a.key = j.key) < json_array_length(j.value) AND " CHROMA_NOT_TOLD_LATER
 
 /* An expression: no text in UTF-8. mended_text() is in chroma/queue_json.h. */
 #define CHROMA_ID_UNFIT(id) "(typeof(" id ") <> 'text' OR mended_text(" id ", '_') NOTNULL)"

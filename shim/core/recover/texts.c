@@ -10,6 +10,7 @@
 #include "core/chroma/queue_json.h"
 #include "core/chroma/texts.h"
 #include "core/recover/internal.h"
+#include "core/sqlite/database.h"
 
 /* Which lack something, and of which more may be gone than the queue tells of: all of their
  * metadata is, or values of it. */
@@ -39,6 +40,20 @@ static const char values_sql[] =
     "bool_value) SELECT id, key, iif(type = 'text', value, NULL), iif(type = 'integer', value, "
     "NULL), iif(type = 'real', value, NULL), iif(type IN ('true', 'false'), value, NULL) FROM "
     "(" CHROMA_VALUES_LOST ")";
+
+static const char arrays_lacking_sql[] =
+    "CREATE TEMP TABLE IF NOT EXISTS lost_array(id INTEGER, key TEXT, value TEXT, PRIMARY KEY (id, "
+    "key)) WITHOUT ROWID; INSERT OR REPLACE INTO temp.lost_array " CHROMA_ARRAYS_LOST "; INSERT OR "
+    "IGNORE INTO temp.lacking SELECT id FROM temp.lost_array; INSERT OR IGNORE INTO temp.lost_text "
+    "SELECT id FROM temp.lost_array; DELETE FROM embedding_metadata_array WHERE EXISTS (SELECT 1 "
+    "FROM temp.lost_array l WHERE l.id = embedding_metadata_array.id AND l.key = "
+    "embedding_metadata_array.key)";
+static const char arrays_sql[] =
+    "INSERT INTO embedding_metadata_array(id, key, string_value, int_value, float_value, "
+    "bool_value) SELECT l.id, l.key, iif(j.type = 'text', j.value, NULL), iif(j.type = 'integer', "
+    "j.value, NULL), iif(j.type = 'real', j.value, NULL), iif(j.type IN ('true', 'false'), "
+    "j.value, "
+    "NULL) FROM temp.lost_array l, json_each(l.value) j ORDER BY l.id, l.key, j.key";
 
 static int change(struct recovery *r, const char *sql, uint64_t *count)
 {
@@ -76,9 +91,20 @@ static int account_for(struct recovery *r)
 	return error;
 }
 
+/* From 1.5 on. */
+static int take_arrays(struct recovery *r, uint64_t *elements)
+{
+	int error;
+
+	if (database_has_table(r->db, "embedding_metadata_array") != 1)
+		return 0;
+	error = recover_sql(r, arrays_lacking_sql);
+	return error == 0 ? change(r, arrays_sql, elements) : error;
+}
+
 int recover_texts(struct recovery *r)
 {
-	uint64_t documents = 0, values = 0, better = 0, unfit = 0;
+	uint64_t documents = 0, values = 0, elements = 0, better = 0, unfit = 0;
 	int error = queue_json_register(r->db);
 
 	if (error == 0)
@@ -93,6 +119,9 @@ int recover_texts(struct recovery *r)
 		error = change(r, documents_sql, &documents);
 	if (error == 0)
 		error = change(r, values_sql, &values);
+	if (error == 0)
+		error = take_arrays(r, &elements);
+	values += elements;
 	if (error == 0)
 		error = account_for(r);
 	if (error < 0)
