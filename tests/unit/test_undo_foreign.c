@@ -250,6 +250,15 @@ static void lose_of_pickle(struct fixture *f, bool image, size_t at, size_t n, c
 	f->w.fd = -1;
 }
 
+static void cut_pickle(struct fixture *f, off_t size)
+{
+	int fd = openat(f->segmentfd, undo_file_names[UNDO_PICKLE], O_WRONLY | O_CLOEXEC);
+
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, size), 0);
+	close(fd);
+}
+
 /* The snapshot of a volume, in use again on the machine that goes on: the same boot, and the pages
  * that had not reached the disk read as zeros. */
 static void test_image_of_a_disk(void **state)
@@ -265,6 +274,21 @@ static void test_image_of_a_disk(void **state)
 		is_as_before(f);
 	}
 	lose_of_pickle(f, true, 0, 511, '\0'); /* no disk does that */
+	remains(f);
+}
+
+/* Its length is that of the blocks that were on their way to the disk, not of a piece. */
+static void test_image_that_ends_in_a_piece(void **state)
+{
+	struct fixture *f = *state;
+
+	lose_of_pickle(f, true, 0, 4096, '\0');
+	cut_pickle(f, 5120);
+	roll_back(f);
+	assert_int_equal(f->last.result, ROLLBACK_DONE);
+	is_as_before(f);
+	lose_of_pickle(f, true, 0, 4096, '\0');
+	cut_pickle(f, 5000);
 	remains(f);
 }
 
@@ -361,6 +385,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_nothing_was_done, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_power_cut, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_image_of_a_disk, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_image_that_ends_in_a_piece, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_copy_with_a_page_of_others, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_death_loses_no_page, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_version_2, setup, teardown),

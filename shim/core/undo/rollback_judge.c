@@ -229,7 +229,10 @@ static int note_written(struct view *v, const struct undo_record *record, const 
 	if (v->fd < 0 || !written.length || written.length > WINDOW || record->offset >= v->size)
 		return 0;
 	if (record->offset + written.length > v->size) {
-		v->differs |= v->copy; /* a death leaves each whole, or nothing of it */
+		/* A death leaves each whole, or nothing of it; the image of a disk as many blocks
+		 * as were on their way there. */
+		v->torn |= v->copy && v->size % UNDO_SECTOR == 0;
+		v->differs |= v->copy && v->size % UNDO_SECTOR != 0;
 		return 0;
 	}
 	v->window_length = 0;

@@ -13,7 +13,6 @@
 #include "core/base/text.h"
 
 #define TRIES 1000
-#define SECTOR 512u /* what a disk writes wholly or not at all */
 
 const char *const undo_file_names[UNDO_FILES] = UNDO_FILE_NAMES;
 
@@ -229,7 +228,7 @@ bool undo_lacks_a_sector(const unsigned char *data, uint64_t length, uint64_t at
 	uint64_t from = 0, to;
 
 	for (; from < length; from = to) {
-		to = from + SECTOR - (at + from) % SECTOR;
+		to = from + UNDO_SECTOR - (at + from) % UNDO_SECTOR;
 		to = to < length ? to : length;
 		if (bytes_are_zero(data + from, to - from))
 			return true;

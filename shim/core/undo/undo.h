@@ -87,6 +87,7 @@ bool undo_is_ended(int undofd, const char *name);
  */
 int undo_next(struct undo_reader *r, struct undo_record *record, void *data);
 
+#define UNDO_SECTOR 512u /* what a disk writes wholly or not at all */
 /* Data at `at` in its file, of which a sector, or the part of one that it has, is all zeros: so a
  * power cut, or the image of a disk, leaves what had not reached it. */
 bool undo_lacks_a_sector(const unsigned char *data, uint64_t length, uint64_t at);
