@@ -71,17 +71,17 @@ def fresh():
             stale.unlink(missing_ok=True)
 
 
-def recorded(directory):
-    """Bytes of op log below a data directory: the proof that the shim was at work there."""
-    return sum(p.stat().st_blocks * 512 for p in (directory / ".chromashim/oplog").glob("*"))
+def is_protected(directory):
+    """The proof that the shim was at work there. A log stays only where something was changed."""
+    return (directory / ".chromashim/identity").exists()
 
 
 def once(tool, argv, protected):
-    """One run. Under the shim it must have left a log in the directory it protects."""
+    """One run. Under the shim it must have left a store in the directory it protects."""
     fresh()
     value = tool.run(argv)
-    if tool is SHIM and protected and not recorded(protected):
-        sys.exit(f"bench: the shim recorded nothing in {protected}: no figure would be true. "
+    if tool is SHIM and protected and not is_protected(protected):
+        sys.exit(f"bench: the shim did not protect {protected}: no figure would be true. "
                  "Does LD_PRELOAD work here?")
     return value
 
