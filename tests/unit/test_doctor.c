@@ -25,7 +25,20 @@ static const struct file files[] = {
     {"{\"apps\": [{\"script\": \"chromashim-launch\", \"interpreter\": \"none\",\n"
      "\"instances\": \"max\", \"exec_mode\": \"cluster\", \"watch\": true,\n"
      "\"kill_timeout\": 3000, \"treekill\": true, \"stop_exit_codes\": [0]}]}",
-     "pm2", "one may write|kill_timeout|treekill|watch|stop_exit_codes"},
+     "pm2", "cluster mode|kill_timeout|treekill|watch|stop_exit_codes"},
+    {"apps:\n  - script: chroma\n    interpreter: /usr/bin/chromashim-launch\n    instances: 2\n"
+     "    kill_timeout: 60000\n    treekill: false\n",
+     "pm2", "one may write"},
+    /* cluster mode: also where nothing but the instances says so, and LD_PRELOAD is in `env` */
+    {"x = { apps: [{ script: 'chroma.cjs', instances: 1, kill_timeout: t, treekill: false,\n"
+     " env: { LD_PRELOAD: '/usr/lib/libchromashim.so' } }] }",
+     "pm2", "cluster mode"},
+    {"x = { apps: [{ script: 'chroma.cjs', instances: 1, exec_mode: 'fork', kill_timeout: t,\n"
+     " treekill: false, env: { LD_PRELOAD: '/usr/lib/libchromashim.so' } }] }",
+     "pm2", ""},
+    {"apps:\n  - script: chroma.py\n    exec_mode: cluster_mode\n    kill_timeout: 60000\n"
+     "    treekill: false\n    args: chromashim\n",
+     "pm2", "cluster mode"},
     {"apps:\n  - script: chromashim-launch\n    interpreter: none\n    args: chroma run\n"
      "    kill_timeout: 60000\n    treekill: false # kept\n",
      "pm2", ""},

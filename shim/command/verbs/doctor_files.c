@@ -176,23 +176,44 @@ static void advise(struct doctor_advice *out, bool wanted, const char *line)
 
 /* ---- pm2 ---- */
 
+static bool is_for_node(struct part script, const char *interpreter)
+{
+	if (interpreter)
+		return is(interpreter, "node") || is(interpreter, "bun");
+	return has(script, ".js") || has(script, ".mjs") || has(script, ".cjs") ||
+	       has(script, ".ts");
+}
+
+/* Where nothing is said of the mode, `instances` alone makes it cluster for what Node runs. */
+static bool is_in_cluster_mode(struct part p, struct part script)
+{
+	const char *mode = value_of(p, "exec_mode", ':');
+
+	if (mode)
+		return is(mode, "cluster") || is(mode, "cluster_mode");
+	return value_of(p, "instances", ':') &&
+	       is_for_node(script, value_of(p, "interpreter", ':'));
+}
+
 static void judge_app(struct part p, struct doctor_advice *out)
 {
 	const char *instances = value_of(p, "instances", ':'),
-		   *codes = value_of(p, "stop_exit_codes", ':');
-	struct part script = {value_of(p, "script", ':'), p.end};
+		   *codes = value_of(p, "stop_exit_codes", ':'), *at = value_of(p, "script", ':');
+	struct part script = {at ? at : p.end, at ? at + strcspn(at, ",\n") : p.end};
 	int64_t n = number_of(instances), kill = number_of(value_of(p, "kill_timeout", ':'));
+	bool cluster = is_in_cluster_mode(p, script);
 
-	if (script.at)
-		script.end = script.at + strcspn(script.at, ",\n");
 	advise(out, !names_command(p),
 	       "it does not start under chromashim: script: \"chromashim-launch\", interpreter: "
 	       "\"none\", and in args what is started now");
-	advise(out, script.at && has(script, "chromashim") && !value_of(p, "interpreter", ':'),
+	advise(out, has(script, "chromashim") && !value_of(p, "interpreter", ':'),
 	       "pm2 would run chromashim by Node: interpreter: \"none\"");
+	advise(out, cluster,
+	       "in cluster mode, which `instances` alone means for Node, pm2 loads it into a Node "
+	       "that has started without the library: exec_mode: \"fork\", instances: 1");
 	advise(out,
-	       has(p, "\"cluster\"") || has(p, "'cluster'") || is(instances, "max") ||
-		   (instances && n != 1 && (n >= 0 || *instances == '-')),
+	       !cluster &&
+		   (is(instances, "max") || (instances && n != 1 && (n >= 0 || *instances == '-'))),
 	       "of several instances all but one are refused, since one may write: exec_mode: "
 	       "\"fork\", instances: 1");
 	advise(out,
