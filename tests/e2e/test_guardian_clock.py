@@ -207,3 +207,26 @@ def test_space_and_the_last_verified_one(data, chromashim, clock):
     days.seconds += 24 * 3600
     warned = days.command("status", "--check", data)
     assert warned.returncode == 1 and "the newest verified snapshot is" in warned.stdout
+
+
+def test_what_would_be_lost_is_not_told_by_a_clock_that_was_set_back(data, chromashim, clock, shim):
+    """What was written after a snapshot of a time that is still to come is not of before it."""
+    make_directory(data)
+    days = Days(chromashim, data, clock)
+    for days.seconds in (0, 700 * 86400):
+        assert days.command("snapshot", "create", data).returncode == 0
+    host = ("import sqlite3, sys; db = sqlite3.connect(sys.argv[1] + '/chroma.sqlite3')\n"
+            "db.execute('UPDATE embeddings SET created_at = 1'); db.commit()")
+    subprocess.run([str(hosts.python("venv")), "-c", host, str(data)], check=True,
+                   env=hosts.environment({"LD_PRELOAD": shim, "CHROMASHIM_DIR": str(data)}))
+    days.seconds = 0
+
+    def told():
+        lines = chromashim("log", "--last-crash", data).stdout.split("Snapshots: ")[1].splitlines()
+        words = json.loads(chromashim("log", "--last-crash", "--json", data).stdout)["snapshots"]
+        return (["cannot be told" in line for line in lines if "snapshot " in line],
+                [snapshot["records_lost"] is None for snapshot in words])
+
+    assert told() == ([True, False],) * 2
+    assert chromashim("snapshot", "create", data).returncode == 0
+    assert told() == ([True, True, False],) * 2

@@ -21,6 +21,26 @@
 
 /* ---- what the acts tell ---- */
 
+/* Their numbers are in the order in which they were taken, and so are their times, unless the clock
+ * was set back since, or before. */
+static void judge_times(struct crash *c)
+{
+	uint64_t least = clock_read(CLOCK_REALTIME), most = 0;
+	struct crash_snapshot *s;
+	unsigned i;
+
+	for (i = 0; i < c->snapshot_count; i++) {
+		s = &c->snapshots[i];
+		s->untold = clock_was_ahead(s->time, least);
+		least = s->untold ? least : s->time;
+	}
+	while (i-- > 0) {
+		s = &c->snapshots[i];
+		s->untold |= clock_was_ahead(most, s->time);
+		most = s->time > most ? s->time : most;
+	}
+}
+
 void crash_load_snapshots(struct crash *c)
 {
 	struct snapshots s = {.data = *c->data, .pins = {.dirfd = -1}};
@@ -37,6 +57,7 @@ void crash_load_snapshots(struct crash *c)
 		strlcpy(to->state, snapshots_state(&s.list[i], state, sizeof(state)),
 			sizeof(to->state));
 	}
+	judge_times(c);
 	snapshots_unload(&s);
 }
 
@@ -184,6 +205,10 @@ static void print_snapshot(struct crash *c, const struct crash_snapshot *s)
 
 	printf("snapshot %" PRIu64 " of %s (%s): ", s->id,
 	       format_time(when, sizeof(when), s->time, c->options->utc), s->state);
+	if (s->untold) {
+		printf("what would be lost cannot be told, since the clock was set back\n");
+		return;
+	}
 	if (!c->acts_from)
 		printf("%s", s->time >= end ? "nothing would be lost" : "");
 	else if (!s->records)
@@ -265,7 +290,11 @@ void crash_put_loss(struct crash *c, struct json *j)
 		put_time(j, "time", c->snapshots[i].time);
 		json_key(j, "state");
 		json_string(j, c->snapshots[i].state);
-		json_put_uint(j, "records_lost", c->snapshots[i].records);
+		json_key(j, "records_lost");
+		if (c->snapshots[i].untold)
+			json_null(j);
+		else
+			json_uint(j, c->snapshots[i].records);
 		json_end(j, '}');
 	}
 	json_end(j, ']');

@@ -36,6 +36,7 @@ struct crash_snapshot {
 	uint64_t id, time;
 	char state[32];
 	uint64_t records; /* added, updated, deleted after it */
+	bool untold;	  /* times do not tell what came after it */
 };
 
 struct crash {
