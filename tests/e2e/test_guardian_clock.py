@@ -209,7 +209,7 @@ def test_space_and_the_last_verified_one(data, chromashim, clock):
     assert warned.returncode == 1 and "the newest verified snapshot is" in warned.stdout
 
 
-def test_what_would_be_lost_is_not_told_by_a_clock_that_was_set_back(data, chromashim, clock, shim):
+def test_what_would_be_lost_is_not_told_by_a_clock_that_was_set_back(data, chromashim, clock, shim, tmp_path):
     """What was written after a snapshot of a time that is still to come is not of before it."""
     make_directory(data)
     days = Days(chromashim, data, clock)
@@ -222,6 +222,9 @@ def test_what_would_be_lost_is_not_told_by_a_clock_that_was_set_back(data, chrom
     days.seconds = 0
 
     def told():
+        page = tmp_path / "report.html"
+        assert chromashim("report", "-o", page, data).returncode == 0
+        assert "<strong>what cannot be told, since" in page.read_text()
         lines = chromashim("log", "--last-crash", data).stdout.split("Snapshots: ")[1].splitlines()
         words = json.loads(chromashim("log", "--last-crash", "--json", data).stdout)["snapshots"]
         return (["cannot be told" in line for line in lines if "snapshot " in line],

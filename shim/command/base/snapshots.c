@@ -20,6 +20,7 @@
 #include "command/base/guard_settings.h"
 #include "command/base/terminal.h"
 #include "core/base/alive.h"
+#include "core/base/clock.h"
 #include "core/base/fileio.h"
 #include "core/base/openers.h"
 #include "core/oplog/oplog.h"
@@ -339,6 +340,20 @@ const char *snapshots_state(const struct manifest *m, char *out, size_t room)
 		return snapshot_state_name(m->header.state);
 	snprintf(out, room, "hydrating %u %%", m->header.progress);
 	return out;
+}
+
+bool snapshots_time_tells(const struct snapshots *s, size_t at)
+{
+	uint64_t time = s->list[at].header.time;
+	size_t i;
+
+	for (i = 0; i < s->count; i++) {
+		uint64_t other = s->list[i].header.time;
+
+		if (i < at ? clock_was_ahead(other, time) : clock_was_ahead(time, other))
+			return false;
+	}
+	return !clock_was_ahead(time, clock_read(CLOCK_REALTIME));
 }
 
 /* ---- which one ---- */

@@ -59,6 +59,10 @@ int snapshots_remove(struct snapshots *s, size_t at);
  * begins the line. Nothing where there are none. */
 void snapshots_tell_kept(const struct data_directory *t, const char *label);
 
+/* Whether by its time can be told what came after list[at]: not if the clock was set back since, or
+ * before. Their numbers are in the order in which they were taken. */
+bool snapshots_time_tells(const struct snapshots *s, size_t at);
+
 /* "verified", "hydrating 42 %". */
 const char *snapshots_state(const struct manifest *m, char *out, size_t room);
 

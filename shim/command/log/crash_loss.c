@@ -21,26 +21,6 @@
 
 /* ---- what the acts tell ---- */
 
-/* Their numbers are in the order in which they were taken, and so are their times, unless the clock
- * was set back since, or before. */
-static void judge_times(struct crash *c)
-{
-	uint64_t least = clock_read(CLOCK_REALTIME), most = 0;
-	struct crash_snapshot *s;
-	unsigned i;
-
-	for (i = 0; i < c->snapshot_count; i++) {
-		s = &c->snapshots[i];
-		s->untold = clock_was_ahead(s->time, least);
-		least = s->untold ? least : s->time;
-	}
-	while (i-- > 0) {
-		s = &c->snapshots[i];
-		s->untold |= clock_was_ahead(most, s->time);
-		most = s->time > most ? s->time : most;
-	}
-}
-
 void crash_load_snapshots(struct crash *c)
 {
 	struct snapshots s = {.data = *c->data, .pins = {.dirfd = -1}};
@@ -56,8 +36,8 @@ void crash_load_snapshots(struct crash *c)
 		to->time = s.list[i].header.time;
 		strlcpy(to->state, snapshots_state(&s.list[i], state, sizeof(state)),
 			sizeof(to->state));
+		to->untold = !snapshots_time_tells(&s, i);
 	}
-	judge_times(c);
 	snapshots_unload(&s);
 }
 

@@ -204,11 +204,14 @@ static void answer_others(struct page *p)
 
 void page_loss(struct page *p, const struct manifest *m)
 {
+	const struct snapshots *s = &p->in->snapshots;
 	uint64_t records = digest_records_since(p->d, m->header.time),
 		 commits = digest_commits_since(p->d, m->header.time),
 		 end = p->d->last > m->header.time ? p->d->last - m->header.time : 0;
 
-	if (!(p->d->has_acts ? records : commits))
+	if (!snapshots_time_tells(s, (size_t)(m - s->list)))
+		page_put(p, "what cannot be told, since the clock was set back");
+	else if (!(p->d->has_acts ? records : commits))
 		page_put(p, "nothing");
 	else if (p->d->has_acts)
 		page_put(p, "%N changes of records of the last %D", records, end);

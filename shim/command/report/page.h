@@ -81,7 +81,7 @@ static inline bool page_can_restore(const struct manifest *m)
 	return m->header.state == SNAPSHOT_COMPLETE || m->header.state == SNAPSHOT_VERIFIED;
 }
 
-/* What restoring it would lose, in words. */
+/* What restoring it would lose, in words; it is one of the list's. */
 void page_loss(struct page *p, const struct manifest *m);
 
 /* ---- notes.c ---- */
