@@ -233,3 +233,18 @@ def test_what_would_be_lost_is_not_told_by_a_clock_that_was_set_back(data, chrom
     assert told() == ([True, False],) * 2
     assert chromashim("snapshot", "create", data).returncode == 0
     assert told() == ([True, True, False],) * 2
+
+
+def test_the_last_backend_is_the_one_that_ran_last(data, chromashim, clock, tmp_path):
+    """Also where the one before it ran while the clock was ahead."""
+    make_directory(data)
+    days = Days(chromashim, data, clock)
+    host = ("import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1] + '/chroma.sqlite3')\n"
+            "db.execute('UPDATE embeddings SET created_at = ?', (os.getpid(),)); db.commit(); print(os.getpid())")
+    for days.seconds in (0, 700 * 86400, 0):
+        done = days.command("run", "--dir", data, "--", hosts.python("venv"), "-c", host, data)
+        pid = int(done.stdout)
+    assert f"the last backend (pid {pid})" in chromashim("log", "--last-crash", data).stdout
+    page = tmp_path / "report.html"
+    assert chromashim("report", "-o", page, data).returncode == 0
+    assert f"process {pid} (" in page.read_text().split("What ended it")[1].split("What was the last")[0]

@@ -51,6 +51,7 @@ static int note_process(struct crash *c, const struct oplog_entry *e)
 /* The dead process that wrote last; if none wrote, the one that ended last. */
 static size_t choose(const struct crash *c, bool crashed)
 {
+	uint64_t now = clock_read(CLOCK_REALTIME);
 	size_t best = NOBODY, i;
 
 	for (i = 0; i < c->who.count; i++) {
@@ -60,7 +61,8 @@ static size_t choose(const struct crash *c, bool crashed)
 		if (oplog_header_life(c->data->storefd, &p->header) == OPLOG_LIVE ||
 		    (crashed && p->exited))
 			continue;
-		if (!b || p->writer > b->writer || (p->writer == b->writer && p->last > b->last))
+		if (!b || p->writer > b->writer ||
+		    (p->writer == b->writer && clock_is_later(p->last, b->last, now)))
 			best = i;
 	}
 	return best;

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "command/base/rollbacks.h"
+#include "core/base/clock.h"
 
 static void ignore_line(void *context, const char *line)
 {
@@ -39,13 +40,15 @@ static int compare_dead(const void *a, const void *b)
 {
 	const struct digest_process *x = *(const struct digest_process *const *)a,
 				    *y = *(const struct digest_process *const *)b;
+	uint64_t now = clock_read(CLOCK_REALTIME);
 
-	return x->last < y->last ? -1 : x->last > y->last;
+	return clock_is_later(x->last, y->last, now) - clock_is_later(y->last, x->last, now);
 }
 
 int answers_find(struct answers *a, const struct digest_input *in)
 {
 	const struct digest *d = in->digest;
+	uint64_t now = clock_read(CLOCK_REALTIME);
 	struct rollbacks waiting = {0};
 	size_t i;
 
@@ -62,7 +65,7 @@ int answers_find(struct answers *a, const struct digest_input *in)
 			a->living = p;
 			continue;
 		}
-		if (!a->last || p->last > a->last->last)
+		if (!a->last || clock_is_later(p->last, a->last->last, now))
 			a->last = p;
 		if (!p->exited)
 			a->dead[a->dead_count++] = p;

@@ -35,4 +35,12 @@ static inline bool clock_was_ahead(uint64_t time, uint64_t now)
 	return time > now + CLOCK_STEP;
 }
 
+/* Of two that were written down: one that is still to come was before any other. */
+static inline bool clock_is_later(uint64_t time, uint64_t other, uint64_t now)
+{
+	bool ahead = clock_was_ahead(time, now), other_ahead = clock_was_ahead(other, now);
+
+	return ahead != other_ahead ? other_ahead : time > other;
+}
+
 #endif
