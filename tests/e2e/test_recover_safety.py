@@ -228,11 +228,22 @@ class Asking:
 
 @pytest.mark.slow
 def test_two_at_once(data, chromashim):
+    chromashim("snapshot", "create", data)
     first = Asking(data)
     second = chromashim("recover", "-y", data)
     assert second.returncode == 11 and "another chromashim is at work" in second.stderr
     assert first.answer("y")[0] == 0
     assert check(chromashim, data) == set() and len(in_quarantine(data)) == 1
+
+
+def test_two_at_once_where_there_is_no_store_yet(data, chromashim):
+    """Nothing is made before the answer, so there is no lock: what was asked about is not there any more."""
+    first = Asking(data)
+    assert chromashim("recover", "-y", data).returncode == 0
+    healed = state(data)
+    status, errors = first.answer("y")
+    assert status == 11 and "changed while it was being recovered" in errors
+    assert state(data) == healed and is_clean(data) and len(in_quarantine(data)) == 1
 
 
 def test_two_to_the_same_place(data, chromashim, tmp_path):
@@ -262,6 +273,33 @@ def test_no_is_no(data, chromashim):
     broken = state(data)
     assert Asking(data).answer("n")[0] == 1
     assert state(data) == broken and is_clean(data) and not in_quarantine(data)
+
+
+@pytest.mark.parametrize("said, status", [("y\n", 0), ("YES\n", 0), ("yes", 0), ("yet/another/line\n", 1),
+                                          ("\n", 1), ("", 2)])
+def test_answer_without_a_terminal(line, chromashim, tmp_path, said, status):
+    """What asks takes a line of standard input, as `yes |` gives; where there is none it says what helps."""
+    data = Path(shutil.copytree(line.data, tmp_path / "data"))
+    gallery.cut("link_lists.bin", 100)(data)
+    done = chromashim("recover", data, input=said)
+    assert done.returncode == status, done.stderr
+    assert "[y/N] \n" in done.stderr and ("Add -y" in done.stderr) == (status == 2)
+    assert (data / ".chromashim").exists() == (status == 0)
+
+
+@pytest.mark.parametrize("words", ["recover", "recover -y", "recover -y --only marks", "recover -y --undelete=none",
+                                   "restore --from COPY", "restore -y --from DIR", "restore -y --to latest",
+                                   "restore --from COPY DIR/new"])
+def test_what_does_nothing_leaves_nothing(line, chromashim, tmp_path, words):
+    """On a directory without a store, to whose question the answer is no."""
+    data, copy = (Path(shutil.copytree(line.data, tmp_path / name)) for name in ("data", "copy"))
+    if words == "recover":
+        gallery.cut("link_lists.bin", 100)(data)
+    before = {p: p.stat().st_mtime_ns for p in [data, *data.rglob("*")]}
+    words = words.replace("COPY", str(copy)).replace("DIR", str(data))
+    done = chromashim(*words.split(), *([] if "/new" in words else [data]), input="n\n")
+    assert done.returncode in (0, 1, 10, 12), done.stderr
+    assert before == {p: p.stat().st_mtime_ns for p in [data, *data.rglob("*")]}, done.stderr
 
 
 def test_backend_comes(line, chromashim, tmp_path, actors):

@@ -13,6 +13,7 @@ import pytest
 
 import gallery
 import hosts
+from loads import listed
 
 pytestmark = pytest.mark.memory
 
@@ -192,6 +193,7 @@ def test_a_deleted_collection(made, data, chromashim):
     same(made.ask(data), right)
     refused = bring_back(chromashim, data, "--collection", "in-l2", "--as", "copy", status=1)
     assert "there is a collection 'copy' already" in refused.stderr
+    assert [s["reason"] for s in listed(chromashim, data)] == ["manual", "restore", "restore"]
     same(made.ask(data), right)
 
 

@@ -308,16 +308,16 @@ def may_write(data):
 
 
 def start_restore(data, *what):
-    """Stopped once what is there has been kept as a snapshot; None: it was over too soon, or is at
+    """Stopped once it knows what is there, and makes what comes; None: it was over too soon, or is at
     the exchange already, which nobody gets between."""
-    store = data / ".chromashim/snapshots"
-    before = len(list(store.glob("*.manifest")))
+    coming = data / ".chromashim/restore/new"
     child = subprocess.Popen([hosts.COMMAND, "restore", "-y", *what, data], text=True,
                              env=hosts.environment({}), stderr=subprocess.PIPE,
                              stdout=subprocess.DEVNULL)
-    while child.poll() is None and len(list(store.glob("*.manifest"))) == before:
+    while child.poll() is None and not coming.exists():
         pass
     child.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
     if child.poll() is None and may_write(data):
         return child
     child.send_signal(signal.SIGCONT)
@@ -352,6 +352,7 @@ def test_who_was_there_meanwhile_is_seen(data, shim, chromashim, what, protected
     child.send_signal(signal.SIGCONT)
     errors = child.communicate(timeout=60)[1]
     assert child.returncode == 11 and "was changed while" in errors, errors
+    assert "restore" not in [s["reason"] for s in listed(chromashim, data)], "nothing is left of it"
     with closing(sqlite3.connect(data / "chroma.sqlite3")) as db:
         assert db.execute("SELECT count(*) FROM acknowledged").fetchall() == [(1,)]
 
@@ -373,8 +374,10 @@ def test_a_copy_in_place(data, chromashim):
     with closing(sqlite3.connect(data / "chroma.sqlite3")) as db:
         assert db.execute("SELECT count(*) FROM later").fetchall() == [(0,)]
     (copy / "chroma.sqlite3").write_bytes(b"not a database" * 1000)
+    kept = sorted((data / ".chromashim/snapshots").rglob("*"))
     done = chromashim("restore", "--from", copy, "-y", data)
     assert done.returncode == 1 and "is not sound" in done.stderr, done.stderr
+    assert sorted((data / ".chromashim/snapshots").rglob("*")) == kept
     for wrong in (["--from", data], ["--from", copy / "chroma.sqlite3"], ["--from", copy, "--to=1"]):
         assert chromashim("restore", *wrong, "-y", data).returncode != 0
 

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -182,21 +183,31 @@ void snapshots_unload(struct snapshots *s)
 	snapshot_store_close(&s->store);
 }
 
-static int snapshots_open_data(struct snapshots *s, const char *dir)
+static void prepare(struct snapshots *s)
 {
 	memset(s, 0, sizeof(*s));
-	s->pins.dirfd = -1;
+	s->pins.dirfd = s->store.dirfd = s->store.lockfd = s->store.chunks.dirfd = -1;
+}
+
+static int snapshots_open_data(struct snapshots *s, const char *dir)
+{
+	prepare(s);
 	return data_directory_open(&s->data, dir, false);
 }
 
-static int snapshots_load_opened(struct snapshots *s, enum snapshot_access access, bool make)
+int snapshots_load_opened(struct snapshots *s, enum snapshot_access access, bool make)
 {
-	int status, r = snapshots_load(s, access, make, WAIT_MS);
+	int r = snapshots_load(s, access, make, WAIT_MS);
 
-	if (r == 0)
-		return 0;
-	status = fail_open(s, r);
-	data_directory_close(&s->data);
+	return r < 0 ? fail_open(s, r) : 0;
+}
+
+static int load_or_close(struct snapshots *s, enum snapshot_access access, bool make)
+{
+	int status = snapshots_load_opened(s, access, make);
+
+	if (status)
+		data_directory_close(&s->data);
 	return status;
 }
 
@@ -204,7 +215,21 @@ int snapshots_open(struct snapshots *s, const char *dir, enum snapshot_access ac
 {
 	int status = snapshots_open_data(s, dir);
 
-	return status ? status : snapshots_load_opened(s, access, make);
+	return status ? status : load_or_close(s, access, make);
+}
+
+int snapshots_open_what_is_there(struct snapshots *s, const char *dir, enum snapshot_access access)
+{
+	int status = snapshots_open_data(s, dir), r;
+
+	if (status)
+		return status;
+	r = snapshots_load(s, access, false, WAIT_MS);
+	if (r == 0 || r == -ENOENT)
+		return 0;
+	status = fail_open(s, r);
+	data_directory_close(&s->data);
+	return status;
 }
 
 int snapshots_open_at_rest(struct snapshots *s, const char *dir, enum snapshot_access access)
@@ -215,17 +240,16 @@ int snapshots_open_at_rest(struct snapshots *s, const char *dir, enum snapshot_a
 		return status;
 	if (s->data.storefd >= 0)
 		guard_wait_for_last(&s->data);
-	return snapshots_load_opened(s, access, false);
+	return load_or_close(s, access, false);
 }
 
 int snapshots_open_new(struct snapshots *s, const char *dir, const struct stat *like)
 {
 	int status;
 
-	memset(s, 0, sizeof(*s));
-	s->pins.dirfd = -1;
+	prepare(s);
 	status = data_directory_open_new(&s->data, dir, like);
-	return status ? status : snapshots_load_opened(s, SNAPSHOT_CHANGE, true);
+	return status ? status : load_or_close(s, SNAPSHOT_CHANGE, true);
 }
 
 void snapshots_close(struct snapshots *s)
@@ -492,20 +516,28 @@ int snapshots_fail(const struct snapshots *s, int error, const struct snapshot_t
 int snapshots_confirm(const struct snapshot_flags *flags, const char *question, ...)
 {
 	char answer[16] = "";
+	bool is_there;
 	va_list ap;
 
 	if (flags->yes)
 		return 0;
-	if (!isatty(STDIN_FILENO))
-		return fail(EXIT_USAGE, 0, "Add -y to say yes, or -n to see what would be done.",
-			    "this needs an answer, and there is no terminal to ask on");
 	fflush(stdout);
 	va_start(ap, question);
 	vfprintf(stderr, question, ap);
 	va_end(ap);
 	fputs(" [y/N] ", stderr);
 	fflush(stderr);
-	if (fgets(answer, sizeof(answer), stdin) && (answer[0] == 'y' || answer[0] == 'Y'))
+	is_there = fgets(answer, sizeof(answer), stdin) != NULL;
+	if (!isatty(STDIN_FILENO)) { /* which shows the end of the line itself */
+		fputc('\n', stderr);
+		if (!is_there)
+			return fail(EXIT_USAGE, 0,
+				    "Add -y to say yes, or -n to see what would be done.",
+				    "this needs an answer, and the standard input has none");
+	}
+	/* The whole line: what a script reads there itself is no answer. */
+	answer[strcspn(answer, "\r\n")] = '\0';
+	if (strcasecmp(answer, "y") == 0 || strcasecmp(answer, "yes") == 0)
 		return 0;
 	warn("nothing was changed");
 	return EXIT_FAILED;

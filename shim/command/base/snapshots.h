@@ -35,6 +35,11 @@ int snapshots_open(struct snapshots *s, const char *dir, enum snapshot_access ac
 int snapshots_open_at_rest(struct snapshots *s, const char *dir, enum snapshot_access access);
 /* For what brings a directory: see data_directory_open_new(). The store is made. */
 int snapshots_open_new(struct snapshots *s, const char *dir, const struct stat *like);
+/* The same; where there are none nothing is made, and s->store.lockfd is -1. For what may turn out
+ * to have nothing to do: snapshots_load_opened() makes them then. */
+int snapshots_open_what_is_there(struct snapshots *s, const char *dir, enum snapshot_access access);
+/* On s->data, which is open already, and stays so. */
+int snapshots_load_opened(struct snapshots *s, enum snapshot_access access, bool make);
 void snapshots_close(struct snapshots *s);
 /* The same on s->data, which is open already, and without a word: 0 or -errno. */
 int snapshots_load(struct snapshots *s, enum snapshot_access access, bool make, unsigned wait_ms);
@@ -71,8 +76,8 @@ int snapshots_fail(const struct snapshots *s, int error, const struct snapshot_t
 		   const char *what);
 
 /*
- * Asks on the terminal, unless `yes`. 0: go on; else the exit status: 2 where nobody can be asked,
- * 1 if the answer is no.
+ * Asks, unless `yes`; the answer is a line of standard input. 0: go on; else the exit status: 2
+ * where that is no terminal and has ended, 1 if the answer is no.
  */
 int snapshots_confirm(const struct snapshot_flags *flags, const char *question, ...)
     __attribute__((format(printf, 2, 3)));

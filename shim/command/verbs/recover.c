@@ -128,6 +128,12 @@ static void say_finding(void *context, const struct diagnose_finding *f)
 
 /* ---- the work ---- */
 
+static void use_store(struct recovering *x)
+{
+	x->job->storefd = x->job->options.storefd = x->s.data.storefd;
+	x->job->options.snapshots = x->s.store.lockfd >= 0 ? &x->s.store : NULL;
+}
+
 /* The copy does not fit; nothing was begun. */
 static int fail_room(struct recovering *x, const struct recover_room *room)
 {
@@ -200,13 +206,16 @@ static int fail_stage(struct recovering *x, const struct recover_result *result,
 	return fail_recover(x, r, what[stage]);
 }
 
-/* Before the work that the question is about. */
+/* Before the work that the question is about. Where nothing is to be done, nothing was made. */
 static int begin(void *context)
 {
 	struct recovering *x = context;
 
 	x->refused = snapshots_confirm(
 	    &x->flags, "Heal '%s' on a copy, and exchange them when that is done?", x->s.data.dir);
+	if (x->refused == 0 && x->s.store.lockfd < 0)
+		x->refused = snapshots_load_opened(&x->s, SNAPSHOT_CHANGE, true);
+	use_store(x);
 	return x->refused;
 }
 
@@ -242,12 +251,9 @@ static int heal(struct recovering *x, int outfd, struct recover_result *result)
 {
 	struct recover_job job = {
 	    .datafd = x->s.data.dirfd,
-	    .storefd = x->s.data.storefd,
 	    .outfd = outfd,
 	    .quarantine = x->quarantine,
 	    .options = {.steps = x->steps,
-			.snapshots = x->s.store.lockfd >= 0 ? &x->s.store : NULL,
-			.storefd = x->s.data.storefd,
 			.set_aside = x->set_aside,
 			.rebuild = x->rebuild,
 			.undelete = x->undelete.which ? &x->undelete.options : NULL,
@@ -260,6 +266,8 @@ static int heal(struct recovering *x, int outfd, struct recover_result *result)
 	int r;
 
 	x->result = result;
+	x->job = &job;
+	use_store(x);
 	format_time_utc(x->quarantine, sizeof(x->quarantine), clock_read(CLOCK_REALTIME));
 	r = recover_directory(&job, result);
 	return r < 0 ? fail_stage(x, result, r) : 0;
@@ -424,7 +432,7 @@ static int open_all(struct recovering *x, const char *dir, bool in_place)
 	int status;
 
 	if (in_place)
-		return snapshots_open(&x->s, dir, SNAPSHOT_CHANGE, true);
+		return snapshots_open_what_is_there(&x->s, dir, SNAPSHOT_CHANGE);
 	x->s.store.lockfd = x->s.pins.dirfd = -1;
 	status = data_directory_open(&x->s.data, dir, false);
 	/* Where to does not change what comes from where; it goes without as well. */

@@ -37,8 +37,9 @@ int recover_tell_end(struct recover_telling *t, struct recover_result *result,
 		     const char *quarantine, uint64_t *lost_out);
 
 struct recovering {
-	struct snapshots
-	    s; /* open for SNAPSHOT_CHANGE; with `out` or a dry run the data directory alone */
+	/* Open for SNAPSHOT_CHANGE if there are any; with `out` or a dry run the data directory
+	 * alone. */
+	struct snapshots s;
 	struct snapshot_flags flags;
 	const char *out; /* NULL: in place */
 	unsigned steps;
@@ -55,7 +56,9 @@ struct recovering {
 	/* Asked last, directly before the exchange: < 0, and there is none. May be NULL. */
 	int (*may_exchange)(void *context);
 	void *exchange_context;
-	struct recover_result *result; /* while it is worked on */
+	/* While it is worked on. */
+	struct recover_job *job;
+	struct recover_result *result;
 };
 
 /* All of it, and the account. The exit status. */

@@ -165,26 +165,50 @@ static int swap(struct restoring *x)
 	return r < 0 ? snapshots_fail(&x->s, r, &none, "cannot exchange what is in") : 0;
 }
 
+static int agree(const struct restoring *x, const char *dir)
+{
+	char what[PATH_MAX];
+
+	return snapshots_confirm(&x->flags, "Replace what is in '%s' by %s?", dir,
+				 restore_subject(x, what));
+}
+
+static int may_begin(const struct restoring *x)
+{
+	int status = snapshots_refuse_if_open(&x->s.data, restore_stop_it);
+
+	return status ? status : refuse_other_device(x);
+}
+
+/* What comes is beside, and sound. */
+static int exchange(struct restoring *x)
+{
+	uint64_t kept = 0;
+	int status = is_bare(x) ? 0 : restore_keep(x, &kept);
+
+	/* All of that took its time. */
+	if (status == 0)
+		status = snapshots_refuse_if_open(&x->s.data, restore_stop_it);
+	if (status)
+		restore_abandon(x->s.data.storefd);
+	else
+		status = swap(x);
+	if (status)
+		restore_forget(x, kept);
+	else if (kept && !x->flags.quiet)
+		printf("`chromashim restore --to %" PRIu64 "` undoes this\n", kept);
+	return status;
+}
+
 static int restore_in_place(struct restoring *x)
 {
-	int storefd = x->s.data.storefd, fd, status, found;
-	char what[PATH_MAX];
-	uint64_t kept = 0;
+	int storefd = x->s.data.storefd, fd, found, status = may_begin(x);
 	struct stat owner;
 
-	status = snapshots_refuse_if_open(&x->s.data, restore_stop_it);
-	if (status == 0)
-		status = refuse_other_device(x);
-	if (status == 0)
-		status = snapshots_confirm(&x->flags, "Replace what is in '%s' by %s?",
-					   x->s.data.dir, restore_subject(x, what));
 	if (status)
 		return status;
 	snapshots_roll_back(&x->s.data);
 	x->state = recover_state(x->s.data.dirfd);
-	status = is_bare(x) ? 0 : restore_keep(x, &kept);
-	if (status)
-		return status;
 	fd = restore_prepare(storefd);
 	if (fd < 0)
 		return snapshots_fail(&x->s, fd, &(struct snapshot_trouble){{0}, {0}},
@@ -196,14 +220,7 @@ static int restore_in_place(struct restoring *x)
 		restore_abandon(storefd);
 		return found;
 	}
-	/* Checking took its time. */
-	status = snapshots_refuse_if_open(&x->s.data, restore_stop_it);
-	if (status)
-		restore_abandon(storefd);
-	else
-		status = swap(x);
-	if (status == 0 && kept && !x->flags.quiet)
-		printf("`chromashim restore --to %" PRIu64 "` undoes this\n", kept);
+	status = exchange(x);
 	return status ? status : found;
 }
 
@@ -240,8 +257,9 @@ static int refuse_itself(const struct restoring *x, const struct data_directory 
 		    x->from);
 }
 
-/* Without a store, and without a directory. */
-static int plan_copy(const struct restoring *x, const char *dir, const struct stat *copy)
+/* Without a store, and without a directory: nothing is made before it is wanted. */
+static int plan_copy(const struct restoring *x, const char *dir, const struct stat *copy,
+		     char dir_out[PATH_MAX])
 {
 	struct data_directory t;
 	int status = data_directory_open_new(&t, dir, NULL);
@@ -251,8 +269,11 @@ static int plan_copy(const struct restoring *x, const char *dir, const struct st
 	status = refuse_itself(x, &t, copy);
 	if (status == 0 && t.dirfd >= 0)
 		status = snapshots_refuse_if_open(&t, restore_stop_it);
-	if (status == 0 && !x->flags.quiet)
+	if (status == 0 && !x->flags.dry)
+		status = agree(x, t.dir);
+	else if (status == 0 && !x->flags.quiet)
 		printf("would restore: '%s', to %s\n", x->from, t.dir);
+	snprintf(dir_out, PATH_MAX, "%s", t.dir);
 	data_directory_close(&t);
 	return status;
 }
@@ -260,20 +281,20 @@ static int plan_copy(const struct restoring *x, const char *dir, const struct st
 /* A copy of the directory, made by other means, in place of it; or where there is none yet. */
 static int restore_copy(struct restoring *x, const char *dir)
 {
+	char planned[PATH_MAX];
 	struct stat copy;
 	int status;
 
 	if (stat(x->from, &copy) < 0 || !S_ISDIR(copy.st_mode))
 		return fail(EXIT_NOT_FOUND, 0, "Name a copy of a Chroma directory.",
 			    "'%s' is no directory", x->from);
-	if (x->flags.dry)
-		return plan_copy(x, dir, &copy);
-	status = snapshots_open_new(&x->s, dir, &copy);
+	status = plan_copy(x, dir, &copy, planned);
+	if (status || x->flags.dry)
+		return status;
+	status = snapshots_open_new(&x->s, planned, &copy);
 	if (status)
 		return status;
-	status = refuse_itself(x, &x->s.data, &copy);
-	if (status == 0)
-		status = snapshots_settle_all(&x->s, &x->flags);
+	status = snapshots_settle_all(&x->s, &x->flags);
 	if (status == 0)
 		status = restore_in_place(x);
 	if (status == 0 && !x->flags.quiet)
@@ -299,8 +320,12 @@ static int restore(struct restoring *x, const char *to)
 		x->m = &x->s.list[at];
 		return status ? status : restore_records(x);
 	}
+	status = x->out ? 0 : may_begin(x);
+	if (status == 0 && !x->out)
+		status = agree(x, x->s.data.dir);
+	if (status == 0)
+		status = snapshots_settle(&x->s, at, &x->flags);
 	/* In place, the files are exchanged that all pins rest on. */
-	status = snapshots_settle(&x->s, at, &x->flags);
 	if (status == 0 && !x->out)
 		status = snapshots_settle_all(&x->s, &x->flags);
 	if (status)

@@ -35,6 +35,9 @@ extern const char restore_stop_it[];
 const char *restore_subject(const struct restoring *x, char out[PATH_MAX]);
 /* R5: what is there now is snapshotted, so that this can be undone. The exit status. */
 int restore_keep(struct restoring *x, uint64_t *id_out);
+/* Nothing was changed after all: what was kept goes again, unless an exchange has begun. 0: none.
+ */
+void restore_forget(struct restoring *x, uint64_t id);
 /* Who has been there since x->state was read, and has ended, or has not: 0 or -errno. */
 int restore_is_as_it_was(void *restoring);
 

@@ -14,6 +14,7 @@
 #include "command/verbs/restore.h"
 #include "core/base/openers.h"
 #include "core/recover/internal.h"
+#include "core/snapshot/restore.h"
 
 const char restore_stop_it[] = "Stop Chroma first, or restore to another directory with -o.";
 
@@ -51,6 +52,14 @@ int restore_keep(struct restoring *x, uint64_t *id_out)
 	*id_out = m.header.id;
 	manifest_free(&m);
 	return r < 0 ? snapshots_fail(&x->s, r, &t, "cannot keep what is now in") : 0;
+}
+
+void restore_forget(struct restoring *x, uint64_t id)
+{
+	uint64_t freed;
+
+	if (id && !restore_is_pending(x->s.data.storefd) && snapshot_remove(&x->s.store, id) == 0)
+		snapshot_collect(&x->s.store, false, &freed);
 }
 
 int restore_is_as_it_was(void *restoring)

@@ -247,8 +247,10 @@ static int give(struct bringing *b)
 	if (status)
 		return status;
 	r = recover_give_back(&g, &done);
-	if (r < 0)
+	if (r < 0) {
+		restore_forget(b->x, kept);
 		return fail_giving(b, r);
+	}
 	if (done.bare)
 		warn("%" PRIu64
 		     " of them have no vector in the snapshot that can be read, and were "
