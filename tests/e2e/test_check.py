@@ -78,6 +78,30 @@ def test_owners(copy, chromashim):
     assert codes(check(chromashim, copy)) == {"not-writable"}
 
 
+@pytest.mark.parametrize("what", ["file", "link", "others"])
+def test_what_stands_where_the_store_belongs(copy, chromashim, tmp_path, what):
+    """There can be none: no verb keeps silent about it, and each says what helps."""
+    env = {}
+    if what == "file":
+        (copy / STORE).write_text("x")
+    elif what == "link":
+        (copy / STORE).symlink_to(tmp_path / "nowhere")
+    else:
+        (tmp_path / "others").mkdir()
+        (tmp_path / "others/file").write_text("x")
+        env = {"CHROMASHIM_STORE": str(tmp_path / "others")}
+    env = hosts.environment(env)
+    done = chromashim("check", copy, env=env)
+    assert done.returncode == 1 and "store-unusable: the store: it is no" in done.stdout, done.stdout
+    run = ["run", "--no-guard", "--dir", copy, "--set", f"CHROMASHIM_LIBRARY={hosts.SHIM}"]
+    for words in (["check"], ["status"], ["explain"], ["report", "-o", tmp_path / "r"], ["log"],
+                  ["snapshot", "create"], run):
+        done = chromashim(*words, *(["--", "true"] if words == run else [copy]), env=env)
+        assert "move away what is there" in (done.stdout + done.stderr).lower(), (words, done)
+        assert "it is no" in done.stdout + done.stderr and "as CHROMASHIM_STORE." in done.stdout + done.stderr
+    assert "refused nothing" not in chromashim("explain", copy, env=env).stdout
+
+
 def test_read_only_and_full_disks(copy, chromashim, tmp_path):
     try:
         disk = disks.Disk(tmp_path, "disk", 100 * disks.MIB, "ext4")

@@ -138,6 +138,10 @@ int data_directory_open_new(struct data_directory *t, const char *dir, const str
 /* Then the store, if there is one that can be opened; nothing is changed, or said but that it is
  * another one than is named. 0 or -errno. */
 int data_directory_find_store(struct data_directory *t);
+/* Says why there is none; the exit status. */
+int data_directory_fail_store(const struct data_directory *t, int error);
+#define STORE_OBSTACLE_HELPS \
+	"Move away what is there, or name a directory of its own as CHROMASHIM_STORE."
 /* store_is_newer: "the store … was made by a newer chromashim …", in a static room. */
 const char *data_directory_newer(const struct data_directory *t);
 /* The same when CHROMASHIM_STORE is not in the environment yet; "": it is not set. */

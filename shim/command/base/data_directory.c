@@ -186,6 +186,28 @@ const char *data_directory_newer(const struct data_directory *t)
 	return text;
 }
 
+int data_directory_fail_store(const struct data_directory *t, int error)
+{
+	const char *obstacle = store_obstacle(error);
+
+	if (error == -ENOENT)
+		return fail(EXIT_NO_STORE, 0,
+			    "Nothing was recorded yet: start Chroma with "
+			    "LD_PRELOAD=/path/to/libchromashim.so.",
+			    "there is no store '%s'", t->store);
+	if (error == -EACCES)
+		return fail(EXIT_FAILED, error, "Run this as the owner of the data directory.",
+			    "cannot open the store '%s'", t->store);
+	if (error == -EPROTONOSUPPORT)
+		return fail(EXIT_FAILED, 0, "Use that version, or a newer one.", "%s",
+			    data_directory_newer(t));
+	if (obstacle)
+		return fail(EXIT_FAILED, 0, STORE_OBSTACLE_HELPS, "cannot open the store '%s': %s",
+			    t->store, obstacle);
+	return fail(EXIT_FAILED, error, "`chromashim check` tells more about the directory.",
+		    "cannot open the store '%s'", t->store);
+}
+
 static int open_store(struct data_directory *t, bool need_store)
 {
 	int error = find_store(t, named_store(), STORE_LOOK);
@@ -198,25 +220,7 @@ static int open_store(struct data_directory *t, bool need_store)
 			    "'%s' is no Chroma directory: it has no %s", t->dir, CHROMA_DATABASE);
 	if (error == 0 || (error == -ENOENT && !need_store))
 		return 0;
-	if (error == -ENOENT)
-		return fail(EXIT_NO_STORE, 0,
-			    "Nothing was recorded yet: start Chroma with "
-			    "LD_PRELOAD=/path/to/libchromashim.so.",
-			    "there is no store '%s'", t->store);
-	if (error == -EACCES)
-		return fail(EXIT_FAILED, error, "Run this as the owner of the data directory.",
-			    "cannot open the store '%s'", t->store);
-	if (error == -ENOTEMPTY || error == -EINVAL)
-		return fail(EXIT_FAILED, 0, "Name a directory of its own as CHROMASHIM_STORE.",
-			    "'%s' is no store, and holds, or is meant for, something else",
-			    t->store);
-	if (error == -EPROTONOSUPPORT)
-		return fail(EXIT_FAILED, 0, "Use that version, or a newer one.", "%s",
-			    data_directory_newer(t));
-	return fail(
-	    EXIT_FAILED, error,
-	    "The store has to be a directory, and no symbolic link; move away what is there.",
-	    "cannot open the store '%s'", t->store);
+	return data_directory_fail_store(t, error);
 }
 
 /* A program has removed the directory; its store is beside it, and goes back into it. */

@@ -225,8 +225,8 @@ static bool is_directory(int count, char **words)
 
 static int explain_words(int count, char **words, bool is_json, struct refusals *refusals)
 {
+	int status, error = 0, unread = 0;
 	char *text = NULL;
-	int status;
 
 	if (is_directory(count, words))
 		refusals->dir = words[0];
@@ -238,9 +238,15 @@ static int explain_words(int count, char **words, bool is_json, struct refusals 
 	status =
 	    refusals->dir ? data_directory_open_only(&refusals->data, refusals->dir) : EXIT_DONE;
 	if (status == EXIT_DONE && refusals->dir)
-		data_directory_find_store(&refusals->data);
-	if (status == EXIT_DONE)
+		error = data_directory_find_store(&refusals->data);
+	if (error && error != -ENOENT) {
+		unread = data_directory_fail_store(&refusals->data, error);
+		refusals->dir = NULL; /* nobody knows what was refused */
+	}
+	if (status == EXIT_DONE && (text || !unread))
 		status = explain(text, is_json, refusals);
+	else if (status == EXIT_DONE)
+		status = unread;
 	data_directory_close(&refusals->data);
 	free(text);
 	return status;

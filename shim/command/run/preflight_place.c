@@ -28,6 +28,7 @@
 #include "core/base/openers.h"
 #include "core/oplog/oplog.h"
 #include "core/store/foreign.h"
+#include "core/store/store.h"
 
 /* ---- the directory ---- */
 
@@ -182,6 +183,7 @@ static int foretell_store(struct preflight *p)
 /* Protection alone needs it: the backend could run without. */
 static int store_rights(struct preflight *p)
 {
+	const char *obstacle, *todo;
 	int e = p->run->is_newer     ? 0
 		: p->run->check_only ? foretell_store(p)
 				     : data_directory_make_store(&p->data);
@@ -191,14 +193,14 @@ static int store_rights(struct preflight *p)
 	judge_store_owner(p);
 	if (e == 0)
 		return 0;
+	obstacle = store_obstacle(e);
+	todo = obstacle ? STORE_OBSTACLE_HELPS
+			: "Make it writable, or name another one: CHROMASHIM_STORE.";
 	if (run_is_set_to(p->run, CONFIG_ON_FAILURE, "closed"))
-		return fail(EXIT_FAILED, e,
-			    "Make it writable, or name another one: "
-			    "CHROMASHIM_STORE.",
-			    "cannot write to the store '%s'", p->data.store);
-	preflight_warn(p, "Make it writable, or name another one: CHROMASHIM_STORE.",
-		       "UNPROTECTED: cannot write to the store '%s': %s", p->data.store,
-		       strerror(-e));
+		return fail(EXIT_FAILED, 0, todo, "cannot write to the store '%s': %s",
+			    p->data.store, obstacle ? obstacle : strerror(-e));
+	preflight_warn(p, todo, "UNPROTECTED: cannot write to the store '%s': %s", p->data.store,
+		       obstacle ? obstacle : strerror(-e));
 	return 0;
 }
 

@@ -22,8 +22,8 @@ const char check_usage[] =
     "Judges a Chroma directory by its files: the database, its journal, migrations, every vector\n"
     "index, and whether they agree. Needs no Chroma and changes nothing (but for --repair); works\n"
     "while a backend runs. DIR is CHROMASHIM_DIR or ./chroma_data if not given. A copy that went\n"
-    "wrong (pointers of Git LFS, files converted as text, another name, one folder too deep) is\n"
-    "said to be one. A gigabyte takes about a second, and some four with --full.\n"
+    "wrong (pointers of Git LFS or a cloud, files converted as text, another name, one folder too\n"
+    "deep) is said to be one. A gigabyte takes about a second, and some four with --full.\n"
     "\n"
     "      --quick         all but what takes long (default)\n"
     "      --full          also integrity_check, the full-text index and every vector\n"
@@ -44,6 +44,7 @@ struct check {
 	struct json json;
 	struct progress progress;
 	bool is_json, quiet;
+	int store_error; /* -errno: why it cannot be opened */
 	bool explained[DIAGNOSE_CODES];
 };
 
@@ -242,6 +243,7 @@ static int check(struct check *c, bool full, const char *backend)
 {
 	struct diagnose_options options = {.full = full,
 					   .storefd = c->data->storefd,
+					   .store_error = c->store_error,
 					   .strayfd = c->data->strayfd,
 					   .backend = backend,
 					   .report = report,
@@ -372,7 +374,7 @@ int command_check(int argc, char **argv)
 	}
 	if (data_directory_open_only(&data, argv[optind]))
 		return CHECK_UNKNOWN;
-	data_directory_find_store(&data);
+	c.store_error = data_directory_find_store(&data);
 	if (data.store_is_newer && !repairs)
 		warn("%s: it is left out, and with it what would be undone from it at a start",
 		     data_directory_newer(&data));

@@ -57,8 +57,9 @@ struct diagnose_finding {
 struct diagnose_options {
 	bool full;   /* also what takes long: integrity_check, the full-text index, every vector */
 	int storefd; /* the directory's store, lent; 0 or less: none */
-	int logfd;   /* a store whose log alone is asked, where there is none; likewise */
-	int strayfd; /* undo/ that an older version has left elsewhere, lent; 0 or less: none */
+	int store_error; /* -errno: why it cannot be opened */
+	int logfd;	 /* a store whose log alone is asked, where there is none; likewise */
+	int strayfd;	 /* undo/ that an older version has left elsewhere, lent; 0 or less: none */
 	const char
 	    *backend; /* an installation (chroma/installation.h) that shall open it; NULL: none */
 	void (*report)(void *context, const struct diagnose_finding *finding);

@@ -218,6 +218,16 @@ void diagnose_ownership(struct diagnosis *d, const struct stat *database, const 
 		close(fd);
 }
 
+/* What a right is in the way of is told by check_asker(), and a newer one's by who asks. */
+static void check_store(struct diagnosis *d)
+{
+	const char *obstacle = store_obstacle(d->options->store_error);
+
+	if (obstacle)
+		diagnose_report(d, DIAGNOSE_STORE_UNUSABLE,
+				(struct diagnose_place){.file = "the store"}, "%s", obstacle);
+}
+
 /* Found when the store is looked at by its owner, and by root. */
 static void check_store_owner(struct diagnosis *d)
 {
@@ -256,6 +266,7 @@ void diagnose_surroundings(struct diagnosis *d, const struct stat *database)
 {
 	check_filesystem(d);
 	check_names(d, database);
+	check_store(d);
 	check_store_owner(d);
 	check_asker(d);
 	find_processes(d, database);

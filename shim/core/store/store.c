@@ -4,6 +4,7 @@
  */
 #include "core/store/store.h"
 
+#include <errno.h>
 #include <string.h>
 #include <time.h>
 
@@ -629,6 +630,21 @@ static int open_where(struct opening *o, const char *named)
 	if (o->s->former_path != o->s->mine.store)
 		return open_inside(o);
 	return open_root(o, o->s->mine.store, false);
+}
+
+const char *store_obstacle(int error)
+{
+	switch (-error) {
+	case ELOOP:
+	case ENOTDIR:
+		return "it is not a directory (a symbolic link is not followed)";
+	case ENOTEMPTY:
+		return "it is no store, and files of others are in it, or meant to be";
+	case EINVAL:
+		return "it is the data directory itself";
+	default:
+		return NULL;
+	}
 }
 
 int store_open(struct store *s, int dirfd, const char *path, const char *named,

@@ -119,4 +119,8 @@ struct store {
 int store_open(struct store *s, int dirfd, const char *path, const char *named,
 	       enum store_access access);
 
+/* What is in the way of one, in words, where that is neither a right nor the machine: its place is
+ * taken, or is no place for one. NULL: something else. */
+const char *store_obstacle(int error);
+
 #endif

@@ -33,19 +33,11 @@ static _Atomic uint32_t claiming; /* the thread that takes a directory under pro
 /* Why there can be no store. */
 static const char *protection_error_text(int error)
 {
-	switch (error) {
-	case ELOOP:
-	case ENOTDIR:
-		return "it is not a directory (a symbolic link is not followed)";
-	case ENOTEMPTY:
-		return "it is no store, and files of others are in it, or meant to be";
-	case EINVAL:
-		return "it is the data directory itself";
-	case ENOENT:
+	const char *obstacle = store_obstacle(-error);
+
+	if (error == ENOENT)
 		return "the directory that it is to be made in is not there";
-	default:
-		return shim_error_text(error);
-	}
+	return obstacle ? obstacle : shim_error_text(error);
 }
 
 /* ---- the store ---- */
@@ -220,7 +212,7 @@ static void say_unprotected(const struct protection *a, int error)
 		     ? "Allow the process more open files (ulimit -n), and restart."
 		 : error == -EFBIG
 		     ? "Allow the process larger files (ulimit -f, LimitFSIZE=), and restart."
-		 : error == -ENOTEMPTY || error == -EINVAL || error == -ELOOP || error == -ENOTDIR
+		 : store_obstacle(error)
 		     ? "Name a directory of its own as CHROMASHIM_STORE, and restart."
 		 : met.former >= STORE_FORMER_WAITS
 		     ? "Make it writable for this user, and restart: it cannot be left yet."
