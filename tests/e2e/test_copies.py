@@ -73,6 +73,18 @@ def archive(data: Path) -> None:
     shutil.move(packed, data / "chroma.sqlite3")
 
 
+def in_a_cloud(name: str, place: str, content: bytes = b"") -> Callable[[Path], None]:
+    """The place that is kept for a file, or for a directory, that was not downloaded."""
+    def run(data: Path) -> None:
+        path = data / name if name.startswith("chroma") else segment(data, NAME) / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.exists():
+            path.unlink()
+        (path.parent / place.format(path.name)).write_bytes(content)
+    return run
+
+
 def web_page(data: Path) -> None:
     (data / "chroma.sqlite3").write_text("\n<!DOCTYPE html>\n<html><body>404</body></html>\n")
 
@@ -108,6 +120,13 @@ COPIES: dict[str, tuple[Callable[[Path], None], str, str]] = {  # the finding, a
     "the database set aside": (set_aside, "database-renamed", "old.db"),
     "the database compressed": (compressed, "packed", "gunzip"),
     "an archive for the database": (archive, "packed", "ZIP archive"),
+    **{f"{name or 'a directory'} in a cloud": (in_a_cloud(name, ".{}.icloud"), "not-downloaded", ".icloud: a place")
+       for name in ("chroma.sqlite3", "chroma.sqlite3-journal", "chroma.sqlite3-wal", "data_level0.bin",
+                    "header.bin", "length.bin", "link_lists.bin", "index_metadata.pickle", "")},
+    "in iCloud, with what it writes": (in_a_cloud("data_level0.bin", ".{}.icloud", b"bplist00" + bytes(90)),
+                                       "not-downloaded", "iCloud: brctl download"),
+    "in Nextcloud": (in_a_cloud("data_level0.bin", "{}.nextcloud", b" "), "not-downloaded", "of Nextcloud"),
+    "in ownCloud": (in_a_cloud("chroma.sqlite3", "{}.owncloud", b" "), "not-downloaded", "of ownCloud"),
     "a web page": (web_page, "not-downloaded", "download it again"),
     "in Base64": (base64_text, "copied-as-text", "base64 -d"),
     "from another encoding": (from_latin1, "copied-as-text", "UTF-8"),

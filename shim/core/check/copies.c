@@ -4,6 +4,8 @@
  * thing is elsewhere, and healing what is here would be the loss.
  */
 #include <ctype.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -121,22 +123,43 @@ bool diagnose_is_copied_wrong(struct diagnosis *d, struct diagnose_place place,
 	return found;
 }
 
+bool diagnose_is_placeholder(struct diagnosis *d, struct diagnose_place place, int dirfd,
+			     const char *file)
+{
+	char name[NAME_MAX + 1];
+	const char *kind;
+	unsigned i;
+
+	for (i = 0; (kind = placeholder_name(i, file, name, sizeof(name))); i++) {
+		if (faccessat(dirfd, name, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+			continue;
+		diagnose_report(d, DIAGNOSE_NOT_DOWNLOADED, place, "%s: %s", name, kind);
+		return true;
+	}
+	return false;
+}
+
 /* Pages are whole, and the first one tells what it is. */
 bool diagnose_database_copy(struct diagnosis *d)
 {
 	static const struct diagnose_place place = {.file = CHROMA_DATABASE};
 	unsigned char head[16] = {0};
+	static const char *const beside[] = {CHROMA_DATABASE "-journal", CHROMA_DATABASE "-wal"};
 	struct file_source source;
 	bool found = false;
-	int fd = file_open_at(d->dirfd, CHROMA_DATABASE);
+	int fd, i;
 
+	for (i = 0; i < 2; i++)
+		found |= diagnose_is_placeholder(d, (struct diagnose_place){.file = beside[i]},
+						 d->dirfd, beside[i]);
+	fd = file_open_at(d->dirfd, CHROMA_DATABASE);
 	if (fd < 0)
-		return false;
+		return found;
 	if (file_source_open(&source, fd) == 0 && source.size > 0) {
 		bool odd = source.size % 512 != 0 || file_source_read(&source, head, 16, 0) < 0 ||
 			   !is_sqlite(head, sizeof(head));
 
-		found = diagnose_is_copied_wrong(d, place, &source, odd, odd);
+		found |= diagnose_is_copied_wrong(d, place, &source, odd, odd);
 	}
 	close(fd);
 	return found;

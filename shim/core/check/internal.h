@@ -55,6 +55,9 @@ void diagnose_advance(struct diagnosis *d, uint64_t bytes);
 bool diagnose_database_copy(struct diagnosis *d);
 bool diagnose_is_copied_wrong(struct diagnosis *d, struct diagnose_place place,
 			      const struct file_source *source, bool may_be_text, bool odd_size);
+/* Whether a cloud keeps the place of a file (or directory) that it has not downloaded: said. */
+bool diagnose_is_placeholder(struct diagnosis *d, struct diagnose_place place, int dirfd,
+			     const char *file);
 /* How many zeros stand before `end`, about a GiB at most. */
 uint64_t diagnose_zeros(const struct file_source *source, uint64_t end);
 void diagnose_database_end(struct diagnosis *d);

@@ -133,6 +133,9 @@ enum diagnose_code diagnose_names(struct diagnosis *d)
 	unsigned left = FILES_READ;
 	DIR *dir;
 
+	if (diagnose_is_placeholder(d, (struct diagnose_place){.file = CHROMA_DATABASE}, d->dirfd,
+				    CHROMA_DATABASE))
+		return DIAGNOSE_NOT_DOWNLOADED;
 	file_names_at(d->dirfd, NULL, &dir);
 	while (dir && left-- && (entry = readdir(dir))) {
 		enum diagnose_code code = judge_entry(d, entry, below, sizeof(below), &kind);

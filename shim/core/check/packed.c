@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * What a file is instead of one of Chroma's. Bytes that chance could give, as the first of a list
- * of floats, are not believed: each sign is of four bytes or more.
+ * What a file is instead of one of Chroma's, by its beginning or its name. Bytes that chance could
+ * give, as the first of a list of floats, are not believed: each sign is of four bytes or more.
  */
 #include "core/check/packed.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -99,6 +100,22 @@ const char *pointer_kind(const unsigned char *p, size_t size)
 	if (is_web_page(p, size))
 		return "a web page, or an error that the server answered: download it again";
 	return find(pointers, sizeof(pointers) / sizeof(pointers[0]), p, size);
+}
+
+const char *placeholder_name(unsigned i, const char *file, char *out, size_t room)
+{
+	static const struct {
+		const char *before, *after, *kind;
+	} clouds[] = {
+	    {".", ".icloud", "a placeholder of iCloud: brctl download, or open it in Finder"},
+	    {"", ".nextcloud", "a placeholder of Nextcloud: have its client keep it here always"},
+	    {"", ".owncloud", "a placeholder of ownCloud: have its client keep it here always"},
+	};
+
+	if (i >= sizeof(clouds) / sizeof(clouds[0]) ||
+	    snprintf(out, room, "%s%s%s", clouds[i].before, file, clouds[i].after) >= (int)room)
+		return NULL;
+	return clouds[i].kind;
 }
 
 bool is_sqlite(const unsigned char *p, size_t size)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What a file is instead of one of Chroma's, by its beginning.
+ * What a file is instead of one of Chroma's, by its beginning or its name.
  */
 #ifndef CORE_CHECK_PACKED_H
 #define CORE_CHECK_PACKED_H
@@ -14,6 +14,9 @@
 const char *packed_kind(const unsigned char *p, size_t size);
 /* What stands for a file that was not fetched, or an answer that came in its place; likewise. */
 const char *pointer_kind(const unsigned char *p, size_t size);
+/* The name under which the i-th of the clouds keeps the place of a file that it has not downloaded,
+ * and what it is; whatever is in it. NULL: there is no such cloud, or the name is too long. */
+const char *placeholder_name(unsigned i, const char *file, char *out, size_t room);
 /* The beginning of any SQLite database. */
 bool is_sqlite(const unsigned char *p, size_t size);
 

@@ -291,11 +291,14 @@ static bool have_other_names(struct diagnosis *d, const struct segment *s)
 	int i;
 
 	for (i = 0; i < FILES; i++) {
-		if (s->error[i] != -ENOENT ||
-		    !chroma_find_file_alias(s->dirfd, file_names[i], alias, sizeof(alias)))
+		if (s->error[i] != -ENOENT)
 			continue;
-		have = true;
-		judge_other_name(d, s, (enum file)i, alias);
+		if (diagnose_is_placeholder(d, place_of(s, (enum file)i), s->dirfd, file_names[i]))
+			have = true;
+		else if (chroma_find_file_alias(s->dirfd, file_names[i], alias, sizeof(alias))) {
+			have = true;
+			judge_other_name(d, s, (enum file)i, alias);
+		}
 	}
 	return have;
 }
@@ -436,7 +439,8 @@ static void judge_missing(struct diagnosis *d, const struct chroma_collection *c
 	struct diagnose_place place = {.collection = c->name, .segment = c->vector_segment};
 	struct diagnose_files none = {0};
 
-	if (error == -ENOENT && is_renamed(d, c))
+	if (error == -ENOENT &&
+	    (is_renamed(d, c) || diagnose_is_placeholder(d, place, d->dirfd, c->vector_segment)))
 		return;
 	if (error == -EACCES) /* whose it is; the list of segments cannot have it */
 		diagnose_ownership(d, &d->database, c->vector_segment);
