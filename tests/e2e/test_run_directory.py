@@ -11,6 +11,7 @@ import subprocess
 import pytest
 
 import hosts
+from test_guardian_clock import Days, clock  # noqa: F401
 
 LOAD = """
 import sys, chromadb, numpy as np
@@ -78,6 +79,20 @@ def test_newer_chroma_snapshots_first_and_the_older_one_comes_back(run, chromash
     count = len(list((data / ".chromashim/snapshots").glob("*.manifest")))
     assert run("--dir", data, "--", *load("venv-0.6", data)).returncode == 0
     assert len(list((data / ".chromashim/snapshots").glob("*.manifest"))) == count
+
+
+def test_of_the_snapshots_that_an_older_chroma_opens_the_one_taken_last(run, chromashim, data, clock):  # noqa: F811
+    """Neither the newest of all, which it does not open, nor the one of a clock that was ahead."""
+    make("venv-0.6", data)
+    days = Days(chromashim, data, clock)
+    days.seconds = 700 * 86400
+    assert days.command("snapshot", "create", data).returncode == 0
+    assert chromashim("snapshot", "create", data).returncode == 0
+    make("venv", data, 1)
+    assert chromashim("snapshot", "create", data).returncode == 0
+    done = run("--dir", data, "--", *load("venv-0.6", data))
+    assert done.returncode == 1 and "or go back to snapshot 2 (" in done.stderr, done.stderr
+    assert f"chromashim restore {data} --to 2\n" in done.stderr
 
 
 def test_older_python_chroma_is_refused(run, data):
