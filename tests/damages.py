@@ -27,7 +27,6 @@ import gallery  # noqa: E402
 import hosts  # noqa: E402
 from gallery import cut, overwrite, page_lost, remove, same_vector, segment, sql  # noqa: E402
 
-hosts.BY_NAME["python-1.0"] = hosts.Host("python-1.0", "venv-1.0", "venv-1.0", server=False)
 RELEASES = {"1.5.9": "python", "1.0.20": "python-1.0", "0.6.3": "python-0.6"}
 FILES = ("header.bin", "data_level0.bin", "length.bin", "link_lists.bin", "index_metadata.pickle")
 TABLES = ("embeddings", "embedding_metadata", "embeddings_queue", "collections", "segments", "max_seq_id",
@@ -271,7 +270,6 @@ def run(release: str, options: argparse.Namespace, work: Path) -> int:
         if not options.keep:
             shutil.rmtree(data)
             shutil.rmtree(without)
-    line.asker.stop()
     print(f"{release}: {tried} tried, {bad} wrong", flush=True)
     return bad
 

@@ -166,7 +166,7 @@ def fail_everywhere() -> int:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("kills", nargs="?", type=int, default=1000)
-    parser.add_argument("--host", choices=list(hosts.BY_NAME))
+    parser.add_argument("--host", choices=[host.name for host in hosts.HOSTS])
     parser.add_argument("--durability", choices=["power", "process"], default="power")
     parser.add_argument("--cuts", type=int)
     parser.add_argument("--pm2", type=int, default=50, help="cycles of pm2")

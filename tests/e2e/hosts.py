@@ -134,11 +134,12 @@ class Host:
     driver: str
     server: bool
     node: bool = False
+    setup: str = "run check"  # what wrappers/setup makes it by
 
     def require(self) -> None:
         for path in (self.needs, f"{self.driver}/bin/python"):
             if not (BUILD / path).exists():
-                pytest.skip(f"{self.name}: {BUILD / path} is missing; run wrappers/setup run check")
+                pytest.skip(f"{self.name}: {BUILD / path} is missing; run wrappers/setup {self.setup}")
 
     def serve(self, data: Path, port: int) -> list[str]:
         options = ["run", "--path", str(data), "--port", str(port), "--host", "127.0.0.1"]
@@ -155,7 +156,9 @@ HOSTS = [
 ]
 if tuple(map(int, os.confstr("CS_GNU_LIBC_VERSION").split()[1].split("."))) >= (2, 39):
     HOSTS.append(Host("node-new", "npm-new", "venv", server=True, node=True))
-BY_NAME = {host.name: host for host in HOSTS}
+# For tests that are skipped where it is not there.
+EARLY = Host("python-1.0", "venv-1.0", "venv-1.0", server=False, setup="damages")
+BY_NAME = {host.name: host for host in [*HOSTS, EARLY]}
 
 
 def locks(path: Path) -> list[tuple[int, int]]:

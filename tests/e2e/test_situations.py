@@ -27,8 +27,6 @@ pytestmark = pytest.mark.memory
 TABLE = hosts.ROOT / "shim" / "doc" / "recover.md"
 PICKLE = "index_metadata.pickle"
 LINES = ("python", "python-0.6")
-# Skipped unless that environment is there: build/venv-1.0, which `wrappers/setup damages` makes.
-hosts.BY_NAME["python-1.0"] = hosts.Host("python-1.0", "venv-1.0", "venv-1.0", server=False)
 RELEASES = {"python": "1.5.9", "python-1.0": "1.0.20", "node": "1.0.5", "python-0.6": "0.6.3"}
 
 
@@ -145,6 +143,17 @@ def test_table(line_name, lines, chromashim, tmp_path):  # noqa: F811
         TABLE.write_text("\n".join(kept + rows) + "\n", encoding="utf-8")
         return
     compare_rows(rows, [text for text in told if f"| {release} |" in text])
+
+
+def test_what_a_skip_says_to_run_makes_what_is_missing(monkeypatch, tmp_path):
+    text = (hosts.ROOT / "wrappers/setup").read_text()
+    makers = {name: body for name, body in re.findall(r"^make_(\w+)\(\) \{\n(.*?)^\}", text, re.M | re.S)}
+    monkeypatch.setattr(hosts, "BUILD", tmp_path)
+    for host in hosts.BY_NAME.values():
+        with pytest.raises(pytest.skip.Exception, match=f"{host.needs}.* is missing") as skipped:
+            host.require()
+        named = str(skipped.value).partition("wrappers/setup ")[2].split()
+        assert any(f" build/{host.needs} " in makers[name] for name in named), skipped.value
 
 
 # ---- what is fine
