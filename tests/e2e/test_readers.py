@@ -117,6 +117,25 @@ def test_many_readers_at_once(data, shim, chromashim):
     assert chromashim("check", data).returncode == 0
 
 
+def test_journal_of_one_that_was_killed(data, shim):
+    """It had not begun to write to the database: SQLite leaves that journal to the next transaction."""
+    env = hosts.environment({"LD_PRELOAD": shim})
+    python = hosts.python("venv")
+    with subprocess.Popen([python, "-c", WRITER, data], env=env, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True, bufsize=1) as writer:
+        print(50, file=writer.stdin, flush=True)
+        assert [writer.stdout.readline() for _ in range(2)] == ["done\n"] * 2
+        # As it is before its first sync: no magic, no number of pages; the nonce and the sizes.
+        (data / "chroma.sqlite3-journal").write_bytes(bytes(12) + bytes(range(1, 17)) + bytes(4588))
+        reader = subprocess.run([python, "-c", READ, data], env=env, text=True, timeout=60,
+                                stdout=subprocess.PIPE, check=True)
+        assert reader.stdout == "51\n"
+        print(51, file=writer.stdin, flush=True)
+        assert [writer.stdout.readline() for _ in range(2)] == ["done\n"] * 2
+        assert not (data / "chroma.sqlite3-journal").exists()
+        writer.stdin.close()
+
+
 # Persists at 100 records, so that few are enough.
 SMALL = """
 import chromadb, sys

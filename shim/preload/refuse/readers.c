@@ -17,6 +17,7 @@
 
 #define PAGE_OF_MEMORY 4096 /* smaller ones could not be told apart in a memory file */
 #define JOURNAL_MOST ((size_t)(ACQUIRE_ROW_PAGES + 1) * (SQLITE_PAGE_MAX + 8))
+#define PATIENCE UINT64_C(2000000000) /* ns, with a journal that nothing happens to */
 /* What a transaction may write: the queue of a service that has stood still for long. */
 #define PAGES_MOST (UINT64_C(256) << 20)
 
@@ -35,6 +36,8 @@ static struct reader {
 	int pages;	      /* in their places */
 	enum goal goal;
 	uint64_t written;
+	struct stat in_the_way; /* a journal of somebody else's, and since when it is so */
+	uint64_t since;
 	uint32_t first_leaf; /* of the queue; 0: not told from the last */
 	bool is_purging;     /* that has been read */
 	_Atomic uint32_t thread;
@@ -224,20 +227,45 @@ static bool may_end(const struct change *c)
 
 /* ---- locks ---- */
 
-/* Of the writer: it is in a transaction. One that journal_mode keeps is empty, or begins with
- * zeros. */
-static bool journal_is_in_use(const struct protection *a)
+/* One that journal_mode keeps is empty, or begins with zeros. */
+static bool journal_has_content(int fd)
 {
 	unsigned char header[SQLITE_JOURNAL_HEADER_SIZE];
-	int fd = spare_open(a->root_fd, CHROMA_DATABASE "-journal",
-			    O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
-	ssize_t i, n = fd < 0 ? 0 : sys_pread(fd, header, sizeof(header), 0);
+	ssize_t i, n = sys_pread(fd, header, sizeof(header), 0);
 
-	if (fd >= 0)
-		sys_close(fd);
 	for (i = 0; i < n && !header[i]; i++)
 		;
 	return i < n;
+}
+
+static bool is_same_file(const struct stat *a, const struct stat *b)
+{
+	return a->st_ino == b->st_ino && a->st_size == b->st_size &&
+	       a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
+/*
+ * Of the writer: it is in a transaction. Or of one that was killed before it had begun to write to
+ * the database: SQLite leaves such a journal where it is until the next transaction, and the writer
+ * may be idle for long. So it is waited for as long as something happens to it.
+ */
+static bool journal_is_in_use(const struct protection *a, struct reader *r)
+{
+	int fd = spare_open(a->root_fd, CHROMA_DATABASE "-journal",
+			    O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+	uint64_t now = oplog_now();
+	struct stat st;
+	bool is;
+
+	if (fd < 0)
+		return false;
+	is = journal_has_content(fd) && sys_fstat(fd, &st) == 0;
+	sys_close(fd);
+	if (is && !is_same_file(&st, &r->in_the_way)) {
+		r->in_the_way = st;
+		r->since = now;
+	}
+	return is && now - r->since < PATIENCE;
 }
 
 static bool reader_begin(int fd, union slot s, int *error)
@@ -251,7 +279,8 @@ static bool reader_begin(int fd, union slot s, int *error)
 	/* As for any SQLite: RESERVED is taken, and SQLite lets go of its read lock and comes back.
 	 */
 	*error = -EAGAIN;
-	if ((current(s.protection, &other) && other != fd) || journal_is_in_use(protection_of(s)))
+	if ((current(s.protection, &other) && other != fd) ||
+	    journal_is_in_use(protection_of(s), r))
 		return true;
 	r->journal = -1;
 	drop_pages(r); /* of one that was ended by closing the file */
