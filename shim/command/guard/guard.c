@@ -312,10 +312,12 @@ static int guard(struct guardian *g, const char *dir)
 		memory_keep(g->s.data.dir);
 	if (status == 0) {
 		catch_signals();
+		guardian_begin_fence(g);
 		do {
 			start(g);
 			run(g);
 		} while (is_called_back(g));
+		guardian_end_fence(g);
 		/* With --once nobody tries again. */
 		status = g->once && g->failed ? EXIT_FAILED : EXIT_DONE;
 	}

@@ -98,7 +98,8 @@ struct guardian {
 	uint32_t told[GUARD_TOLD]; /* pids that have the directory open without it */
 	unsigned told_next;
 	struct guard_log log;
-	bool metrics_told; /* that CHROMASHIM_METRICS cannot be written */
+	struct guard_fence *fence; /* NULL: none */
+	bool metrics_told;	   /* that CHROMASHIM_METRICS cannot be written */
 };
 
 extern volatile sig_atomic_t guard_stopping;
@@ -123,6 +124,14 @@ bool guardian_duties(struct guardian *g);
 void guardian_prune_put_off(struct guardian *g);
 /* When the followed process has ended: 0 or -errno. */
 void guardian_last_snapshot(struct guardian *g, bool is_succeeded);
+
+/* ---- the fence while nobody is the writer (fence.c) ---- */
+
+/* For as long as the guardian is there: a thread. Nothing, where there is to be none. */
+void guardian_begin_fence(struct guardian *g);
+void guardian_end_fence(struct guardian *g);
+/* Whether one does so now. */
+bool guardian_keeps_fence(int datafd);
 
 /* ---- the last snapshot's pin (base.c) ---- */
 

@@ -22,6 +22,7 @@
 
 #include "command/base/processes.h"
 #include "command/base/terminal.h"
+#include "core/base/alive.h"
 #include "core/base/clock.h"
 #include "core/base/fileio.h"
 #include "core/base/filesystem.h"
@@ -382,7 +383,12 @@ static bool find_in_the_way(struct preflight *p, char *who, size_t room, bool te
 				       who);
 	}
 	free(list);
-	return found;
+	if (!p->alone || p->data.storefd < 0 || !alive_in_use(p->data.storefd, -1))
+		return found;
+	/* It has not written yet (refuse/opening.h). */
+	strlcpy(who, "a process that is not to be seen from here, as in another container", room);
+	p->alone = false;
+	return true;
 }
 
 /*

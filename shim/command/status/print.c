@@ -185,8 +185,10 @@ static void text_copy(const struct status_copy *c)
 	putchar('\n');
 }
 
+/* Only the writer has a fence. */
 static void text_features(const struct status_process *p)
 {
+	bool writes = p->header.features & OPLOG_HAS_WRITER;
 	const char *between = "";
 	size_t i;
 
@@ -195,7 +197,7 @@ static void text_features(const struct status_process *p)
 		bool on = p->header.features & features[i].bit;
 		const char *word = on ? features[i].on : features[i].off;
 
-		if (!word)
+		if (!word || (features[i].bit == OPLOG_HAS_FENCE && !on && !writes))
 			continue;
 		printf("%s%s", between, word);
 		between = ", ";

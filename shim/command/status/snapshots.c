@@ -30,6 +30,7 @@ void status_gather_snapshots(struct status *s)
 	n->guardian = guard_is_running(s->data->storefd);
 	n->guardian_died = s->protected_size && guard_has_died(s->data->storefd);
 	n->guardian_stopped = n->guardian > 0 && guard_is_stopped(s->data->storefd);
+	n->guardian_fence = n->guardian > 0 && guardian_keeps_fence(s->data->dirfd);
 	if (n->guardian_died)
 		guardian_report_death(s->data);
 	if (snapshots_load(&all, SNAPSHOT_LOOK, false, 0) < 0)
@@ -69,6 +70,8 @@ void status_json_snapshots(struct json *j, const struct status *s)
 	json_bool(j, n->guardian_died);
 	json_key(j, "guardian_stopped");
 	json_bool(j, n->guardian_stopped);
+	json_key(j, "guardian_fence");
+	json_bool(j, n->guardian_fence);
 	json_key(j, "snapshots");
 	json_begin(j, '{');
 	json_key(j, "count");
@@ -115,7 +118,8 @@ void status_text_snapshots(const struct status *s)
 		printf("pid %d, which a signal has stopped: `kill -CONT %d`\n", n->guardian,
 		       n->guardian);
 	else if (n->guardian > 0)
-		printf("pid %d\n", n->guardian);
+		printf("pid %d%s\n", n->guardian,
+		       n->guardian_fence ? ", which keeps the fence until somebody writes" : "");
 	else if (n->guardian)
 		puts("one is about to take over");
 	else

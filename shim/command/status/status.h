@@ -50,6 +50,7 @@ struct status_snapshots {
 	int guardian;		    /* its pid, 0: none */
 	bool guardian_died;	    /* and did not end by itself, while a backend goes on */
 	bool guardian_stopped;	    /* by a signal */
+	bool guardian_fence;	    /* it keeps others out, since nobody is the writer */
 	bool is_old;		    /* the newest verified one, or there is none among them */
 };
 

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "command/verbs/restore.h"
+#include "core/base/alive.h"
 #include "core/base/openers.h"
 #include "core/recover/internal.h"
 #include "core/snapshot/restore.h"
@@ -76,7 +77,8 @@ int restore_is_as_it_was(void *restoring)
 		n = process_find_openers(&st, CHROMA_DATABASE, &list, &hidden);
 		free(list);
 	}
-	return n > 0 ? -EBUSY : 0;
+	/* Nor one in another container, which has not written yet. */
+	return n > 0 || alive_in_use(x->s.data.storefd, -1) ? -EBUSY : 0;
 }
 
 int restore_look_at(const struct restoring *x, int dirfd)

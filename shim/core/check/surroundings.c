@@ -243,20 +243,27 @@ static void check_store_owner(struct diagnosis *d)
 
 /* ---- who has it open ---- */
 
+/* The guardian, and other commands of ours, only read it. */
+static bool is_a_command(const struct process_opener *o)
+{
+	return !o->writes && strcmp(o->name, "chromashim") == 0;
+}
+
 static void find_processes(struct diagnosis *d, const struct stat *database)
 {
 	struct diagnose_summary *s = d->summary;
 	struct process_opener *list;
 	unsigned hidden;
-	int n = process_find_openers(database, CHROMA_DATABASE, &list, &hidden);
+	int i, n = process_find_openers(database, CHROMA_DATABASE, &list, &hidden);
 
-	if (n > 0) {
-		s->processes = (uint64_t)n;
-		s->first_process = (int)list[0].pid;
-		snprintf(s->first_command, sizeof(s->first_command), "%s", list[0].command);
+	for (i = 0; i < n; i++) {
+		if (is_a_command(&list[i]) || s->processes++)
+			continue;
+		s->first_process = (int)list[i].pid;
+		snprintf(s->first_command, sizeof(s->first_command), "%s", list[i].command);
 	}
 	free(list);
-	if (n > 1)
+	if (s->processes > 1)
 		diagnose_report(d, DIAGNOSE_SEVERAL_PROCESSES, database_place,
 				"%llu processes, one is %d (%s)", (unsigned long long)s->processes,
 				s->first_process, s->first_command);

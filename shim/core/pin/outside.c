@@ -148,11 +148,12 @@ static int pin_locked(struct pins *pins, const struct pin_outside_options *o, bo
 	return r == -EAGAIN ? -EBUSY : r;
 }
 
-/* The writer has this very state mapped; one of an older version, or with one that was replaced
- * meanwhile, would not save for it. */
+/* The writer, or whoever has the database open and may become it, has this very state mapped; one
+ * of an older version, or with one that was replaced meanwhile, would not save for it. */
 static bool can_pin(struct pins *pins, const struct pin_outside_options *o)
 {
-	return pin_has_writer(o->storefd) && pins_are_current(pins) && pins_have_writer(pins);
+	return (pin_has_writer(o->storefd) || alive_in_use(o->storefd, -1)) &&
+	       pins_are_current(pins) && pins_have_writer(pins);
 }
 
 static int try_once(struct pins *pins, const struct pin_outside_options *o, uint64_t life,

@@ -4,8 +4,10 @@
  */
 #include "preload/calls/call.h"
 
+#include "core/sqlite/page.h"
 #include "preload/base/readable.h"
 #include "preload/refuse/readers.h"
+#include "preload/refuse/refuse.h"
 #include "preload/sqlite/carriers.h"
 #include "preload/sqlite/transactions.h"
 
@@ -47,17 +49,45 @@ static int real_record_lock(int fd, union slot s, int cmd, struct flock *lock)
 	return ret;
 }
 
+/*
+ * SQLite asks whether somebody else is in a transaction, and a journal thus not hot. The fence that
+ * the guardian keeps is none; nor is a writer's own, who shares it.
+ */
+static void forgive_fence(union slot s, struct flock *lock)
+{
+	if (s.role == ROLE_DATABASE && lock->l_type == F_RDLCK &&
+	    lock->l_start == SQLITE_RESERVED_BYTE && !transaction_open(s.protection) &&
+	    !writer_is_foreign(protection_of(s)))
+		lock->l_type = F_UNLCK;
+}
+
+/* Another thread had the right when this one asked, and has given it back since. */
+static bool asks_again(int fd, union slot s, int cmd, struct flock *lock, off_t start, int *tries)
+{
+	if (lock->l_type != F_WRLCK || start != SQLITE_RESERVED_BYTE || !writer_lacks_right(s) ||
+	    (*tries)++)
+		return false;
+	lock->l_type = F_UNLCK;
+	real_record_lock(fd, s, cmd, lock);
+	lock->l_type = F_WRLCK;
+	return true;
+}
+
 int do_record_lock(int fd, int cmd, struct flock *lock)
 {
 	union slot s = slot_of(fd);
 	short type;
 	off_t calls_locks_start, length;
-	int ret;
+	int ret, tries = 0;
 
 	if (!address_is_readable(lock, sizeof(*lock)))
 		return real.fcntl(fd, cmd, (unsigned long)lock);
-	if (cmd == F_GETLK || cmd == F_OFD_GETLK)
-		return real_record_lock(fd, s, cmd, lock);
+	if (cmd == F_GETLK || cmd == F_OFD_GETLK) {
+		ret = real_record_lock(fd, s, cmd, lock);
+		if (ret == 0)
+			forgive_fence(s, lock);
+		return ret;
+	}
 	type = lock->l_type;
 	calls_locks_start = lock_start(fd, lock);
 	length = lock->l_len;
@@ -67,11 +97,15 @@ int do_record_lock(int fd, int cmd, struct flock *lock)
 	}
 	if (type == F_UNLCK)
 		transaction_unlocks(s, calls_locks_start, length);
-	ret = CHANGED(CHANGE_FD(OP_LOCK, fd, s, calls_locks_start, .length = (uint64_t)length,
-				.arg = lock_arg(cmd, type)),
-		      real_record_lock(fd, s, cmd, lock));
+	do
+		ret = CHANGED(CHANGE_FD(OP_LOCK, fd, s, calls_locks_start,
+					.length = (uint64_t)length, .arg = lock_arg(cmd, type)),
+			      real_record_lock(fd, s, cmd, lock));
+	while (ret == 0 && asks_again(fd, s, cmd, lock, calls_locks_start, &tries));
 	if (ret == 0)
 		transaction_locked(s, type, calls_locks_start, length);
+	if (type == F_UNLCK)
+		writer_leaves(s);
 	return ret;
 }
 

@@ -12,6 +12,7 @@
 #include "preload/pin/pins.h"
 #include "preload/place/faults.h"
 #include "preload/place/stores.h"
+#include "preload/refuse/opening.h"
 #include "preload/refuse/readers.h"
 #include "preload/refuse/refuse.h"
 #include "preload/sqlite/transactions.h"
@@ -38,6 +39,8 @@ static int refusal_of(const struct change *c)
 	r = failure_check(c);
 	if (r == 0 && !writer_is_ours(protection_of(c->slot)) && !reader_may_open(c))
 		r = writer_check(c);
+	if (r == 0 && opening_ends(c))
+		writer_stays(c->slot.protection);
 	if (c->iov && c->slot.role == ROLE_OTHER)
 		return r; /* bytes of a file that is none of Chroma's */
 	if (r == 0 && !c->iov)

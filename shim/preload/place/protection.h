@@ -62,6 +62,7 @@ struct protection {
 	/* refuse/writer.c */
 	_Atomic int writer;	       /* shim_pid when this process is the writer */
 	_Atomic uint32_t writer_claim; /* the thread that is about to become it */
+	_Atomic uint8_t opening;       /* refuse/opening.h: what it has done as the writer */
 	struct hold first, rest;       /* have the lock: of its first byte, and of all others, */
 	int lock_from;		       /* which is the first */
 	ino_t writer_ino;
@@ -70,6 +71,7 @@ struct protection {
 	struct right *right; /* of the family, refuse/heirs.h; NULL: it was never passed on */
 	bool read_beside;    /* an index was loaded while another process was the writer */
 	uint64_t generation; /* what is in memory is as of it; 0: not known */
+	bool guarded;	     /* there is a guardian, or one was started */
 	_Atomic bool in_use; /* said to others: the database is open here */
 	_Atomic bool other_openers_looked_for; /* refuse/other_openers.c */
 };

@@ -66,10 +66,11 @@ void guardian_start(struct protection *a)
 	struct helper *h;
 	int saved = errno;
 
-	if (!settings.guard || a->store_fd < 0 || a->failed || shim_borrowed() || comes_from_run(a))
+	if (!settings.guard || a->store_fd < 0 || a->failed || shim_borrowed())
 		return;
 	protection_life(a); /* so that a guardian which is about to end sees this process */
-	if (has_guardian(a))
+	a->guarded = comes_from_run(a) || has_guardian(a);
+	if (a->guarded)
 		return;
 	h = helper_new(&why);
 	if (h) {
@@ -77,6 +78,7 @@ void guardian_start(struct protection *a)
 		why = helper_start(h);
 		helper_free(h);
 	}
+	a->guarded = !why;
 	if (why)
 		say_none(a, why);
 	errno = saved;

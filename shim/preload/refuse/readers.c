@@ -13,6 +13,7 @@
 #include "preload/place/record.h"
 #include "preload/refuse/refuse.h"
 #include "preload/refuse/touched.h"
+#include "preload/refuse/writer_text.h"
 #include "preload/sqlite/copies.h"
 
 #define PAGE_OF_MEMORY 4096 /* smaller ones could not be told apart in a memory file */
@@ -280,7 +281,7 @@ static bool reader_begin(int fd, union slot s, int *error)
 	 */
 	*error = -EAGAIN;
 	if ((current(s.protection, &other) && other != fd) ||
-	    journal_is_in_use(protection_of(s), r))
+	    journal_is_in_use(protection_of(s), r) || writer_text_opens(protection_of(s)))
 		return true;
 	r->journal = -1;
 	drop_pages(r); /* of one that was ended by closing the file */

@@ -20,7 +20,8 @@
 static inline bool reader_concerns(union slot s)
 {
 	return s.role == ROLE_DATABASE && s.writable & SLOT_WRITABLE &&
-	       (!writer_is_ours(protection_of(s)) || s.writable & (SLOT_STALE | SLOT_NOWHERE));
+	       (!writer_is_ours(protection_of(s)) || atomic_load(&protection_of(s)->opening) ||
+		s.writable & (SLOT_STALE | SLOT_NOWHERE));
 }
 
 /* Whether a database may be opened for writing although another process is the writer. */

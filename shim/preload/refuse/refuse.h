@@ -20,6 +20,10 @@ int writer_check(const struct change *c);
 bool writer_is_foreign(struct protection *a);
 /* Says that the change is refused because another process is the writer. -errno. */
 int writer_refuse(const struct change *c);
+/* It has done something else than opening the database (opening.h). */
+void writer_stays(unsigned protection);
+/* RESERVED was given to who has given back the right since it asked. */
+bool writer_lacks_right(union slot s);
 /* From time to time: the lock file may have been taken away under us. */
 void writer_look(struct protection *a);
 /* Around fork(): a writer that is in the midst of nothing passes its right to whoever of it and its
@@ -34,6 +38,18 @@ void writer_opened(union slot s, int fd);
 /* Where none of Chroma's files is open for writing any more, another process may write. */
 void writer_give_back(unsigned protection);
 void writers_closed_slow(void);
+
+/* SQLite has let go of the database: who has only opened it is not the writer any more. */
+void writer_leaves_slow(unsigned protection);
+
+static inline void writer_leaves(union slot s)
+{
+	const struct protection *a = protection_of(s);
+
+	if (__builtin_expect(atomic_load_explicit(&a->opening, memory_order_relaxed), 0) &&
+	    s.role == ROLE_DATABASE && writer_is_ours(a))
+		writer_leaves_slow(s.protection);
+}
 
 /* A descriptor was closed, or replaced by another file. Keeps errno. */
 static inline void writers_closed(union slot s)

@@ -16,15 +16,17 @@
 #include "preload/refuse/graphs.h"
 #include "preload/refuse/guardian.h"
 #include "preload/refuse/heirs.h"
+#include "preload/refuse/intent.h"
 #include "preload/refuse/older.h"
+#include "preload/refuse/opening.h"
 #include "preload/refuse/other_openers.h"
 #include "preload/refuse/refuse.h"
 #include "preload/refuse/writer_text.h"
 #include "preload/sqlite/carriers.h"
 #include "preload/sqlite/transactions.h"
 
-#define WAL_WRITE_BYTE 120
 #define MAKING_WAIT UINT64_C(2000000000) /* ns */
+#define OPENING_WAIT UINT64_C(2000000000)
 
 static int lock_file(int fd, int cmd, off_t from, off_t length)
 {
@@ -137,10 +139,10 @@ static void begin_generation(struct protection *a)
 	if (a->generation != last)
 		graphs_forget(protection_number(a));
 	a->generation = last + 1;
-	writer_text_sign(a);
+	writer_text_sign(a, a->generation, false);
 }
 
-static int claim(struct protection *a)
+static int claim(struct protection *a, bool opens)
 {
 	bool is_new = false;
 	int tries = 0, r = 0;
@@ -152,7 +154,11 @@ static int claim(struct protection *a)
 			r = take(a);
 		while (r == -EINTR && ++tries < 100);
 		if (r >= 0) {
-			begin_generation(a);
+			atomic_store(&a->opening, opens ? OPENING : OPENING_NOT);
+			if (opens)
+				writer_text_sign(a, writer_text_generation(a), true);
+			else
+				begin_generation(a);
 			atomic_store(&a->writer, shim_pid);
 			record_feature(a, OPLOG_HAS_WRITER, true);
 			is_new = true;
@@ -165,9 +171,9 @@ static int claim(struct protection *a)
 }
 
 /* 0: this process is the writer (or there can be no lock, which is said); -EBUSY: another is. */
-static int become(struct protection *a)
+static int become(struct protection *a, const struct change *c)
 {
-	int r = writer_is_ours(a) || a->store_fd < 0 ? 0 : claim(a);
+	int r = writer_is_ours(a) || a->store_fd < 0 ? 0 : claim(a, opening_begins(a, c));
 
 	if (r == -EAGAIN)
 		return -EBUSY;
@@ -193,13 +199,43 @@ bool writer_is_foreign(struct protection *a)
 	return r == 1 || a->left;
 }
 
+/* What it has done as the writer was not all for opening: it is the writer from now on. */
+void writer_stays(unsigned protection)
+{
+	struct protection *a = &protections[protection];
+
+	if (atomic_exchange(&a->opening, OPENING_NOT) != OPENING_NOT)
+		begin_generation(a);
+}
+
+/* Somebody has the right for the moment in which he opens the database. True: ask again. */
+static bool wait_for_opener(const struct protection *a, uint64_t *until)
+{
+	const struct timespec pause = {0, 1000000};
+	uint64_t now = oplog_now();
+
+	if (!writer_text_opens(a))
+		return false;
+	*until = *until ? *until : now + OPENING_WAIT;
+	if (now >= *until)
+		return false;
+	SYS2(SYS_nanosleep, &pause, NULL);
+	return true;
+}
+
 void writer_loads(union slot s)
 {
 	struct protection *a = protection_of(s);
-	uint64_t last;
+	uint64_t last, until = 0;
 
+	if (writer_is_ours(a))
+		writer_stays(s.protection);
 	if (writer_is_ours(a) || a->store_fd <= 0 || settings.single_writer == SINGLE_WRITER_OFF)
 		return;
+	do
+		if (opening_was_all(a) && claim(a, false) >= 0)
+			return;
+	while (writer_is_foreign(a) && wait_for_opener(a, &until));
 	last = writer_is_foreign(a) ? 0 : writer_text_generation(a);
 	if (a->generation != last)
 		graphs_forget(s.protection);
@@ -218,7 +254,7 @@ void writer_look(struct protection *a)
 		return;
 	r = try_lock(a, 0);
 	if (r >= 0)
-		writer_text_sign(a);
+		writer_text_sign(a, a->generation, false);
 	if (r >= 0)
 		shim_say(a->spelling[0], ": ", STORE_NAME "/" WRITER_LOCK,
 			 " was removed while this process is the writer; it is made again. "
@@ -229,6 +265,11 @@ void writer_look(struct protection *a)
 }
 
 /* ---- giving it back ---- */
+
+static bool is_idle(unsigned protection)
+{
+	return !transaction_open(protection) && persists_idle(protection);
+}
 
 /* Chroma's own files, but for SQLite's index of its log, which readers write too. */
 static bool is_of_chroma(union slot s)
@@ -303,12 +344,30 @@ void writers_closed_slow(void)
 	errno = saved;
 }
 
-/* ---- passing it on ---- */
-
-static bool is_idle(unsigned protection)
+/* Another thread that has asked for RESERVED as the writer asks again (writer_lacks_right()). */
+void writer_leaves_slow(unsigned protection)
 {
-	return !transaction_open(protection) && persists_idle(protection);
+	struct protection *a = &protections[protection];
+	MAPS_GUARDED;
+
+	/* A transaction may have ended and was not told. */
+	if (!a->guarded || (!opening_is_all(a) && is_idle(protection)))
+		writer_stays(protection);
+	if (!opening_is_all(a) || turn_try_whole(&a->writer_claim) <= 0)
+		return;
+	atomic_store(&a->writer, 0);
+	if (opening_is_all(a) && is_idle(protection)) {
+		writer_text_sign(a, writer_text_generation(a), true); /* the guardian sees that */
+		fence_drop(protection);
+		unlock(a);
+		record_feature(a, OPLOG_HAS_WRITER, false);
+	} else {
+		atomic_store(&a->writer, shim_pid);
+	}
+	turn_give_whole(&a->writer_claim);
 }
+
+/* ---- passing it on ---- */
 
 static void pass_on(unsigned protection)
 {
@@ -355,89 +414,24 @@ void writers_fork(void)
 		atomic_store(&protections[i].in_use, false);
 		protections[i].forked |= has_lock(&protections[i]);
 		protections[i].left = false;
-		if (!protections[i].right || heirs_holder(&protections[i]) != 0)
+		if (protections[i].right ? heirs_holder(&protections[i]) != 0
+					 : has_lock(&protections[i]))
 			protections[i].generation = 0; /* its parent goes on writing */
 		hold_fork(&protections[i].first);
 		hold_fork(&protections[i].rest);
 	}
 }
 
-/* ---- what is an act of writing ---- */
-
-enum intent { READS, MAY_WRITE, WRITES };
-
-static enum intent intent_of_open(const struct change *c)
-{
-	struct stat st;
-
-	if (c->slot.role == ROLE_SHM || c->slot.role == ROLE_DIRECTORY)
-		return READS; /* readers in WAL mode share their index through -shm */
-	if (c->flags & O_TRUNC)
-		return WRITES;
-	if ((c->flags & O_CREAT) &&
-	    sys_fstatat(protections[c->slot.protection].root_fd, c->place->relative, &st,
-			AT_SYMLINK_NOFOLLOW) == -ENOENT)
-		return WRITES;
-	return (c->flags & O_ACCMODE) == O_RDONLY ? READS : MAY_WRITE;
-}
-
-static enum intent intent_of_lock(const struct change *c)
-{
-	bool exclusive = (c->arg & 0xff) == OPLOG_LOCK_WRITE;
-
-	if (c->slot.role == ROLE_DATABASE)
-		return exclusive ? WRITES : READS;
-	return c->slot.role == ROLE_SHM && exclusive && c->offset == WAL_WRITE_BYTE ? WRITES
-										    : READS;
-}
-
-static bool is_opening(enum oplog_op op)
-{
-	return op == OP_OPEN || op == OP_OPENAT || op == OP_CREAT;
-}
-
-/* Chroma's own, or something that takes them away; and not a neighbour's file. */
-static bool concerns_chroma(const struct change *c, union slot s)
-{
-	const struct name *n = name_get(s.name);
-
-	return (s.role != ROLE_OTHER && s.role != ROLE_DIRECTORY) || name_is_segment(n) ||
-	       (change_renames(c) && strcmp(name_text(n), ".") == 0);
-}
+/* ---- what is refused, and how it is said ---- */
 
 /* Chroma makes the directory of an index that is not there also to read, and fills it with the
  * files of an empty one, which are refused to a reader, and goes on without. */
 static bool makes_index_for_reading(const struct change *c)
 {
-	return name_is_segment(name_get(c->slot.name)) &&
+	return (c->op == OP_MKDIR || c->op == OP_MKDIRAT) &&
+	       name_is_segment(name_get(c->slot.name)) &&
 	       transactions_may_come(c->slot.protection) &&
 	       writer_is_foreign(protection_of(c->slot));
-}
-
-static enum intent intent_of(const struct change *c)
-{
-	if (!concerns_chroma(c, c->slot) && !(c->target && concerns_chroma(c, c->target->slot)))
-		return READS;
-	switch (c->op) {
-	case OP_OPEN:
-	case OP_OPENAT:
-	case OP_CREAT:
-		return intent_of_open(c);
-	case OP_LOCK:
-		return intent_of_lock(c);
-	case OP_MKDIR:
-	case OP_MKDIRAT:
-		return makes_index_for_reading(c) ? READS : WRITES;
-	case OP_CHMOD:
-	case OP_CHOWN:
-	case OP_UTIME:
-	case OP_SETXATTR:
-	case OP_REMOVEXATTR:
-	case OP_IOCTL:
-		return READS; /* no bytes, no names */
-	default:
-		return c->slot.role == ROLE_SHM ? READS : WRITES;
-	}
 }
 
 /* What fits the case: the parent's number, if any, is put between the two. */
@@ -478,9 +472,9 @@ static int refuse(const struct change *c, enum intent intent)
 	struct advice advice;
 	/* SQLite reports EPERM at once; for EAGAIN it would wait as long as its busy timeout. Of a
 	 * journal that it may not make it says that the database is read-only. */
-	int error = c->op == OP_LOCK					? -EPERM
-		    : c->slot.role == ROLE_JOURNAL && is_opening(c->op) ? -EACCES
-									: -EBUSY;
+	int error = c->op == OP_LOCK					  ? -EPERM
+		    : c->slot.role == ROLE_JOURNAL && intent_opens(c->op) ? -EACCES
+									  : -EBUSY;
 	/* SQLite then opens the database for reading by itself. */
 	bool falls_back = intent == MAY_WRITE && c->slot.role == ROLE_DATABASE;
 	struct writer_text h;
@@ -515,7 +509,7 @@ static int refuse_index(const struct change *c)
 
 static bool is_index_for_reading(const struct change *c)
 {
-	return is_opening(c->op) && c->slot.role >= ROLE_HEADER && c->slot.role <= ROLE_LINKS &&
+	return intent_opens(c->op) && c->slot.role >= ROLE_HEADER && c->slot.role <= ROLE_LINKS &&
 	       transactions_may_come(c->slot.protection); /* a shell has no database open */
 }
 
@@ -534,7 +528,7 @@ static bool wait_for_end(struct protection *a, const struct change *c)
 	uint64_t until = oplog_now() + settings.wait;
 	struct writer_text h;
 
-	if (settings.single_writer != SINGLE_WRITER_WAIT || !is_opening(c->op) ||
+	if (settings.single_writer != SINGLE_WRITER_WAIT || !intent_opens(c->op) ||
 	    c->slot.role != ROLE_DATABASE)
 		return false;
 	writer_text_read(a, &h);
@@ -559,7 +553,7 @@ static bool wait_for_database(const struct protection *a, const struct change *c
 	struct stat st;
 	int r;
 
-	if (!is_opening(c->op) || c->slot.role != ROLE_DATABASE ||
+	if (!intent_opens(c->op) || c->slot.role != ROLE_DATABASE ||
 	    (c->flags & (O_CREAT | O_TRUNC)) != O_CREAT)
 		return false;
 	while ((r = sys_fstatat(a->root_fd, c->place->relative, &st, AT_SYMLINK_NOFOLLOW)) ==
@@ -584,19 +578,30 @@ static bool is_allowed(struct protection *a, const struct change *c, enum intent
 {
 	if (intent == READS || (intent == WRITES && writes_for_parent(a, c)))
 		return true;
-	return intent == MAY_WRITE ? !writer_is_foreign(a) : become(a) == 0;
+	return intent == MAY_WRITE ? !writer_is_foreign(a) : become(a, c) == 0;
+}
+
+bool writer_lacks_right(union slot s)
+{
+	const struct protection *a = protection_of(s);
+
+	return settings.single_writer == SINGLE_WRITER_DENY && s.role == ROLE_DATABASE &&
+	       a->store_fd > 0 && !(s.writable & SLOT_NOWHERE) && !writer_is_ours(a);
 }
 
 int writer_check(const struct change *c)
 {
 	struct protection *a = protection_of(c->slot);
 	enum intent intent;
+	uint64_t until = 0;
 
 	if (writer_is_ours(a) || settings.single_writer == SINGLE_WRITER_OFF)
 		return 0;
 	intent = intent_of(c);
+	if (intent == WRITES && makes_index_for_reading(c))
+		return 0;
 	while (!is_allowed(a, c, intent)) {
-		if (wait_for_end(a, c))
+		if (wait_for_opener(a, &until) || wait_for_end(a, c))
 			continue;
 		if (intent == WRITES && wait_for_database(a, c))
 			intent = MAY_WRITE;

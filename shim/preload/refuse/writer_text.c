@@ -47,7 +47,9 @@ static size_t line_time(char *out, size_t at, size_t size, time_t now)
 	return line_put(out, at, size, "Z", 1);
 }
 
-void writer_text_sign(const struct protection *a)
+static const char opening[] = "\nopening\n";
+
+void writer_text_sign(const struct protection *a, uint64_t generation, bool opens)
 {
 	char text[512];
 	size_t n = 0;
@@ -62,7 +64,9 @@ void writer_text_sign(const struct protection *a)
 	n = line_put(text, n, sizeof(text), "\nsince ", 7);
 	n = line_time(text, n, sizeof(text), now.tv_sec);
 	n = line_put(text, n, sizeof(text), "\ngeneration ", 12);
-	n = line_number(text, n, sizeof(text), a->generation, 1);
+	n = line_number(text, n, sizeof(text), generation, 1);
+	if (opens)
+		n = line_put(text, n, sizeof(text), opening, sizeof(opening) - 2);
 	n = line_put(text, n, sizeof(text), "\ncommand ", 9);
 	if (command >= 0) {
 		got = sys_read(command, text + n, 240);
@@ -72,10 +76,11 @@ void writer_text_sign(const struct protection *a)
 		if (text[n] == '\0' || text[n] == '\n')
 			text[n] = ' ';
 	text[n++] = '\n';
+	text[n] = '\0'; /* what is behind it is no longer true, until it is cut off */
 	if (fd < 0)
 		return;
-	sys_ftruncate(fd, 0);
-	sys_pwrite(fd, text, n, 0);
+	sys_pwrite(fd, text, n + 1, 0);
+	sys_ftruncate(fd, (off_t)n);
 	sys_close(fd);
 }
 
@@ -166,6 +171,16 @@ bool writer_text_is_parent(const struct writer_text *h)
 	uint64_t parent = (uint64_t)SYS0(SYS_getppid);
 
 	return parent != 0 && digits_read(h->pid) == parent;
+}
+
+bool writer_text_opens(const struct protection *a)
+{
+	SCRATCH(text);
+
+	if (!text)
+		return false;
+	read_text(a, text, SCRATCH_SIZE);
+	return strstr(text, opening);
 }
 
 uint64_t writer_text_generation(const struct protection *a)

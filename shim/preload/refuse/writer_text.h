@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * What writer.lock says of the process that has the right to write: lines "pid N", "since TIME",
- * "generation N" and "command ...".
+ * "generation N" and "command ...". Of one that has left the writing (opening.h) also "counter N":
+ * the database's change counter then, which tells whether anybody else has written since.
  */
 #ifndef PRELOAD_WRITER_TEXT_H
 #define PRELOAD_WRITER_TEXT_H
@@ -20,12 +21,14 @@ struct writer_text {
 };
 
 /* Writes what is true of this process, if the file can be opened. */
-void writer_text_sign(const struct protection *a);
+void writer_text_sign(const struct protection *a, uint64_t generation, bool opens);
 void writer_text_read(const struct protection *a, struct writer_text *h);
 /* Of it and this process, if one has started both, as a server does its workers; else false. */
 bool writer_text_parent(const struct writer_text *h, char out[24]);
 /* It is the one that has started this one. */
 bool writer_text_is_parent(const struct writer_text *h);
+/* Whether the last process that had the right to write has only opened the database. */
+bool writer_text_opens(const struct protection *a);
 /* Of the last process that had the right to write; 0: there was none. */
 uint64_t writer_text_generation(const struct protection *a);
 

@@ -6,6 +6,10 @@
  * The fence stands only while no journal is left. Another process takes RESERVED for "the journal
  * is not hot"; held over a journal that a failed transaction left behind, it would make outsiders
  * read uncommitted pages.
+ *
+ * While nobody is the writer the guardian keeps the fence (command/guard/fence.c), with a read
+ * lock: SQLite's own are all write locks. Who has become the writer need not wait until it has let
+ * go, for writer.lock keeps all others out that have the library: it takes a read lock beside.
  */
 #include "preload/sqlite/carriers.h"
 
@@ -42,8 +46,8 @@ struct carrier {
 static struct carrier carriers[CARRIERS];
 static _Atomic int carriers_top; /* none at or above it has ever been in use */
 static _Atomic uint32_t making;	 /* the thread that makes one, or lets go of one */
-/* Which carrier holds RESERVED as a fence, number + 1. */
-static _Atomic int fences[PROTECTIONS];
+/* Which carrier holds RESERVED as a fence, number + 1; and which shares it with the guardian. */
+static _Atomic int fences[PROTECTIONS], sharing[PROTECTIONS];
 static bool inherited; /* by a fork: descriptors that have no carrier here */
 
 /* ---- where OFD locks can be trusted ---- */
@@ -289,12 +293,25 @@ static bool is_open_still(const struct carrier *c)
 	return false;
 }
 
+static int number_of(const struct carrier *c)
+{
+	return (int)(c - carriers) + 1;
+}
+
+static void share_end(const struct carrier *c)
+{
+	int number = number_of(c);
+
+	atomic_compare_exchange_strong(&sharing[c->protection], &number, 0);
+}
+
 static void let_go(struct carrier *c)
 {
-	int number = (int)(c - carriers) + 1;
+	int number = number_of(c);
 
 	if (atomic_load(&fences[c->protection]) == number)
 		fence_set(c->protection, 0);
+	share_end(c);
 	atomic_store(&c->state, 1);
 	hidden_release(&c->fd);
 	c->in_transaction = false;
@@ -345,6 +362,7 @@ void fence_drop(unsigned protection)
 	if (!number)
 		return;
 	set_lock(carriers[number - 1].fd, F_OFD_SETLK, F_UNLCK, SQLITE_RESERVED_BYTE, 1);
+	share_end(&carriers[number - 1]);
 	fence_set(protection, 0);
 }
 
@@ -366,7 +384,7 @@ static int unlock_around_reserved(const struct carrier *c, const struct flock *l
 static int unlock(struct carrier *c, const struct flock *lock)
 {
 	struct protection *a = &protections[c->protection];
-	int number = (int)(c - carriers) + 1;
+	int number = number_of(c);
 	bool reserved = c->role == ROLE_DATABASE && covers_reserved(lock);
 	int r;
 
@@ -384,6 +402,7 @@ static int unlock(struct carrier *c, const struct flock *lock)
 	r = set_lock(c->fd, F_OFD_SETLK, F_UNLCK, lock->l_start, lock->l_len);
 	if (r == 0 && reserved) {
 		c->in_transaction = false;
+		share_end(c);
 		if (atomic_load(&fences[c->protection]) == number)
 			fence_set(c->protection, 0);
 	}
@@ -455,6 +474,21 @@ static int pass_own_readers(struct carrier *c, const struct flock *lock)
 	return 0;
 }
 
+/* RESERVED, beside the guardian. One library at a time: read locks do not keep each other out. */
+static int share(struct carrier *c)
+{
+	_Atomic int *who = &sharing[c->protection];
+	int none = 0, number = number_of(c);
+
+	if (!writer_is_ours(&protections[c->protection]) ||
+	    (!atomic_compare_exchange_strong(who, &none, number) && none != number))
+		return -EAGAIN;
+	if (set_lock(c->fd, F_OFD_SETLK, F_RDLCK, SQLITE_RESERVED_BYTE, 1) == 0)
+		return 0;
+	share_end(c);
+	return -EAGAIN;
+}
+
 static int take(struct carrier *c, int cmd, const struct flock *lock)
 {
 	bool reserved =
@@ -465,6 +499,10 @@ static int take(struct carrier *c, int cmd, const struct flock *lock)
 		fence_pass(c, c->protection);
 	r = set_lock(c->fd, cmd == F_SETLKW || cmd == F_OFD_SETLKW ? F_OFD_SETLKW : F_OFD_SETLK,
 		     lock->l_type, lock->l_start, lock->l_len);
+	if (reserved && (r == -EAGAIN || r == -EACCES) && lock->l_start == SQLITE_RESERVED_BYTE)
+		r = share(c);
+	else if (reserved && r == 0)
+		share_end(c);
 	if (c->role == ROLE_DATABASE && covers_shared(lock)) {
 		if (lock->l_type == F_WRLCK && (r == -EAGAIN || r == -EACCES))
 			r = pass_own_readers(c, lock);
@@ -531,6 +569,8 @@ void carriers_fork(void)
 		atomic_store(&carriers[i].waits, 0);
 		atomic_store(&carriers[i].state, 0);
 	}
-	for (protection = 0; protection < used; protection++)
+	for (protection = 0; protection < used; protection++) {
 		atomic_store(&fences[protection], 0);
+		atomic_store(&sharing[protection], 0);
+	}
 }
