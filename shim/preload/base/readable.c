@@ -17,10 +17,10 @@
 #define PAGE ((uintptr_t)4096) /* or larger ones, of which each part is asked for */
 #define WORD ((uintptr_t)8)    /* the kernel's set of signals */
 #define NO_OPERATION 99
-#define KNOWN 256
+#define KNOWN 128
 #define ENTRY_MAX ((size_t)131072) /* of an environment, as the kernel has it */
 
-static _Atomic uint64_t known[KNOWN];
+static _Atomic uint64_t known[KNOWN][2]; /* the last two pages of each number, the last one first */
 static _Atomic uint32_t changes;
 
 void addresses_changed(void)
@@ -39,14 +39,16 @@ static uint64_t moment(void)
 
 static bool page_is_readable(uintptr_t page, uint64_t when)
 {
-	_Atomic uint64_t *entry = &known[page / PAGE % KNOWN];
+	_Atomic uint64_t *entries = known[page / PAGE % KNOWN];
 	uint64_t key = (page / PAGE & (UINT64_MAX >> 20)) | when | UINT64_C(1) << 63;
+	uint64_t last = atomic_load_explicit(&entries[0], memory_order_relaxed);
 
-	if (atomic_load_explicit(entry, memory_order_relaxed) == key)
+	if (last == key || atomic_load_explicit(&entries[1], memory_order_relaxed) == key)
 		return true;
 	if (SYS4(SYS_rt_sigprocmask, NO_OPERATION, page, NULL, WORD) == -EFAULT)
 		return false;
-	atomic_store_explicit(entry, key, memory_order_relaxed);
+	atomic_store_explicit(&entries[1], last, memory_order_relaxed);
+	atomic_store_explicit(&entries[0], key, memory_order_relaxed);
 	return true;
 }
 
