@@ -44,6 +44,17 @@ def as_text(data: Path) -> None:
         path.write_bytes(re.sub(rb"(?<!\r)\n", b"\r\n", path.read_bytes()))
 
 
+def without_returns(data: Path) -> None:
+    """`tr -d '\\r'`: of few line feeds none had one before it."""
+    path = data / "chroma.sqlite3"
+    for name in ("embedding_fulltext_search_data", "embedding_metadata"):
+        sql(f"DELETE FROM {name} WHERE rowid > 300")(data)
+    sql("VACUUM")(data)
+    content = path.read_bytes().replace(b"\r", b"")
+    assert 64 <= content[:1 << 20].count(b"\n") < 2048
+    path.write_bytes(content)
+
+
 def as_utf8(data: Path) -> None:
     path = data / "chroma.sqlite3"
     path.write_text(path.read_bytes().decode(errors="replace"))
@@ -114,6 +125,7 @@ COPIES: dict[str, tuple[Callable[[Path], None], str, str]] = {  # the finding, a
     "a segment not downloaded": (segment_not_downloaded, "not-downloaded", "git lfs pull"),
     "nothing downloaded": (nothing_downloaded, "not-downloaded", "git lfs pull"),
     "line ends converted": (as_text, "copied-as-text", "binary"),
+    "CRs taken out": (without_returns, "copied-as-text", "each CR is gone"),
     "taken for UTF-8": (as_utf8, "copied-as-text", "binary"),
     "name in capitals": (in_capitals, "database-renamed", "CHROMA.SQLITE3"),
     "half downloaded": (half_downloaded, "database-renamed", "chroma.sqlite3.part"),

@@ -16,6 +16,7 @@
 
 #define LOOKED_AT (1u << 20) /* bytes of a file */
 #define LINES_MIN 8	     /* fewer line ends tell nothing */
+#define FEEDS_MIN 64	     /* of a database: each of its pages with rows begins with a CR */
 #define REPLACED_MIN 64
 #define ZEROS_MIN 32768
 #define ZEROS_MOST (UINT64_C(1) << 30) /* sparse files have terabytes of them */
@@ -72,17 +73,19 @@ static bool is_base64(const unsigned char *p, size_t size)
 
 /*
  * In what is not text, line feeds come in any company. After CR LF for each LF none stands alone;
- * after the other way round, none of many has a CR before it, which chance would give one in 256;
- * and where bytes that are no UTF-8 were replaced, U+FFFD stands in their place everywhere.
+ * after the other way round, none of many has a CR before it, which chance would give one in 256,
+ * or there is no CR at all; and where bytes that are no UTF-8 were replaced, U+FFFD stands in their
+ * place everywhere.
  */
 static const char *text_kind(const unsigned char *p, size_t size, bool odd_size)
 {
-	uint64_t feeds = 0, pairs = 0, replaced = 0, high = 0;
+	uint64_t feeds = 0, pairs = 0, returns = 0, replaced = 0, high = 0;
 	size_t i;
 
 	for (i = 0; i < size; i++) {
 		feeds += p[i] == '\n';
 		pairs += p[i] == '\n' && i > 0 && p[i - 1] == '\r';
+		returns += p[i] == '\r';
 		high += p[i] >= 0x80;
 		replaced += i + 2 < size && memcmp(p + i, "\xef\xbf\xbd", 3) == 0;
 	}
@@ -96,6 +99,8 @@ static const char *text_kind(const unsigned char *p, size_t size, bool odd_size)
 		return "its bytes were taken for UTF-8 and replaced";
 	if (high >= REPLACED_MIN && is_utf8(p, size))
 		return "its bytes were taken for another encoding, and converted to UTF-8";
+	if (odd_size && is_sqlite(p, size) && feeds >= FEEDS_MIN && returns == 0)
+		return "each CR is gone";
 	if (odd_size && feeds >= 2048 && pairs == 0)
 		return "each CR LF has become a line feed";
 	return NULL;
