@@ -11,6 +11,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Callable
 
@@ -124,6 +125,16 @@ def is_migration(n: int, page: bytes) -> bool:
     return is_schema(n, page) or (page[0] == 13 and b".sqlite.sql" in page)
 
 
+def lose_root(table: str) -> Damage:
+    """Nothing leads to its rows any more, nor can they be read before that is healed."""
+    def run(data: Path) -> None:
+        with closing(sqlite3.connect(data / "chroma.sqlite3")) as db:
+            root = db.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()[0]
+        assert is_interior(root - 1, pages(data)[root - 1])
+        write((root - 1) * PAGE, bytes(PAGE))(data)
+    return run
+
+
 def break_freelist(data: Path) -> None:
     trunk = struct.unpack_from(">I", pages(data)[0], 32)[0]
     assert trunk
@@ -146,6 +157,7 @@ HARMLESS: dict[str, tuple[Damage, str]] = {
     "page 1 without its tree": (write(100, bytes(PAGE - 100)), "database-malformed"),
     "schema lost": (lose_pages(is_schema), "database-not-sqlite"),
     "interior pages lost": (lose_pages(is_interior), "database-malformed"),
+    "root of the metadata lost": (lose_root("embedding_metadata"), "database-malformed"),
     "page 1 and interior pages lost": (lose_pages(lambda n, p: n == 0 or is_interior(n, p)),
                                        "database-not-sqlite"),
     "freelist broken": (break_freelist, "database-malformed"),

@@ -171,6 +171,7 @@ static int export_row(struct exporting *g, sqlite3_stmt *row)
 	record.id_size = (size_t)sqlite3_column_bytes(row, 1);
 	if (!record.id)
 		return 0;
+	record.lacks_values = is_damage(r);
 	if (r == 0 && g->has_pending)
 		r = export_values_apply(&g->values, record.id, record.id_size, &exists);
 	if (is_damage(r)) { /* with what there was */

@@ -144,10 +144,11 @@ static int account_take(void *context, const struct export_record *record)
 	sqlite3_bind_int64(a->insert, 5, (sqlite3_int64)(f.document + f.metadata));
 	sqlite3_bind_double(a->insert, 6, f.norm);
 	sqlite3_bind_double(a->insert, 7, f.projection);
-	if (is_guessed(a, record->collection)) {
+	/* Whether what could not be read is lost is told by who finds it on its page, or not. */
+	if (is_guessed(a, record->collection) || (!a->phase && record->lacks_values))
 		sqlite3_bind_null(a->insert, 5);
+	if (is_guessed(a, record->collection))
 		sqlite3_bind_null(a->insert, 6);
-	}
 	r = database_step(a->insert);
 	sqlite3_reset(a->insert);
 	return r;
