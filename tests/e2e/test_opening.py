@@ -8,13 +8,16 @@ free again, and the guardian keeps those out that have not got the library.
 import os
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from actor import Actor
+from hosts import BUILD
 
+IN_THE_WAY = 14
 GUARDED = {"CHROMASHIM_GUARD": "on", "CHROMASHIM_EVERY": "0"}
 ADD = "c.upsert(ids=[{0!r}], embeddings=[[1.0] * DIMENSIONS])"
 TRUTH = sum(range(300))
@@ -157,6 +160,18 @@ def test_guardian_that_does_not_answer(opens, made, actors):
         writer.stop()
     finally:
         os.kill(guardian, signal.SIGCONT)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another list of processes")
+def test_in_another_container(opens, made):
+    """Nothing is locked then, with its guardian gone, and /proc does not show it."""
+    opens()
+    os.kill(guardian_of(made), signal.SIGKILL)
+    for words in (["recover", "-y", made], ["run", "--dir", made, "--set", "CHROMASHIM_WAIT=0", "true"]):
+        done = subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", BUILD / "chromashim", *words],
+                              capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == IN_THE_WAY, done.stderr
+        assert "looked into" in done.stderr or "not to be seen from here" in done.stderr
 
 
 def test_without_a_guardian(opens):

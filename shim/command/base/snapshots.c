@@ -650,7 +650,9 @@ int snapshots_find_process(const struct data_directory *t, char *name_out, size_
 		snprintf(name_out, room, "%s", list[0].command[0] ? list[0].command : list[0].name);
 	}
 	free(list);
-	return pid ? pid : is_locked(t) ? -1 : 0;
+	if (!pid && (is_locked(t) || (t->storefd >= 0 && alive_in_use(t->storefd, -1))))
+		pid = -1; /* in another container, it may be, and has not written yet */
+	return pid;
 }
 
 bool snapshots_is_open(const struct data_directory *t)
