@@ -121,6 +121,16 @@ def test_fence(opens, made, actors):
     eventually(lambda: not is_locked(outsider), 2)
 
 
+def test_fence_beside_a_journal_that_is_not_hot(opens, made, actors):
+    """Of one that was killed before its first sync: SQLite leaves it to the next transaction."""
+    outsider = actors(False).sqlite(made)
+    actor = opens()
+    (made / "chroma.sqlite3-journal").write_bytes(bytes(12) + bytes(range(1, 17)) + bytes(4588))
+    eventually(lambda: is_locked(outsider))
+    actor.do("client.get_collection('books').upsert(**records(2, 100, 60))", 60)
+    assert not (made / "chroma.sqlite3-journal").exists()
+
+
 def test_killed_in_a_transaction(opens, made, actors):
     """Its journal is hot, though somebody is there who has opened the database."""
     outsider = actors(False).sqlite(made)

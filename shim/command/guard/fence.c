@@ -5,10 +5,14 @@
  * the same: it would find nothing locked.
  *
  * It is a read lock on SQLite's RESERVED byte. Other programs cannot take theirs then, nor see a
- * journal as hot; so it is let go of as soon as there is a writer, or a journal, or nobody who has
- * the database open. inotify tells when to look: a process signs writer.lock when it becomes the
- * writer or ceases to be, and closes the database when it ends. A thread of its own, since the
- * guardian may be at something long, and at the priority that the guardian was started with.
+ * journal as hot; so it is let go of as soon as there is a writer, or a hot journal, or nobody who
+ * has the database open. inotify tells when to look: a process signs writer.lock when it becomes
+ * the writer or ceases to be, and closes the database when it ends.
+ *
+ * A thread of its own, since the guardian may be at something long, and at the priority that the
+ * guardian was started with. It has its own table of descriptors: POSIX locks go with the table, so
+ * that closing the database here drops none of the guardian's SQLite; and who asks /proc does not
+ * find the guardian among those that have the database open.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -50,17 +54,15 @@ struct guard_fence {
 
 /* ---- is it wanted? ---- */
 
-static bool has_journal(const struct guard_fence *f)
+static bool has_hot_journal(const struct guard_fence *f)
 {
-	unsigned char header[SQLITE_JOURNAL_HEADER_SIZE];
+	struct file_source source;
 	int fd = file_open_at(f->datafd, CHROMA_DATABASE "-journal");
-	ssize_t i, n = fd < 0 ? 0 : file_read_at(fd, header, sizeof(header), 0);
+	bool hot = fd >= 0 && file_source_open(&source, fd) == 0 && sqlite_journal_is_hot(&source);
 
 	if (fd >= 0)
 		close(fd);
-	for (i = 0; i < n && !header[i]; i++)
-		;
-	return i < n;
+	return hot;
 }
 
 /* Nobody writes, and somebody is there who may. */
@@ -69,7 +71,7 @@ static bool is_wanted(const struct guard_fence *f)
 	struct file_source database;
 
 	return file_source_open(&database, f->fd) == 0 && alive_in_use(f->storefd, -1) &&
-	       !pin_has_writer(f->storefd) && !has_journal(f) && !sqlite_is_wal(&database);
+	       !pin_has_writer(f->storefd) && !has_hot_journal(f) && !sqlite_is_wal(&database);
 }
 
 /* The library keeps SQLite's locks by locks of this kind where they are known to be good. */
@@ -171,7 +173,7 @@ static void *keep(void *fence)
 	have_own_descriptors(&f);
 	p[0].fd = f.watch;
 	p[1].fd = f.end;
-	while (!p[1].revents) {
+	while (f.end >= 0 && !p[1].revents) {
 		watch(&f);
 		look(&f);
 		if (poll(p, 2, clock_read(CLOCK_MONOTONIC) < soon ? SOON_MS : LOOK_MS) > 0 &&
