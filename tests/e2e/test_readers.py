@@ -9,6 +9,7 @@ one of a process that is not the writer is refused.
 import select
 import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -101,39 +102,43 @@ print(chromadb.PersistentClient(sys.argv[1]).get_collection("books").count())
 """
 
 
+def write(writer, n):
+    print(n, file=writer.stdin, flush=True)
+    assert [writer.stdout.readline() for _ in range(2)] == ["done\n"] * 2
+
+
+@contextmanager
+def writing(data, env):
+    """A writer that has 51 records, and is idle."""
+    with subprocess.Popen([hosts.python("venv"), "-c", WRITER, data], env=env, text=True, bufsize=1,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        write(writer, 50)
+        yield writer
+        writer.stdin.close()
+
+
 def test_many_readers_at_once(data, shim, chromashim):
     """They open in the same moment, beside a writer, and leave nothing behind."""
     env = hosts.environment({"LD_PRELOAD": shim})
-    python = hosts.python("venv")
-    with subprocess.Popen([python, "-c", WRITER, data], env=env, stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE, text=True, bufsize=1) as writer:
-        print(50, file=writer.stdin, flush=True)
-        assert [writer.stdout.readline() for _ in range(2)] == ["done\n"] * 2
-        readers = [subprocess.Popen([python, "-c", READ, data], env=env, text=True,
+    with writing(data, env):
+        readers = [subprocess.Popen([hosts.python("venv"), "-c", READ, data], env=env, text=True,
                                     stdout=subprocess.PIPE) for _ in range(4)]
         told = [r.communicate(timeout=120)[0] for r in readers]
         assert told == ["51\n"] * 4 and not (data / "chroma.sqlite3-journal").exists()
-        writer.stdin.close()
     assert chromashim("check", data).returncode == 0
 
 
 def test_journal_of_one_that_was_killed(data, shim):
     """It had not begun to write to the database: SQLite leaves that journal to the next transaction."""
     env = hosts.environment({"LD_PRELOAD": shim})
-    python = hosts.python("venv")
-    with subprocess.Popen([python, "-c", WRITER, data], env=env, stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE, text=True, bufsize=1) as writer:
-        print(50, file=writer.stdin, flush=True)
-        assert [writer.stdout.readline() for _ in range(2)] == ["done\n"] * 2
+    with writing(data, env) as writer:
         # As it is before its first sync: no magic, no number of pages; the nonce and the sizes.
         (data / "chroma.sqlite3-journal").write_bytes(bytes(12) + bytes(range(1, 17)) + bytes(4588))
-        reader = subprocess.run([python, "-c", READ, data], env=env, text=True, timeout=60,
+        reader = subprocess.run([hosts.python("venv"), "-c", READ, data], env=env, text=True, timeout=60,
                                 stdout=subprocess.PIPE, check=True)
         assert reader.stdout == "51\n"
-        print(51, file=writer.stdin, flush=True)
-        assert [writer.stdout.readline() for _ in range(2)] == ["done\n"] * 2
+        write(writer, 51)
         assert not (data / "chroma.sqlite3-journal").exists()
-        writer.stdin.close()
 
 
 # Persists at 100 records, so that few are enough.

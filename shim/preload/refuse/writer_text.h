@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * What writer.lock says of the process that has the right to write: lines "pid N", "since TIME",
- * "generation N" and "command ...". Of one that has left the writing (opening.h) also "counter N":
- * the database's change counter then, which tells whether anybody else has written since.
+ * "generation N" and "command ...". Of one that has only opened the database
+ * (opening.h) also "opening".
  */
 #ifndef PRELOAD_WRITER_TEXT_H
 #define PRELOAD_WRITER_TEXT_H
