@@ -5,7 +5,7 @@
  * At a transaction's first journal header, or first page there, SQLite takes ENOSPC for "database
  * or disk is full", and nothing has happened yet. In the midst of things there is no good moment:
  * hnswlib swallows the error and Chroma purges its queue. So what has begun is helped to its end,
- * if need be with the ballast: space that was taken while there was plenty.
+ * if need be with the ballast (ballast.h).
  *
  * A SQLite that is seen from below alone is refused later or earlier: at the lock for the commit
  * (commits.h), or, where there is no room even for a journal, at its open.
@@ -19,16 +19,15 @@
 #include "preload/base/bounds.h"
 #include "preload/base/shim.h"
 #include "preload/place/lives.h"
+#include "preload/refuse/ballast.h"
 #include "preload/refuse/commits.h"
 #include "preload/refuse/refuse.h"
 #include "preload/sqlite/transactions.h"
 
-#define BALLAST "ballast"
 #define MIB (UINT64_C(1) << 20)
 #define MINUTE_MS 60000u
 #define SMALLEST_PAGE 512
-#define BALLASTS 4 /* on one disk by one process: what one gives up is there for all */
-#define CREDIT 4   /* segments that may be persisted at about the same time */
+#define CREDIT 4 /* segments that may be persisted at about the same time */
 /* A backend that is started while the disk is low writes a few rows before it serves reads. */
 #define START_TRANSACTIONS 8
 
@@ -43,8 +42,7 @@ static struct room {
 	_Atomic int credit;	  /* transactions that may change the queue, until credit_until */
 	_Atomic uint64_t credit_until;
 	_Atomic uint64_t quota_until;
-	_Atomic uint64_t ballast; /* bytes that are there */
-	bool sets_aside;	  /* it was the writer, and has made it or found it */
+	bool sets_aside; /* it was the writer, and has made it or found it */
 	_Atomic uint64_t free, total;
 	uint64_t tell_at; /* when the log is told of it next; 0: not yet known */
 	atomic_flag at_it;
@@ -63,105 +61,18 @@ static uint64_t floor_of(uint64_t total)
 	return percent < settings.min_free_bytes ? percent : settings.min_free_bytes;
 }
 
-/* ---- the ballast ---- */
-
-/* One that an earlier process has left; and that it is there still. */
-static void ballast_find(const struct protection *a, struct room *r)
+/* What is free beyond that. */
+static uint64_t spare(const struct room *r)
 {
-	struct stat st;
+	uint64_t floor = floor_of(r->total);
 
-	if (a->store_fd < 0)
-		return;
-	if (sys_fstatat(a->store_fd, BALLAST, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		st.st_blocks = 0;
-	atomic_store(&r->ballast, (uint64_t)st.st_blocks * 512);
-}
-
-/* The next directory on the same disk that has one, from `i` on; protections_used: there is none.
- */
-static unsigned ballast_on_disk(const struct protection *a, unsigned i)
-{
-	unsigned used = atomic_load(&protections_used);
-
-	while (i < used && !(atomic_load(&protections[i].ready) && protections[i].dev == a->dev &&
-			     atomic_load(&rooms[i].ballast)))
-		i++;
-	return i;
-}
-
-/* Others have enough of them: a program with a directory for each tenant would fill the disk. */
-static bool ballasts_are_enough(const struct protection *a)
-{
-	unsigned i, n = 0, used = atomic_load(&protections_used);
-
-	for (i = ballast_on_disk(a, 0); i < used; i = ballast_on_disk(a, i + 1))
-		n += &protections[i] != a;
-	return n >= bound_of("ballasts", BALLASTS);
-}
-
-/* Its own, or another's on its disk. */
-static uint64_t ballast_at_hand(unsigned protection)
-{
-	uint64_t own = atomic_load(&rooms[protection].ballast);
-	unsigned i = own ? protection : ballast_on_disk(&protections[protection], 0);
-
-	return i < atomic_load(&protections_used) ? atomic_load(&rooms[i].ballast) : own;
-}
-
-/* What it should have: a twentieth of a small disk. */
-static uint64_t ballast_size(const struct room *r)
-{
-	return settings.ballast < r->total / 20 ? settings.ballast : r->total / 20;
-}
-
-static void ballast_make(const struct protection *a, struct room *r)
-{
-	uint64_t size = ballast_size(r);
-	struct stat st;
-	int fd;
-
-	if (!size || a->store_fd < 0 || atomic_load(&r->ballast) >= size ||
-	    r->free < floor_of(r->total) + 2 * size || ballasts_are_enough(a))
-		return;
-	fd = sys_openat(a->store_fd, BALLAST, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0)
-		return;
-	if (sys_fallocate(fd, 0, 0, (off_t)size) == 0 && sys_fstat(fd, &st) == 0)
-		atomic_store(&r->ballast, (uint64_t)st.st_size);
-	else
-		sys_ftruncate(fd, 0);
-	sys_close(fd);
-	record_feature(&protections[protection_number(a)], OPLOG_HAS_BALLAST,
-		       atomic_load(&r->ballast) > 0);
-}
-
-static bool ballast_remove(struct protection *a)
-{
-	struct stat st;
-
-	if (a->store_fd < 0 || sys_fstatat(a->store_fd, BALLAST, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
-	    sys_unlinkat(a->store_fd, BALLAST, 0) < 0)
-		return false;
-	atomic_store(&rooms[protection_number(a)].ballast, 0);
-	record_feature(a, OPLOG_HAS_BALLAST, false);
-	return true;
+	return r->free > floor ? r->free - floor : 0;
 }
 
 bool space_make(unsigned protection)
 {
-	struct protection *a = &protections[protection];
-	struct oplog_record record = {.op = OP_NOTE, .offset = -1};
-	static const char text[] = "the ballast is given up: the disk is full";
-	unsigned i = ballast_on_disk(a, 0);
-
-	if (!ballast_remove(a) &&
-	    (i >= atomic_load(&protections_used) || !ballast_remove(&protections[i])))
+	if (!ballast_give_up(protection))
 		return false;
-	shim_say(a->spelling[0],
-		 ": the disk is full; the ballast is given up so that what has begun can end. "
-		 "Make room now: new writes are refused until there is.",
-		 NULL);
-	record_put(protection, &record, text, sizeof(text) - 1);
 	atomic_store(&rooms[protection].next_look, 0);
 	return true;
 }
@@ -289,7 +200,7 @@ static uint64_t next_interval(const struct room *r)
 {
 	uint64_t wanted = floor_of(r->total);
 
-	if (ballast_at_hand((unsigned)(r - rooms)) < ballast_size(r))
+	if (ballast_at_hand((unsigned)(r - rooms)) < ballast_size(r->total))
 		return SECOND / 100;
 	if (r->free > 8 * wanted)
 		return SECOND;
@@ -314,7 +225,7 @@ static void measure(struct protection *a, struct room *r, unsigned protection, u
 	bool known = ask(a->spelling[0], &fs) && fs.f_blocks;
 
 	if (known) {
-		ballast_find(a, r);
+		ballast_find(a);
 		r->free = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize;
 		/* as df counts: what is reserved for others is not there at all */
 		r->total =
@@ -329,7 +240,7 @@ static void measure(struct protection *a, struct room *r, unsigned protection, u
 		record_feature(a, OPLOG_SPACE_LOW, shortage != ENOUGH);
 	if (known && shortage == ENOUGH && writer_is_ours(a)) {
 		r->sets_aside = true;
-		ballast_make(a, r);
+		ballast_make(a, ballast_size(r->total), spare(r));
 	}
 }
 
@@ -361,6 +272,7 @@ void space_stop(unsigned protection)
 {
 	if (rooms[protection].sets_aside && !writer_is_foreign(&protections[protection]))
 		ballast_remove(&protections[protection]);
+	ballast_forget(protection);
 	memset(&rooms[protection], 0, sizeof(rooms[protection]));
 }
 
@@ -530,7 +442,7 @@ static bool has_just_started(struct room *r, uint64_t left)
  */
 static uint64_t enough_for_one(const struct room *r)
 {
-	uint64_t ballast = ballast_size(r) / 2, floor = floor_of(r->total) / 2;
+	uint64_t ballast = ballast_size(r->total) / 2, floor = floor_of(r->total) / 2;
 	uint64_t enough = ballast > floor ? ballast : floor;
 
 	return enough < 16 * MIB ? enough : 16 * MIB;

@@ -58,7 +58,7 @@ static inline void writers_closed(union slot s)
 		writers_closed_slow();
 }
 
-/* ---- room on the disk (room.c) ---- */
+/* ---- room on the disk (disk_space.c) ---- */
 
 /* Refuses only where SQLite and Chroma take it well: before a transaction has changed anything. */
 int space_check(const struct change *c);
