@@ -239,6 +239,29 @@ def test_project_quota(disks, actors):
     assert load.wrong() == []
 
 
+@pytest.mark.fast
+def test_user_quota(data, tmp_path):
+    """statfs does not tell of a user's quota. Told here by the fault library, since few kernels of
+    those that tests run on have quotas: 10 MiB on a disk with plenty, as the kernel would say it."""
+    quota = tmp_path / "quota"
+    quota.write_text(f"{10 * MIB}:{8 * MIB}")
+    tool = Actor(str(hosts.BUILD / "libchromashim-faults.so"), {
+        "CHROMASHIM_BALLAST": "0", "CHROMASHIM_MIN_FREE": "50%,1G",
+        "CHROMASHIM_FAULT": f"quota:{quota}"})
+    try:
+        tool.sqlite(data).do("db.execute('CREATE TABLE embeddings_queue(topic)')")
+        for left, refused in [(8, False), (4, True), (6, True), (7, False)]:  # with the hysteresis
+            quota.write_text(f"{10 * MIB}:{left * MIB}")
+            time.sleep(0.15)  # tight as it is, the room is asked for each 10 or 100 ms
+            error = tool.fails("db.execute(\"INSERT INTO embeddings_queue VALUES('persistent://')\")")
+            assert bool(error) == refused, (left, error)
+        assert sum("too little is left of the disk quota" in line and
+                   "have the quota raised" in line for line in tool.lines()) == 1
+        assert len(notes(data, "refuse.space")) == 2
+    finally:
+        tool.clean_up()
+
+
 def test_temporary_directory(disks, data, actors):
     disk = disks(size=8 * MIB)
     load = Load(actors(env={"SQLITE_TMPDIR": str(disk.root)}), data)

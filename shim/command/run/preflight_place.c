@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
@@ -24,6 +23,7 @@
 #include "command/base/terminal.h"
 #include "core/base/alive.h"
 #include "core/base/clock.h"
+#include "core/base/disk_left.h"
 #include "core/base/fileio.h"
 #include "core/base/filesystem.h"
 #include "core/base/openers.h"
@@ -290,30 +290,29 @@ static void judge_filesystem(struct preflight *p)
 
 int preflight_room(struct preflight *p)
 {
-	unsigned percent;
-	uint64_t bytes, least, room;
-	struct statvfs space;
+	struct disk_floor floor;
+	struct disk_left disk;
 	char left[24], text[24];
 
 	judge_filesystem(p);
 	judge_container(p);
-	if (fstatvfs(p->data.dirfd, &space) < 0)
+	if (!config_read_room(config_get(&p->run->config, CONFIG_MIN_FREE), &floor.percent,
+			      &floor.bytes))
+		floor = (struct disk_floor){0};
+	if (disk_left(p->data.dirfd, floor, &disk) < 0)
 		return 0;
-	if (space.f_files && space.f_ffree < CONFIG_FEW_INODES)
-		preflight_warn(p,
-			       "Remove files: reads work, and new writes are refused until then.",
-			       "the file system has no inodes left");
-	if (!config_read_room(config_get(&p->run->config, CONFIG_MIN_FREE), &percent, &bytes))
-		return 0;
-	room = (uint64_t)space.f_bavail * space.f_frsize;
-	least = (uint64_t)space.f_blocks * space.f_frsize / 100 * percent;
-	least = least < bytes ? least : bytes;
-	if (room < least)
+	if (disk.inodes < CONFIG_FEW_INODES || disk.quota_inodes < CONFIG_FEW_INODES)
+		preflight_warn(
+		    p, "Remove files: reads work, and new writes are refused until then.",
+		    "the %s no inodes left",
+		    disk.inodes < CONFIG_FEW_INODES ? "file system has" : "user's disk quota has");
+	if (disk.free < disk_floor_of(floor, disk.total))
 		preflight_warn(p, "Make room: reads work, and new writes are refused until then.",
-			       "the disk is nearly full: %s left, less than CHROMASHIM_MIN_FREE "
-			       "(%s)",
-			       format_bytes(left, sizeof(left), room),
-			       format_bytes(text, sizeof(text), least));
+			       "the %s: %s left, less than CHROMASHIM_MIN_FREE (%s)",
+			       disk.of_quota ? "user's disk quota is nearly used up"
+					     : "disk is nearly full",
+			       format_bytes(left, sizeof(left), disk.free),
+			       format_bytes(text, sizeof(text), disk_floor_of(floor, disk.total)));
 	return 0;
 }
 

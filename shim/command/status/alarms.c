@@ -9,13 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <time.h>
 
 #include "command/base/terminal.h"
 #include "command/guard/guardian.h"
 #include "command/status/status.h"
 #include "core/base/clock.h"
+#include "core/base/disk_left.h"
 #include "core/base/json.h"
 #include "core/oplog/oplog.h"
 #include "core/store/drill.h"
@@ -41,22 +41,21 @@ static void look_at_store_disk(struct status *s)
 void status_look_at_disk(struct status *s)
 {
 	struct guard_settings settings;
-	struct statvfs v;
-	unsigned percent;
-	uint64_t all, least, bytes;
+	struct disk_floor floor;
+	struct disk_left disk;
 
-	if (fstatvfs(s->data->dirfd, &v) < 0 || !v.f_blocks)
-		return;
 	guard_settings_read(&settings, s->data->storefd);
 	s->disk_limit = settings.warn_full;
-	config_read_room(config_get(&settings.config, CONFIG_MIN_FREE), &percent, &bytes);
+	config_read_room(config_get(&settings.config, CONFIG_MIN_FREE), &floor.percent,
+			 &floor.bytes);
 	guard_settings_free(&settings);
+	if (disk_left(s->data->dirfd, floor, &disk) < 0)
+		return;
 	s->disk_used = guard_disk_percent(s->data->dirfd);
 	s->disk_full = s->disk_limit && s->disk_used >= s->disk_limit;
-	all = (uint64_t)v.f_blocks * v.f_frsize;
-	least = all / 100 * percent < bytes ? all / 100 * percent : bytes;
-	s->disk_refuses = (uint64_t)v.f_bavail * v.f_frsize < least;
-	s->no_inodes = v.f_files && v.f_ffree < CONFIG_FEW_INODES;
+	s->disk_refuses = disk.free < disk_floor_of(floor, disk.total);
+	s->quota_refuses = s->disk_refuses && disk.of_quota;
+	s->no_inodes = disk.inodes < CONFIG_FEW_INODES || disk.quota_inodes < CONFIG_FEW_INODES;
 	look_at_store_disk(s);
 }
 
@@ -122,7 +121,11 @@ static void look_at_log(struct status *s)
 
 static void look_at_room(struct status *s)
 {
-	if (s->disk_refuses)
+	if (s->quota_refuses)
+		alarm_add(s, CHECK_DAMAGE,
+			  "the disk quota of this user is nearly used up, and new writes are "
+			  "refused (CHROMASHIM_MIN_FREE)");
+	else if (s->disk_refuses)
 		alarm_add(s, CHECK_DAMAGE,
 			  "the disk is %u %% full, and new writes are refused "
 			  "(CHROMASHIM_MIN_FREE)",
@@ -130,8 +133,7 @@ static void look_at_room(struct status *s)
 	else if (s->disk_full)
 		alarm_add(s, CHECK_WARNING, "the disk is %u %% full", s->disk_used);
 	if (s->no_inodes)
-		alarm_add(s, CHECK_DAMAGE,
-			  "the file system has no inodes left, and new writes are refused");
+		alarm_add(s, CHECK_DAMAGE, "no inodes are left, and new writes are refused");
 	if (s->store_used)
 		alarm_add(s, CHECK_WARNING, "the store's disk is %u %% full", s->store_used);
 }

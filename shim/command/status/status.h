@@ -83,6 +83,7 @@ struct status {
 	bool quick;	     /* the log's records were not read */
 	bool disk_full;	     /* that or more */
 	bool disk_refuses;   /* less than CHROMASHIM_MIN_FREE is left */
+	bool quota_refuses;  /* that is what is left of this user's disk quota */
 	bool no_inodes;	     /* and nothing is written for want of them */
 	unsigned store_used; /* percent, where the store is on another disk and that is full */
 	uint64_t since;	     /* for how long an event is heard of, ns */

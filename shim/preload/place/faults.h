@@ -19,11 +19,15 @@
  *			      the K-th call by which the shim changes its own files, or puts a
  *			      persist back, fails, and all after it
  *		    once:...  as error:..., but that one alone
+ *		    quota:FILE
+ *			      the user has a disk quota: FILE says of how many bytes, and how
+ *			      many of them are left
  *		    count     says at the end how many points there were, and calls of each kind
  */
 #ifndef PRELOAD_FAULTS_H
 #define PRELOAD_FAULTS_H
 
+#include "core/base/quota.h"
 #include "preload/place/change.h"
 
 #ifdef CHROMASHIM_FAULTS
@@ -34,6 +38,8 @@ int fault_of_change(const struct change *c);
 int fault_of_held(unsigned file);
 /* Before a sync: true if it is to fail; errno is set. */
 bool fault_of_sync(union slot s);
+/* False: the kernel's answer holds. */
+bool fault_of_quota(struct quota *out);
 void fault_count(void);
 #else
 static inline void fault_point(void)
@@ -55,6 +61,12 @@ static inline int fault_of_held(unsigned file)
 static inline bool fault_of_sync(union slot s)
 {
 	(void)s;
+	return false;
+}
+
+static inline bool fault_of_quota(struct quota *out)
+{
+	(void)out;
 	return false;
 }
 

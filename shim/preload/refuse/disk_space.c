@@ -15,9 +15,11 @@
 #include <sys/vfs.h>
 
 #include "core/base/clock.h"
+#include "core/base/disk_left.h"
 #include "core/settings/config.h"
 #include "preload/base/bounds.h"
 #include "preload/base/shim.h"
+#include "preload/place/faults.h"
 #include "preload/place/lives.h"
 #include "preload/refuse/ballast.h"
 #include "preload/refuse/commits.h"
@@ -31,7 +33,7 @@
 /* A backend that is started while the disk is low writes a few rows before it serves reads. */
 #define START_TRANSACTIONS 8
 
-enum shortage { ENOUGH, BYTES, INODES, TEMPORARY, QUOTA };
+enum shortage { ENOUGH, BYTES, INODES, TEMPORARY, QUOTA_LOW, QUOTA };
 
 static struct room {
 	_Atomic uint64_t next_look; /* ns, CLOCK_MONOTONIC */
@@ -48,17 +50,14 @@ static struct room {
 	atomic_flag at_it;
 } rooms[PROTECTIONS];
 
-static bool ask(const char *path, struct statfs *fs)
+static struct disk_floor wanted_floor(void)
 {
-	return SYS2(SYS_statfs, path, fs) == 0;
+	return (struct disk_floor){settings.min_free_percent, settings.min_free_bytes};
 }
 
-/* What has to be left. */
 static uint64_t floor_of(uint64_t total)
 {
-	uint64_t percent = total / 100 * settings.min_free_percent;
-
-	return percent < settings.min_free_bytes ? percent : settings.min_free_bytes;
+	return disk_floor_of(wanted_floor(), total);
 }
 
 /* What is free beyond that. */
@@ -67,6 +66,17 @@ static uint64_t spare(const struct room *r)
 	uint64_t floor = floor_of(r->total);
 
 	return r->free > floor ? r->free - floor : 0;
+}
+
+static bool ask_left(const struct protection *a, struct disk_left *out)
+{
+	struct quota quota;
+
+	if (disk_left(a->root_fd, wanted_floor(), out) < 0)
+		return false;
+	if (fault_of_quota(&quota))
+		disk_left_limit(out, wanted_floor(), &quota);
+	return true;
 }
 
 bool space_make(unsigned protection)
@@ -115,20 +125,21 @@ static const char *temporary_directory(void)
 }
 
 /* With a hysteresis: what was low is low until there is a quarter more. */
-static int shortage_of(const struct room *r, const struct statfs *fs, uint64_t now)
+static int shortage_of(const struct room *r, const struct disk_left *left, uint64_t now)
 {
-	uint64_t wanted = floor_of(r->total);
+	int before = atomic_load(&r->shortage);
+	uint64_t wanted = floor_of(left->total);
 	struct statfs temporary;
 
-	if (atomic_load(&r->shortage) == BYTES)
+	if (before == BYTES || before == QUOTA_LOW)
 		wanted += wanted / 4;
-	if (r->free < wanted)
-		return BYTES;
-	if (fs->f_files && fs->f_ffree < CONFIG_FEW_INODES)
+	if (left->free < wanted)
+		return left->of_quota ? QUOTA_LOW : BYTES;
+	if (left->inodes < CONFIG_FEW_INODES)
 		return INODES;
-	if (now < atomic_load(&r->quota_until))
+	if (left->quota_inodes < CONFIG_FEW_INODES || now < atomic_load(&r->quota_until))
 		return QUOTA;
-	if (ask(temporary_directory(), &temporary) && temporary.f_blocks &&
+	if (SYS2(SYS_statfs, temporary_directory(), &temporary) == 0 && temporary.f_blocks &&
 	    (uint64_t)temporary.f_bavail * (uint64_t)temporary.f_bsize < MIB)
 		return TEMPORARY;
 	return ENOUGH;
@@ -154,7 +165,8 @@ static bool was_full(dev_t dev, bool full)
 	return true;
 }
 
-static void warn_full(const struct protection *a, struct room *r, unsigned protection)
+static void warn_full(const struct protection *a, struct room *r, unsigned protection,
+		      bool of_quota)
 {
 	uint64_t used = r->total ? 100 - r->free * 100 / r->total : 0;
 	bool full = settings.warn_full && used >= settings.warn_full;
@@ -175,7 +187,7 @@ static void warn_full(const struct protection *a, struct room *r, unsigned prote
 		percent[n++] = (char)('0' + used / 10 % 10);
 	percent[n++] = (char)('0' + used % 10);
 	percent[n] = '\0';
-	shim_say(a->spelling[0], ": the disk is ", percent,
+	shim_say(a->spelling[0], of_quota ? ": the disk quota is " : ": the disk is ", percent,
 		 " % full; writes will be refused when too little is left (CHROMASHIM_MIN_FREE)",
 		 NULL);
 	record_put(protection, &record, percent, n);
@@ -220,18 +232,16 @@ static void say_unknown(const struct protection *a)
 
 static void measure(struct protection *a, struct room *r, unsigned protection, uint64_t now)
 {
-	struct statfs fs;
+	struct disk_left left;
 	int shortage = ENOUGH;
-	bool known = ask(a->spelling[0], &fs) && fs.f_blocks;
+	bool known = ask_left(a, &left);
 
 	if (known) {
 		ballast_find(a);
-		r->free = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize;
-		/* as df counts: what is reserved for others is not there at all */
-		r->total =
-		    ((uint64_t)fs.f_blocks - (uint64_t)fs.f_bfree) * (uint64_t)fs.f_bsize + r->free;
-		shortage = shortage_of(r, &fs, now);
-		warn_full(a, r, protection);
+		r->free = left.free;
+		r->total = left.total;
+		shortage = shortage_of(r, &left, now);
+		warn_full(a, r, protection, left.of_quota);
 		tell_room(a, r, protection, now);
 	} else {
 		say_unknown(a);
@@ -284,11 +294,10 @@ void space_quota_hit(unsigned protection)
 
 bool space_for(unsigned protection, uint64_t bytes)
 {
-	struct statfs fs;
+	struct disk_left left;
 
-	if (!ask(protections[protection].spelling[0], &fs) || !fs.f_blocks)
-		return true;
-	return (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize + ballast_at_hand(protection) >= bytes;
+	return !ask_left(&protections[protection], &left) ||
+	       left.free + ballast_at_hand(protection) >= bytes;
 }
 
 /* ---- refusing ---- */
@@ -299,8 +308,10 @@ static int refuse_space(const struct change *c, int shortage, int error)
 	    [BYTES] = "too little room is left on the disk (CHROMASHIM_MIN_FREE)",
 	    [INODES] = "the file system has no inodes left",
 	    [TEMPORARY] = "the directory for SQLite's temporary files is full",
+	    [QUOTA_LOW] = "too little is left of the disk quota (CHROMASHIM_MIN_FREE)",
 	    [QUOTA] = "the disk quota is used up",
 	};
+	bool of_quota = shortage == QUOTA_LOW || shortage == QUOTA;
 
 	refuse_say(c, OP_REFUSE_SPACE, error,
 		   (const char *const[]){protections[c->slot.protection].spelling[0],
@@ -308,7 +319,9 @@ static int refuse_space(const struct change *c, int shortage, int error)
 					 shortage == TEMPORARY ? ": " : "",
 					 shortage == TEMPORARY ? temporary_directory() : "",
 					 ". Reads go on; writes will by themselves once there is "
-					 "room. Remove something else, or enlarge the disk.",
+					 "room. Remove something else",
+					 of_quota ? " of this user, or have the quota raised."
+						  : ", or enlarge the disk.",
 					 NULL});
 	return error;
 }
@@ -397,7 +410,7 @@ static enum beginning beginning_of(const struct change *c)
 static bool is_queue(const struct iovec *page)
 {
 	static const char topic[] = "persistent://";
-	const char *p = page->iov_base, *end = p + page->iov_len - (sizeof(topic) - 1);
+	const char *p = page->iov_base, *end = p + page->iov_len - (sizeof(topic) - 2);
 
 	while (p < end && (p = memchr(p, topic[0], (size_t)(end - p))) != NULL) {
 		if (memcmp(p, topic, sizeof(topic) - 1) == 0)
