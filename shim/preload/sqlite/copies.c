@@ -129,10 +129,24 @@ static bool in_sysv_table(const struct symbols *s, const char *name)
 	return false;
 }
 
-/* The dynamic linker has relocated these addresses, but for the kernel's own object. */
+/* The dynamic linker has relocated these addresses, but for the kernel's own object, which may have
+ * been linked for any place: what lies in the object tells. */
 static const void *address_in(const struct dl_phdr_info *info, ElfW(Addr) value)
 {
-	return (const void *)(value < info->dlpi_addr ? info->dlpi_addr + value : value);
+	int i;
+
+	for (i = 0; i < info->dlpi_phnum; i++) {
+		const ElfW(Phdr) *load = &info->dlpi_phdr[i];
+		ElfW(Addr) start = info->dlpi_addr + load->p_vaddr;
+
+		if (load->p_type != PT_LOAD)
+			continue;
+		if (value - start < load->p_memsz)
+			return (const void *)value;
+		if (info->dlpi_addr + value - start < load->p_memsz)
+			return (const void *)(info->dlpi_addr + value);
+	}
+	return NULL;
 }
 
 static bool defines(const struct dl_phdr_info *info, const char *name)
