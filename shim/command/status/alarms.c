@@ -133,7 +133,7 @@ static void look_at_room(struct status *s)
 	else if (s->disk_full)
 		alarm_add(s, CHECK_WARNING, "the disk is %u %% full", s->disk_used);
 	if (s->no_inodes)
-		alarm_add(s, CHECK_DAMAGE, "no inodes are left, and new writes are refused");
+		alarm_add(s, CHECK_DAMAGE, "there are no inodes left, and new writes are refused");
 	if (s->store_used)
 		alarm_add(s, CHECK_WARNING, "the store's disk is %u %% full", s->store_used);
 }

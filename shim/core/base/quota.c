@@ -57,7 +57,7 @@ static bool may_ask(void)
 	return answer == 1;
 }
 
-/* Nothing is refused to it by a quota. */
+/* Of those that there are, none holds for it. */
 static bool overrides_quotas(void)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -122,21 +122,21 @@ bool quota_ask(int fd, struct quota *out)
 	struct quota group;
 	bool users, groups;
 
-	if (!may_ask() || overrides_quotas())
+	if (!may_ask())
 		return false;
 	users = quota_of(fd, USRQUOTA, SYS0(SYS_geteuid), out);
 	groups = quota_of(fd, GRPQUOTA, SYS0(SYS_getegid), &group);
-	if (!groups)
-		return users;
+	if ((!users && !groups) || overrides_quotas())
+		return false;
 	if (!users) {
 		*out = group;
-		return true;
+	} else if (groups) {
+		if (group.free < out->free) {
+			out->free = group.free;
+			out->total = group.total;
+		}
+		if (group.inodes < out->inodes)
+			out->inodes = group.inodes;
 	}
-	if (group.free < out->free) {
-		out->free = group.free;
-		out->total = group.total;
-	}
-	if (group.inodes < out->inodes)
-		out->inodes = group.inodes;
 	return true;
 }
