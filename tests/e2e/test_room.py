@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Room on the disk: what happens on a small file system that fills up."""
 
+import contextlib
 import errno
 import os
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -161,6 +163,36 @@ def test_a_refused_record_locks_nobody_out(disks, actors, ballast, error):
         assert tool.ask("client.get_or_create_collection('books', metadata=METADATA).count()",
                         PATIENCE) == 12
     assert sum("writing is refused: too little room" in line for line in tool.lines()) == 1
+    disk.relieve()
+    time.sleep(0.1)
+    for n in range(12, 24):
+        assert not tool.fails(f"c.upsert(**batch({n}, 1))", PATIENCE)
+    assert tool.ask("wrong(c, range(24), 1)", PATIENCE) == []
+    tool.kill()
+    check_alone(disk.data, range(24), 1)
+
+
+def test_refused_in_wal_mode(disks, actors):
+    """A commit there has no error that leaves its transaction open: with FULL, a later one stayed
+    open for good, and all waited 1000 s. So it is refused before it has begun, if next to nothing
+    is left; reads, each of which looks whether there is something to remove, then fail as well."""
+    disk = disks()
+    with contextlib.closing(sqlite3.connect(disk.data / "chroma.sqlite3")) as db:
+        assert db.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
+    tool = actors(env={"CHROMASHIM_BALLAST": "0"}).chroma(disk.data)
+    for n in range(12):
+        tool.do(f"c.upsert(**batch({n}, 1))")
+    disk.fill()
+    time.sleep(1.1)
+    for n in range(1, 4):
+        for _ in range(n):
+            refused = tool.fails("c.upsert(**batch(100, 1))", PATIENCE)
+            assert LOCKED in refused, refused
+        for step in ("client.get_or_create_collection('books', metadata=METADATA)", "c.count()"):
+            error = tool.fails(step, PATIENCE)
+            assert not error or LOCKED in error or "Error purging logs" in error, error
+    assert sum("writing is refused: too little room" in line for line in tool.lines()) == 1
+    assert len(notes(disk.data, "refuse.space")) < 100
     disk.relieve()
     time.sleep(0.1)
     for n in range(12, 24):

@@ -25,6 +25,7 @@
 #define SQLITE_WAL_HEADER_SIZE 32u
 #define SQLITE_WAL_FRAME_SIZE 24u /* without its page */
 #define SQLITE_WAL_VERSION 3007000u
+#define SQLITE_WAL_WRITE_BYTE 120 /* of the index (-shm): the lock of who writes */
 
 struct sqlite_wal_header {
 	bool big_endian; /* the checksums */

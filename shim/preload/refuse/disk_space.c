@@ -346,6 +346,7 @@ enum beginning {
 	FILE_MADE,   /* one that is neither SQLite's nor a segment's */
 	JOURNAL,     /* a transaction's is opened, by a SQLite seen from below alone */
 	COMMIT,	     /* of a transaction that was to be refused */
+	WAL_LOCK,    /* a transaction's in WAL mode, by a SQLite seen from below alone */
 	TRANSACTION, /* not known yet what for */
 	PAGE,	     /* the first that it changes: tells */
 };
@@ -387,7 +388,7 @@ static enum beginning beginning_of(const struct change *c)
 {
 	switch (c->op) {
 	case OP_LOCK:
-		return commits_come(c) ? COMMIT : NOTHING;
+		return commits_come(c) ? COMMIT : commits_wal_begins(c) ? WAL_LOCK : NOTHING;
 	case OP_WRITE:
 	case OP_PWRITE:
 	case OP_WRITEV:
@@ -469,7 +470,10 @@ static bool may_pass(struct room *r, const struct change *c, enum beginning what
 
 	if (what == TRANSACTION && atomic_exchange(&r->opened, false))
 		return true;
-	if (what == TRANSACTION || what == JOURNAL)
+	/* What a transaction in WAL mode is for is not known when it begins. */
+	if (what == WAL_LOCK && atomic_load(&r->shortage) == QUOTA)
+		return false;
+	if (what == TRANSACTION || what == JOURNAL || what == WAL_LOCK)
 		return left >= enough_for_one(r) || has_just_started(r, left);
 	if (what == PAGE)
 		passes = atomic_load(&r->passing) == number || !is_queue(c->iov) || take_credit(r);
@@ -488,11 +492,11 @@ static int refuse_page(const struct change *c, int shortage)
 	return refuse_space(c, shortage, -ENOSPC);
 }
 
-static int refuse_commit(const struct change *c, int shortage)
+static int refuse_lock(const struct change *c, int shortage, enum beginning what)
 {
 	bool first;
 
-	if (!commits_refuse_now(c, &first))
+	if (!(what == COMMIT ? commits_refuse_now(c, &first) : commits_refuse_wal(&first)))
 		return 0;
 	return first ? refuse_space(c, shortage, -EAGAIN) : -EAGAIN;
 }
@@ -514,8 +518,10 @@ int space_check(const struct change *c)
 	if (what == NOTHING)
 		return 0;
 	if (atomic_load(&protections[c->slot.protection].persist_lost) && what != FILE_MADE &&
-	    what != COMMIT)
+	    what != COMMIT && what != WAL_LOCK)
 		return refuse_after_lost_persist(c);
+	if (c->slot.role == ROLE_WAL && commits_refuse(c->slot.protection))
+		return 0; /* its lock was the last that could be refused */
 	look(c->slot.protection);
 	shortage = atomic_load(&r->shortage);
 	if (shortage == ENOUGH) {
@@ -527,7 +533,7 @@ int space_check(const struct change *c)
 			atomic_store(&r->opened, true);
 		return 0;
 	}
-	if (what == COMMIT)
-		return refuse_commit(c, shortage);
+	if (what == COMMIT || what == WAL_LOCK)
+		return refuse_lock(c, shortage, what);
 	return what == PAGE ? refuse_page(c, shortage) : refuse_space(c, shortage, -ENOSPC);
 }

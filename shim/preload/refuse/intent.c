@@ -3,9 +3,8 @@
 
 #include <string.h>
 
+#include "core/sqlite/wal.h"
 #include "preload/base/shim.h"
-
-#define WAL_WRITE_BYTE 120
 
 static enum intent intent_of_open(const struct change *c)
 {
@@ -28,8 +27,8 @@ static enum intent intent_of_lock(const struct change *c)
 
 	if (c->slot.role == ROLE_DATABASE)
 		return exclusive ? WRITES : READS;
-	return c->slot.role == ROLE_SHM && exclusive && c->offset == WAL_WRITE_BYTE ? WRITES
-										    : READS;
+	return c->slot.role == ROLE_SHM && exclusive && c->offset == SQLITE_WAL_WRITE_BYTE ? WRITES
+											   : READS;
 }
 
 bool intent_opens(enum oplog_op op)

@@ -13,12 +13,12 @@
 #include <string.h>
 
 #include "core/sqlite/page.h"
+#include "core/sqlite/wal.h"
 #include "preload/place/record.h"
 #include "preload/sqlite/acts.h"
 #include "preload/sqlite/calls.h"
 
 /* Lock bytes in the -shm file. */
-#define WAL_WRITE 120
 #define WAL_OTHERS 121 /* checkpoint, recovery, read marks 0 to 4 */
 #define WAL_END 128
 
@@ -131,7 +131,7 @@ static void lock_wal(union slot s, short type, off_t start, off_t length)
 {
 	struct transaction *t = transaction_of(s);
 
-	if (covers(start, length, WAL_WRITE)) {
+	if (covers(start, length, SQLITE_WAL_WRITE_BYTE)) {
 		if (type == F_WRLCK) {
 			if (GET(t->kind) == TRANSACTION_WAL)
 				end_wal(s.protection);
@@ -152,7 +152,7 @@ void transaction_unlocks(union slot s, off_t start, off_t length)
 {
 	const struct transaction *t = transaction_of(s);
 
-	if (s.role == ROLE_SHM && covers(start, length, WAL_WRITE) && t->committed &&
+	if (s.role == ROLE_SHM && covers(start, length, SQLITE_WAL_WRITE_BYTE) && t->committed &&
 	    GET(t->wal_lock) && GET(t->kind) == TRANSACTION_WAL && t->object == s.object)
 		acts_log_commits(s.protection, t);
 }
