@@ -233,7 +233,7 @@ static inline void frame(uint32_t page, uint32_t commit, const unsigned char *da
 
 static inline void wal_lock_type(short type)
 {
-	transaction_locked(shm, type, WAL_WRITE, 1);
+	transaction_locked(shm, type, SQLITE_WAL_WRITE_BYTE, 1);
 }
 
 /* ---- what must come of it ---- */
