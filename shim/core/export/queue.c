@@ -21,7 +21,8 @@ static void bind_sequence_blob(sqlite3_stmt *s, int at, uint64_t sequence)
  * number in the row, and later changes of the record theirs. So with a lower number the record is
  * older, whatever the pickle says, which may be another's. Where it is not known which ids the
  * index had, with a higher number the record is older if its time says so, or if a record that was
- * made after it has a number from before this `add`.
+ * made after it has a number from before this `add`. A row that was lost and made again has the
+ * number 0, which tells nothing: then Chroma does as the pickle says.
  */
 static int was_ignored(struct export_vectors *v, struct exporter *x, sqlite3_stmt *row)
 {
@@ -44,8 +45,10 @@ static int was_ignored(struct export_vectors *v, struct exporter *x, sqlite3_stm
 	}
 	if (r == 1) {
 		database_sequence(s, 0, &sequence);
-		r = sequence < mine || ((v->labels_lost || mine <= v->mark) && sequence > mine &&
-					sqlite3_column_int(s, 1));
+		r = sequence == 0
+			? v->labels_lost || mine <= v->mark
+			: sequence < mine || ((v->labels_lost || mine <= v->mark) &&
+					      sequence > mine && sqlite3_column_int(s, 1));
 	}
 	sqlite3_reset(s);
 	return r;
