@@ -115,6 +115,19 @@ static void mark_beyond(struct chroma_fixture *f)
 			  "VALUES(62, 1, '" CHROMA_TOPIC "', 'r7', '{\"n\":7}')");
 }
 
+/* The queue of the whole one has been applied, all in one second. */
+static void mark_of_another_beyond(struct chroma_fixture *f)
+{
+	chroma_run_sql(
+	    f, "INSERT INTO collections SELECT '00000000-0000-4000-8000-00000000000c', 'other', "
+	       "NULL, database_id, '{}', NULL FROM collections; INSERT INTO segments SELECT "
+	       "'00000000-0000-4000-8000-00000000000' || rowid, type, scope, "
+	       "'00000000-0000-4000-8000-00000000000c' FROM segments; INSERT INTO max_seq_id "
+	       "SELECT id, 99 FROM segments WHERE scope = 'METADATA' AND id <> '" CHROMA_METADATA
+	       "'; UPDATE embeddings SET created_at = '2026-01-01 00:00:00'; UPDATE "
+	       "embeddings_queue SET created_at = '2026-01-01 00:00:00'");
+}
+
 static void queue_not_json(struct chroma_fixture *f)
 {
 	chroma_run_sql(f,
@@ -280,6 +293,7 @@ static const struct damage list[] = {
     {mark_poisoned, "mark-poisoned", 60, 0, 0, 60, 60},
     {mark_blob, "mark-blob queue-unapplied records-without-vector", 60, 0, 0, 60, 60},
     {mark_beyond, "mark-beyond-queue records-without-vector", 60, 10, 0, 50, 60},
+    {mark_of_another_beyond, "mark-beyond-queue", 60, 0, 0, 60, 60},
     {queue_not_json, "queue-damaged", 60, 0, 0, 60, 60},
     {queue_vector, "queue-damaged", 60, 1, 0, 59, 60},
     {queue_without_vector, "queue-damaged records-without-vector", 60, 1, 0, 59, 60},

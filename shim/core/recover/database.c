@@ -11,6 +11,7 @@
 
 #include "core/check/triggers.h"
 #include "core/chroma/migrations.h"
+#include "core/chroma/texts.h"
 #include "core/recover/internal.h"
 #include "core/sqlite/fulltext.h"
 
@@ -378,16 +379,21 @@ static int run_for_queue(struct queue *q, const char *sql, const char *topic, co
 
 /*
  * What was written since the newest record that was applied has been ignored, as far as Chroma has
- * not purged it: it gets numbers that count. If it was applied after all, no harm is done: the end
- * of a queue that is played again ends in the same state.
+ * not purged it: it gets numbers that count. Times have whole seconds: what is of the same one was
+ * applied up to the last row that made a record, which has its number since, and is no older. If
+ * more was applied after all, no harm is done: the end of a queue that is played again ends in the
+ * same state.
  */
 static int lift_ignored(void *context, const struct chroma_collection *c)
 {
-	return run_for_queue(context,
-			     "UPDATE embeddings_queue SET seq_id = seq_id + ?2 WHERE topic = ?1 "
-			     "AND created_at >= coalesce((SELECT max(created_at) FROM embeddings "
-			     "WHERE segment_id = ?3), 0)",
-			     c->topic, c->metadata_segment);
+	return run_for_queue(
+	    context,
+	    "UPDATE embeddings_queue SET seq_id = seq_id + ?2 WHERE topic = ?1 AND created_at >= "
+	    "coalesce((SELECT max(created_at) FROM embeddings WHERE segment_id = ?3), 0) AND "
+	    "seq_id > coalesce((SELECT max(q.seq_id) FROM embeddings_queue q JOIN embeddings e ON "
+	    "e.segment_id = ?3 AND e.embedding_id = q.id AND e.created_at >= q.created_at AND "
+	    "" CHROMA_NUMBER_OF("e") " = printf('%016X', q.seq_id) WHERE q.topic = ?1), 0)",
+	    c->topic, c->metadata_segment);
 }
 
 /* Numbers go on after the last row: one that changes nothing takes the mark's number. */
