@@ -147,6 +147,8 @@ struct hnsw_header;
 #define CHROMA_SPACE_OPEN (-1)	   /* not at all */
 #define CHROMA_SPACE_L2_OR_IP (-2) /* not cosine: its vectors are of all lengths */
 int chroma_space_of_files(int dirfd, const struct hnsw_header *header);
+/* Of a collection whose row is made up: where its release looks for it, unless that tells one. */
+int chroma_make_cosine(sqlite3 *db, const char *collection);
 
 /*
  * The dimension of its vectors where its row has another one, or none: 0 if that is right, or if

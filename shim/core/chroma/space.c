@@ -2,12 +2,15 @@
  *
  * The distance function of a collection, told by the files of its index.
  */
+#include <errno.h>
 #include <math.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "core/chroma/chroma.h"
+#include "core/chroma/migrations.h"
 #include "core/segment/hnsw.h"
+#include "core/sqlite/database.h"
 
 /*
  * In cosine space, and only there, Chroma stores vectors at unit length, and their own length in
@@ -60,4 +63,26 @@ out:
 	if (lengthfd >= 0)
 		close(lengthfd);
 	return space;
+}
+
+/* Before 1.0 the settings in its own row are of another form, and not used. */
+int chroma_make_cosine(sqlite3 *db, const char *collection)
+{
+	static const char in_row[] =
+	    "UPDATE collections SET config_json_str = '{\"vector_index\":{\"hnsw\":{\"space\":"
+	    "\"cosine\"}}}' WHERE id = %Q AND config_json_str IS NULL";
+	static const char in_metadata[] =
+	    "INSERT INTO collection_metadata(collection_id, key, str_value) SELECT c.id, "
+	    "'hnsw:space', 'cosine' FROM collections c WHERE c.id = %Q AND NOT EXISTS (SELECT 1 "
+	    "FROM collection_metadata WHERE collection_id = c.id AND key = 'hnsw:space') AND NOT "
+	    "EXISTS (SELECT 1 FROM segment_metadata WHERE key = 'hnsw:space' AND segment_id IN "
+	    "(SELECT id FROM segments WHERE collection = c.id))";
+	struct migration_state migrations;
+	bool is_rust = migrations_read(db, &migrations) == 0 &&
+		       migrations.counts[MIGRATION_METADB] >= MIGRATION_METADB_OF_RUST;
+	char *sql = sqlite3_mprintf(is_rust ? in_row : in_metadata, collection);
+	int r = sql ? database_error(sqlite3_exec(db, sql, NULL, NULL, NULL)) : -ENOMEM;
+
+	sqlite3_free(sql);
+	return r;
 }

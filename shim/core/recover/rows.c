@@ -72,16 +72,22 @@ static const struct mended names[] = {
 static int mend_space(struct recovery *r, const char *segment, int dirfd,
 		      const struct hnsw_header *h)
 {
-	if (database_has_column(r->db, "collections", "config_json_str") != 1 ||
-	    chroma_space_of_files(dirfd, h) != CHROMA_COSINE)
+	sqlite3_stmt *row = NULL;
+	int error;
+
+	if (chroma_space_of_files(dirfd, h) != CHROMA_COSINE)
 		return 0;
-	return RECOVER_CHANGE(
-	    r,
-	    "UPDATE collections SET config_json_str = '{\"vector_index\":{"
-	    "\"hnsw\":{\"space\":\"cosine\"}}}' WHERE config_json_str IS NULL AND "
-	    "name GLOB 'lost-*' AND id = (SELECT collection FROM segments WHERE "
-	    "id = ?1)",
-	    segment);
+	error = database_prepare(r->db, &row,
+				 "SELECT c.id FROM segments s JOIN collections c ON c.id = "
+				 "s.collection WHERE s.id = ?1 AND c.name GLOB 'lost-*'");
+	if (error == 0) {
+		sqlite3_bind_text(row, 1, segment, -1, SQLITE_STATIC);
+		error = database_step(row);
+	}
+	if (error == 1)
+		error = chroma_make_cosine(r->db, (const char *)sqlite3_column_text(row, 0));
+	sqlite3_finalize(row);
+	return error;
 }
 
 static int put_dimension(struct recovery *r, const struct chroma_collection *c)

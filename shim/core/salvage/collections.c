@@ -89,22 +89,6 @@ static void find_settings(struct salvage *s, const char *collection, struct made
 		m->space = CHROMA_L2; /* what those rows tell counts */
 }
 
-/* Where only cosine has its settings in the collection's own row. */
-static int put_cosine(struct salvage *s, const char *collection)
-{
-	char *sql;
-	int error = database_has_column(s->to, "collections", "config_json_str");
-
-	if (error <= 0)
-		return error;
-	sql = sqlite3_mprintf("UPDATE collections SET config_json_str = '{\"vector_index\":{"
-			      "\"hnsw\":{\"space\":\"cosine\"}}}' WHERE id = %Q",
-			      collection);
-	error = sql ? salvage_sql(s, sql) : -ENOMEM;
-	sqlite3_free(sql);
-	return error;
-}
-
 /* What a release has in other columns may be left out. */
 static int make_up(struct salvage *s, const char *collection)
 {
@@ -126,7 +110,7 @@ static int make_up(struct salvage *s, const char *collection)
 			 : "");
 	error = sql ? salvage_sql(s, sql) : -ENOMEM;
 	if (error == 0 && m.space == CHROMA_COSINE)
-		error = put_cosine(s, collection);
+		error = chroma_make_cosine(s->to, collection);
 	if (error == 0)
 		salvage_say(s, collection,
 			    "its name and settings are lost: it is called 'lost-%.36s'%s",
