@@ -275,15 +275,19 @@ def test_added_again_at_once(venv, chromashim, tmp_path):
     assert json.loads(by_chroma(venv, ask, data)) == [{"a": 1, "c": 3}, {"b": 2}]
 
 
-def test_collections_of_which_their_records_tell(lines, chromashim, tmp_path):  # noqa: F811
-    """The same without a log or a snapshot: Chroma >= 1.0 leaves no records of what it deletes."""
-    line = lines("python")
+@pytest.mark.parametrize("name", ["python", "python-0.6"])
+def test_collections_of_which_their_records_tell(name, lines, chromashim, tmp_path):  # noqa: F811
+    """The same without a log or a snapshot: a deletion takes out their records, or, in 0.6, the queue."""
+    line = lines(name)
     assert "collection-row-missing" not in chromashim("check", line.data).stdout  # one was deleted there
     data = Path(shutil.copytree(line.data, tmp_path / "data"))
     with sqlite3.connect(data / "chroma.sqlite3") as db:
         names = {f"lost-{i}": name for i, name in db.execute("SELECT id, name FROM collections")}
     db.close()
     sql("DELETE FROM segments; DELETE FROM collections")(data)
+    older = Path(shutil.copytree(data, tmp_path / "older"))  # whose queue an older Chroma did not purge
+    sql("UPDATE embeddings_queue_config SET config_json_str = '{\"automatically_purge\": false}'")(older)
+    assert ("collection-row-missing" in chromashim("check", older).stdout) == (name == "python")
     assert "collection-row-missing" in chromashim("check", data).stdout
     recover(chromashim, data, status=3)  # their names are lost
     answer = line.ask(data)

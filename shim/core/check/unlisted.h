@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Collections that have lost their own row and those of their segments. Up to 0.5.5 a deleted one
- * leaves its queue, too, and before 1.0 its records: only the log of acts tells one from the other
- * then.
+ * leaves its queue, and before 1.0 its records: where a database has been of both, only the log of
+ * acts tells one from the other.
  */
 #ifndef CORE_UNLISTED_H
 #define CORE_UNLISTED_H
