@@ -2,6 +2,7 @@
 """One writer: of all the processes that want to change a directory, one does."""
 
 import ctypes
+import json
 import os
 import re
 import signal
@@ -389,7 +390,7 @@ def test_child_writes_by_the_connection_it_was_forked_with(data, actors):
     assert parent.do("result = db.execute('PRAGMA integrity_check').fetchall()") == [["ok"]]
 
 
-def test_right_goes_to_the_next_child(data, actors):
+def test_right_goes_to_the_next_child(data, actors, chromashim):
     """A worker that has ended is followed by another; two at once are one too many."""
     parent = forking(data, actors)
     assert parent.do("result = [child(own), child(own)]") == [0, 0]
@@ -406,6 +407,12 @@ os.read(back, 1)
     try:
         assert parent.do("result = child(own)") == 7
         assert "make the client after the fork" in parent.errors()
+        # Who had the right before is not called the writer, too.
+        said = json.loads(chromashim("status", "--json", data).stdout)["processes"]
+        assert sorted(p["writer"] for p in said) == [False, True], said
+        assert next(p["pid"] for p in said if p["writer"]) == parent.ask("first")
+        assert (f"passed the right to write on to process {parent.ask('first')}" in
+                chromashim("status", data).stdout)
         # To a stranger the family is one writer.
         assert "readonly" in actors().sqlite(data).fails("db.execute('INSERT INTO t VALUES(2)')")
     finally:

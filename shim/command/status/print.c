@@ -199,7 +199,11 @@ static void text_features(const struct status_process *p)
 
 		if (!word || (features[i].bit == OPLOG_HAS_FENCE && !on && !writes))
 			continue;
-		printf("%s%s", between, word);
+		if (features[i].bit == OPLOG_HAS_WRITER && p->passed_to)
+			printf("has passed the right to write on to process %" PRIu32,
+			       p->passed_to);
+		else
+			printf("%s%s", between, word);
 		between = ", ";
 	}
 	putchar('\n');

@@ -18,10 +18,13 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <bsd/string.h>
 
 #include "core/base/clock.h"
+#include "core/base/fileio.h"
+#include "core/base/names.h"
 #include "core/oplog/oplog.h"
 #include "core/settings/config.h"
 #include "core/store/foreign.h"
@@ -227,6 +230,40 @@ static void keep_others(struct status *s)
 			s->others[s->others_size++] = s->others[i];
 }
 
+/* Who has the right to write, by what it wrote into the lock's file; 0: not known. */
+static uint32_t named_writer(int storefd)
+{
+	char text[64] = "";
+	int fd = file_open_at(storefd, WRITER_LOCK);
+	unsigned long pid = 0;
+
+	if (fd < 0)
+		return 0;
+	if (file_read_at(fd, text, sizeof(text) - 1, 0) > 0 && !strncmp(text, "pid ", 4))
+		pid = strtoul(text + 4, NULL, 10);
+	close(fd);
+	return (uint32_t)pid;
+}
+
+/* A process that passed its right on by a fork does not know who took it before it writes. */
+static void settle_writer(struct status *s)
+{
+	uint32_t named = s->data->storefd < 0 ? 0 : named_writer(s->data->storefd);
+	struct status_process *p, *end = s->processes + s->processes_size;
+
+	for (p = s->processes; p < end; p++)
+		if (p->header.pid == named && p->header.features & OPLOG_HAS_WRITER)
+			break;
+	if (p == end)
+		return;
+	for (p = s->processes; p < end; p++) {
+		if (p->header.pid == named || !(p->header.features & OPLOG_HAS_WRITER))
+			continue;
+		p->header.features &= ~(uint64_t)OPLOG_HAS_WRITER;
+		p->passed_to = named;
+	}
+}
+
 static void gather_libraries(struct status *s)
 {
 	unsigned i;
@@ -375,6 +412,7 @@ static int status_show(struct status *s, const struct status_options *o)
 			    "cannot find out about '%s'", t->dir);
 	keep_others(s);
 	count_protected(s);
+	settle_writer(s);
 	status_gather_snapshots(s);
 	status_gather_replicas(s);
 	status_gather_drill(s);

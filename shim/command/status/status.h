@@ -36,6 +36,7 @@ struct status_process {
 	bool is_here;	  /* its pid is of this container */
 	uint32_t seen_as; /* else its pid as it is seen from here, 0: not at all */
 	uint64_t records;
+	uint32_t passed_to; /* who has the right to write that this process had when it forked; 0 */
 	enum library_file library;
 	struct status_copy copies[STATUS_COPIES];
 	unsigned copies_size;
