@@ -254,6 +254,16 @@ FEW_AT_ONCE = textwrap.dedent("""
 """)
 
 
+def test_a_second_writer_is_told_to_the_end(data, actors, chromashim):
+    """Who it was, and what to do: the advice comes last."""
+    first, second = (actors().sqlite(data) for _ in range(2))
+    first.do("db.execute('CREATE TABLE t(x)')")
+    assert second.fails("db.execute('INSERT INTO t VALUES(1)')")
+    said = next(line for line in second.lines() if "only one process may" in line)
+    page = report(chromashim, data)
+    assert said.removeprefix("chromashim: ") in page.words and len(said) > 300, page.words
+
+
 def test_persists_that_come_too_often(data, shim, chromashim):
     """What is the same for two collections is said once, with the numbers of each; and the steps that made
     the tables are one row."""

@@ -22,6 +22,7 @@
 #define DIGEST_TOP 15u	  /* transactions that are told one by one */
 #define DIGEST_EVENTS 64u /* of a kind, the newest */
 #define DIGEST_TEXT 240u
+#define DIGEST_LINE 1536u /* of what the library said: whole, with what to do */
 #define DIGEST_TABLES 12u /* of a transaction */
 #define DIGEST_OTHERS "(others)"
 
@@ -140,7 +141,7 @@ struct digest_event {
 	uint16_t op;
 	uint64_t number;
 	char name[DIGEST_TEXT];
-	char text[DIGEST_TEXT];
+	char text[DIGEST_LINE];
 };
 
 struct digest_events {
@@ -242,6 +243,7 @@ int digest_call(struct digest *d, struct digest_process *p, const struct oplog_e
 int digest_work(struct digest *d, struct digest_process *p, const struct oplog_entry *e);
 int digest_act(struct digest *d, struct digest_process *p, const struct oplog_entry *e);
 int digest_happened(struct digest *d, struct digest_process *p, const struct oplog_entry *e);
-void digest_text(char out[DIGEST_TEXT], const char *text, size_t size);
+/* One line, without runs of blanks; cut to fit into `room` bytes. */
+void digest_text(char *out, size_t room, const char *text, size_t size);
 
 #endif

@@ -58,7 +58,7 @@ static void add_event(struct digest *d, enum digest_event_kind kind, const struc
 	    e->op == OP_COLLECTION || e->op == OP_TXN_COMMIT ? (uint64_t)e->result : e->arg;
 	strlcpy(event->name, e->name && e->kind != OPLOG_NAME_SQL ? e->name : "",
 		sizeof(event->name));
-	digest_text(event->text, e->text, e->text_size);
+	digest_text(event->text, sizeof(event->text), e->text, e->text_size);
 	list->by_time.at[digest_bucket(d, e->time)]++;
 }
 
@@ -69,7 +69,7 @@ int digest_happened(struct digest *d, struct digest_process *p, const struct opl
 	if (kind == DIGEST_EVENT_KINDS)
 		return 0;
 	if (kind == DIGEST_START && e->text_size) {
-		digest_text(p->command, e->text, e->text_size);
+		digest_text(p->command, sizeof(p->command), e->text, e->text_size);
 		p->starts = true;
 	}
 	if (kind == DIGEST_REFUSAL) {

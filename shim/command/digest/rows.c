@@ -12,12 +12,11 @@
 
 /* ---- texts ---- */
 
-void digest_text(char out[DIGEST_TEXT], const char *text, size_t size)
+void digest_text(char *out, size_t room, const char *text, size_t size)
 {
 	size_t n = 0, i;
 
-	/* One line, without runs of blanks. */
-	for (i = 0; i < size && n < DIGEST_TEXT - 4; i++) {
+	for (i = 0; i < size && n < room - 4; i++) {
 		bool blank = text[i] == ' ' || text[i] == '\n' || text[i] == '\t' ||
 			     text[i] == '\r' || text[i] == '\0';
 

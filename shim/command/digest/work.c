@@ -151,7 +151,7 @@ static int note_statement(struct digest *d, struct digest_process *p, const stru
 
 	if (!sql || !log_is_telling(sql))
 		return 0;
-	digest_text(text, sql, strlen(sql));
+	digest_text(text, sizeof(text), sql, strlen(sql));
 	row = digest_row(d, DIGEST_STATEMENTS, text);
 	if (!row)
 		return -ENOMEM;

@@ -72,7 +72,8 @@ static int note_collection(void *context, const struct chroma_collection *c)
 	memset(one, 0, sizeof(*one));
 	strlcpy(one->id, c->id, sizeof(one->id));
 	strlcpy(one->vector_segment, c->vector_segment, sizeof(one->vector_segment));
-	digest_text(one->name, c->name ? c->name : "", c->name ? strlen(c->name) : 0);
+	digest_text(one->name, sizeof(one->name), c->name ? c->name : "",
+		    c->name ? strlen(c->name) : 0);
 	one->sync_threshold = c->sync_threshold;
 	one->dimension = c->dimension;
 	one->bytes = size_of_index(p, c->vector_segment);
@@ -125,8 +126,9 @@ static void note_finding(void *context, const struct diagnose_finding *f)
 	one->code = f->code;
 	snprintf(where, sizeof(where), "%.300s%s%.300s", f->collection ? f->collection : "",
 		 f->collection && f->file ? ", " : "", f->file ? f->file : "");
-	digest_text(one->where, where, strlen(where));
-	digest_text(one->detail, f->detail ? f->detail : "", f->detail ? strlen(f->detail) : 0);
+	digest_text(one->where, sizeof(one->where), where, strlen(where));
+	digest_text(one->detail, sizeof(one->detail), f->detail ? f->detail : "",
+		    f->detail ? strlen(f->detail) : 0);
 }
 
 static void look_at_directory(struct page *p, bool check)
