@@ -102,6 +102,22 @@ def test_who_searches_is_the_writer(opens, made):
     assert not opener.lines()
 
 
+def test_who_is_refused_beside_a_search_is_told_what_helps(opens, made):
+    """A site that searches, and a worker that adds: as told, and then both do what they are for."""
+    site = opens()
+    site.do("client.get_collection('books').query(query_embeddings=vectors(5, 1))")
+    worker = opens()
+    assert "readonly" in worker.fails("client.get_collection('books').delete(['id-1'])")
+    assert "If that one only searches, stop it, and start it again when this one has written" in worker.errors()
+    site.stop()
+    worker.do("c = client.get_collection('books'); c.delete(['id-1'])")
+    site = opens()
+    site.do("c = client.get_collection('books')")
+    assert site.ask("len(c.query(query_embeddings=vectors(5, 1))['ids'][0])") == 10
+    worker.do("c.delete(['id-2'])")
+    assert site.ask("c.count()") == 118 and not site.lines()
+
+
 def test_fence(opens, made, actors):
     """An outsider cannot write as long as somebody has the database open, and can at once after that."""
     outsider = actors(False).sqlite(made)

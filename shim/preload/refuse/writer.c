@@ -440,6 +440,11 @@ struct advice {
 	char parent[24];
 };
 
+#define USE_ONE_SERVER                                                                       \
+	", or let both use one Chroma server (chroma run, and HttpClient in each). If that " \
+	"one only searches, stop it, and start it again when this one has written: it then " \
+	"searches beside it."
+
 static void advise(struct advice *o, const struct protection *a, const struct writer_text *h)
 {
 	o->parent[0] = '\0';
@@ -456,13 +461,10 @@ static void advise(struct advice *o, const struct protection *a, const struct wr
 			    "and keeps the right to write while it has its client.";
 	} else if (writer_text_parent(h, o->parent)) {
 		o->before = ", start one of them only: process ";
-		o->after =
-		    " has started both. Workers of one server are as many as you like if "
-		    "they use one Chroma server (chroma run, and HttpClient in the workers).";
+		o->after = " has started both" USE_ONE_SERVER;
 	} else {
-		o->before = ", stop that process, or let both use one Chroma server (chroma run, "
-			    "and HttpClient in each), or let this one wait "
-			    "(CHROMASHIM_SINGLE_WRITER=wait).";
+		o->before = ", stop that process, or let this one wait for its end "
+			    "(CHROMASHIM_SINGLE_WRITER=wait)" USE_ONE_SERVER;
 	}
 }
 
