@@ -366,11 +366,11 @@ static void test_text(void **state)
 	size_t i;
 
 	(void)state;
-	digest_text(out, " a \n\t b  ", 9);
+	digest_text(out, sizeof(out), " a \n\t b  ", 9);
 	assert_string_equal(out, "a b");
 	for (i = 0; i + 1 < sizeof(long_text); i += 2)
 		memcpy(long_text + i, "\xc3\xa9", 2);
-	digest_text(out, long_text, sizeof(long_text) - 1);
+	digest_text(out, sizeof(out), long_text, sizeof(long_text) - 1);
 	assert_true(strlen(out) < DIGEST_TEXT);
 	for (i = 0; i + 3 < strlen(out); i += 2)
 		assert_memory_equal(out + i, "\xc3\xa9", 2);
