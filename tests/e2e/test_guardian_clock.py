@@ -140,6 +140,28 @@ def test_a_crash_of_the_future(data, chromashim, clock, shim):
     assert "last backend" not in done.stderr, done.stderr
 
 
+@pytest.mark.parametrize("later, told", [(False, []), (True, [1])])
+def test_a_first_look_after_the_clock_was_set_back(data, chromashim, clock, shim, later, told):
+    """The newest crash alone is told then; one of a time still to come is not, nor hides another."""
+    make_directory(data)
+    script = ("import os, signal, sqlite3, sys\n"
+              "db = sqlite3.connect(sys.argv[1])\n"
+              "db.execute('UPDATE embeddings SET created_at = 1'); os.kill(os.getpid(), signal.SIGKILL)")
+    died = []
+    for preload in [f"{clock}:{shim}"] + [shim] * later:
+        child = subprocess.Popen(
+            [hosts.python("venv"), "-c", script, data / "chroma.sqlite3"],
+            env=hosts.environment({"LD_PRELOAD": str(preload), "CHROMASHIM_GUARD": "off",
+                                   "CLOCK_OFFSET": "432000"}))
+        child.wait(30)
+        died.append(child.pid)
+    done = chromashim("guard", "--once", data)
+    crashes = [line for line in (done.stdout + done.stderr).splitlines()
+               if "crashed" in line or "was ended" in line]
+    assert len(crashes) == len(told), crashes
+    assert all(f"process {died[n]} " in line for n, line in zip(told, crashes)), crashes
+
+
 @pytest.mark.slow
 def test_thirty_days(data, chromashim, clock):
     """A snapshot every 6 h for 30 days, and none in between; what the rules say is kept."""

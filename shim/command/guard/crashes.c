@@ -134,6 +134,7 @@ static void tell_crash(struct found *f, const struct who_process *p, const char 
 static void tell_crashes(struct found *f)
 {
 	const struct who_process *newest = NULL;
+	uint64_t now = clock_read(CLOCK_REALTIME);
 	char words[CRASH_WORDS];
 	const char *why;
 	size_t i;
@@ -144,14 +145,15 @@ static void tell_crashes(struct found *f)
 		if (!p->writer || is_told_of(f, "crash.found", p->last) ||
 		    is_told_of(f, "backend.ended", p->last))
 			continue;
-		why = f->told_count || !newest || p->last > newest->last ? crash_why(f->g, p, words)
-									 : NULL;
+		why = f->told_count || !newest || clock_is_later(p->last, newest->last, now)
+			  ? crash_why(f->g, p, words)
+			  : NULL;
 		if (why && f->told_count)
 			tell_crash(f, p, why);
 		else if (why)
 			newest = p;
 	}
-	if (newest && newest->last + DAY > clock_read(CLOCK_REALTIME))
+	if (newest && newest->last + DAY > now && !clock_was_ahead(newest->last, now))
 		tell_crash(f, newest, crash_why(f->g, newest, words));
 }
 
@@ -191,7 +193,8 @@ void guardian_look_at_crashes(struct guardian *g)
 	if (f.told_count < 0)
 		f.told_count = 0;
 	/* What is from before the ring, or has no room in it any more, nobody is told of. */
-	if (f.told_count && f.told[0].time - DAY > f.oldest)
+	if (f.told_count && f.told[0].time - DAY > f.oldest &&
+	    !clock_was_ahead(f.told[0].time, now))
 		f.oldest = f.told[0].time - (f.told_count < (int)EVENTS_SLOTS ? DAY : 0);
 	if (r == 0)
 		oplog_reader_since(reader, f.oldest);
