@@ -91,6 +91,28 @@ def test_by_the_backends_own_chroma(tmp_path, data, shim, chromashim, guardians)
     assert " restore=0." in chromashim("status", "--check", data).stdout
 
 
+def test_a_backend_that_is_soon_gone(data, chromashim, actors):
+    """Its Chroma is known even so: it is looked for at the first open, however long that took."""
+    make_directory(data)
+    assert chromashim("snapshot", "create", data).returncode == 0
+    host = actors(env={"CHROMASHIM_GUARD": "off"})
+    host.do("import chromadb, pathlib")
+    guardian = subprocess.Popen([hosts.COMMAND, "guard", "--follow", str(host.pid), "--while-open", data],
+                                stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(3.3)  # without the open it would be looked for 7 s after the start next
+        host.do(f"""
+c = chromadb.PersistentClient({str(data)!r})
+until = time.monotonic() + 3.3
+while not pathlib.Path({str(data)!r}, ".chromashim/engine").exists() and time.monotonic() < until:
+    time.sleep(0.05)
+""")
+    finally:
+        host.stop()
+        guardian.wait(30)
+    assert "release 1.5.9" in (data / ".chromashim/engine").read_text()
+
+
 @pytest.mark.parametrize("venv", ["venv", "venv-0.6"])
 def test_spaces_and_an_empty_collection(data, chromashim, venv):
     if not hosts.python(venv).exists():

@@ -12,6 +12,7 @@
 #include "core/chroma/engine.h"
 #include "command/base/terminal.h"
 #include "command/guard/guardian.h"
+#include "core/base/alive.h"
 #include "core/base/clock.h"
 #include "core/base/openers.h"
 #include "core/oplog/oplog.h"
@@ -132,7 +133,13 @@ void guardian_look_at_engine(struct guardian *g)
 	uint64_t now = oplog_now();
 	struct engine *e;
 
-	if (g->engine_known || now < g->engine_at)
+	if (g->engine_known)
+		return;
+	if (!g->engine_opened && alive_in_use(g->s.data.storefd, -1)) {
+		g->engine_opened = true;
+		g->engine_at = g->engine_pause = 0;
+	}
+	if (now < g->engine_at)
 		return;
 	g->engine_pause = g->engine_pause * 2 > SLOWEST ? SLOWEST
 			  : g->engine_pause		? g->engine_pause * 2

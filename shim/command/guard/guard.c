@@ -26,6 +26,7 @@
 #include "core/snapshot/hydrate.h"
 
 #define TICK_MS 1000
+#define OPEN_MS 200 /* until the database is opened */
 #define SENDING_MS 200
 #define WAIT_LOCK_MS 200
 #define WHILE_OPEN_TRIES 10
@@ -86,6 +87,18 @@ static void wait_a_while(struct guardian *g, int ms)
 	g->gone = true;
 	close(g->pidfd);
 	g->pidfd = -1;
+}
+
+/* A backend that has the database open for a second would be gone at the next tick: until the first
+ * open it is looked for more often. */
+static void wait_for_tick(struct guardian *g, int ms)
+{
+	for (; ms > OPEN_MS && !g->engine_known && !g->engine_opened && !g->gone && !guard_stopping;
+	     ms -= OPEN_MS) {
+		wait_a_while(g, OPEN_MS);
+		guardian_look_at_engine(g);
+	}
+	wait_a_while(g, ms);
 }
 
 /* ---- only one ---- */
@@ -271,7 +284,7 @@ static void run(struct guardian *g)
 			    guard_lock_is_held(g->lockfd, GUARD_LOCK_WAITING))
 				break;
 		}
-		wait_a_while(g, more ? 0 : guardian_is_sending(g) ? SENDING_MS : TICK_MS);
+		wait_for_tick(g, more ? 0 : guardian_is_sending(g) ? SENDING_MS : TICK_MS);
 	}
 	guardian_end_drill(g, g->once && !guard_stopping);
 	guardian_tell_others(g);

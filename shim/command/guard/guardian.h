@@ -80,7 +80,7 @@ struct guardian {
 	uint64_t events_seen;		/* when `events` was last changed */
 	pid_t died;	  /* the guardian before, which did not end by itself; 0: none */
 	bool place_ended; /* but with the container or the machine that it was in */
-	bool disk_low, disk_filling, overdue, engine_known;
+	bool disk_low, disk_filling, overdue, engine_known, engine_opened;
 	uint64_t engine_at, engine_pause;
 	pid_t drill_pid;   /* of the drill that is under way, 0: none */
 	uint64_t drill_at; /* none is begun before; ns, CLOCK_MONOTONIC */
