@@ -56,30 +56,51 @@ void json_end(struct json *j, char bracket)
 	j->comma = true;
 }
 
+/* How many bytes from the first on stand in a string as they are. */
+static size_t plain_length(const char *text, size_t size)
+{
+	size_t at = 0, n;
+
+	while (at < size) {
+		unsigned char c = (unsigned char)text[at];
+
+		if (c < 0x20 || c == '"' || c == '\\' || c == 0x7f)
+			break;
+		n = c < 0x80 ? 1 : utf8_length(text + at, size - at);
+		if (n == 0)
+			break;
+		at += n;
+	}
+	return at;
+}
+
+/* One byte that does not. */
+static void put_escaped(struct json *j, unsigned char c)
+{
+	if (c >= 0x80)
+		fputs("\xef\xbf\xbd", j->out);
+	else if (c == '"' || c == '\\')
+		fprintf(j->out, "\\%c", c);
+	else if (c == '\n')
+		fputs("\\n", j->out);
+	else if (c == '\t')
+		fputs("\\t", j->out);
+	else
+		fprintf(j->out, "\\u%04x", c);
+}
+
 static void put_string(struct json *j, const char *text, size_t size)
 {
 	size_t at = 0;
 
 	fputc('"', j->out);
 	while (at < size) {
-		size_t n = utf8_length(text + at, size - at);
-		unsigned char c = (unsigned char)text[at];
+		size_t n = plain_length(text + at, size - at);
 
-		if (n == 0) {
-			fputs("\xef\xbf\xbd", j->out);
-			n = 1;
-		} else if (c == '"' || c == '\\') {
-			fprintf(j->out, "\\%c", c);
-		} else if (c == '\n') {
-			fputs("\\n", j->out);
-		} else if (c == '\t') {
-			fputs("\\t", j->out);
-		} else if (c < 0x20 || c == 0x7f) {
-			fprintf(j->out, "\\u%04x", c);
-		} else {
-			fwrite(text + at, 1, n, j->out);
-		}
+		fwrite(text + at, 1, n, j->out);
 		at += n;
+		if (at < size)
+			put_escaped(j, (unsigned char)text[at++]);
 	}
 	fputc('"', j->out);
 }
