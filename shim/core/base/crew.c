@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stddef.h>
 
 #define WAITERS 8u /* the disk puts together what is asked for at the same time */
@@ -47,6 +48,29 @@ static void crew_work(struct help *h, unsigned helpers)
 void crew_run(void (*work)(void *context, bool is_helper), void *context)
 {
 	crew_work(&(struct help){work, context}, is_room_for_two());
+}
+
+struct pair {
+	void (*one)(void *context), (*other)(void *context);
+	void *context;
+	atomic_bool other_is_taken;
+};
+
+static void do_one(void *context, bool is_helper)
+{
+	struct pair *p = context;
+
+	if (!is_helper)
+		p->one(p->context);
+	if (!atomic_exchange(&p->other_is_taken, true))
+		p->other(p->context);
+}
+
+void crew_both(void (*one)(void *context), void (*other)(void *context), void *context)
+{
+	struct pair p = {.one = one, .other = other, .context = context};
+
+	crew_run(do_one, &p);
 }
 
 void crew_wait(unsigned count, void (*work)(void *context, bool is_helper), void *context)

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/base/crew.h"
 #include "core/check/internal.h"
 #include "core/check/triggers.h"
 #include "core/chroma/installation.h"
@@ -104,22 +105,76 @@ static int quick_check(struct diagnosis *d)
 	return r;
 }
 
-static void check_fts(struct diagnosis *d)
-{
+/* What the full-text index lacks. */
+struct lacking {
 	int64_t documents, terms;
-	int r = fulltext_missing(d->db, &documents, &terms);
+	int r;
+};
 
-	if (r == -EBADMSG)
+static void report_fts(struct diagnosis *d, const struct lacking *l)
+{
+	if (l->r == -EBADMSG)
 		diagnose_report(d, DIAGNOSE_FTS_MALFORMED, database_place,
 				"its terms cannot be read");
-	else if (r == 0 && terms)
+	else if (l->r == 0 && l->terms)
 		diagnose_report(d, DIAGNOSE_FTS_INCOMPLETE, database_place,
-				terms > 0 ? "it lacks %lld places of terms"
-					  : "it has %lld places of terms too many",
-				terms > 0 ? (long long)terms : -(long long)terms);
-	else if (r == 0 && documents)
+				l->terms > 0 ? "it lacks %lld places of terms"
+					     : "it has %lld places of terms too many",
+				l->terms > 0 ? (long long)l->terms : -(long long)l->terms);
+	else if (l->r == 0 && l->documents)
 		diagnose_report(d, DIAGNOSE_FTS_INCOMPLETE, database_place, "%lld documents",
-				(long long)documents);
+				(long long)l->documents);
+}
+
+/* Its two halves take about as long as each other. */
+struct full_check {
+	struct diagnosis *d;
+	sqlite3 *other; /* of the same database; NULL: there is no second connection */
+	struct lacking lacking;
+	int r;
+};
+
+static void check_integrity(void *context)
+{
+	struct full_check *f = context;
+
+	f->r = run_check(f->d, "PRAGMA integrity_check", "integrity_check");
+}
+
+static void count_lacking(void *context)
+{
+	struct full_check *f = context;
+	struct lacking *l = &f->lacking;
+
+	l->r = fulltext_missing(f->other ? f->other : f->d->db, &l->documents, &l->terms);
+}
+
+/* A journal that waits for its roll-back, or a snapshot, has its one connection. */
+static void open_other(struct full_check *f)
+{
+	int64_t ignored;
+
+	if (f->d->dirfd < 0 || database_open(f->d->path, &f->other) < 0 ||
+	    database_number(f->other, "SELECT count(*) FROM sqlite_master", NULL, &ignored) < 0) {
+		sqlite3_close(f->other);
+		f->other = NULL;
+	}
+}
+
+static int full_check(struct diagnosis *d)
+{
+	struct full_check f = {.d = d};
+
+	open_other(&f);
+	if (f.other) {
+		crew_both(check_integrity, count_lacking, &f);
+	} else {
+		check_integrity(&f);
+		count_lacking(&f);
+	}
+	report_fts(d, &f.lacking);
+	sqlite3_close(f.other);
+	return f.r;
 }
 
 /* How much of the file SQLite has read tells how far it is. */
@@ -150,12 +205,7 @@ bool diagnose_structure(struct diagnosis *d)
 	}
 	if (d->options->progress)
 		sqlite3_progress_handler(d->db, 100000, show_progress, d);
-	if (d->options->full) {
-		r = run_check(d, "PRAGMA integrity_check", "integrity_check");
-		check_fts(d);
-	} else {
-		r = quick_check(d);
-	}
+	r = d->options->full ? full_check(d) : quick_check(d);
 	sqlite3_progress_handler(d->db, 0, NULL, NULL);
 	diagnose_advance(d, (uint64_t)d->database.st_size);
 	if (r == -EBADMSG)

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -283,13 +284,15 @@ static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int 
 	return SQLITE_OK;
 }
 
-static sqlite3_vfs *vfs_get(void)
-{
-	static sqlite3_vfs vfs; /* SQLite keeps it; the command has one thread that opens */
-	sqlite3_vfs *below = sqlite3_vfs_find(NULL), *found = sqlite3_vfs_find(VFS_NAME);
+static sqlite3_vfs vfs; /* SQLite keeps it */
+static bool vfs_is_there;
 
-	if (found || !below)
-		return found;
+static void vfs_make(void)
+{
+	sqlite3_vfs *below = sqlite3_vfs_find(NULL);
+
+	if (!below)
+		return;
 	vfs = *below;
 	vfs.pNext = NULL;
 	vfs.zName = VFS_NAME;
@@ -297,7 +300,16 @@ static sqlite3_vfs *vfs_get(void)
 	vfs.xOpen = vfs_open;
 	if (vfs.szOsFile < (int)sizeof(struct view_file))
 		vfs.szOsFile = (int)sizeof(struct view_file);
-	return sqlite3_vfs_register(&vfs, 0) == SQLITE_OK ? &vfs : NULL;
+	vfs_is_there = sqlite3_vfs_register(&vfs, 0) == SQLITE_OK;
+}
+
+/* Two threads may open one each. */
+static bool has_vfs(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, vfs_make);
+	return vfs_is_there;
 }
 
 /* An open-file lock, so that closing another descriptor of the file does not drop it. */
@@ -358,7 +370,7 @@ int database_open_rolled_back(int dirfd, sqlite3 **out)
 {
 	struct view v = {.database = -1, .journal = -1};
 
-	return open_view(&v, vfs_get() ? view_open(&v, dirfd) : -ENOMEM, out);
+	return open_view(&v, has_vfs() ? view_open(&v, dirfd) : -ENOMEM, out);
 }
 
 int database_open_source(const struct file_source *source, sqlite3 **out)
@@ -368,7 +380,7 @@ int database_open_source(const struct file_source *source, sqlite3 **out)
 	int r;
 
 	v.is_wal = sqlite_is_wal(source);
-	r = open_view(&v, vfs_get() ? 0 : -ENOMEM, out);
+	r = open_view(&v, has_vfs() ? 0 : -ENOMEM, out);
 	return r < 0 ? r
 		     : database_number(*out, "SELECT count(*) FROM sqlite_master", NULL, &ignored);
 }
