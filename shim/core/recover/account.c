@@ -3,10 +3,12 @@
  * The account of a recovery: every record before and after, compared by checksums in a temporary
  * database, so that memory does not grow with the directory.
  */
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "core/base/crew.h"
 #include "core/chroma/texts.h"
 #include "core/export/fingerprint.h"
 #include "core/recover/internal.h"
@@ -188,46 +190,92 @@ static bool has_older_vectors(const char *path)
 	return found != 0;
 }
 
-int recover_account_take(struct recover_account *a, int dirfd, const struct recover_judgement *j)
+void recover_account_judge(struct recover_account *a, int dirfd, const struct recover_judgement *j)
+{
+	a->judgement = j;
+	a->may_differ |= recover_makes_vectors_differ(j, dirfd);
+	if (!a->phase)
+		a->costs_vectors = recover_costs_vectors(j, "");
+}
+
+/* 0, or the first error of two. */
+static int take_all(struct recover_account *a, int dirfd, const char *path,
+		    struct export_summary *summary)
 {
 	struct export_options options = {.vectors = true,
-					 .only_index =
-					     !a->phase && j->steps & 1u << RECOVER_RECORDS,
+					 .only_index = !a->phase &&
+						       a->judgement->steps & 1u << RECOVER_RECORDS,
 					 .begin = begin,
 					 .record = account_take,
 					 .trouble = note_trouble,
 					 .context = a};
-	struct export_summary summary = {0};
-	char path[48];
-	int r;
+	int r = database_prepare(a->db, &a->insert,
+				 "INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?, ?, ?)");
 
-	a->judgement = j;
-	if (!a->phase)
-		a->costs_vectors = recover_costs_vectors(j, "");
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", dirfd);
-	a->may_differ |=
-	    recover_makes_vectors_differ(j, dirfd) || (!a->phase && has_older_vectors(path));
-	r = database_error(sqlite3_exec(a->db, "BEGIN", NULL, NULL, NULL));
 	if (r == 0)
-		r = database_prepare(a->db, &a->insert,
-				     "INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?, "
-				     "?, ?)");
-	if (r == 0)
-		r = export_directory(path, dirfd, &options, &summary);
+		r = export_directory(path, dirfd, &options, summary);
 	if (r == -ENOENT || r == -EBADMSG) { /* a table lacks: there is nothing to compare with */
 		a->troubles[a->phase]++;
 		r = 0;
 	}
 	sqlite3_finalize(a->insert);
 	a->insert = NULL;
+	return r;
+}
+
+int recover_account_take(struct recover_account *a, int dirfd)
+{
+	struct export_summary summary = {0};
+	char path[48];
+	int r;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", dirfd);
+	a->may_differ |= !a->phase && has_older_vectors(path);
+	a->troubles[a->phase] = 0;
+	r = database_error(
+	    sqlite3_exec(a->db, "BEGIN; DELETE FROM record WHERE phase = 1", NULL, NULL, NULL));
+	if (r == 0)
+		r = take_all(a, dirfd, path, &summary);
 	if (r == 0)
 		r = database_error(sqlite3_exec(a->db, "COMMIT", NULL, NULL, NULL));
 	a->was_blind |= summary.without_database;
 	a->may_differ |= summary.overwritten > 0;
 	if (r == 0 && a->phase && a->was_blind)
 		r = forget_deleted(a, path);
+	a->is_taken = r == 0 && a->phase == 1;
 	a->phase = 1;
 	return r;
+}
+
+struct beside {
+	struct recover_account *account;
+	struct recover_judgement *judgement;
+	int dirfd, judged, taken;
+};
+
+static void judge_beside(void *context)
+{
+	struct beside *b = context;
+
+	b->judged = recover_judge(b->dirfd, b->judgement);
+}
+
+static void take_beside(void *context)
+{
+	struct beside *b = context;
+
+	b->taken = recover_account_take(b->account, b->dirfd);
+}
+
+int recover_account_and_judge(struct recover_account *a, int dirfd, struct recover_judgement *j)
+{
+	struct beside b = {.account = a, .judgement = j, .dirfd = dirfd};
+
+	assert(a->phase == 1);
+	crew_both(judge_beside, take_beside, &b);
+	if (b.judged == 0)
+		recover_account_judge(a, dirfd, j);
+	return b.judged < 0 ? b.judged : b.taken;
 }
 
 static int run_for_record(struct recover_account *a, const char *sql, const char *collection_id,

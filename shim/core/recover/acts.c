@@ -17,6 +17,7 @@ static struct collection_names *open_log(const struct recovery *r)
 
 int recover_names_of_log(struct recovery *r)
 {
+	struct recover_account *account = r->options->account;
 	struct collection_names *names = open_log(r);
 	uint64_t count = 0;
 	sqlite3_stmt *rows = NULL;
@@ -39,9 +40,10 @@ int recover_names_of_log(struct recovery *r)
 	collection_names_close(names);
 	if (error < 0 || !count)
 		return error == -ENOENT || error == -EBADMSG ? 0 : error;
-	if (r->options->account)
-		r->options->account->nameless -=
-		    count < r->options->account->nameless ? count : r->options->account->nameless;
+	if (account) {
+		account->nameless -= count < account->nameless ? count : account->nameless;
+		account->is_taken = false; /* with the names of before */
+	}
 	recover_say(r, RECOVER_SEGMENTS, NULL,
 		    "%" PRIu64 " collections are called again as the log has it", count);
 	return 0;

@@ -26,7 +26,8 @@ static int heal_copy(const struct recover_job *job, struct recover_result *out,
 	if (r < 0)
 		return r;
 	out->stage = RECOVER_READING;
-	r = recover_account_take(&out->account, fd, j);
+	recover_account_judge(&out->account, fd, j);
+	r = recover_account_take(&out->account, fd);
 	if (r < 0)
 		return r;
 	out->stage = RECOVER_HEALING;
@@ -35,10 +36,10 @@ static int heal_copy(const struct recover_job *job, struct recover_result *out,
 		return r;
 	out->stage = RECOVER_CHECKING;
 	if (j->is_stale)
-		r = recover_judge(fd, j);
+		r = recover_account_and_judge(&out->account, fd, j);
+	else if (!out->account.is_taken)
+		r = recover_account_take(&out->account, fd);
 	out->damage[1] = j->damage;
-	if (r == 0)
-		r = recover_account_take(&out->account, fd, j);
 	if (r == 0 && j->damage > out->damage[0] && (!was_blind || recover_is_blind(j)))
 		return -EUCLEAN;
 	return r;

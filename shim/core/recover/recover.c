@@ -32,6 +32,24 @@ static bool is_due(const struct recovery *r, int step)
 	return step == RECOVER_JOURNAL || r->judgement->steps & 1u << step;
 }
 
+/*
+ * Most recoveries have done what there was to do, and then the account can be taken beside the
+ * look that shows it. If that finds more after all, the account is taken once more.
+ */
+static int judge_again(struct recovery *r, int step)
+{
+	struct recover_account *account = r->options->account;
+	bool is_likely_all = account && !account->was_blind && !account->nameless &&
+			     !(r->judgement->steps >> step) && !r->options->undelete &&
+			     !r->lost_segments;
+
+	if (is_likely_all)
+		return recover_account_and_judge(account, r->dirfd, r->judgement);
+	if (account)
+		account->is_taken = false;
+	return recover_judge(r->dirfd, r->judgement);
+}
+
 int recover_heal(int dirfd, const struct recover_options *options, struct recover_judgement *j,
 		 uint64_t *healed_out)
 {
@@ -46,7 +64,7 @@ int recover_heal(int dirfd, const struct recover_options *options, struct recove
 		if (!(options->steps & 1u << step) && step != RECOVER_JOURNAL)
 			continue;
 		if (j->is_stale)
-			error = recover_judge(dirfd, j);
+			error = judge_again(&r, step);
 		/* A copy, which is synced as a whole. Said to SQLite, it plays a journal back. */
 		if (step != RECOVER_JOURNAL)
 			recover_sql(&r, "PRAGMA synchronous = OFF");

@@ -79,8 +79,9 @@ struct recover_options {
 struct recover_judgement;
 
 struct recover_account {
-	sqlite3 *db; /* on disk, temporary */
-	int phase;   /* of the next recover_account_take(): 0 before, 1 after */
+	sqlite3 *db;   /* on disk, temporary */
+	int phase;     /* of the next recover_account_take(): 0 before, 1 after */
+	bool is_taken; /* after, too: of the directory as it was judged last */
 	sqlite3_stmt *insert;
 	uint64_t troubles[2]; /* what could not be read */
 	const struct recover_judgement *judgement;
@@ -112,9 +113,13 @@ static inline bool recover_may_have_lost(const struct recover_account *a)
 
 int recover_account_open(struct recover_account *a);
 void recover_account_close(struct recover_account *a);
-/* Reads every record of the directory, whose damage is known; the first time is before, the second
- * after. */
-int recover_account_take(struct recover_account *a, int dirfd, const struct recover_judgement *j);
+/* What is known of the damage; lent, until the next one. Before the first recover_account_take().
+ */
+void recover_account_judge(struct recover_account *a, int dirfd, const struct recover_judgement *j);
+/* Reads every record of the directory; the first time is before, each other one after. */
+int recover_account_take(struct recover_account *a, int dirfd);
+/* After: judges it as well, at the same time where there are two processors. */
+int recover_account_and_judge(struct recover_account *a, int dirfd, struct recover_judgement *j);
 /* Of a record, however it could be read before, something was lost. account.db is open. */
 int recover_account_note(struct recover_account *a, const char *collection_id, const char *id,
 			 size_t id_size);
