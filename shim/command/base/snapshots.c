@@ -17,17 +17,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "command/base/progress.h"
 #include "command/base/guard_lock.h"
 #include "command/base/guard_settings.h"
 #include "command/base/terminal.h"
-#include "core/base/alive.h"
 #include "core/base/clock.h"
 #include "core/base/fileio.h"
-#include "core/base/openers.h"
 #include "core/oplog/oplog.h"
 #include "core/pin/outside.h"
 #include "core/snapshot/hydrate.h"
-#include "core/sqlite/page.h"
 #include "core/undo/rollback.h"
 
 #define WAIT_MS 10000 /* for another chromashim that changes the store */
@@ -543,45 +541,6 @@ int snapshots_confirm(const struct snapshot_flags *flags, const char *question, 
 	return EXIT_FAILED;
 }
 
-/* ---- progress ---- */
-
-void progress_start(struct progress *p, const char *label, bool quiet)
-{
-	*p = (struct progress){.label = label,
-			       .started = oplog_now(),
-			       .is_terminal = isatty(STDERR_FILENO) == 1,
-			       .quiet = quiet};
-}
-
-void progress_step(void *progress, uint64_t done, uint64_t total)
-{
-	static const char full[] = "##############################";
-	struct progress *p = progress;
-	uint64_t now = oplog_now();
-	char have[24], all[24];
-	int filled;
-
-	if (!p->is_terminal || p->quiet || total == 0 || now - p->started < UINT64_C(500000000) ||
-	    now - p->shown < UINT64_C(100000000))
-		return;
-	done = done < total ? done : total;
-	filled = (int)(done * 30 / total);
-	fprintf(stderr, "\r%-10s [%-30.*s] %3u %%  %s of %s \033[K", p->label, filled, full,
-		(unsigned)(done * 100 / total), format_bytes(have, sizeof(have), done),
-		format_bytes(all, sizeof(all), total));
-	fflush(stderr);
-	p->shown = now;
-	p->visible = true;
-}
-
-void progress_end(struct progress *p)
-{
-	if (p->visible)
-		fputs("\r\033[K", stderr);
-	fflush(stderr);
-	p->visible = false;
-}
-
 /* ---- verifying ---- */
 
 int snapshots_verify(struct snapshots *s, struct manifest *m, const struct snapshot_flags *flags)
@@ -617,65 +576,7 @@ int snapshots_verify(struct snapshots *s, struct manifest *m, const struct snaps
 	return EXIT_DONE;
 }
 
-/* ---- who is in the way ---- */
-
-/* SQLite's locks, in case /proc may not be looked into. */
-static bool is_locked(const struct data_directory *t)
-{
-	struct flock lock = {.l_type = F_WRLCK,
-			     .l_whence = SEEK_SET,
-			     .l_start = SQLITE_PENDING_BYTE,
-			     .l_len = SQLITE_LOCKS_SIZE};
-	int fd = openat(t->dirfd, CHROMA_DATABASE, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	bool locked = fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
-
-	if (fd >= 0)
-		close(fd);
-	return locked;
-}
-
-int snapshots_find_process(const struct data_directory *t, char *name_out, size_t room)
-{
-	struct process_opener *list;
-	unsigned hidden;
-	struct stat st;
-	int n, pid = 0;
-
-	snprintf(name_out, room, "another process");
-	if (fstatat(t->dirfd, CHROMA_DATABASE, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return 0;
-	n = process_find_openers(&st, CHROMA_DATABASE, &list, &hidden);
-	if (n > 0) {
-		pid = (int)list[0].pid;
-		snprintf(name_out, room, "%s", list[0].command[0] ? list[0].command : list[0].name);
-	}
-	free(list);
-	if (!pid && (is_locked(t) || (t->storefd >= 0 && alive_in_use(t->storefd, -1))))
-		pid = -1; /* in another container, it may be, and has not written yet */
-	return pid;
-}
-
-bool snapshots_is_open(const struct data_directory *t)
-{
-	char name[64];
-
-	return alive_any(t->storefd) == ALIVE_LIVES || pin_has_writer(t->storefd) ||
-	       snapshots_find_process(t, name, sizeof(name)) != 0;
-}
-
-int snapshots_refuse_if_open(const struct data_directory *t, const char *todo)
-{
-	char name[256];
-	int pid = snapshots_find_process(t, name, sizeof(name));
-
-	if (pid > 0)
-		return fail(EXIT_IN_THE_WAY, 0, todo, "process %d (%s) has '%s' open", pid, name,
-			    t->dir);
-	if (pid < 0)
-		return fail(EXIT_IN_THE_WAY, 0, todo,
-			    "a process that may not be looked into has '%s' open", t->dir);
-	return 0;
-}
+/* ---- before one is taken ---- */
 
 /* The snapshot says if a segment is torn. */
 static void tell_pins(void *context, const struct rollback_outcome *outcome)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the verbs about snapshots share: opening them, naming one, asking, progress, telling.
+ * What the verbs about snapshots share: opening them, naming one, asking, telling.
  */
 #ifndef COMMAND_SNAPSHOTS_H
 #define COMMAND_SNAPSHOTS_H
@@ -82,16 +82,6 @@ int snapshots_fail(const struct snapshots *s, int error, const struct snapshot_t
 int snapshots_confirm(const struct snapshot_flags *flags, const char *question, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* A bar on stderr if that is a terminal and the work takes a while. */
-struct progress {
-	const char *label;
-	uint64_t started, shown; /* ns */
-	bool is_terminal, quiet, visible;
-};
-void progress_start(struct progress *p, const char *label, bool quiet);
-void progress_step(void *progress, uint64_t done, uint64_t total);
-void progress_end(struct progress *p);
-
 /*
  * Takes one and, if wanted, verifies it; says it on stdout unless flags->quiet. The exit status;
  * *id_out is 0 if none was taken.
@@ -101,13 +91,6 @@ int snapshots_create(struct snapshots *s, const char *reason, const char *descri
 
 /* Its chunks looked at, it says what it found; the exit status. */
 int snapshots_verify(struct snapshots *s, struct manifest *m, const struct snapshot_flags *flags);
-
-/* A pid that has the data directory's database open or locked, 0: none. *name_out is its name. */
-int snapshots_find_process(const struct data_directory *t, char *name_out, size_t room);
-/* Whether anybody has the directory open, with the library or without. */
-bool snapshots_is_open(const struct data_directory *t);
-/* 0, or the exit status after saying which process, and todo. */
-int snapshots_refuse_if_open(const struct data_directory *t, const char *todo);
 
 /*
  * Persists that died half-way are undone, as the next start would do: else they would be torn in

@@ -16,6 +16,7 @@
 
 #include <bsd/string.h>
 
+#include "command/base/progress.h"
 #include "command/base/terminal.h"
 #include "command/drill/drill.h"
 #include "command/replica/replica.h"

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "command/guard/guardian.h"
+#include "command/base/in_use.h"
 #include "core/base/clock.h"
 #include "core/base/fileio.h"
 #include "core/oplog/oplog.h"
@@ -96,7 +97,7 @@ static int copy(struct guardian *g, const char *reason, struct snapshot_trouble 
 	char name[64];
 	int r;
 
-	options.idle = snapshots_find_process(&g->s.data, name, sizeof(name)) == 0;
+	options.idle = in_use_process(&g->s.data, name, sizeof(name)) == 0;
 	if (options.idle)
 		snapshots_roll_back(&g->s.data);
 	r = snapshot_take(&g->s.store, &options, &m, t);

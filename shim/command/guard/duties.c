@@ -14,6 +14,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "command/base/in_use.h"
 #include "command/base/terminal.h"
 #include "command/guard/guardian.h"
 #include "core/base/clock.h"
@@ -525,7 +526,7 @@ void guardian_last_snapshot(struct guardian *g, bool is_succeeded)
 	/* Another one has started already, and has no guardian waiting: it has one of its own to
 	 * come. What died in the middle of a write was put right before a successor starts. */
 	if (!g->settings.every ||
-	    (!is_succeeded && snapshots_find_process(&g->s.data, name, sizeof(name)) != 0))
+	    (!is_succeeded && in_use_process(&g->s.data, name, sizeof(name)) != 0))
 		return;
 	if (!is_succeeded && died_in_the_middle(g)) {
 		guardian_say(g, "the process died in the middle of a write: no snapshot is taken; "

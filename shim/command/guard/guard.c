@@ -15,6 +15,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "command/base/in_use.h"
 #include "command/base/guard_lock.h"
 #include "command/base/processes.h"
 #include "command/base/terminal.h"
@@ -164,7 +165,7 @@ static bool is_called_back(struct guardian *g)
 	if (guard_stopping || g->once)
 		return false;
 	guard_lock_set(g->lockfd, GUARD_LOCK_GUARDIAN, F_UNLCK);
-	if (guard_lock_is_held(g->lockfd, GUARD_LOCK_WAITING) || !snapshots_is_open(&g->s.data) ||
+	if (guard_lock_is_held(g->lockfd, GUARD_LOCK_WAITING) || !in_use(&g->s.data) ||
 	    guard_lock_set(g->lockfd, GUARD_LOCK_GUARDIAN, F_WRLCK) != 0)
 		return false;
 	guard_lock_write(g->lockfd, g->follow, g->follow || g->while_open);
@@ -239,7 +240,7 @@ static void start(struct guardian *g)
 /* True: it is time to end. Else something is to be done, or to be waited for. */
 static bool is_over(struct guardian *g, bool *last_taken)
 {
-	if (snapshots_is_open(&g->s.data)) {
+	if (in_use(&g->s.data)) {
 		/* Another backend, whose guardian has its settings: it was waiting for this end,
 		 * and has begun before it was noticed. */
 		if (guard_lock_is_held(g->lockfd, GUARD_LOCK_WAITING)) {

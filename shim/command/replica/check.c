@@ -15,6 +15,7 @@
 #include <sodium.h>
 #include <zstd.h>
 
+#include "command/base/progress.h"
 #include "command/base/command.h"
 #include "command/base/snapshots.h"
 #include "command/replica/replica.h"

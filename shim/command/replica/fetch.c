@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "command/base/progress.h"
 #include "command/base/terminal.h"
 #include "command/replica/remote.h"
 #include "command/replica/replica.h"

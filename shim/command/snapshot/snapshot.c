@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "command/base/in_use.h"
+#include "command/base/progress.h"
 #include "command/base/guard_settings.h"
 #include "command/base/snapshots.h"
 #include "command/base/terminal.h"
@@ -134,7 +136,7 @@ int snapshots_create(struct snapshots *s, const char *reason, const char *descri
 	char process[64];
 	int r, status = EXIT_DONE;
 
-	options.idle = snapshots_find_process(&s->data, process, sizeof(process)) == 0;
+	options.idle = in_use_process(&s->data, process, sizeof(process)) == 0;
 	if (options.idle)
 		snapshots_roll_back(&s->data);
 	progress_start(&p, "taking", flags->quiet);

@@ -2,6 +2,8 @@
  *
  * `chromashim check`: is a Chroma directory whole, and if not, what helps.
  */
+#include "command/base/in_use.h"
+#include "command/base/progress.h"
 #include "command/base/command.h"
 
 #include <errno.h>
@@ -297,7 +299,7 @@ static int check_repair(struct check *c, struct data_directory *t, bool dry)
 {
 	struct rollbacks done;
 	char name[256];
-	int pid = snapshots_find_process(t, name, sizeof(name)), r;
+	int pid = in_use_process(t, name, sizeof(name)), r;
 
 	if (pid && !dry) {
 		char who[32] = "";

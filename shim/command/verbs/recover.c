@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "command/base/in_use.h"
 #include "command/base/out_directory.h"
 #include "command/base/rollbacks.h"
 #include "command/base/terminal.h"
@@ -238,7 +239,7 @@ static int agree(void *context)
 		return x->refused;
 	}
 	/* Healing takes its time. */
-	x->refused = snapshots_refuse_if_open(&x->s.data, stop_it);
+	x->refused = in_use_refuse(&x->s.data, stop_it);
 	/* Pinned snapshots rest on the files that are exchanged. */
 	if (x->refused == 0)
 		x->refused = snapshots_settle_all(&x->s, &x->flags);
@@ -374,7 +375,7 @@ int recovering_run(struct recovering *x)
 	struct recover_result result = {.healed = 0};
 	struct rollbacks persists;
 	uint64_t none;
-	int status = snapshots_refuse_if_open(&x->s.data, stop_it);
+	int status = in_use_refuse(&x->s.data, stop_it);
 
 	if (status)
 		return status;

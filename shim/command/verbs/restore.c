@@ -14,6 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "command/base/in_use.h"
+#include "command/base/progress.h"
 #include "command/base/out_directory.h"
 #include "command/base/terminal.h"
 #include "command/verbs/restore.h"
@@ -175,7 +177,7 @@ static int agree(const struct restoring *x, const char *dir)
 
 static int may_begin(const struct restoring *x)
 {
-	int status = snapshots_refuse_if_open(&x->s.data, restore_stop_it);
+	int status = in_use_refuse(&x->s.data, restore_stop_it);
 
 	return status ? status : refuse_other_device(x);
 }
@@ -188,7 +190,7 @@ static int exchange(struct restoring *x)
 
 	/* All of that took its time. */
 	if (status == 0)
-		status = snapshots_refuse_if_open(&x->s.data, restore_stop_it);
+		status = in_use_refuse(&x->s.data, restore_stop_it);
 	if (status)
 		restore_abandon(x->s.data.storefd);
 	else
@@ -268,7 +270,7 @@ static int plan_copy(const struct restoring *x, const char *dir, const struct st
 		return status;
 	status = refuse_itself(x, &t, copy);
 	if (status == 0 && t.dirfd >= 0)
-		status = snapshots_refuse_if_open(&t, restore_stop_it);
+		status = in_use_refuse(&t, restore_stop_it);
 	if (status == 0 && !x->flags.dry)
 		status = agree(x, t.dir);
 	else if (status == 0 && !x->flags.quiet)
@@ -313,7 +315,7 @@ static int restore(struct restoring *x, const char *to)
 	x->m = &x->s.list[at];
 	if (x->flags.dry && !x->records.collection) {
 		print_plan(x);
-		return x->out ? EXIT_DONE : snapshots_refuse_if_open(&x->s.data, restore_stop_it);
+		return x->out ? EXIT_DONE : in_use_refuse(&x->s.data, restore_stop_it);
 	}
 	if (x->records.collection) {
 		status = snapshots_settle(&x->s, at, &x->flags);

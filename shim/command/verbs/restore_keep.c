@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "command/verbs/restore.h"
+#include "command/base/progress.h"
 #include "core/base/alive.h"
 #include "core/base/openers.h"
 #include "core/recover/internal.h"

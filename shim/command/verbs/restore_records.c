@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "command/base/in_use.h"
 #include "command/base/terminal.h"
 #include "command/verbs/restore.h"
 #include "core/export/compare.h"
@@ -284,7 +285,7 @@ static int bring_back(struct bringing *b)
 	if (b->x->flags.dry) {
 		tell(b, "would bring back");
 		compare_each_wanted(&b->compare, show_id, &shown);
-		return snapshots_refuse_if_open(&b->x->s.data, restore_stop_it);
+		return in_use_refuse(&b->x->s.data, restore_stop_it);
 	}
 	status =
 	    snapshots_confirm(&b->x->flags,
@@ -297,7 +298,7 @@ static int bring_back(struct bringing *b)
 int restore_records(struct restoring *x)
 {
 	struct bringing b = {.x = x};
-	int status = x->flags.dry ? 0 : snapshots_refuse_if_open(&x->s.data, restore_stop_it);
+	int status = x->flags.dry ? 0 : in_use_refuse(&x->s.data, restore_stop_it);
 
 	if (status)
 		return status;
