@@ -27,7 +27,6 @@
 #include <sys/inotify.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "command/guard/guardian.h"
@@ -77,12 +76,8 @@ static bool is_wanted(const struct guard_fence *f)
 /* The library keeps SQLite's locks by locks of this kind where they are known to be good. */
 static bool has_locks(int fd)
 {
-	const struct filesystem *known;
-	struct statfs fs;
+	const struct filesystem *known = filesystem_of(fd);
 
-	if (fstatfs(fd, &fs) < 0)
-		return false;
-	known = filesystem_find((uint64_t)fs.f_type);
 	return known && known->locks;
 }
 

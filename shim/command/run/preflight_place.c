@@ -274,12 +274,8 @@ static void judge_filesystem(struct preflight *p)
 {
 	static const char said[] = "its locks are not relied on, so other processes are kept out "
 				   "only if they run under the shim too";
-	const struct filesystem *kind;
-	struct statfs fs;
+	const struct filesystem *kind = filesystem_of(p->data.dirfd);
 
-	if (fstatfs(p->data.dirfd, &fs) < 0)
-		return;
-	kind = filesystem_find((uint64_t)fs.f_type);
 	if (kind && kind->network)
 		preflight_warn(p, "Move it to a local disk; use it from one machine only.",
 			       "'%s' is on %s: %s", p->run->dir, kind->name, said);

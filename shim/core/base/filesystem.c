@@ -5,6 +5,9 @@
 #include "core/base/filesystem.h"
 
 #include <stddef.h>
+#include <sys/vfs.h>
+
+#include "core/base/sys.h"
 
 /* A tmpfs does not tell of a store into a shared map, an overlay may go on to another inode. */
 static const struct filesystem all[] = {
@@ -39,4 +42,11 @@ const struct filesystem *filesystem_find(uint64_t type)
 		if (all[i].type == type)
 			return &all[i];
 	return NULL;
+}
+
+const struct filesystem *filesystem_of(int fd)
+{
+	struct statfs fs;
+
+	return SYS2(SYS_fstatfs, fd, &fs) == 0 ? filesystem_find((uint64_t)fs.f_type) : NULL;
 }

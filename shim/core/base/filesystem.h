@@ -18,5 +18,7 @@ struct filesystem {
 
 /* NULL: unknown. Neither allocates nor sets errno. */
 const struct filesystem *filesystem_find(uint64_t type);
+/* Of what fd is open on. */
+const struct filesystem *filesystem_of(int fd);
 
 #endif

@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "core/base/checksum.h"
@@ -186,9 +185,7 @@ bool known_is_tried(const struct known *k, const struct manifest_file *f, uint64
 
 static bool tells_of_changes(int fd)
 {
-	struct statfs fs;
-	const struct filesystem *known =
-	    fstatfs(fd, &fs) == 0 ? filesystem_find((uint64_t)fs.f_type) : NULL;
+	const struct filesystem *known = filesystem_of(fd);
 
 	return known && known->changes;
 }

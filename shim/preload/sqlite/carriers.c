@@ -14,7 +14,6 @@
 #include "preload/sqlite/carriers.h"
 
 #include <string.h>
-#include <sys/vfs.h>
 
 #include "core/base/filesystem.h"
 #include "core/base/number.h"
@@ -54,12 +53,8 @@ static bool inherited; /* by a fork: descriptors that have no carrier here */
 
 static bool is_known_good(int fd)
 {
-	const struct filesystem *known;
-	struct statfs fs;
+	const struct filesystem *known = filesystem_of(fd);
 
-	if (SYS2(SYS_fstatfs, fd, &fs) < 0)
-		return false;
-	known = filesystem_find((uint64_t)fs.f_type);
 	return known && known->locks;
 }
 
