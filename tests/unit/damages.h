@@ -27,5 +27,7 @@ extern const struct damages damages_of_segment, damages_of_rows, damages_of_data
 void damage_database_gone(struct chroma_fixture *f);
 void damage_segment_gone(struct chroma_fixture *f);
 void damage_folder_too_deep(struct chroma_fixture *f);
+/* Its rows are all there; one of them has another vector for r3 than the index. */
+void damage_queue_root(struct chroma_fixture *f);
 
 #endif

@@ -89,6 +89,20 @@ static void queue_page(struct chroma_fixture *f)
 	spoil_page(f, root_of(f, "embeddings_queue"), 0x5a);
 }
 
+void damage_queue_root(struct chroma_fixture *f)
+{
+	chroma_run_sql(
+	    f, "UPDATE embeddings_queue SET metadata = json_set(metadata, '$.long', hex(zeroblob("
+	       "400))); INSERT INTO embedding_metadata(id, key, string_value) SELECT id, 'long', "
+	       "hex(zeroblob(400)) FROM embeddings WHERE id > 51; INSERT INTO "
+	       "embeddings_queue(seq_id, "
+	       "operation, topic, id, vector, encoding, metadata) SELECT 62, 2, topic, 'r3', "
+	       "x'000040400000803f0000803f0000803f', encoding, '{}' FROM embeddings_queue LIMIT 1; "
+	       "UPDATE embeddings SET seq_id = 62 WHERE embedding_id = 'r3'; UPDATE max_seq_id SET "
+	       "seq_id = 62 WHERE segment_id = '" CHROMA_METADATA "'");
+	spoil_page(f, root_of(f, "embeddings_queue"), 0);
+}
+
 static void marks_page(struct chroma_fixture *f)
 {
 	spoil_page(f, root_of(f, "max_seq_id"), 0);

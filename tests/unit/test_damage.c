@@ -105,6 +105,7 @@ static void note_sentence(void *context, enum recover_step step, const char *col
 struct losses {
 	uint64_t records; /* that are gone */
 	uint64_t all;	  /* of any kind */
+	uint64_t before;  /* records that could be read */
 };
 
 static int add_lost(void *context, const struct recover_collection *c)
@@ -112,6 +113,7 @@ static int add_lost(void *context, const struct recover_collection *c)
 	struct losses *lost = context;
 
 	lost->records += c->lost + c->were_bare;
+	lost->before += c->records[0];
 	lost->all += c->lost + c->were_bare + c->bare + c->changed;
 	return 0;
 }
@@ -257,6 +259,30 @@ static void test_nothing_left(void **state)
 	assert_found(f, "directory-emptied");
 }
 
+/* What could not be read before is no change where all of it comes back. */
+static void test_queue_unreadable_before(void **state)
+{
+	struct chroma_fixture *f = *state;
+	struct recover_job job = {.datafd = f->datafd,
+				  .storefd = f->storefd,
+				  .outfd = -1,
+				  .quarantine = "then",
+				  .options = {.steps = RECOVER_ALL}};
+	struct recover_result result;
+	struct export_summary after;
+	struct losses lost = {0};
+
+	damage_queue_root(f);
+	assert_int_equal(recover_directory(&job, &result), 0);
+	assert_true(result.exchanged);
+	assert_int_equal(recover_account_each(&result.account, add_lost, &lost), 0);
+	after = read_all(f);
+	assert_int_equal(after.records - after.without_vector, CHROMA_RECORDS);
+	assert_int_equal(lost.before, CHROMA_RECORDS);
+	assert_int_equal(lost.all, 0);
+	recover_result_free(&result);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -264,6 +290,7 @@ int main(void)
 	    CHROMA_TEST(with_a_snapshot),
 	    CHROMA_TEST(linked_segment_in_a_snapshot),
 	    CHROMA_TEST(nothing_left),
+	    CHROMA_TEST(queue_unreadable_before),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

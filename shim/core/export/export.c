@@ -117,7 +117,7 @@ struct exporting {
 	const struct chroma_collection *c;
 	struct export_vectors vectors;
 	struct export_values values;
-	bool has_pending, is_damaged;
+	bool has_pending, lacks_pending, is_damaged;
 	unsigned char *seen; /* a bit for each label */
 	uint64_t seen_size;  /* bytes */
 };
@@ -160,6 +160,11 @@ static bool is_deleted(sqlite3_stmt *row)
 	return sqlite3_column_type(row, 2) != SQLITE_NULL && sqlite3_column_int64(row, 2) == 0;
 }
 
+static bool lacks_queue(const struct exporting *g)
+{
+	return g->lacks_pending || g->vectors.lacks_queue;
+}
+
 static int export_row(struct exporting *g, sqlite3_stmt *row)
 {
 	struct exporter *x = g->x;
@@ -172,6 +177,7 @@ static int export_row(struct exporting *g, sqlite3_stmt *row)
 	if (!record.id)
 		return 0;
 	record.lacks_values = is_damage(r);
+	record.lacks_queue = lacks_queue(g);
 	if (r == 0 && g->has_pending)
 		r = export_values_apply(&g->values, record.id, record.id_size, &exists);
 	if (is_damage(r)) { /* with what there was */
@@ -242,7 +248,8 @@ static int export_unseen(struct exporting *g)
 				 "LEFT JOIN temp.element t ON t.label = l.label ORDER BY l.label");
 
 	while (r == 0 && (r = database_step(rows)) == 1) {
-		struct export_record record = {.collection = g->c, .only_index = true};
+		struct export_record record = {
+		    .collection = g->c, .only_index = true, .lacks_queue = lacks_queue(g)};
 		uint64_t label = (uint64_t)sqlite3_column_int64(rows, 3);
 
 		r = 0;
@@ -257,16 +264,22 @@ static int export_unseen(struct exporting *g)
 	return r;
 }
 
-/* temp.pending: what the METADATA segment has not applied yet. Returns how many rows. */
-static int64_t load_pending(struct exporter *x, const struct chroma_collection *c)
+static int make_pending(struct exporter *x)
 {
+	return database_error(
+	    sqlite3_exec(x->db,
+			 "CREATE TEMP TABLE IF NOT EXISTS pending(id TEXT, seq INTEGER, PRIMARY "
+			 "KEY (id, seq)) WITHOUT ROWID; DELETE FROM temp.pending",
+			 NULL, NULL, NULL));
+}
+
+/* temp.pending: what the METADATA segment has not applied yet. */
+static int load_pending(struct exporting *g)
+{
+	const struct chroma_collection *c = g->c;
+	struct exporter *x = g->x;
 	sqlite3_stmt *insert = NULL;
-	int64_t rows = 0;
-	int r = database_error(sqlite3_exec(
-	    x->db,
-	    "CREATE TEMP TABLE IF NOT EXISTS pending(id TEXT, seq INTEGER, PRIMARY KEY "
-	    "(id, seq)) WITHOUT ROWID; DELETE FROM temp.pending",
-	    NULL, NULL, NULL));
+	int r = make_pending(x);
 
 	if (r == 0)
 		r = database_prepare(x->db, &insert,
@@ -277,12 +290,15 @@ static int64_t load_pending(struct exporter *x, const struct chroma_collection *
 		sqlite3_bind_int64(insert, 2,
 				   (sqlite3_int64)chroma_mark_restore(c->metadata_mark.value));
 		r = database_step(insert);
-		rows = sqlite3_changes64(x->db);
+		g->has_pending = r == 0 && sqlite3_changes64(x->db) > 0;
 	}
 	sqlite3_finalize(insert);
-	if (r < 0)
-		export_trouble(x, c, "the queue", r);
-	return r < 0 ? 0 : rows;
+	if (r == 0)
+		return 0;
+	export_trouble(x, c, "the queue", r);
+	g->lacks_pending = true;
+	r = export_begin_again(x);
+	return r < 0 ? r : make_pending(x);
 }
 
 static bool is_wanted(const struct exporter *x, const struct chroma_collection *c)
@@ -347,8 +363,11 @@ static int export_collection(void *context, const struct chroma_collection *foun
 	r = begin(g.x, c);
 	if (r)
 		return r;
-	g.has_pending = load_pending(g.x, c) > 0;
-	r = export_vectors_open(&g.vectors, g.x, c, true);
+	r = load_pending(&g);
+	if (r == 0)
+		r = export_vectors_open(&g.vectors, g.x, c, !g.lacks_pending);
+	if (r == 0 && g.vectors.lacks_queue) /* in another transaction now */
+		r = load_pending(&g);
 	if (r == 0)
 		r = export_values_open(&g.values, g.x->db);
 	if (r == 0)

@@ -45,6 +45,7 @@ struct export_record {
 	const float *vector; /* NULL: lost, or not asked for */
 	uint64_t dimension;
 	bool lacks_values; /* its metadata cannot be read, or not all of it */
+	bool lacks_queue;  /* rows of the queue cannot be read, which may have changed it */
 	bool only_index;   /* has no row in the database */
 	bool from_index;   /* its vector is */
 	bool lacks_length; /* the direction alone: the index has lost the vector's length */

@@ -67,6 +67,7 @@ struct export_vectors {
 	bool has_index, has_length;
 	bool labels_lost; /* which ids the index had is not known, or not of all */
 	bool lengths_lost;
+	bool lacks_queue;    /* rows of it cannot be read */
 	bool is_normal;	     /* its vectors have the length 1, as cosine space has them */
 	bool lacks_length;   /* the last one that was given */
 	bool is_guessed;     /* the header was made again; elements are looked at one by one */
@@ -76,6 +77,10 @@ struct export_vectors {
 	size_t room; /* floats */
 	sqlite3_stmt *from_queue, *applied, *ignored;
 };
+
+/* A transaction that has met a page that cannot be read writes no temporary table any more: another
+ * one, in which what the first one made is gone. */
+int export_begin_again(struct exporter *x);
 
 /*
  * Fills the temporary tables: label(id, label), element(label, at) from the segment's files, and

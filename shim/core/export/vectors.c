@@ -24,6 +24,11 @@ static int run(struct exporter *x, const char *sql)
 	return database_error(sqlite3_exec(x->db, sql, NULL, NULL, NULL));
 }
 
+int export_begin_again(struct exporter *x)
+{
+	return sqlite3_get_autocommit(x->db) ? 0 : run(x, "ROLLBACK; BEGIN");
+}
+
 /* ---- the pickle: id -> label ---- */
 
 struct labels {
@@ -362,6 +367,18 @@ static void load_segment(struct export_vectors *v, struct exporter *x, uint64_t 
 		*mark = in_pickle > *mark ? in_pickle : *mark;
 }
 
+static int open_without_queue(struct export_vectors *v, struct exporter *x,
+			      const struct chroma_collection *c, int r)
+{
+	export_trouble(x, c, "the queue", r);
+	export_vectors_close(v);
+	r = export_begin_again(x);
+	if (r == 0)
+		r = export_vectors_open(v, x, c, false);
+	v->lacks_queue = true;
+	return r;
+}
+
 int export_vectors_open(struct export_vectors *v, struct exporter *x,
 			const struct chroma_collection *c, bool has_queue)
 {
@@ -390,7 +407,7 @@ int export_vectors_open(struct export_vectors *v, struct exporter *x,
 					     "SELECT vector, encoding FROM embeddings_queue WHERE "
 					     "seq_id = ?");
 		if (r < 0)
-			export_trouble(x, c, "the queue", r);
+			return open_without_queue(v, x, c, r);
 	}
 	return run(x, "RELEASE load");
 }

@@ -81,10 +81,7 @@ static int adopt_segment(struct recover_account *a, const struct chroma_collecti
 	return r;
 }
 
-/*
- * Of what only an index knew, Chroma had deleted what its queue says so of, and what no collection
- * has: its directory is left behind.
- */
+/* Of what could be read, Chroma had deleted what its queue says so of, and has not any more. */
 static int forget_deleted(struct recover_account *a, const char *path)
 {
 	char *sql = sqlite3_mprintf(
@@ -97,8 +94,14 @@ static int forget_deleted(struct recover_account *a, const char *path)
 	int r = sql ? database_error(sqlite3_exec(a->db, sql, NULL, NULL, NULL)) : -ENOMEM;
 
 	sqlite3_free(sql);
-	if (r == -ENOMEM || r == -ENOSPC || a->lacks_segments)
-		return r == -ENOMEM || r == -ENOSPC ? r : 0;
+	return r == -ENOMEM || r == -ENOSPC ? r : 0;
+}
+
+/* What no collection has: its directory is left behind. */
+static int forget_leftovers(struct recover_account *a)
+{
+	if (a->lacks_segments)
+		return 0;
 	return database_error(
 	    sqlite3_exec(a->db, "DELETE FROM collection WHERE phase = 0", NULL, NULL, NULL));
 }
@@ -134,6 +137,7 @@ static int account_take(void *context, const struct export_record *record)
 {
 	struct recover_account *a = context;
 	struct fingerprint f;
+	bool is_unsure;
 	int r;
 
 	fingerprint_take(record, &f);
@@ -147,10 +151,12 @@ static int account_take(void *context, const struct export_record *record)
 	sqlite3_bind_double(a->insert, 6, f.norm);
 	sqlite3_bind_double(a->insert, 7, f.projection);
 	/* Whether what could not be read is lost is told by who finds it on its page, or not. */
-	if (is_guessed(a, record->collection) || (!a->phase && record->lacks_values))
+	is_unsure = is_guessed(a, record->collection) || (!a->phase && record->lacks_queue);
+	if (is_unsure || (!a->phase && record->lacks_values))
 		sqlite3_bind_null(a->insert, 5);
-	if (is_guessed(a, record->collection))
+	if (is_unsure)
 		sqlite3_bind_null(a->insert, 6);
+	a->was_unsure |= is_unsure;
 	r = database_step(a->insert);
 	sqlite3_reset(a->insert);
 	return r;
@@ -240,8 +246,10 @@ int recover_account_take(struct recover_account *a, int dirfd)
 		r = database_error(sqlite3_exec(a->db, "COMMIT", NULL, NULL, NULL));
 	a->was_blind |= summary.without_database;
 	a->may_differ |= summary.overwritten > 0;
-	if (r == 0 && a->phase && a->was_blind)
+	if (r == 0 && a->phase && (a->was_blind || a->was_unsure))
 		r = forget_deleted(a, path);
+	if (r == 0 && a->phase && a->was_blind)
+		r = forget_leftovers(a);
 	a->is_taken = r == 0 && a->phase == 1;
 	a->phase = 1;
 	return r;

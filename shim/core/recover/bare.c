@@ -229,12 +229,31 @@ static int keep_rows(struct bare *b)
 	return error;
 }
 
+/* They are lost, whatever the queue says of them then. */
+static int account_for_aside(struct bare *b)
+{
+	struct recover_account *account = b->r->options->account;
+	sqlite3_stmt *rows = NULL;
+	int error = account ? database_prepare(b->r->db, &rows,
+					       "SELECT id FROM temp.bare WHERE vector IS NULL")
+			    : 0;
+
+	while (rows && error == 0 && (error = database_step(rows)) == 1)
+		error = recover_account_note(account, b->c->id,
+					     (const char *)sqlite3_column_text(rows, 0),
+					     (size_t)sqlite3_column_bytes(rows, 0));
+	sqlite3_finalize(rows);
+	return error;
+}
+
 static int set_aside(struct bare *b, int64_t end)
 {
 	int error = recover_lost_open(b->r->db, b->r->path);
 
 	if (error == 0)
 		error = keep_rows(b);
+	if (error == 0)
+		error = account_for_aside(b);
 	if (error == 0)
 		error = run_for(b,
 				"INSERT INTO embeddings_queue(seq_id, operation, topic, id) SELECT "

@@ -87,6 +87,7 @@ struct recover_account {
 	const struct recover_judgement *judgement;
 	bool costs_vectors;  /* damage of the whole database does, before */
 	bool was_blind;	     /* without a database at first: by segments, not collections */
+	bool was_unsure;     /* what was deleted could not be read at first, or not all of it */
 	bool lacks_segments; /* which of them a collection has is not known for all */
 	bool may_lack;	     /* records may be lost of which nothing tells any more */
 	bool may_differ;     /* vectors may be wrong that look as good as any */

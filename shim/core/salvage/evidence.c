@@ -302,7 +302,10 @@ static int forget_values(struct salvage *s, const struct witness *w)
 	return error;
 }
 
-/* The newest vector of a record may have been in a row of the queue that is lost. */
+/*
+ * The newest vector of a record may have been in a row of the queue that is lost: in that of its
+ * number, or, where that is one without a vector, in an earlier one whose number no record has.
+ */
 static int suspect_vectors(struct salvage *s)
 {
 	bool lacks;
@@ -313,8 +316,8 @@ static int suspect_vectors(struct salvage *s)
 	return salvage_sql(
 	    s,
 	    "CREATE TEMP TABLE rank(seq INTEGER PRIMARY KEY, n INTEGER);"
-	    "INSERT INTO rank SELECT seq_id, row_number() OVER (ORDER BY seq_id) FROM "
-	    "embeddings_queue;"
+	    "INSERT INTO rank SELECT seq, row_number() OVER (ORDER BY seq) FROM (SELECT seq_id AS "
+	    "seq FROM embeddings_queue UNION SELECT sequence_of(seq_id) FROM embeddings);"
 	    "CREATE TEMP TABLE newest AS SELECT e.id, e.embedding_id AS name, "
 	    "sequence_of(e.seq_id) AS seq, coalesce((SELECT sequence_of(x.seq_id) FROM segments v "
 	    "JOIN max_seq_id x ON x.segment_id = v.id WHERE v.collection = m.collection AND "
@@ -322,9 +325,10 @@ static int suspect_vectors(struct salvage *s)
 	    "= 'VECTOR'), 0) AS mark FROM embeddings e JOIN segments m ON m.id = e.segment_id;"
 	    "INSERT OR IGNORE INTO harm SELECT id FROM newest WHERE seq > mark AND NOT EXISTS "
 	    "(SELECT 1 FROM embeddings_queue q WHERE q.seq_id = seq AND q.vector IS NOT NULL AND "
-	    "q.id = name) AND coalesce((SELECT n FROM rank r WHERE r.seq <= newest.seq ORDER BY "
+	    "q.id = name) AND (NOT EXISTS (SELECT 1 FROM embeddings_queue q WHERE q.seq_id = seq "
+	    "AND q.id = name) OR coalesce((SELECT n FROM rank r WHERE r.seq <= newest.seq ORDER BY "
 	    "r.seq DESC LIMIT 1), 0) - coalesce((SELECT n FROM rank r WHERE r.seq <= mark ORDER BY "
-	    "r.seq DESC LIMIT 1), 0) < seq - mark");
+	    "r.seq DESC LIMIT 1), 0) < seq - mark)");
 }
 
 /* ---- telling ---- */
