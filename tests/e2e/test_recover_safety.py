@@ -289,9 +289,9 @@ def test_answer_without_a_terminal(line, chromashim, tmp_path, said, status):
 
 @pytest.mark.parametrize("words", ["recover", "recover -y", "recover -y --only marks", "recover -y --undelete=none",
                                    "restore --from COPY", "restore -y --from DIR", "restore -y --to latest",
-                                   "restore --from COPY DIR/new"])
+                                   "restore --from COPY DIR/new", "recover -y --rebuild nobody"])
 def test_what_does_nothing_leaves_nothing(line, chromashim, tmp_path, words):
-    """On a directory without a store, to whose question the answer is no."""
+    """On a directory without a store, to whose question the answer is no, or that has not what is asked for."""
     data, copy = (Path(shutil.copytree(line.data, tmp_path / name)) for name in ("data", "copy"))
     if words == "recover":
         gallery.cut("link_lists.bin", 100)(data)
@@ -300,6 +300,18 @@ def test_what_does_nothing_leaves_nothing(line, chromashim, tmp_path, words):
     done = chromashim(*words.split(), *([] if "/new" in words else [data]), input="n\n")
     assert done.returncode in (0, 1, 10, 12), done.stderr
     assert before == {p: p.stat().st_mtime_ns for p in [data, *data.rglob("*")]}, done.stderr
+
+
+@pytest.mark.parametrize("words", ["restore -y --from COPY DIR", "restore -y --from COPY DIR/new",
+                                   "snapshot create COPY"])
+def test_what_fails_on_the_way_leaves_nothing(line, chromashim, tmp_path, words):
+    """Of a copy that is not sound, for which a store, or a directory, had been made."""
+    data, copy = (Path(shutil.copytree(line.data, tmp_path / name)) for name in ("data", "copy"))
+    os.truncate(copy / "chroma.sqlite3", 100000)
+    before = {*data.rglob("*"), *copy.rglob("*")}
+    done = chromashim(*words.replace("COPY", str(copy)).replace("DIR", str(data)).split())
+    assert done.returncode == 1, done.stderr
+    assert before == {*data.rglob("*"), *copy.rglob("*")}, done.stderr
 
 
 def test_backend_comes(line, chromashim, tmp_path, actors):

@@ -118,6 +118,7 @@ struct data_directory {
 	uint32_t store_version; /* of the newest chromashim that has used it; 0: it does not say */
 	bool store_is_newer;	/* than this command: it is left alone, and storefd is -1 */
 	bool store_waits;	/* and a persist has to be undone from it */
+	bool made, made_store;	/* by this command: what does nothing takes them out again */
 	int dirfd;		/* -1: none */
 	int storefd;
 	int strayfd; /* undo/ that an older version has left elsewhere; -1: none */
@@ -128,6 +129,8 @@ struct data_directory {
  * missing store is an error only if `need_store`. Returns 0, or the exit status after saying why.
  */
 int data_directory_open(struct data_directory *t, const char *dir, bool need_store);
+/* Takes out what was made of it, as far as nothing has come into it. */
+void data_directory_leave_nothing(struct data_directory *t);
 /* Only the directory, whatever is in it: for verbs that judge a directory and need no store. */
 int data_directory_open_only(struct data_directory *t, const char *dir);
 /*

@@ -16,6 +16,7 @@
 #include <bsd/string.h>
 
 #include "command/base/rollbacks.h"
+#include "core/base/alive.h"
 #include "core/base/fileio.h"
 #include "core/base/owner.h"
 #include "core/base/tree.h"
@@ -168,10 +169,34 @@ void data_directory_find_named_store(struct data_directory *t, const char *named
 
 int data_directory_make_store(struct data_directory *t)
 {
+	bool was_there = faccessat(t->dirfd, STORE_NAME, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+	int r;
+
 	if (t->storefd >= 0)
 		close(t->storefd);
 	act_as_owner(t->dirfd);
-	return find_store(t, named_store(), STORE_MAKE);
+	r = find_store(t, named_store(), STORE_MAKE);
+	t->made_store |= !was_there && r == 0;
+	return r;
+}
+
+/* Where it is elsewhere, somebody has said so, and it stays. */
+static bool is_inside(const struct data_directory *t)
+{
+	struct stat here, store;
+
+	return fstatat(t->dirfd, STORE_NAME, &here, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       fstat(t->storefd, &store) == 0 && here.st_ino == store.st_ino &&
+	       here.st_dev == store.st_dev;
+}
+
+void data_directory_leave_nothing(struct data_directory *t)
+{
+	if (t->made_store && t->storefd >= 0 && is_inside(t) &&
+	    tree_is_hollow(t->storefd, STORE_IDENTITY) == 1 && !alive_in_use(t->storefd, -1))
+		tree_remove(t->dirfd, STORE_NAME);
+	if (t->made && tree_is_empty(t->dirfd) == 1)
+		rmdir(t->dir);
 }
 
 const char *data_directory_newer(const struct data_directory *t)
@@ -287,6 +312,7 @@ static int open_directory(struct data_directory *t, const struct stat *like)
 	r = like ? make_directory(t->dir, like) : -ENOENT;
 	if (r < 0)
 		return r;
+	t->made = true;
 	t->dirfd = open(t->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	return t->dirfd < 0 ? -errno : 0;
 }

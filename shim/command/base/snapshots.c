@@ -252,6 +252,7 @@ int snapshots_open_new(struct snapshots *s, const char *dir, const struct stat *
 
 void snapshots_close(struct snapshots *s)
 {
+	data_directory_leave_nothing(&s->data);
 	snapshots_unload(s);
 	data_directory_close(&s->data);
 }

@@ -73,6 +73,33 @@ int tree_empty(int dirfd)
 	return fd < 0 ? -errno : empty_directory(fd, 0);
 }
 
+static int hollow_below(int fd, const char *name, const char *but, int depth)
+{
+	const struct dirent *entry;
+	struct stat st;
+	DIR *dir;
+	int r = file_names_at(fd, name, &dir), hollow = 1;
+
+	while (r == 0 && hollow == 1 && (entry = readdir(dir))) {
+		if (is_dots(entry->d_name) || (but && strcmp(entry->d_name, but) == 0))
+			continue;
+		if (fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			hollow = -errno;
+		else if (S_ISDIR(st.st_mode) && depth < DEPTH_MAX)
+			hollow = hollow_below(dirfd(dir), entry->d_name, NULL, depth + 1);
+		else
+			hollow = S_ISREG(st.st_mode) && st.st_size == 0;
+	}
+	if (r == 0)
+		closedir(dir);
+	return r < 0 ? r : hollow;
+}
+
+int tree_is_hollow(int dirfd, const char *but)
+{
+	return hollow_below(dirfd, NULL, but, 0);
+}
+
 int tree_make_directory(int dirfd, const char *name)
 {
 	if (mkdirat(dirfd, name, 0700) < 0 && errno != EEXIST)

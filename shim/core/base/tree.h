@@ -20,6 +20,9 @@ int tree_make_directory(int dirfd, const char *name);
 /* 1: nothing but "." and ".." in it, 0: something, or -errno. */
 int tree_is_empty(int dirfd);
 
+/* 1: below it are directories and empty files alone, and in itself `but`; 0: more, or -errno. */
+int tree_is_hollow(int dirfd, const char *but);
+
 /*
  * A copy of the file that `from` is open on, as `name` in dirfd: a clone where the file system can,
  * else by bytes, holes kept. -ENOSPC without trying if room lacks. Not synced.

@@ -121,9 +121,10 @@ int recover_directory(const struct recover_job *job, struct recover_result *out)
 	*out = (struct recover_result){.stage = RECOVER_JUDGING};
 	r = recover_judge(job->datafd, &j);
 	out->damage[0] = out->damage[1] = j.damage;
-	is_for_us = j.steps & job->options.steps || job->options.undelete || job->options.rebuild ||
-		    job->outfd >= 0 ||
-		    (job->options.steps != RECOVER_ALL && job->options.steps & RECOVER_ON_REQUEST);
+	is_for_us =
+	    j.steps & job->options.steps || job->options.undelete || job->outfd >= 0 ||
+	    (job->options.rebuild && recover_has_index(job->datafd, job->options.rebuild)) ||
+	    (job->options.steps != RECOVER_ALL && job->options.steps & RECOVER_ON_REQUEST);
 	if (r == 0 && j.is_bad_copy && job->options.steps == RECOVER_ALL)
 		r = -EMEDIUMTYPE;
 	if (r == 0 && (is_for_us || j.has_unknown)) {

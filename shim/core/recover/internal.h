@@ -157,8 +157,9 @@ int recover_mend_dimension(struct recovery *r, const char *segment); /* rows.c *
 int recover_marks(struct recovery *r);
 int recover_records(struct recovery *r); /* records.c */
 int recover_hnsw(struct recovery *r);
-int recover_bare(struct recovery *r);	  /* bare.c */
-int recover_undelete(struct recovery *r); /* undelete.c */
+bool recover_has_index(int dirfd, const char *collection); /* vectors.c; its name or its id */
+int recover_bare(struct recovery *r);			   /* bare.c */
+int recover_undelete(struct recovery *r);		   /* undelete.c */
 
 /* The mark of a segment that has one, in the type that it has where nothing is wrong. */
 int recover_set_mark(struct recovery *r, const char *segment, int64_t value);

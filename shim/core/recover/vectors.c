@@ -32,12 +32,35 @@ static const char *code_of(const struct recovery *r, const struct chroma_collect
 	return recover_finding_of(r->judgement, RECOVER_HNSW, c->vector_segment);
 }
 
+static bool is_called(const struct chroma_collection *c, const char *name)
+{
+	return c->vector_segment[0] && (strcmp(name, c->name) == 0 || strcmp(name, c->id) == 0);
+}
+
 static bool is_broken(const struct recovery *r, const struct chroma_collection *c)
 {
 	const char *rebuild = r->options->rebuild;
 
-	return code_of(r, c) || (rebuild && c->vector_segment[0] &&
-				 (strcmp(rebuild, c->name) == 0 || strcmp(rebuild, c->id) == 0));
+	return code_of(r, c) || (rebuild && is_called(c, rebuild));
+}
+
+static int find_called(void *context, const struct chroma_collection *c)
+{
+	return is_called(c, context);
+}
+
+bool recover_has_index(int dirfd, const char *collection)
+{
+	char path[48];
+	sqlite3 *db;
+	int error;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", dirfd);
+	error = database_open_now(path, dirfd, &db);
+	if (error == 0)
+		error = chroma_each_collection(db, find_called, (void *)(uintptr_t)collection);
+	sqlite3_close(db);
+	return error != 0; /* also where it cannot be told */
 }
 
 /* ---- the vectors ---- */
