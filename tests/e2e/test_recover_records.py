@@ -80,6 +80,8 @@ def test_with_a_snapshot(damage, base, chromashim, tmp_path):
     [account] = json.loads(done.stdout)["collections"]
     assert account["before"]["records"] == 1750 and account["lost_records"] == 0
     assert account["before"]["with_vector"] == 1750
+    assert json.loads(done.stdout)["may_be_older"] == (damage is not documents_lost)
+    assert (account["may_be_older"] > 0) == (damage is not documents_lost)
     if damage is cut:  # what no snapshot has is told
         assert {int(one["id"]) for one in account["lost"]} >= {*NEW}
     if done.returncode == 3:

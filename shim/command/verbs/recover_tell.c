@@ -98,6 +98,9 @@ static int print_collection(void *context, const struct recover_collection *c)
 		c->changed);
 	if (c->bare)
 		fprintf(w->out, ", %" PRIu64 " without their vector", c->bare);
+	if (c->older)
+		fprintf(w->out, ", %" PRIu64 " from a snapshot, which may be older than they were",
+			c->older);
 	if (c->were_bare)
 		fprintf(w->out, "; %" PRIu64 " had no vector before this damage", c->were_bare);
 	fputc('\n', w->out);
@@ -169,6 +172,7 @@ static int put_collection(void *context, const struct recover_collection *c)
 	json_put_uint(j, "without_vector", c->bare);
 	json_put_uint(j, "without_vector_before", c->were_bare);
 	json_put_uint(j, "changed", c->changed);
+	json_put_uint(j, "may_be_older", c->older);
 	json_key(j, "lost");
 	json_begin(j, '[');
 	r = has_lost(c) ? recover_account_each_lost(o->account, c->id, put_lost, o) : 0;

@@ -16,7 +16,8 @@
 
 static const char schema[] =
     "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
-    "CREATE TABLE collection(id TEXT PRIMARY KEY, name TEXT, hurt INTEGER, phase INTEGER);"
+    "CREATE TABLE collection(id TEXT PRIMARY KEY, name TEXT, hurt INTEGER, phase INTEGER, "
+    "older INTEGER DEFAULT 0);"
     "CREATE TABLE record(collection TEXT, id TEXT, phase INTEGER, vector INTEGER, content INTEGER, "
     "norm REAL, projection REAL, PRIMARY KEY (phase, collection, id)) WITHOUT ROWID;";
 
@@ -110,9 +111,10 @@ static int begin(void *context, const struct export_collection *c)
 {
 	struct recover_account *a = context;
 	sqlite3_stmt *put = NULL;
-	int r = database_prepare(a->db, &put,
-				 "INSERT INTO collection VALUES (?1, ?2, ?3, ?4) ON CONFLICT(id) "
-				 "DO UPDATE SET name = ?2, phase = ?4");
+	int r = database_prepare(
+	    a->db, &put,
+	    "INSERT INTO collection(id, name, hurt, phase) VALUES (?1, ?2, ?3, ?4) ON CONFLICT(id) "
+	    "DO UPDATE SET name = ?2, phase = ?4");
 	bool hurt = a->phase ? a->costs_vectors
 			     : recover_costs_vectors(a->judgement, c->collection->vector_segment);
 
@@ -321,6 +323,19 @@ int recover_account_insert(struct recover_account *a, const char *collection_id,
 			      collection_id, id, id_size);
 }
 
+int recover_account_older(struct recover_account *a, const char *collection_id, uint64_t count)
+{
+	char number[24];
+
+	a->may_be_old = true;
+	snprintf(number, sizeof(number), "%llu", (unsigned long long)count);
+	return run_for_record(a,
+			      "INSERT INTO collection(id, hurt, phase, older) VALUES (?1, 1, 0, "
+			      "CAST(?2 AS INTEGER)) ON CONFLICT(id) DO UPDATE SET older = older + "
+			      "CAST(?2 AS INTEGER)",
+			      collection_id, number, strlen(number));
+}
+
 int recover_account_forget(struct recover_account *a, const char *collection_id, const char *id,
 			   size_t id_size)
 {
@@ -417,12 +432,14 @@ static int account_count(struct recover_account *a, struct recover_collection *c
 int recover_account_each(struct recover_account *a, recover_collection_fn *each, void *context)
 {
 	sqlite3_stmt *rows = NULL;
-	int r = database_prepare(a->db, &rows, "SELECT id, name FROM collection ORDER BY rowid");
+	int r =
+	    database_prepare(a->db, &rows, "SELECT id, name, older FROM collection ORDER BY rowid");
 
 	while (r == 0 && (r = database_step(rows)) == 1) {
 		struct recover_collection c = {
 		    .id = (const char *)sqlite3_column_text(rows, 0),
 		    .name = (const char *)sqlite3_column_text(rows, 1),
+		    .older = (uint64_t)sqlite3_column_int64(rows, 2),
 		};
 
 		r = account_count(a, &c);

@@ -31,7 +31,7 @@ struct lost {
 	bool is_older;	/* a newer snapshot, verified, has the collection: what only this one has
 			   was deleted before that */
 	const struct manifest *snapshot;
-	bool is_old;	 /* what came from a snapshot may have been changed since */
+	uint64_t older;	 /* that came from a snapshot and may have been changed since */
 	uint64_t mended; /* values of metadata */
 };
 
@@ -136,12 +136,12 @@ static int take_record(void *context, const struct export_record *record)
 	if (error == 0)
 		error = run_for(l, l->fill, record, metadata, size);
 	if (error == 0 && sqlite3_changes64(l->r->db))
-		l->is_old |= is_changed(l, record->collection);
+		l->older += is_changed(l, record->collection);
 	if (error == 0 && sqlite3_changes64(l->r->db) == 0 && l->lost_rows &&
 	    !was_deleted(l, record)) {
 		error = run_for(l, l->put, record, metadata, size);
 		if (error == 0 && sqlite3_changes64(l->r->db))
-			l->is_old |= is_changed(l, record->collection);
+			l->older += record->vector && is_changed(l, record->collection);
 	}
 	free(metadata);
 	return error;
@@ -453,9 +453,9 @@ static int record_tell(struct lost *l)
 			    "snapshots; records that were changed since are named below",
 			    l->mended);
 	l->r->healed += all || l->mended;
-	if (whole && l->is_old && l->r->options->account)
-		l->r->options->account->may_be_old = true;
-	return 0;
+	return l->older && l->r->options->account
+		   ? recover_account_older(l->r->options->account, l->c->id, l->older)
+		   : 0;
 }
 
 static bool has_index(const struct recovery *r, const struct chroma_collection *c)

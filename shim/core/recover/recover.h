@@ -101,6 +101,7 @@ struct recover_collection {
 	uint64_t lost;	  /* records that were there and are not any more */
 	uint64_t bare;	  /* records that have lost their vector by this damage */
 	uint64_t changed; /* whose vector, document or metadata is another now */
+	uint64_t older;	  /* that a snapshot had, and that may have been changed since */
 	/* Records that had none before, and no damage that would explain it: still bare, or set
 	 * aside; in none of the above. */
 	uint64_t were_bare;
@@ -129,6 +130,8 @@ int recover_account_insert(struct recover_account *a, const char *collection_id,
 			   size_t id_size);
 /* What was counted under one collection before is another's now. */
 int recover_account_adopt(struct recover_account *a, const char *from, const char *to);
+/* So many more may be older than they were. */
+int recover_account_older(struct recover_account *a, const char *collection_id, uint64_t count);
 /* It had been deleted before. */
 int recover_account_drop(struct recover_account *a, const char *collection_id);
 /* What was noted of it came back. */
