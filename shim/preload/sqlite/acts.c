@@ -455,15 +455,21 @@ static bool is_touched(const struct rows_seen *seen)
 	return false;
 }
 
+static struct telling telling_of(unsigned protection, const struct transaction *t)
+{
+	uint64_t now = oplog_now();
+
+	return (struct telling){.protection = protection,
+				.number = t->number,
+				.time = now,
+				.duration = now - t->since,
+				.seen = databases[protection].seen};
+}
+
 void acts_end(unsigned protection, const struct transaction *t, bool committed)
 {
 	struct database *d = &databases[protection];
-	uint64_t now = oplog_now();
-	struct telling telling = {.protection = protection,
-				  .number = t->number,
-				  .time = now,
-				  .duration = now - t->since,
-				  .seen = d->seen};
+	struct telling telling = telling_of(protection, t);
 	int saved = errno;
 
 	if (!d->seen || d->wal) {
@@ -492,12 +498,7 @@ static void tell_log(struct database *d, struct telling *telling, const struct f
 void acts_log_commits(unsigned protection, const struct transaction *t)
 {
 	struct database *d = &databases[protection];
-	uint64_t now = oplog_now();
-	struct telling telling = {.protection = protection,
-				  .number = t->number,
-				  .time = now,
-				  .duration = now - t->since,
-				  .seen = d->seen};
+	struct telling telling = telling_of(protection, t);
 	struct file_source source;
 	struct wal_view view;
 	bool new_schema;
