@@ -306,6 +306,88 @@ static void test_damaged_is_listed(void **state)
 	scratch_remove(&dir);
 }
 
+/* A snapshot of chunks [from, to) of a kind that zstd cannot make smaller. */
+static void add_chunks(struct snapshot_store *s, unsigned from, unsigned to)
+{
+	static unsigned char data[512];
+	struct manifest_file *f;
+	struct manifest m;
+	unsigned i, k;
+
+	make(&m);
+	manifest_forget_contents(&m);
+	f = manifest_add_file(&m, "chroma.sqlite3");
+	f->size = (uint64_t)(to - from) * SNAPSHOT_CHUNK_SIZE;
+	f->chunks = calloc(to - from, sizeof(*f->chunks));
+	for (i = from; i < to; i++) {
+		for (k = 0; k < sizeof(data); k += 8)
+			memcpy(data + k, &(uint64_t){checksum64(&i, sizeof(i), k)}, 8);
+		assert_int_equal(chunks_put(&s->chunks, data, 64 + i % 400, &f->chunks[i - from]),
+				 0);
+	}
+	assert_int_equal(snapshot_add(s, &m), 0);
+	manifest_free(&m);
+}
+
+/* What each alone needs, from the list or from its heads; and only what nobody needs goes. */
+static void test_uses(void **state)
+{
+	static const unsigned spans[][2] = {{0, 500}, {250, 700}, {650, 1100}, {0, 60}};
+	uint64_t used[4], of_heads[4], all, again, bytes, expected[4] = {0}, total = 0, stored;
+	struct manifest *list, *heads;
+	struct snapshot_store s;
+	struct scratch dir;
+	size_t count, i, k;
+	unsigned n;
+
+	(void)state;
+	scratch_make(&dir);
+	assert_int_equal(snapshot_store_open(&s, dir.fd, SNAPSHOT_CHANGE, 0), 0);
+	for (i = 0; i < 4; i++)
+		add_chunks(&s, spans[i][0], spans[i][1]);
+	assert_int_equal(snapshot_list(&s, &list, &count), 0);
+	assert_int_equal(snapshot_list_heads(&s, &heads, &count), 0);
+	assert_int_equal(count, 4);
+	for (n = 0; n < 1100; n++) {
+		unsigned users = 0, last = 0;
+
+		for (i = 0; i < 4; i++)
+			if (n >= spans[i][0] && n < spans[i][1]) {
+				users++;
+				last = (unsigned)i;
+			}
+		chunks_stat(&s.chunks, &list[last].files[0].chunks[n - spans[last][0]], &stored);
+		total += stored;
+		expected[last] += users == 1 ? stored : 0;
+	}
+	assert_int_equal(snapshot_sizes(&s, list, 4, NULL, used, &all), 0);
+	assert_int_equal(snapshot_sizes(&s, heads, 4, NULL, of_heads, &again), 0);
+	assert_int_equal(snapshot_bytes(&s, &bytes), 0);
+	assert_int_equal(all, total);
+	assert_int_equal(again, total);
+	assert_int_equal(bytes, total);
+	for (i = 0; i < 4; i++) {
+		assert_int_equal(heads[i].file_count + heads[i].collection_count, 0);
+		assert_int_equal(used[i], expected[i]);
+		assert_int_equal(of_heads[i], expected[i]);
+	}
+	assert_int_equal(
+	    snapshot_sizes(&s, heads, 4, (bool[]){false, true, false, false}, used, &again), 0);
+	assert_int_equal(again, total - expected[1]);
+	assert_int_equal(snapshot_remove(&s, 2), 0);
+	assert_int_equal(snapshot_collect(&s, false, &bytes), 0);
+	assert_int_equal(bytes, expected[1]);
+	for (i = 0; i < 4; i++)
+		for (k = 0; i != 1 && k < spans[i][1] - spans[i][0]; k++) {
+			chunks_stat(&s.chunks, &list[i].files[0].chunks[k], &stored);
+			assert_int_not_equal(stored, 0);
+		}
+	snapshot_list_free(list, count);
+	snapshot_list_free(heads, count);
+	snapshot_store_close(&s);
+	scratch_remove(&dir);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -320,6 +402,7 @@ int main(void)
 	    cmocka_unit_test(test_locks),
 	    cmocka_unit_test(test_adding_beside_readers),
 	    cmocka_unit_test(test_damaged_is_listed),
+	    cmocka_unit_test(test_uses),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

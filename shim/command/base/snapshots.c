@@ -124,7 +124,8 @@ static int read_list(struct snapshots *s)
 	int r = describe_pins(s, &pinned, &count);
 
 	if (r == 0)
-		r = snapshot_list(&s->store, &s->list, &s->count);
+		r = s->only_heads ? snapshot_list_heads(&s->store, &s->list, &s->count)
+				  : snapshot_list(&s->store, &s->list, &s->count);
 	if (r == 0)
 		r = merge_pins(s, pinned, count);
 	snapshot_list_free(pinned, count);

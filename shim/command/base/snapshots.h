@@ -21,6 +21,7 @@ struct snapshots {
 	struct data_directory data;
 	struct snapshot_store store;
 	struct pins pins; /* state NULL: there are none */
+	bool only_heads;  /* set before it is read: the list has no collections and files */
 	struct manifest *list;
 	size_t count;
 };

@@ -176,10 +176,10 @@ static bool is_unverified(const struct manifest *m)
  * be before the next ones come: then by turns, first the oldest, so that each promise that is kept
  * long enough has been tried, and then the newest; at the end the last one.
  */
-static struct manifest *next_unverified(const struct guardian *g)
+static const struct manifest *next_unverified(const struct guardian *g)
 {
 	bool is_close = g->settings.every && g->settings.every < CLOSE;
-	struct manifest *oldest = NULL, *newest = NULL;
+	const struct manifest *oldest = NULL, *newest = NULL;
 	size_t i;
 
 	for (i = 0; i < g->s.count; i++) {
@@ -229,29 +229,34 @@ static void tell_verdict(struct guardian *g, const struct manifest *m)
 
 static bool verify_one(struct guardian *g)
 {
-	struct manifest *m = next_unverified(g);
-	struct snapshot_trouble t;
+	const struct manifest *head = next_unverified(g);
+	struct manifest m = {.files = NULL};
 	uint64_t began = oplog_now();
+	struct snapshot_trouble t;
+	bool more;
 	int r;
 
-	if (!m)
+	if (!head)
 		return false;
-	g->current = m->header.id;
+	g->current = head->header.id;
 	g->pin_at = 0;
-	r = verify_snapshot(&g->s.store, m, guardian_keep_time, g, &t);
+	r = manifest_read(g->s.store.dirfd, head->header.id, &m);
+	if (r == 0)
+		r = verify_snapshot(&g->s.store, &m, guardian_keep_time, g, &t);
 	g->current = 0;
 	g->verify_at = oplog_now() + VERIFY_REST * (oplog_now() - began);
 	g->newest_is_next = !g->newest_is_next;
-	if (r == -EBUSY) /* somebody adds, and takes long */
-		return true;
-	if (r < 0) {
+	/* Somebody adds, and takes long; or has removed it. */
+	more = r == 0 || r == -EBUSY || r == -ENOENT;
+	if (r == 0) {
+		g->store_error = 0;
+		g->look = true;
+		tell_verdict(g, &m);
+	} else if (!more) {
 		note_failure(g, r, "verify a snapshot");
-		return false;
 	}
-	g->store_error = 0;
-	g->look = true;
-	tell_verdict(g, m);
-	return true;
+	manifest_free(&m);
+	return more;
 }
 
 /* ---- retention ---- */

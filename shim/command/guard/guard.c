@@ -322,6 +322,8 @@ static int guard(struct guardian *g, const char *dir)
 	if (status == 0)
 		status = take_lock(g);
 	guard_settings_read(&g->settings, g->s.data.storefd);
+	/* What a limit costs which snapshot is asked for again and again. */
+	g->s.only_heads = !g->settings.prune.max_space && !g->settings.prune.min_free;
 	if (status == 0 && g->while_open)
 		memory_keep(g->s.data.dir);
 	if (status == 0) {

@@ -27,9 +27,9 @@ volatile sig_atomic_t guard_stopping;
 
 static void gather(struct guardian *g, struct facts *f)
 {
-	struct snapshots s = {.data = g->s.data};
+	struct snapshots s = {.data = g->s.data, .only_heads = true};
+	uint64_t now = clock_read(CLOCK_REALTIME);
 	struct statvfs v;
-	uint64_t *used, now = clock_read(CLOCK_REALTIME);
 	size_t i;
 
 	memset(f, 0, sizeof(*f));
@@ -62,10 +62,7 @@ static void gather(struct guardian *g, struct facts *f)
 		}
 	}
 	f->undo = s.pins.state ? s.pins.state->saved : 0;
-	used = calloc(s.count + 1, sizeof(*used));
-	if (used)
-		snapshot_sizes(&s.store, s.list, s.count, NULL, used, &f->chunks);
-	free(used);
+	snapshot_bytes(&s.store, &f->chunks);
 	snapshots_unload(&s);
 }
 

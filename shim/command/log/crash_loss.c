@@ -23,7 +23,7 @@
 
 void crash_load_snapshots(struct crash *c)
 {
-	struct snapshots s = {.data = *c->data, .pins = {.dirfd = -1}};
+	struct snapshots s = {.data = *c->data, .pins = {.dirfd = -1}, .only_heads = true};
 	char state[64];
 	size_t i;
 

@@ -65,9 +65,12 @@ static int apply_limits(struct prune *p)
 {
 	uint64_t before, after;
 	size_t i;
-	int r = snapshot_sizes(&p->s->store, p->s->list, p->s->count, NULL, p->used, &before);
+	int r;
 
-	for (i = 0; r == 0 && (p->rules.max_space || p->rules.min_free);) {
+	if (!p->rules.max_space && !p->rules.min_free)
+		return 0;
+	r = snapshot_sizes(&p->s->store, p->s->list, p->s->count, NULL, p->used, &before);
+	for (i = 0; r == 0;) {
 		r = snapshot_sizes(&p->s->store, p->s->list, p->s->count, p->gone, p->used, &after);
 		if (r < 0 || !exceeds(p, before, after))
 			break;

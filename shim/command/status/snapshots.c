@@ -15,7 +15,7 @@
 void status_gather_snapshots(struct status *s)
 {
 	struct status_snapshots *n = &s->snapshots;
-	struct snapshots all = {.data = *s->data, .pins = {.dirfd = -1}};
+	struct snapshots all = {.data = *s->data, .pins = {.dirfd = -1}, .only_heads = true};
 	struct guard_settings settings;
 	uint64_t since, now = clock_read(CLOCK_REALTIME);
 	size_t i;

@@ -154,7 +154,7 @@ static void note_refusal(struct top *t)
 
 static void note_snapshots(struct top *t)
 {
-	struct snapshots s = {.data = t->in.data, .pins = {.dirfd = -1}};
+	struct snapshots s = {.data = t->in.data, .pins = {.dirfd = -1}, .only_heads = true};
 	struct top_view *v = &t->view;
 	size_t i;
 

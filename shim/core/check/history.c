@@ -239,7 +239,7 @@ static void check_snapshots(struct diagnosis *d, const struct stat *database)
 	int r = snapshot_store_open(&store, d->options->storefd, SNAPSHOT_LOOK, 0);
 
 	if (r == 0) {
-		r = snapshot_list(&store, &list, &count);
+		r = snapshot_list_heads(&store, &list, &count);
 		snapshot_store_close(&store);
 	}
 	if (r == 0)

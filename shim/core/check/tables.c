@@ -322,7 +322,7 @@ static void find_fitting(struct diagnosis *d, const unsigned *counts, char *out,
 	if (d->options->storefd <= 0 || !d->summary->newest_snapshot ||
 	    snapshot_store_open(&store, d->options->storefd, SNAPSHOT_LOOK, 0) < 0)
 		return;
-	if (snapshot_list(&store, &list, &count) < 0)
+	if (snapshot_list_heads(&store, &list, &count) < 0)
 		count = 0;
 	for (i = 0; i < count; i++) {
 		const struct snapshot_header *h = &list[i].header;

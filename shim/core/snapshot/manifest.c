@@ -34,20 +34,29 @@ void manifest_forget_collections(struct manifest *m)
 	m->collection_count = 0;
 }
 
-void manifest_free(struct manifest *m)
+void manifest_forget_contents(struct manifest *m)
 {
 	uint32_t i;
 
-	for (i = 0; i < m->tag_count; i++)
-		free(m->tags[i]);
 	manifest_forget_collections(m);
 	for (i = 0; i < m->file_count; i++) {
 		free(m->files[i].path);
 		free(m->files[i].chunks);
 		free(m->files[i].sums);
 	}
-	free(m->tags);
 	free(m->files);
+	m->files = NULL;
+	m->file_count = 0;
+}
+
+void manifest_free(struct manifest *m)
+{
+	uint32_t i;
+
+	for (i = 0; i < m->tag_count; i++)
+		free(m->tags[i]);
+	manifest_forget_contents(m);
+	free(m->tags);
 	free(m->reason);
 	free(m->description);
 	free(m->trouble);

@@ -77,6 +77,7 @@ unsigned manifest_remove_tag(struct manifest *m, const char *tag);
 struct manifest_file *manifest_add_file(struct manifest *m, const char *path);
 void manifest_remove_last_file(struct manifest *m);
 void manifest_forget_collections(struct manifest *m);
+void manifest_forget_contents(struct manifest *m); /* and the files */
 int manifest_add_collection(struct manifest *m, const char *id, const char *name, uint64_t records);
 
 /* *out is to be freed also after an error. */

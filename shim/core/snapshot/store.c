@@ -17,6 +17,7 @@
 #include "core/base/fileio.h"
 #include "core/base/tree.h"
 #include "core/pin/pin.h"
+#include "core/snapshot/uses.h"
 
 #define LOCK_FILE "lock"
 #define NEXT_FILE "next"
@@ -189,51 +190,75 @@ static int list_one(const struct snapshot_store *s, uint64_t id, struct manifest
 	return 0;
 }
 
-static int list_directory(const struct snapshot_store *s, DIR *dir, struct manifest **list,
-			  size_t *count)
+int snapshot_each(const struct snapshot_store *s, snapshot_each_fn *each, void *context)
 {
 	const struct dirent *entry;
-	struct manifest *more;
-	int r;
+	DIR *dir;
+	int r = file_names_at(s->dirfd, NULL, &dir);
 
-	while ((entry = readdir(dir))) {
+	if (r < 0)
+		return r;
+	while (r >= 0 && (entry = readdir(dir))) {
 		uint64_t id = manifest_id_of_name(entry->d_name);
+		struct manifest m = {.files = NULL};
 
 		if (!id)
 			continue;
-		more = reallocarray(*list, *count + 1, sizeof(**list));
-		if (!more)
-			return -ENOMEM;
-		*list = more;
-		r = list_one(s, id, &more[*count]);
-		if (r < 0) {
-			manifest_free(&more[*count]);
-			return r;
-		}
-		*count += r == 0;
+		r = list_one(s, id, &m);
+		if (r == 0)
+			r = each(context, &m);
+		manifest_free(&m);
 	}
+	closedir(dir);
+	return r < 0 ? r : 0;
+}
+
+struct list {
+	struct manifest *all;
+	size_t count;
+	bool heads;
+};
+
+static int put_on_list(void *context, struct manifest *m)
+{
+	struct list *l = context;
+	struct manifest *more = reallocarray(l->all, l->count + 1, sizeof(*l->all));
+
+	if (!more)
+		return -ENOMEM;
+	l->all = more;
+	if (l->heads)
+		manifest_forget_contents(m);
+	l->all[l->count++] = *m;
+	*m = (struct manifest){.files = NULL};
 	return 0;
+}
+
+static int list_sorted(const struct snapshot_store *s, bool heads, struct manifest **out,
+		       size_t *count_out)
+{
+	struct list l = {.heads = heads};
+	int r = snapshot_each(s, put_on_list, &l);
+
+	if (r < 0) {
+		snapshot_list_free(l.all, l.count);
+		l = (struct list){.all = NULL};
+	} else if (l.count) {
+		qsort(l.all, l.count, sizeof(*l.all), compare_ids);
+	}
+	*out = l.all;
+	*count_out = l.count;
+	return r;
 }
 
 int snapshot_list(const struct snapshot_store *s, struct manifest **out, size_t *count_out)
 {
-	DIR *dir;
-	int r = file_names_at(s->dirfd, NULL, &dir);
+	return list_sorted(s, false, out, count_out);
+}
 
-	*out = NULL;
-	*count_out = 0;
-	if (r < 0)
-		return r;
-	r = list_directory(s, dir, out, count_out);
-	closedir(dir);
-	if (r < 0) {
-		snapshot_list_free(*out, *count_out);
-		*out = NULL;
-		*count_out = 0;
-	} else if (*count_out) {
-		qsort(*out, *count_out, sizeof(**out), compare_ids);
-	}
-	return r;
+int snapshot_list_heads(const struct snapshot_store *s, struct manifest **out, size_t *count_out)
+{
+	return list_sorted(s, true, out, count_out);
 }
 
 void snapshot_list_free(struct manifest *list, size_t count)
@@ -359,133 +384,85 @@ int snapshot_remove(struct snapshot_store *s, uint64_t id)
 
 /* ---- which chunks are needed ---- */
 
-struct use {
-	struct chunk_name name;
-	uint32_t owner;
-};
-
-struct uses {
-	struct use *all; /* by name */
-	size_t count;
-};
-
-static int compare_uses(const void *a, const void *b)
+static int need_all(void *context, struct manifest *m)
 {
-	const struct use *x = a, *y = b;
-	int order = memcmp(&x->name, &y->name, sizeof(x->name));
-
-	return order ? order : x->owner < y->owner ? -1 : x->owner > y->owner;
-}
-
-static uint64_t chunks_of(const struct manifest *m)
-{
-	uint64_t n = 0;
-	uint32_t i;
-
-	for (i = 0; i < m->file_count; i++)
-		n += manifest_chunk_count(m->files[i].size);
-	return n;
-}
-
-static void add_uses(struct uses *u, const struct manifest *m, uint32_t owner)
-{
-	uint64_t i, n;
-	uint32_t f;
-
-	for (f = 0; f < m->file_count; f++) {
-		n = manifest_chunk_count(m->files[f].size);
-		for (i = 0; i < n; i++) {
-			if (chunk_is_zero(&m->files[f].chunks[i]))
-				continue;
-			u->all[u->count].name = m->files[f].chunks[i];
-			u->all[u->count++].owner = owner;
-		}
-	}
-}
-
-static int find_uses(struct uses *u, const struct manifest *list, size_t count, const bool *skip)
-{
-	uint64_t n = 0;
-	size_t i;
-
-	*u = (struct uses){0};
-	for (i = 0; i < count; i++)
-		n += skip && skip[i] ? 0 : chunks_of(&list[i]);
-	u->all = calloc((size_t)n + 1, sizeof(*u->all));
-	if (!u->all)
-		return -ENOMEM;
-	for (i = 0; i < count; i++)
-		if (!skip || !skip[i])
-			add_uses(u, &list[i], (uint32_t)i);
-	qsort(u->all, u->count, sizeof(*u->all), compare_uses);
-	return 0;
-}
-
-static bool is_used(void *context, const struct chunk_name *name)
-{
-	const struct uses *u = context;
-	size_t low = 0, high = u->count;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-		int order = memcmp(&u->all[middle].name, name, sizeof(*name));
-
-		if (order == 0)
-			return true;
-		if (order < 0)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return false;
+	return m->header.magic == SNAPSHOT_MAGIC ? chunk_uses_add(context, m, 0) : -EBADMSG;
 }
 
 int snapshot_collect(struct snapshot_store *s, bool dry, uint64_t *bytes_out)
 {
-	struct manifest *list;
-	struct uses uses;
+	struct chunk_uses uses = {.room = 0};
 	uint64_t ignored;
-	size_t count, i;
-	int r = snapshot_list(s, &list, &count);
+	int r;
 
 	assert(dry || s->access == SNAPSHOT_CHANGE);
 	*bytes_out = 0;
-	if (r < 0)
-		return r;
-	for (i = 0; i < count && r == 0; i++)
-		if (list[i].header.magic != SNAPSHOT_MAGIC)
-			r = -EBADMSG;
-	if (r == 0) {
-		r = find_uses(&uses, list, count, NULL);
-		if (r == 0)
-			r = chunks_collect(&s->chunks, is_used, &uses, dry, &ignored, bytes_out);
-		free(uses.all);
+	r = snapshot_each(s, need_all, &uses);
+	if (r == 0)
+		r = chunks_collect(&s->chunks, chunk_uses_has, &uses, dry, &ignored, bytes_out);
+	chunk_uses_free(&uses);
+	return r;
+}
+
+/* used: by owner; may be NULL. */
+static uint64_t sum_of(struct snapshot_store *s, const struct chunk_uses *uses, uint64_t *used)
+{
+	const struct chunk_use *use;
+	uint64_t stored, sum = 0;
+	size_t at = 0;
+
+	while ((use = chunk_uses_next(uses, &at))) {
+		chunks_stat(&s->chunks, &use->name, &stored);
+		sum += stored;
+		if (used && use->owner != CHUNK_SHARED)
+			used[use->owner] += stored;
 	}
-	snapshot_list_free(list, count);
+	return sum;
+}
+
+/* Of a head the manifest is read again; one that is only pinned has none yet. */
+static int add_uses(const struct snapshot_store *s, const struct manifest *listed, uint32_t owner,
+		    struct chunk_uses *uses)
+{
+	struct manifest whole = {.files = NULL};
+	int r;
+
+	if (listed->file_count)
+		return chunk_uses_add(uses, listed, owner);
+	r = manifest_read(s->dirfd, listed->header.id, &whole);
+	r = r == 0 ? chunk_uses_add(uses, &whole, owner) : 0;
+	manifest_free(&whole);
 	return r;
 }
 
 int snapshot_sizes(struct snapshot_store *s, const struct manifest *list, size_t count,
 		   const bool *skip, uint64_t *used_out, uint64_t *all_out)
 {
-	struct uses u;
-	size_t i, next;
-	int r = find_uses(&u, list, count, skip);
+	struct chunk_uses uses = {.room = 0};
+	size_t i;
+	int r = 0;
 
-	*all_out = 0;
 	if (count)
 		memset(used_out, 0, count * sizeof(*used_out));
-	for (i = 0; r == 0 && i < u.count; i = next) {
-		uint64_t stored;
+	for (i = 0; i < count && r == 0; i++)
+		if (!skip || !skip[i])
+			r = add_uses(s, &list[i], (uint32_t)i, &uses);
+	*all_out = r == 0 ? sum_of(s, &uses, used_out) : 0;
+	chunk_uses_free(&uses);
+	return r;
+}
 
-		for (next = i + 1; next < u.count; next++)
-			if (memcmp(&u.all[i].name, &u.all[next].name, sizeof(u.all[i].name)) != 0)
-				break;
-		chunks_stat(&s->chunks, &u.all[i].name, &stored);
-		*all_out += stored;
-		if (u.all[next - 1].owner == u.all[i].owner)
-			used_out[u.all[i].owner] += stored;
-	}
-	free(u.all);
+static int need_readable(void *context, struct manifest *m)
+{
+	return chunk_uses_add(context, m, 0);
+}
+
+int snapshot_bytes(struct snapshot_store *s, uint64_t *all_out)
+{
+	struct chunk_uses uses = {.room = 0};
+	int r = snapshot_each(s, need_readable, &uses);
+
+	*all_out = r == 0 ? sum_of(s, &uses, NULL) : 0;
+	chunk_uses_free(&uses);
 	return r;
 }

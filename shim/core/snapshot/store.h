@@ -51,7 +51,14 @@ int snapshot_store_claim(struct snapshot_store *s);
  * trouble alone. *out is to be freed with snapshot_list_free().
  */
 int snapshot_list(const struct snapshot_store *s, struct manifest **out, size_t *count_out);
+/* The same without their collections and files: what a list of many needs little memory for. */
+int snapshot_list_heads(const struct snapshot_store *s, struct manifest **out, size_t *count_out);
 void snapshot_list_free(struct manifest *list, size_t count);
+
+/* One after another, in no order, as in the list; each is freed afterwards. < 0 ends it, and is the
+ * result. */
+typedef int snapshot_each_fn(void *context, struct manifest *m);
+int snapshot_each(const struct snapshot_store *s, snapshot_each_fn *each, void *context);
 
 /* Makes it durable under a number of its own (header.id). Everything it names must be put. */
 int snapshot_add(struct snapshot_store *s, struct manifest *m);
@@ -72,6 +79,9 @@ int snapshot_collect(struct snapshot_store *s, bool dry, uint64_t *bytes_out);
  */
 int snapshot_sizes(struct snapshot_store *s, const struct manifest *list, size_t count,
 		   const bool *skip, uint64_t *used_out, uint64_t *all_out);
+
+/* The result alone, of all that there are. */
+int snapshot_bytes(struct snapshot_store *s, uint64_t *all_out);
 
 /* Opens scratch/<name> anew, empty. */
 int snapshot_scratch(struct snapshot_store *s, const char *name);

@@ -187,7 +187,7 @@ static bool is_wanted(int fd)
 
 	if (r < 0)
 		return r != -ENOENT;
-	r = snapshot_list(&store, &list, &count);
+	r = snapshot_list_heads(&store, &list, &count);
 	for (i = 0; r == 0 && i < count; i++)
 		wanted = wanted || list[i].tag_count || list[i].header.magic != SNAPSHOT_MAGIC ||
 			 !strcmp(list[i].reason, "manual");
