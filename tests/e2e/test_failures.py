@@ -105,7 +105,7 @@ def test_store_of_another_user(data_in_memory, actors):
 
 def test_statfs_fails(data, shim, strace, tmp_path):
     done = subprocess.run(
-        ["strace", "-f", "-o", "/dev/null", "-e", "inject=statfs:error=EIO", "-E",
+        ["strace", "-f", "-o", "/dev/null", "-e", "inject=fstatfs:error=EIO", "-E",
          f"LD_PRELOAD={shim}", str(hosts.python("venv")), "-c",
          "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
          "for n in range(5): db.execute(f'CREATE TABLE t{n}(a)')", str(data / "chroma.sqlite3")],
