@@ -39,9 +39,9 @@ static bool is_due(const struct recovery *r, int step)
 static int judge_again(struct recovery *r, int step)
 {
 	struct recover_account *account = r->options->account;
-	bool is_likely_all = account && !account->was_blind && !account->nameless &&
-			     !(r->judgement->steps >> step) && !r->options->undelete &&
-			     !r->lost_segments;
+	bool is_likely_all = account && !account->was_blind && !account->was_unsure &&
+			     !account->nameless && !(r->judgement->steps >> step) &&
+			     !r->options->undelete && !r->lost_segments;
 
 	if (is_likely_all)
 		return recover_account_and_judge(account, r->dirfd, r->judgement);
