@@ -86,7 +86,7 @@ static int ask_by_device(int fd, int command, long id, struct dqblk *out)
 
 static int ask(int fd, int kind, long id, struct dqblk *out)
 {
-	int command = QCMD(Q_GETQUOTA, kind);
+	int command = (int)QCMD((unsigned)Q_GETQUOTA, kind); /* it reaches into the sign */
 	int r = (int)SYS4(SYS_quotactl_fd, fd, command, id, out);
 
 	return r == -ENOSYS ? ask_by_device(fd, command, id, out) : r;
