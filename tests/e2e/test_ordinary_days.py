@@ -174,8 +174,8 @@ class Days:
         for what in ("--acts", "--calls"):
             failed = self.chromashim("log", "--failed", what, self.data)
             self.keep("failed", failed.stdout + failed.stderr)
-        if works:  # the guardian takes the first one when it gets to it
-            wait_until(lambda: any((self.data / ".chromashim/snapshots").glob("*.manifest")))
+        # The guardian takes the first one when it gets to it, which may be after the end.
+        wait_until(lambda: any((self.data / ".chromashim/snapshots").glob("*.manifest")))
         status = self.chromashim("status", self.data).stdout.splitlines(True)
         self.keep("status", "".join(line for line in status if not self.is_loop(line)))
         if works:
