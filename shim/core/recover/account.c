@@ -206,7 +206,6 @@ void recover_account_judge(struct recover_account *a, int dirfd, const struct re
 		a->costs_vectors = recover_costs_vectors(j, "");
 }
 
-/* 0, or the first error of two. */
 static int take_all(struct recover_account *a, int dirfd, const char *path,
 		    struct export_summary *summary)
 {

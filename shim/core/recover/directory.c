@@ -35,10 +35,12 @@ static int heal_copy(const struct recover_job *job, struct recover_result *out,
 	if (r < 0 || !out->healed)
 		return r;
 	out->stage = RECOVER_CHECKING;
-	if (j->is_stale)
+	if (j->is_stale) {
 		r = recover_account_and_judge(&out->account, fd, j);
-	else if (!out->account.is_taken)
+	} else if (!out->account.is_taken) {
+		recover_account_judge(&out->account, fd, j); /* as it was found to be last */
 		r = recover_account_take(&out->account, fd);
+	}
 	out->damage[1] = j->damage;
 	if (r == 0 && j->damage > out->damage[0] && (!was_blind || recover_is_blind(j)))
 		return -EUCLEAN;
